@@ -1,0 +1,46 @@
+# Every target sets itself up in .venv from nothing and costs nothing the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check bench soak lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(STAMP) ## make .venv with everything the other targets need
+
+$(STAMP): pyproject.toml requirements.lock
+	@echo "setting up $(VENV) (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## three nodes, real clients, a kill -9, and a verdict
+	@$(BIN)/python -m demo
+
+run: $(STAMP) ## a local three-node cluster on ports 8000, 8001, 8002 until ctrl-C
+	@$(BIN)/merganser cluster start --nodes 3
+
+check: $(STAMP) ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --cache-dir $(VENV)/import-linter
+
+test: check ## the checks and every test
+	@$(BIN)/pytest
+
+bench: $(STAMP) ## throughput, latency and CPU per operation of a local cluster
+	@$(BIN)/merganser bench
+
+soak: $(STAMP) ## the long hunt: thousands of simulation seeds, more kill -9 rounds
+	@MERGANSER_SOAK=1 $(BIN)/pytest -m soak
+
+lock: ## solve the dependencies again (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade -o requirements.lock
+
+clean: ## remove what make made
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .hypothesis

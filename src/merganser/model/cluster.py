@@ -1,0 +1,59 @@
+"""The cluster map: the one document of the control plane.
+
+It is changed only by compare-and-set on its epoch (`core.register`) and spread by gossip; a node
+with an old copy still serves, and is told when its copy is too old for a request.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from merganser.model.ids import ClusterId, NodeId, TableId
+
+
+class NodeRecord(msgspec.Struct, frozen=True):
+    """A member, as the operator introduced it."""
+
+    id: NodeId
+    number: int
+    """1 to 2**32-1, never used twice: the writer in timestamps, the proposer in ballots."""
+    peer_address: str
+    """host:port for peers."""
+    wire_addresses: dict[str, str] = {}
+    """What clients connect to, by wire: {"dynamodb": "127.0.0.1:8000", "admin": "127.0.0.1:7800"}."""
+    zone: str = ""
+    """Failure domain. Nodes without one share the zone ""."""
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table as every node must know it; what only its wire understands stays opaque."""
+
+    id: TableId
+    name: str
+    wire: str
+    """The front door that owns the name: "dynamodb"."""
+    n: int
+    """Replicas of each key."""
+    definition: bytes
+    """The wire's own description, in the wire's own encoding."""
+    unique_id: str
+    """A UUID drawn by whoever asked for the table: tells a repeated request from a second table."""
+
+
+class ClusterMap(msgspec.Struct, frozen=True):
+    """Topology, schema and settings at one epoch."""
+
+    cluster_id: ClusterId
+    epoch: int
+    """1 when the cluster is founded, then one more with each change."""
+    partitions: int
+    """Q, a power of two."""
+    nodes: tuple[NodeRecord, ...]
+    """In ascending order of number."""
+    owners: tuple[int, ...]
+    """Number of the owning node of each partition, Q long."""
+    voters: tuple[int, ...]
+    """Numbers of the nodes that hold the register, at most five."""
+    tables: tuple[Table, ...] = ()
+    """In ascending order of id."""
+    next_table_id: int = 1

@@ -1,0 +1,65 @@
+"""Errors, sorted by who can act. Each wire has one table from these to its own codes."""
+
+from __future__ import annotations
+
+
+class MerganserError(Exception):
+    """Root of everything Merganser raises on purpose."""
+
+
+class RequestError(MerganserError):
+    """The client asked for something wrong; nothing was written."""
+
+
+class ConfigurationError(MerganserError):
+    """The operator asked for something wrong; nothing was started."""
+
+
+class UnavailableError(MerganserError):
+    """Too few replicas could be reached; nothing was written, try again."""
+
+
+class UnknownOutcomeError(MerganserError):
+    """The request was sent on, but too few replicas answered: it may have happened, now or later."""
+
+
+class CorruptionError(MerganserError):
+    """Bytes from disk or from a peer are damaged; the other replicas have the value."""
+
+
+class StorageFailedError(MerganserError):
+    """The engine met a failed write or fsync and takes no more writes until the node restarts."""
+
+
+class InvariantError(MerganserError):
+    """Merganser broke a promise to itself; the node stops."""
+
+
+class TableNotFoundError(RequestError):
+    """No such table in the newest cluster map that could be found."""
+
+
+class TableExistsError(RequestError):
+    """A table of that name exists."""
+
+
+class ClockSkewError(MerganserError):
+    """A peer's timestamp lies further ahead of this node's clock than the bound allows."""
+
+
+class PeerUnreachableError(MerganserError):
+    """No connection to the peer, or its queue is full; the request was not sent."""
+
+
+class PeerLostError(MerganserError):
+    """The connection broke, or the deadline passed, after the request was sent."""
+
+
+class RefusedError(MerganserError):
+    """The peer answered that it will not do it."""
+
+    def __init__(self, code: str, message: str, *, map_epoch: int = 0) -> None:
+        """Keep the peer's code (see `messages.Refused`) and the epoch it knows."""
+        super().__init__(message)
+        self.code = code
+        self.map_epoch = map_epoch

@@ -1,0 +1,137 @@
+"""What peers say to one another: msgpack arrays, told apart by their first element.
+
+A request is answered by the reply named in its docstring, or by `Refused`. Rows travel as the bytes
+that are stored (`storage.values`), encoded once by the coordinator of the write.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.model.ids import TableId
+
+
+class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """Order of proposals on the register: round first, then the proposer's node number."""
+
+    round: int
+    proposer: int
+
+
+class Apply(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Merge ``row`` into what ``key`` holds, durably. Answered by `Done`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    row: bytes
+
+
+class Read(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Answered by `Found`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+
+
+class ReadRange(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Rows of ``start <= key < end`` in key order (descending if ``reverse``). Answered by `Rows`."""
+
+    map_epoch: int
+    table: TableId
+    start: bytes
+    end: bytes
+    reverse: bool
+    rows_max: int
+    bytes_max: int
+
+
+class FetchMap(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Answered by `MapIs`; the map is left out when it is not newer than ``known_epoch``."""
+
+    known_epoch: int
+
+
+class Introduce(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """A node of a cluster to be founded says who it is (number 0). Answered by `Introduced`."""
+
+    node: NodeRecord
+    seeds: tuple[str, ...]
+
+
+class Adopt(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Join the cluster that ``map`` founds. Answered by `Done`."""
+
+    map: ClusterMap
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """First half of a change of the register (CASPaxos). Answered by `Promise`."""
+
+    ballot: Ballot
+
+
+class Accept(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Second half of a change of the register. Answered by `Accepted`."""
+
+    ballot: Ballot
+    value: ClusterMap
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=101):
+    """It is done, and durable."""
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True, tag=102):
+    """The stored row, None if the key was never written here."""
+
+    row: bytes | None
+
+
+class Rows(msgspec.Struct, frozen=True, array_like=True, tag=103):
+    """A page of a range; ``is_last`` when nothing of the range is left."""
+
+    rows: tuple[tuple[bytes, bytes], ...]
+    is_last: bool
+
+
+class MapIs(msgspec.Struct, frozen=True, array_like=True, tag=104):
+    """The epoch this node knows, and its map if that is news."""
+
+    epoch: int
+    map: ClusterMap | None
+
+
+class Introduced(msgspec.Struct, frozen=True, array_like=True, tag=105):
+    """Who answers, and the map it already belongs to."""
+
+    node: NodeRecord
+    map: ClusterMap | None
+
+
+class Promise(msgspec.Struct, frozen=True, array_like=True, tag=106):
+    """``promised`` is the highest ballot seen; the promise holds only if it is the one asked for."""
+
+    promised: Ballot
+    accepted: Ballot
+    value: ClusterMap | None
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=107):
+    """``promised`` equal to the ballot asked for means accepted."""
+
+    promised: Ballot
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
+    """The request was not done. Codes are those of `service.replica`."""
+
+    code: str
+    message: str
+    map_epoch: int = 0
+
+
+Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept
+Reply = Done | Found | Rows | MapIs | Introduced | Promise | Accepted | Refused

@@ -1,0 +1,1 @@
+"""Sockets: peer connections and an HTTP/1.1 server."""

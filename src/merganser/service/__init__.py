@@ -1,0 +1,1 @@
+"""Asyncio shells around the core: replica, coordinator, catalog."""

@@ -1,0 +1,1 @@
+"""Bytes at rest: engines, key order, checksummed values."""

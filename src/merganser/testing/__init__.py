@@ -1,0 +1,1 @@
+"""Clusters for tests: start, kill, restart, stop."""

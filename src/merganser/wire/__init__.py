@@ -1,0 +1,1 @@
+"""Front doors. One package per protocol; they never import one another."""

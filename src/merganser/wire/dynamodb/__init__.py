@@ -1,0 +1,1 @@
+"""The DynamoDB front door: JSON 1.0 over HTTP/1.1."""
