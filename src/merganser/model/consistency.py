@@ -23,7 +23,7 @@ class Consistency(enum.Enum):
         needed = _FIXED.get(self) or (n // 2 + 1 if self is Consistency.QUORUM else n)
         if needed > n:
             raise ValueError(
-                f"consistency {self.value} needs {needed} replicas, the table has {n}: choose QUORUM, ALL or at most {n}"
+                f"consistency {self.value} needs {needed} replicas and the table has {n}: choose QUORUM, ALL or ONE"
             )
         return needed
 
