@@ -1,0 +1,88 @@
+"""Who owns which partition.
+
+`spread` gives the first owners of a new cluster: one cycle through all nodes, zones in turn, laid
+around the ring again and again. When the number of nodes does not divide Q, a stretch of the cycle
+(the *tail*) fills the rest; it is chosen so that a zone, then a node, repeats as late as possible
+where the tail meets the start.
+
+Invariants: any two nodes own as many partitions, give or take one; neighbouring partitions have
+distinct owners (from two nodes on); every stretch of the ring that does not touch the tail has
+distinct owners as long as it is no longer than the number of nodes, and distinct zones as long as it
+is no longer than the number of zones, if those are equally large.
+
+Source: DeCandia 2007 §6.2, strategy 3 (Q/S partitions for each node, equal in size).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from merganser.model.cluster import NodeRecord
+
+
+def spread(nodes: Sequence[NodeRecord], partitions: int) -> tuple[int, ...]:
+    """Return the number of the owner of each partition; the order of ``nodes`` does not matter.
+
+    Args:
+        nodes: at least one, numbers distinct.
+        partitions: Q, at least 1; with fewer partitions than nodes some nodes own none.
+    """
+    assert nodes, "a cluster has at least one node"
+    cycle = _zones_evenly(nodes)
+    rounds, rest = divmod(partitions, len(cycle))
+    owners = [*cycle * rounds, *_tail(cycle, rest)] if rounds else cycle[:partitions]
+    return tuple(node.number for node in owners)
+
+
+def one_per_zone_first(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
+    """Return ``nodes`` reordered: the first of each zone, then the second of each zone, and so on.
+
+    Any beginning of the result takes a zone twice only when all zones that have nodes left were taken
+    equally often. Within a round the given order is kept.
+    """
+    taken: Counter[str] = Counter()
+    ranked = []
+    for node in nodes:
+        ranked.append((taken[node.zone], node))
+        taken[node.zone] += 1
+    ranked.sort(key=lambda rank_and_node: rank_and_node[0])
+    return [node for _, node in ranked]
+
+
+def _zones_evenly(nodes: Sequence[NodeRecord]) -> list[NodeRecord]:
+    """Order ``nodes`` so that each zone's nodes lie evenly along the result, whatever its size."""
+    zones: dict[str, list[NodeRecord]] = defaultdict(list)
+    for node in sorted(nodes, key=lambda node: node.number):
+        zones[node.zone].append(node)
+    placed = [
+        ((2 * rank + 1) / len(members), zone, node)
+        for zone, members in zones.items()
+        for rank, node in enumerate(members)
+    ]
+    placed.sort(key=lambda entry: entry[:2])
+    return [node for _, _, node in placed]
+
+
+def _tail(cycle: list[NodeRecord], length: int) -> list[NodeRecord]:
+    """Return the stretch of ``cycle`` that best fits between its end and its start."""
+    stretches = [cycle[start : start + length] for start in range(len(cycle) - length + 1)]
+    return max(stretches, key=lambda tail: _seam_quality(cycle, tail))
+
+
+def _seam_quality(cycle: list[NodeRecord], tail: list[NodeRecord]) -> tuple[int, int, int]:
+    """Rank a tail: neighbours differ first, then zones repeat late, then nodes do."""
+    seam = [*cycle, *tail, *cycle]
+    nodes_apart = _shortest_return([node.number for node in seam])
+    zones_apart = _shortest_return([node.zone for node in seam])
+    return min(nodes_apart, 2), zones_apart, nodes_apart
+
+
+def _shortest_return(names: Sequence[object]) -> int:
+    """Return the least distance between two equal names; the length if all differ."""
+    last_seen: dict[object, int] = {}
+    shortest = len(names)
+    for position, name in enumerate(names):
+        shortest = min(shortest, position - last_seen.get(name, -len(names)))
+        last_seen[name] = position
+    return shortest

@@ -1,0 +1,151 @@
+"""The ring: ranges, preference lists, and who holds what."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from merganser.core.placement import spread
+from merganser.core.ring import Ring
+from merganser.core.token import TOKEN_MAX, TOKEN_MIN
+from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.model.ids import ClusterId, NodeId, PartitionId, Token
+
+
+def map_of(zones: str, owners: tuple[int, ...]) -> ClusterMap:
+    """A map with one node "n1", "n2", … for each letter of ``zones``, in the zone of that letter."""
+    nodes = tuple(
+        NodeRecord(id=NodeId(f"n{number}"), number=number, peer_address=f"10.0.0.{number}:7000", zone=zone)
+        for number, zone in enumerate(zones, start=1)
+    )
+    return ClusterMap(
+        cluster_id=ClusterId("c" * 16), epoch=1, partitions=len(owners), nodes=nodes, owners=owners, voters=(1,)
+    )
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> ClusterMap:
+    """Any owners at all, balanced or not."""
+    zones = draw(st.text("abcd", min_size=1, max_size=8))
+    partitions = 2 ** draw(st.integers(0, 6))
+    numbers = st.integers(1, len(zones))
+    return map_of(zones, tuple(draw(st.lists(numbers, min_size=partitions, max_size=partitions))))
+
+
+def owning_nodes(cluster_map: ClusterMap) -> dict[NodeId, NodeRecord]:
+    return {node.id: node for node in cluster_map.nodes if node.number in cluster_map.owners}
+
+
+tokens = st.integers(TOKEN_MIN, TOKEN_MAX).map(Token)
+
+
+@given(cluster_map=maps(), n=st.integers(1, 9))
+def test_list_has_n_distinct_nodes_or_all_that_own_anything(cluster_map: ClusterMap, n: int) -> None:
+    ring = Ring(cluster_map)
+    for partition in range(ring.partitions):
+        nodes = ring.preference_list(PartitionId(partition), n)
+        assert len(nodes) == len(set(nodes)) == min(n, len(owning_nodes(cluster_map)))
+
+
+@given(cluster_map=maps(), n=st.integers(1, 9))
+def test_zone_is_taken_twice_only_when_zones_with_nodes_left_were_taken_as_often(
+    cluster_map: ClusterMap, n: int
+) -> None:
+    ring, nodes = Ring(cluster_map), owning_nodes(cluster_map)
+    available = Counter(node.zone for node in nodes.values())
+    for partition in range(ring.partitions):
+        taken = Counter(nodes[node].zone for node in ring.preference_list(PartitionId(partition), n))
+        most = max(taken.values())
+        assert all(taken[zone] >= min(most - 1, available[zone]) for zone in available)
+
+
+@given(cluster_map=maps(), n=st.integers(1, 8))
+def test_list_is_the_beginning_of_the_longer_list_and_starts_with_the_owner(cluster_map: ClusterMap, n: int) -> None:
+    ring = Ring(cluster_map)
+    for partition in map(PartitionId, range(ring.partitions)):
+        nodes = ring.preference_list(partition, n)
+        assert ring.preference_list(partition, n + 1)[: len(nodes)] == nodes
+        assert nodes[0] == ring.owner(partition)
+
+
+@given(cluster_map=maps(), n=st.integers(1, 9))
+def test_list_is_what_a_plain_walk_finds(cluster_map: ClusterMap, n: int) -> None:
+    ring = Ring(cluster_map)
+    for partition in range(ring.partitions):
+        assert ring.preference_list(PartitionId(partition), n) == walked(cluster_map, partition, n)
+
+
+def walked(cluster_map: ClusterMap, partition: int, n: int) -> tuple[NodeId, ...]:
+    """The definition, step by step: take the first node met whose zone was taken least often."""
+    by_number = {node.number: node for node in cluster_map.nodes}
+    clockwise = cluster_map.owners[partition:] + cluster_map.owners[:partition]
+    waiting = [by_number[number] for number in dict.fromkeys(clockwise)]
+    taken: Counter[str] = Counter()
+    found: list[NodeId] = []
+    while waiting and len(found) < n:
+        least = min(taken[node.zone] for node in waiting)
+        node = next(node for node in waiting if taken[node.zone] == least)
+        waiting.remove(node)
+        taken[node.zone] += 1
+        found.append(node.id)
+    return tuple(found)
+
+
+@given(cluster_map=maps(), n=st.integers(1, 9))
+def test_node_holds_exactly_the_partitions_that_list_it(cluster_map: ClusterMap, n: int) -> None:
+    ring = Ring(cluster_map)
+    for partition in map(PartitionId, range(ring.partitions)):
+        for node in cluster_map.nodes:
+            assert ring.holds(node.id, partition, n) == (node.id in ring.preference_list(partition, n))
+
+
+@pytest.mark.parametrize("exponent", range(11))
+def test_ranges_tile_the_ring_in_order(exponent: int) -> None:
+    ring = Ring(map_of("a", (1,) * 2**exponent))
+    ranges = [ring.token_range(PartitionId(partition)) for partition in range(ring.partitions)]
+    assert ranges[0][0] == TOKEN_MIN
+    assert ranges[-1][1] == TOKEN_MAX
+    assert all(ranges[i][1] + 1 == ranges[i + 1][0] for i in range(len(ranges) - 1))
+
+
+@given(token=tokens, exponent=st.integers(0, 12))
+def test_a_token_lies_in_the_range_of_its_partition(token: Token, exponent: int) -> None:
+    ring = Ring(map_of("a", (1,) * 2**exponent))
+    first, last = ring.token_range(ring.partition_of(token))
+    assert first <= token <= last
+
+
+@pytest.mark.parametrize("exponent", range(9))
+def test_first_and_last_token_of_a_range_belong_to_its_partition(exponent: int) -> None:
+    ring = Ring(map_of("a", (1,) * 2**exponent))
+    for partition in map(PartitionId, range(ring.partitions)):
+        assert [ring.partition_of(token) for token in ring.token_range(partition)] == [partition, partition]
+
+
+def test_walk_wraps_around_the_end_of_the_ring() -> None:
+    ring = Ring(map_of("abc", (1, 2, 3, 1)))
+    assert ring.preference_list(PartitionId(2), 3) == ("n3", "n1", "n2")
+
+
+def test_second_node_of_a_zone_waits_until_every_zone_was_taken() -> None:
+    ring = Ring(map_of("aabc", (1, 2, 3, 4)))
+    assert ring.preference_list(PartitionId(0), 3) == ("n1", "n3", "n4")
+    assert ring.preference_list(PartitionId(0), 4) == ("n1", "n3", "n4", "n2")
+
+
+def test_node_that_owns_nothing_is_on_no_list() -> None:
+    ring = Ring(map_of("abc", (1, 2, 1, 2)))
+    assert ring.preference_list(PartitionId(0), 3) == ("n1", "n2")
+
+
+@pytest.mark.parametrize("zones", ["abc", "abcde", "aabbcc", "aaabbbccc"])
+def test_first_placement_gives_every_node_a_like_share_of_replicas(zones: str) -> None:
+    cluster_map = map_of(zones, (1,) * 256)
+    cluster_map = msgspec.structs.replace(cluster_map, owners=spread(cluster_map.nodes, 256))
+    ring = Ring(cluster_map)
+    held = Counter(node for partition in range(256) for node in ring.preference_list(PartitionId(partition), 3))
+    assert max(held.values()) - min(held.values()) <= 6
