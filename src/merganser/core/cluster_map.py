@@ -1,0 +1,222 @@
+"""Changes of the cluster map, each from one map to the next epoch, and questions to it.
+
+A change returns the map it was given, the same object, when it is already made: whoever repeats a
+request after an unknown outcome changes nothing twice. A table is known by the unique id that its
+first requester drew, so a repeated request is told from a second table of that name.
+
+`check` guards the door: every map from disk or from a peer passes it before anyone builds on it.
+
+Source: design §3; Rystsov 2018 §2.2 (a change is a function of the current value).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import msgspec
+
+from merganser.core import placement
+from merganser.model.cluster import ClusterMap, NodeRecord, Table
+from merganser.model.errors import ConfigurationError, CorruptionError, TableExistsError
+from merganser.model.ids import ClusterId, NodeId, TableId
+
+VOTERS_MAX = 5
+"""Two voters may fail; more would make each change slower and survive little more."""
+
+NUMBER_MAX = 2**32 - 1
+"""Node numbers and table ids are stored in four bytes."""
+
+
+def found(cluster_id: ClusterId, nodes: Sequence[NodeRecord], partitions: int = 256) -> ClusterMap:
+    """Return the first map of a cluster, epoch 1, every node an owner.
+
+    Args:
+        cluster_id: drawn by whoever founds the cluster.
+        nodes: the founders; those with number 0 are numbered upwards in order of peer address.
+        partitions: Q, a power of two; it stays for the life of the cluster.
+
+    Raises:
+        ConfigurationError: the nodes clash with one another, there is none, or Q is not a power of two.
+    """
+    if not nodes:
+        raise ConfigurationError("a cluster needs at least one node")
+    members = _numbered(nodes)
+    first_map = ClusterMap(
+        cluster_id=cluster_id,
+        epoch=1,
+        partitions=partitions,
+        nodes=members,
+        owners=placement.spread(members, partitions) if partitions > 0 else (),
+        voters=_first_voters(members),
+    )
+    for flaw in _flaws(first_map):
+        raise ConfigurationError(f"these nodes cannot found a cluster: {flaw}")
+    return first_map
+
+
+def with_table(
+    cluster_map: ClusterMap, *, name: str, wire: str, n: int, definition: bytes, unique_id: str
+) -> ClusterMap:
+    """Return ``cluster_map`` with one table more, or ``cluster_map`` itself if that very table is there.
+
+    Raises:
+        TableExistsError: another table of that wire has the name.
+    """
+    assert n >= 1, "the wire checks how many replicas its client asked for"
+    assert all((name, unique_id)), "the wire names each table and each request"
+    existing = table_named(cluster_map, wire, name)
+    if existing is not None:
+        if existing.unique_id == unique_id:
+            return cluster_map
+        raise TableExistsError(f"table {name!r} exists: delete it first or choose another name")
+    table = Table(
+        id=TableId(cluster_map.next_table_id), name=name, wire=wire, n=n, definition=definition, unique_id=unique_id
+    )
+    return _next_epoch(cluster_map, tables=(*cluster_map.tables, table), next_table_id=cluster_map.next_table_id + 1)
+
+
+def without_table(cluster_map: ClusterMap, *, wire: str, name: str, unique_id: str) -> ClusterMap:
+    """Return ``cluster_map`` without that very table, or ``cluster_map`` itself if it is gone.
+
+    A table made anew under the same name has another unique id and stays.
+    """
+    table = table_named(cluster_map, wire, name)
+    if table is None or table.unique_id != unique_id:
+        return cluster_map
+    others = tuple(other for other in cluster_map.tables if other.id != table.id)
+    return _next_epoch(cluster_map, tables=others, next_table_id=cluster_map.next_table_id)
+
+
+def table_named(cluster_map: ClusterMap, wire: str, name: str) -> Table | None:
+    """Return the table that ``wire`` knows as ``name``."""
+    for table in cluster_map.tables:
+        if table.name == name and table.wire == wire:
+            return table
+    return None
+
+
+def table_with_id(cluster_map: ClusterMap, table_id: TableId) -> Table | None:
+    """Return the table with that id."""
+    for table in cluster_map.tables:
+        if table.id == table_id:
+            return table
+    return None
+
+
+def node_by_id(cluster_map: ClusterMap, node_id: NodeId) -> NodeRecord | None:
+    """Return the member with that id."""
+    for node in cluster_map.nodes:
+        if node.id == node_id:
+            return node
+    return None
+
+
+def node_by_number(cluster_map: ClusterMap, number: int) -> NodeRecord | None:
+    """Return the member with that number."""
+    for node in cluster_map.nodes:
+        if node.number == number:
+            return node
+    return None
+
+
+def check(cluster_map: ClusterMap) -> None:
+    """Return if ``cluster_map`` keeps every promise of its type.
+
+    Raises:
+        CorruptionError: it breaks one; the message says which.
+    """
+    for flaw in _flaws(cluster_map):
+        raise CorruptionError(f"cluster map of cluster {cluster_map.cluster_id!r}, epoch {cluster_map.epoch}: {flaw}")
+
+
+def _next_epoch(cluster_map: ClusterMap, *, tables: tuple[Table, ...], next_table_id: int) -> ClusterMap:
+    return msgspec.structs.replace(cluster_map, epoch=cluster_map.epoch + 1, tables=tables, next_table_id=next_table_id)
+
+
+def _numbered(nodes: Sequence[NodeRecord]) -> tuple[NodeRecord, ...]:
+    """Number the nodes that have none, above those that have, and sort by number."""
+    members = [node for node in nodes if node.number]
+    next_number = max((node.number for node in members), default=0) + 1
+    unnumbered = sorted((node for node in nodes if not node.number), key=lambda node: node.peer_address)
+    members += [
+        msgspec.structs.replace(node, number=number) for number, node in enumerate(unnumbered, start=next_number)
+    ]
+    return tuple(sorted(members, key=lambda node: node.number))
+
+
+def _first_voters(members: Sequence[NodeRecord]) -> tuple[int, ...]:
+    """Return up to five numbers, zones in turn; an even one more would survive no more failures."""
+    count = min(len(members), VOTERS_MAX)
+    count -= 1 - count % 2
+    return tuple(sorted(node.number for node in placement.one_per_zone_first(members)[:count]))
+
+
+def _flaws(cluster_map: ClusterMap) -> Iterator[str]:
+    """Yield what is wrong, in words."""
+    if not cluster_map.cluster_id:
+        yield "it has no cluster id"
+    if cluster_map.epoch < 1:
+        yield "epochs start at 1"
+    yield from _flaws_of_nodes(cluster_map.nodes)
+    yield from _flaws_of_roles(cluster_map)
+    yield from _flaws_of_tables(cluster_map)
+
+
+def _flaws_of_nodes(nodes: Sequence[NodeRecord]) -> Iterator[str]:
+    if not nodes:
+        yield "it has no nodes"
+    for node in nodes:
+        if not 1 <= node.number <= NUMBER_MAX:
+            yield f"node {node.id!r} has number {node.number}, outside 1..{NUMBER_MAX}"
+        if not node.id:
+            yield f"node number {node.number} has no id"
+        if not node.peer_address:
+            yield f"node {node.id!r} has no peer address"
+    yield from _repetitions("node id", (node.id for node in nodes))
+    yield from _repetitions("node number", (node.number for node in nodes))
+    yield from _repetitions("peer address", (node.peer_address for node in nodes))
+    if any(one.number > other.number for one, other in pairwise(nodes)):
+        yield "nodes are not in ascending order of number"
+
+
+def _flaws_of_roles(cluster_map: ClusterMap) -> Iterator[str]:
+    partitions, owners, voters = cluster_map.partitions, cluster_map.owners, cluster_map.voters
+    if partitions < 1 or partitions & (partitions - 1):
+        yield f"{partitions} partitions, which is not a power of two"
+    if len(owners) != partitions:
+        yield f"{len(owners)} owners for {partitions} partitions"
+    numbers = {node.number for node in cluster_map.nodes}
+    for role, holders in ("owner", owners), ("voter", voters):
+        strangers = sorted(set(holders) - numbers)
+        if strangers:
+            yield f"{role} {strangers[0]} is not a member"
+    if not 1 <= len(voters) <= VOTERS_MAX:
+        yield f"{len(voters)} voters, outside 1..{VOTERS_MAX}"
+    yield from _repetitions("voter", voters)
+
+
+def _flaws_of_tables(cluster_map: ClusterMap) -> Iterator[str]:
+    tables = cluster_map.tables
+    for table in tables:
+        if not 1 <= table.id <= NUMBER_MAX:
+            yield f"table {table.name!r} has id {table.id}, outside 1..{NUMBER_MAX}"
+        if table.id >= cluster_map.next_table_id:
+            yield f"table {table.name!r} has id {table.id}, not below the next id {cluster_map.next_table_id}"
+        if table.n < 1:
+            yield f"table {table.name!r} wants {table.n} replicas"
+        if not table.name or not table.unique_id:
+            yield f"table {table.id} lacks a name or a unique id"
+    yield from _repetitions("table name", ((table.wire, table.name) for table in tables))
+    if any(one.id >= other.id for one, other in pairwise(tables)):
+        yield "tables are not in ascending order of id, each once"
+    if cluster_map.next_table_id < 1:
+        yield f"the next table id is {cluster_map.next_table_id}"
+
+
+def _repetitions(what: str, names: Iterable[object]) -> Iterator[str]:
+    seen: set[object] = set()
+    for name in names:
+        if name in seen:
+            yield f"{what} {name!r} is there twice"
+        seen.add(name)

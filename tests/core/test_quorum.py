@@ -1,0 +1,197 @@
+"""Counting answers: when a write or a read is settled, and whom a read asks next."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
+from merganser.model.ids import NodeId
+
+A, B, C, STRANGER = NodeId("a"), NodeId("b"), NodeId("c"), NodeId("stranger")
+ABC = (A, B, C)
+
+replica_lists = st.integers(1, 6).map(lambda n: tuple(NodeId(f"n{i}") for i in range(n)))
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[tuple[NodeId, ...], int, list[tuple[NodeId, bool]]]:
+    """(replicas, required, answers in the order they come: who, and whether it is a good one)."""
+    replicas = draw(replica_lists)
+    sender = st.sampled_from((*replicas, STRANGER))
+    return replicas, draw(st.integers(1, 7)), draw(st.lists(st.tuples(sender, st.booleans()), max_size=20))
+
+
+# Writes
+
+
+def test_write_succeeds_with_the_required_ack_and_says_so_once() -> None:
+    quorum = WriteQuorum(ABC, required=2)
+    assert [quorum.acked(A), quorum.acked(B), quorum.acked(C)] == [False, True, False]
+    assert quorum.verdict is Verdict.SUCCEEDED
+    assert quorum.acks == 3
+
+
+def test_write_is_hopeless_as_soon_as_too_few_are_left() -> None:
+    quorum = WriteQuorum(ABC, required=2)
+    assert [quorum.failed(A), quorum.failed(B)] == [False, True]
+    assert quorum.verdict is Verdict.HOPELESS
+
+
+def test_write_to_fewer_replicas_than_required_is_hopeless_from_the_start() -> None:
+    assert WriteQuorum((A,), required=2).verdict is Verdict.HOPELESS
+    assert WriteQuorum((), required=1).verdict is Verdict.HOPELESS
+
+
+def test_ack_after_the_verdict_saves_a_hint() -> None:
+    quorum = WriteQuorum(ABC, required=1)
+    quorum.acked(A)
+    assert quorum.silent() == {B, C}
+    quorum.acked(B)
+    assert quorum.silent() == {C}
+
+
+def test_failed_replica_needs_a_hint() -> None:
+    quorum = WriteQuorum(ABC, required=1)
+    quorum.failed(A)
+    quorum.acked(B)
+    assert quorum.silent() == {A, C}
+
+
+def test_repeated_and_forged_acks_count_for_nothing() -> None:
+    quorum = WriteQuorum(ABC, required=2)
+    assert not any([quorum.acked(A), quorum.acked(A), quorum.acked(STRANGER)])
+    assert (quorum.acks, quorum.verdict) == (1, Verdict.OPEN)
+
+
+@given(case=answers())
+def test_write_verdict_is_what_the_counts_say_and_never_changes(
+    case: tuple[tuple[NodeId, ...], int, list[tuple[NodeId, bool]]],
+) -> None:
+    replicas, required, sequence = case
+    quorum = WriteQuorum(replicas, required=required)
+    heard: dict[NodeId, bool] = {}
+    for replica, is_ack in sequence:
+        before = quorum.verdict
+        settled = quorum.acked(replica) if is_ack else quorum.failed(replica)
+        if replica in replicas:
+            heard.setdefault(replica, is_ack)
+        assert settled == (before is Verdict.OPEN and quorum.verdict is not Verdict.OPEN)
+        assert before in (Verdict.OPEN, quorum.verdict)
+        acks = sum(heard.values())
+        assert quorum.acks == acks
+        assert quorum.silent() == {replica for replica in replicas if not heard.get(replica)}
+        possible = len(replicas) - len(heard) + acks
+        assert (quorum.verdict is Verdict.SUCCEEDED) == (acks >= required)
+        assert (quorum.verdict is Verdict.HOPELESS) == (possible < required)
+
+
+# Reads
+
+
+def test_read_asks_the_first_required_replicas_in_the_order_given() -> None:
+    assert ReadQuorum((C, A, B), required=2).first() == (C, A)
+
+
+def test_read_succeeds_with_the_required_reply_and_says_so_once() -> None:
+    quorum = ReadQuorum(ABC, required=2)
+    assert [quorum.answered(A, b"row"), quorum.answered(B, None)] == [False, True]
+    assert quorum.verdict is Verdict.SUCCEEDED
+    assert quorum.replies == {A: b"row", B: None}
+
+
+def test_failed_replica_is_replaced_by_the_next() -> None:
+    quorum = ReadQuorum(ABC, required=2)
+    assert quorum.failed(A) == C
+    assert quorum.failed(A) is None
+    quorum.answered(B, b"row")
+    assert quorum.answered(C, b"row")
+
+
+def test_read_is_hopeless_when_nobody_is_left_to_replace_the_failed() -> None:
+    quorum = ReadQuorum(ABC, required=2)
+    quorum.failed(A)
+    assert quorum.failed(B) is None
+    assert quorum.verdict is Verdict.HOPELESS
+
+
+def test_read_of_more_replicas_than_there_are_is_hopeless_from_the_start() -> None:
+    quorum = ReadQuorum((A,), required=2)
+    assert quorum.verdict is Verdict.HOPELESS
+    assert quorum.hedge() is None
+
+
+def test_hedge_asks_the_next_replica_until_none_is_left() -> None:
+    quorum = ReadQuorum(ABC, required=1)
+    assert [quorum.hedge(), quorum.hedge(), quorum.hedge()] == [B, C, None]
+    assert quorum.answered(C, b"row")
+
+
+def test_settled_read_asks_nobody_more() -> None:
+    quorum = ReadQuorum(ABC, required=1)
+    quorum.hedge()
+    quorum.answered(A, b"row")
+    assert quorum.hedge() is None
+    assert quorum.failed(B) is None
+
+
+def test_reply_after_the_verdict_is_recorded_and_can_show_a_disagreement() -> None:
+    quorum = ReadQuorum(ABC, required=1)
+    quorum.hedge()
+    quorum.answered(A, b"new")
+    assert quorum.is_agreed
+    assert not quorum.answered(B, b"old")
+    assert quorum.replies == {A: b"new", B: b"old"}
+    assert not quorum.is_agreed
+
+
+def test_missing_rows_agree_with_one_another_and_with_no_other() -> None:
+    quorum = ReadQuorum(ABC, required=3)
+    assert quorum.is_agreed
+    quorum.answered(A, None)
+    quorum.answered(B, None)
+    assert quorum.is_agreed
+    quorum.answered(C, b"")
+    assert not quorum.is_agreed
+
+
+def test_reply_of_one_that_was_not_asked_changes_nothing() -> None:
+    quorum = ReadQuorum(ABC, required=1)
+    assert not quorum.answered(B, b"forged")
+    assert not quorum.answered(STRANGER, b"forged")
+    assert (quorum.replies, quorum.verdict) == ({}, Verdict.OPEN)
+
+
+def test_repeated_reply_does_not_replace_the_first() -> None:
+    quorum = ReadQuorum(ABC, required=2)
+    quorum.answered(A, b"first")
+    assert not quorum.answered(A, b"second")
+    assert quorum.replies == {A: b"first"}
+
+
+@given(case=answers(), hedges=st.sets(st.integers(0, 19)))
+def test_read_verdict_is_what_the_counts_say_and_enough_replicas_are_always_asked(
+    case: tuple[tuple[NodeId, ...], int, list[tuple[NodeId, bool]]], hedges: set[int]
+) -> None:
+    replicas, required, sequence = case
+    quorum = ReadQuorum(replicas, required=required)
+    asked, failed = list(quorum.first()), set[NodeId]()
+    for step, (replica, is_reply) in enumerate(sequence):
+        if step in hedges and (another := quorum.hedge()):
+            asked.append(another)
+        before = quorum.verdict
+        if is_reply:
+            settled = quorum.answered(replica, b"row")
+            assert settled == (before is Verdict.OPEN and quorum.verdict is Verdict.SUCCEEDED)
+        else:
+            if replica in asked and replica not in quorum.replies:
+                failed.add(replica)
+            if another := quorum.failed(replica):
+                asked.append(another)
+        assert before in (Verdict.OPEN, quorum.verdict)
+        assert tuple(asked) == replicas[: len(asked)]
+        assert set(quorum.replies) <= set(asked) - failed
+        assert (quorum.verdict is Verdict.SUCCEEDED) == (len(quorum.replies) >= required)
+        assert (quorum.verdict is Verdict.HOPELESS) == (len(replicas) - len(failed) < required)
+        if quorum.verdict is Verdict.OPEN:
+            assert len(asked) - len(failed) >= required
