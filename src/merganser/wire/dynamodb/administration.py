@@ -1,0 +1,99 @@
+"""CreateTable, DescribeTable, ListTables, DeleteTable."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from merganser.model.cluster import Table
+from merganser.model.errors import TableExistsError, TableNotFoundError
+from merganser.wire.dynamodb.constraints import Violations, check_table_name_length, require_table_name
+from merganser.wire.dynamodb.errors import RESOURCE_IN_USE, ApiError, NotFoundError, ValidationError
+from merganser.wire.dynamodb.session import WIRE, Session
+from merganser.wire.dynamodb.tables import check_create, definition_for, definition_of, describe
+
+PAGE_TABLES_MAX: Final = 100
+
+
+class Administration:
+    """The operations on tables."""
+
+    def __init__(self, *, wall_us: Callable[[], int], rng: random.Random, region: str, account: str) -> None:
+        """Take the clock, the dice, and what ARNs are made of."""
+        self._wall_us = wall_us
+        self._rng = rng
+        self._region = region
+        self._account = account
+
+    async def create_table(self, session: Session, request: dict[str, Any]) -> bytes:
+        """Create a table; it is there when this returns, though it is described as CREATING."""
+        check_create(request)
+        name = request["TableName"]
+        definition = definition_for(request, created_ms=self._wall_us() // 1000)
+        unique_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        try:
+            table = await session.catalog.create_table(
+                wire=WIRE,
+                name=name,
+                definition=definition.encoded(),
+                unique_id=unique_id,
+                deadline=session.deadline,
+            )
+        except TableExistsError:
+            raise ApiError(RESOURCE_IN_USE, f"Table already exists: {name}") from None
+        return self._described("TableDescription", table, "CREATING")
+
+    async def describe_table(self, session: Session, request: dict[str, Any]) -> bytes:
+        """Describe a table."""
+        table = await self._named(session, request)
+        return self._described("Table", table, "ACTIVE")
+
+    async def delete_table(self, session: Session, request: dict[str, Any]) -> bytes:
+        """Drop a table and everything in it, unless it is protected."""
+        table = await self._named(session, request)
+        if definition_of(table).is_protected:
+            raise ValidationError(
+                "Resource cannot be deleted as it is currently protected against deletion. "
+                "Disable deletion protection first."
+            )
+        try:
+            await session.catalog.drop_table(table, deadline=session.deadline)
+        except TableNotFoundError:
+            raise _not_found(table.name) from None
+        return self._described("TableDescription", table, "DELETING")
+
+    async def list_tables(self, session: Session, request: dict[str, Any]) -> bytes:
+        """List names in order, a page at a time."""
+        start = request.get("ExclusiveStartTableName")
+        if start is not None:
+            check_table_name_length(start, "ExclusiveStartTableName")
+        violations = Violations()
+        violations.table_pattern(request, "ExclusiveStartTableName")
+        violations.between(request, "Limit", least=1, most=PAGE_TABLES_MAX)
+        violations.settle()
+        limit = int(request.get("Limit") or PAGE_TABLES_MAX)
+        names = sorted(table.name for table in session.catalog.tables(WIRE) if start is None or table.name > start)
+        page: dict[str, Any] = {"TableNames": names[:limit]}
+        if len(names) > limit:
+            page["LastEvaluatedTableName"] = names[limit - 1]
+        return orjson.dumps(page)
+
+    async def _named(self, session: Session, request: dict[str, Any]) -> Table:
+        require_table_name(request)
+        violations = Violations()
+        violations.table_pattern(request)
+        violations.settle()
+        name = request["TableName"]
+        return await session.table(name, f"Requested resource not found: Table: {name} not found")
+
+    def _described(self, member: str, table: Table, status: str) -> bytes:
+        description = describe(table, status=status, region=self._region, account=self._account)
+        return orjson.dumps({member: description})
+
+
+def _not_found(name: str) -> NotFoundError:
+    return NotFoundError(f"Requested resource not found: Table: {name} not found")

@@ -1,0 +1,238 @@
+"""BatchWriteItem and BatchGetItem: everything is validated before anything is done.
+
+Items are independent: each is written or read for itself, a few at a time. One whose replicas could
+not be reached, or whose outcome is unknown, goes back to the client as unprocessed, as does what no
+longer fits into the answer; if every item fails so, the first error is the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import orjson
+
+from merganser.model.cluster import Table
+from merganser.model.errors import UnavailableError, UnknownOutcomeError
+from merganser.model.row import Mutation
+from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.constraints import Violations, is_table_name
+from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
+from merganser.wire.dynamodb.items import DELETION, json_of, measured, size_of, storage
+from merganser.wire.dynamodb.keys import key_of, key_of_item
+from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.tables import definition_of
+
+WRITES_MAX: Final = 25
+KEYS_MAX: Final = 100
+BYTES_MAX: Final = 16 * 1024 * 1024
+CONCURRENCY: Final = 25  # a whole BatchWriteItem at once; a BatchGetItem in four rounds
+
+_DUPLICATES = "Provided list of item keys contains duplicates"
+_NOT_ONE_REQUEST = (
+    "Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes"
+)
+_MAP_KEYS = (
+    "Map keys must satisfy constraint: [Member must have length less than or equal to 255, Member must have length "
+    "greater than or equal to 3, Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+]"
+)
+_MAP_VALUES = (
+    "Map value must satisfy constraint: [Member must have length less than or equal to 25, Member must have length "
+    "greater than or equal to 1]"
+)
+
+T = TypeVar("T")
+
+
+class _Write(NamedTuple):
+    table: Table
+    key: bytes
+    mutation: Mutation
+    request: Mapping[str, Any]
+
+
+class _Read(NamedTuple):
+    table: Table
+    key: bytes
+    is_consistent: bool
+    asked: Mapping[str, Any]
+
+
+async def batch_write_item(session: Session, request: dict[str, Any]) -> bytes:
+    """Put and delete up to 25 items."""
+    _check_writes(request)
+    sizes = [_measured(one) for requests in request["RequestItems"].values() for one in requests]
+    if sum(sizes) > BYTES_MAX:
+        raise ValidationError("The batch write request exceeds the maximum size of 16 MB")
+    refuse_unless_none(request, "ReturnConsumedCapacity", "ReturnItemCollectionMetrics")
+    writes = await _planned_writes(session, request["RequestItems"], sizes)
+    done = await _all(writes, lambda one: session.write(one.table, one.key, one.mutation))
+    unprocessed: dict[str, list[Mapping[str, Any]]] = {}
+    for one, outcome in zip(writes, done, strict=True):
+        if isinstance(outcome, Exception):
+            unprocessed.setdefault(one.table.name, []).append(one.request)
+    return orjson.dumps({"UnprocessedItems": unprocessed})
+
+
+async def batch_get_item(session: Session, request: dict[str, Any]) -> list[bytes]:
+    """Get up to 100 items, as far as 16 MB hold them."""
+    _check_reads(request)
+    reads = await _planned_reads(session, request["RequestItems"])
+    found = await _all(reads, lambda one: session.item(one.table, one.key, is_consistent=one.is_consistent))
+    responses: dict[str, list[bytes]] = {name: [] for name in request["RequestItems"]}
+    unprocessed: dict[str, dict[str, Any]] = {}
+    room = BYTES_MAX
+    for one, item in zip(reads, found, strict=True):
+        size = size_of(item) if isinstance(item, bytes) else 0
+        if isinstance(item, Exception) or size > room:
+            _give_back(unprocessed, one, request["RequestItems"][one.table.name])
+        elif item is not None:
+            room -= size
+            responses[one.table.name].append(json_of(item))
+    return _answer(responses, unprocessed)
+
+
+def _check_writes(request: Mapping[str, Any]) -> None:
+    violations = Violations()
+    violations.enums(request, "ReturnConsumedCapacity", "ReturnItemCollectionMetrics")
+    tables = _request_items(violations, request, at_most=WRITES_MAX)
+    if any(not 1 <= len(requests or ()) <= WRITES_MAX for requests in tables.values()):
+        violations.add(_shown(tables), "requestItems", _MAP_VALUES)
+    for name, requests in tables.items():
+        for number, one in enumerate(requests or (), start=1):
+            for kind, content in (("PutRequest", "Item"), ("DeleteRequest", "Key")):
+                if (one or {}).get(kind) is not None:
+                    at = f"requestItems.{name}.member.{number}.member.{kind[0].lower()}{kind[1:]}."
+                    violations.required(one[kind], content, at)
+    violations.settle()
+    if sum(map(len, tables.values())) > WRITES_MAX:
+        raise ValidationError("Too many items requested for the BatchWriteItem call")
+
+
+def _check_reads(request: Mapping[str, Any]) -> None:
+    violations = Violations()
+    violations.enums(request, "ReturnConsumedCapacity")
+    tables = _request_items(violations, request, at_most=KEYS_MAX)
+    for name, asked in tables.items():
+        at = f"requestItems.{name}.member."
+        if violations.required(asked or {}, "Keys", at):
+            keys = asked["Keys"]
+            violations.length(orjson.dumps(keys).decode(), len(keys), at + "keys", least=1, most=KEYS_MAX)
+    violations.settle()
+    for asked in tables.values():
+        check_parameters(asked, expressions=("ProjectionExpression",), legacy=("AttributesToGet",))
+        for key in asked["Keys"]:
+            normalise(key or {})
+    if sum(len(asked["Keys"]) for asked in tables.values()) > KEYS_MAX:
+        raise ValidationError("Too many items requested for the BatchGetItem call")
+    for asked in tables.values():
+        refuse(asked, "ProjectionExpression", "AttributesToGet")
+    refuse_unless_none(request, "ReturnConsumedCapacity")
+
+
+def _request_items(violations: Violations, request: Mapping[str, Any], *, at_most: int) -> dict[str, Any]:
+    if not violations.required(request, "RequestItems"):
+        return {}
+    tables: dict[str, Any] = request["RequestItems"]
+    violations.length(_shown(tables), len(tables), "requestItems", least=1, most=at_most)
+    if not all(map(is_table_name, tables)):
+        violations.add(_shown(tables), "requestItems", _MAP_KEYS)
+    return tables
+
+
+def _shown(tables: Mapping[str, Any]) -> str:
+    """Print a map of requests the way Java prints maps; what lies inside is left in JSON."""
+    return "{" + ", ".join(f"{name}={orjson.dumps(requests).decode()}" for name, requests in tables.items()) + "}"
+
+
+def _measured(one: Any) -> int:
+    """Bring one request into normal form and return its size."""
+    put, delete = (one or {}).get("PutRequest"), (one or {}).get("DeleteRequest")
+    if (put is None) == (delete is None):
+        raise ValidationError(_NOT_ONE_REQUEST)
+    return measured(put["Item"]) if put is not None else normalise(delete["Key"])
+
+
+async def _planned_writes(session: Session, tables: Mapping[str, Any], sizes: Sequence[int]) -> list[_Write]:
+    writes: list[_Write] = []
+    measures = iter(sizes)
+    for name, requests in tables.items():
+        table = await session.table(name)
+        schema = definition_of(table).schema
+        for one in requests:
+            size, put = next(measures), one.get("PutRequest")
+            if put is not None:
+                write = _Write(table, key_of_item(schema, table.id, put["Item"]), storage(put["Item"], size), one)
+            else:
+                write = _Write(table, key_of(schema, table.id, one["DeleteRequest"]["Key"]), DELETION, one)
+            writes.append(write)
+    _refuse_duplicates([one.key for one in writes])
+    return writes
+
+
+async def _planned_reads(session: Session, tables: Mapping[str, Any]) -> list[_Read]:
+    reads: list[_Read] = []
+    for name, asked in tables.items():
+        table = await session.table(name)
+        schema = definition_of(table).schema
+        is_consistent = bool(asked.get("ConsistentRead"))
+        reads += [_Read(table, key_of(schema, table.id, key or {}), is_consistent, key) for key in asked["Keys"]]
+    _refuse_duplicates([one.key for one in reads])
+    return reads
+
+
+def _refuse_duplicates(keys: Sequence[bytes]) -> None:
+    if len(set(keys)) != len(keys):
+        raise ValidationError(_DUPLICATES)
+
+
+R = TypeVar("R")
+
+
+async def _all(units: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R | Exception]:
+    """Do every unit, a bounded number at a time, and return results or the errors that leave it undone.
+
+    Raises:
+        UnavailableError: so for every unit.
+        UnknownOutcomeError: so for every unit.
+        MerganserError: another error of any unit, after all have ended.
+    """
+    turns = asyncio.Semaphore(CONCURRENCY)
+
+    async def one(unit: T) -> R | Exception:
+        async with turns:
+            try:
+                return await work(unit)
+            except (UnavailableError, UnknownOutcomeError) as error:
+                return error
+
+    outcomes = await asyncio.gather(*[one(unit) for unit in units], return_exceptions=True)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    for failure in failures:
+        if not isinstance(failure, UnavailableError | UnknownOutcomeError):
+            raise failure
+    if len(failures) == len(units):
+        raise failures[0]
+    return [_settled(outcome) for outcome in outcomes]
+
+
+def _settled(outcome: R | Exception | BaseException) -> R | Exception:
+    if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _give_back(unprocessed: dict[str, dict[str, Any]], one: _Read, asked: Mapping[str, Any]) -> None:
+    name = one.table.name
+    if name not in unprocessed:
+        unprocessed[name] = {**{member: asked[member] for member in asked if member == "ConsistentRead"}, "Keys": []}
+    unprocessed[name]["Keys"].append(one.asked)
+
+
+def _answer(responses: Mapping[str, list[bytes]], unprocessed: Mapping[str, Any]) -> list[bytes]:
+    pieces = [b'{"Responses":{']
+    for number, (name, items) in enumerate(responses.items()):
+        pieces += [b"," if number else b"", orjson.dumps(name), b":[", b",".join(items), b"]"]
+    return [*pieces, b'},"UnprocessedKeys":', orjson.dumps(unprocessed), b"}"]

@@ -1,0 +1,105 @@
+"""What DynamoDB clients are told when a request fails: one table from `model.errors` to DynamoDB's codes.
+
+Everything the client can put right is an `ApiError` with DynamoDB's own type and text. The rest of
+Merganser's errors are mapped by `fault_of`:
+
+- UnavailableError: 503 ``ServiceUnavailable``. Nothing was written; every SDK retries a 503.
+- UnknownOutcomeError: 500 ``InternalServerError``, and the message says that the outcome is unknown.
+  SDKs retry it too, as they do with Amazon's; putting or deleting the same item again is harmless.
+- anything else: 500 ``InternalServerError`` with DynamoDB's text, which names nothing of the inside.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import orjson
+
+from merganser.model.errors import RequestError, TableExistsError, TableNotFoundError, UnavailableError
+from merganser.model.errors import UnknownOutcomeError as OutcomeError
+
+API = "com.amazonaws.dynamodb.v20120810#"
+SERVICE = "com.amazon.coral.service#"
+VALIDATION = "com.amazon.coral.validate#ValidationException"
+SERIALIZATION = SERVICE + "SerializationException"
+UNKNOWN_OPERATION = SERVICE + "UnknownOperationException"
+RESOURCE_NOT_FOUND = API + "ResourceNotFoundException"
+RESOURCE_IN_USE = API + "ResourceInUseException"
+INTERNAL = API + "InternalServerError"
+UNAVAILABLE = SERVICE + "ServiceUnavailableException"
+
+_OUTCOME_UNKNOWN = "The outcome of the request is unknown: it may or may not have been applied, now or later"
+_INTERNAL_TEXT = "The request processing has failed because of an unknown error, exception or failure."
+
+
+class ApiError(RequestError):
+    """An error with DynamoDB's own type and text; status 400."""
+
+    def __init__(self, kind: str, message: str = "") -> None:
+        """Keep the full ``__type``; an empty message is left out of the answer, as DynamoDB does."""
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+
+
+class ValidationError(ApiError):
+    """The request is well formed and asks for something wrong."""
+
+    def __init__(self, message: str) -> None:
+        """Take DynamoDB's text."""
+        super().__init__(VALIDATION, message)
+
+
+class SerializationError(ApiError):
+    """The body is no JSON, or a member has another type than the API's."""
+
+    def __init__(self, message: str = "") -> None:
+        """Take DynamoDB's text, which is empty when the body is no JSON at all."""
+        super().__init__(SERIALIZATION, message)
+
+
+class NotFoundError(ApiError):
+    """The table is not there."""
+
+    def __init__(self, message: str = "Requested resource not found") -> None:
+        """Take DynamoDB's text."""
+        super().__init__(RESOURCE_NOT_FOUND, message)
+
+
+class Fault(NamedTuple):
+    """What goes on the wire."""
+
+    status: int
+    kind: str
+    message: str
+
+    def body(self) -> bytes:
+        """Return the JSON of the answer; DynamoDB writes "Message" for serialization errors only."""
+        content = {"__type": self.kind}
+        if self.message:
+            content["Message" if self.kind == SERIALIZATION else "message"] = self.message
+        return orjson.dumps(content)
+
+
+def unsupported(parameter: str) -> ValidationError:
+    """Return the refusal of a parameter of the API that Merganser does not serve yet."""
+    return ValidationError(f"{parameter} is not supported yet by Merganser")
+
+
+def fault_of(error: Exception) -> Fault:
+    """Return how DynamoDB's clients are told of ``error``."""
+    match error:
+        case ApiError():
+            return Fault(400, error.kind, error.message)
+        case TableNotFoundError():
+            return Fault(400, RESOURCE_NOT_FOUND, "Requested resource not found")
+        case TableExistsError():
+            return Fault(400, RESOURCE_IN_USE, str(error))
+        case RequestError():
+            return Fault(400, VALIDATION, str(error))
+        case UnavailableError():
+            return Fault(503, UNAVAILABLE, f"The service is unavailable, nothing was written: {error}")
+        case OutcomeError():
+            return Fault(500, INTERNAL, f"{_OUTCOME_UNKNOWN}: {error}")
+        case _:
+            return Fault(500, INTERNAL, _INTERNAL_TEXT)

@@ -1,0 +1,101 @@
+"""Which expression parameters go together, and their names and values; DynamoDB's checks and order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from merganser.wire.dynamodb.attributes import AttributeMap, normalise_value
+from merganser.wire.dynamodb.errors import ValidationError, unsupported
+
+_NAME = re.compile(r"#[0-9a-zA-Z_]+").fullmatch
+_VALUE = re.compile(r":[0-9a-zA-Z_]+").fullmatch
+
+
+def check_parameters(
+    request: Mapping[str, Any],
+    *,
+    expressions: Sequence[str],
+    legacy: Sequence[str] = (),
+    with_values: Sequence[str] = (),
+) -> None:
+    """Check the expression parameters of a request against one another.
+
+    Args:
+        request: the body, or the part of it that holds the expressions.
+        expressions: the expression parameters of the operation.
+        legacy: those they may not be mixed with.
+        with_values: the expression parameters that take values, as DynamoDB lists them.
+
+    Raises:
+        ValidationError: mixed, without use, empty or ill-formed.
+    """
+    given = [name for name in expressions if request.get(name) is not None]
+    old = [name for name in legacy if request.get(name) is not None]
+    if given and old:
+        raise ValidationError(
+            "Can not use both expression and non-expression parameters in the same request: Non-expression "
+            f"parameters: {{{', '.join(old)}}} Expression parameters: {{{', '.join(given)}}}"
+        )
+    names, values = request.get("ExpressionAttributeNames"), request.get("ExpressionAttributeValues")
+    if names is not None:
+        _check_names(names, has_expression=bool(given))
+    if values is not None and with_values:
+        _check_values(values, has_expression=bool(given), with_values=with_values)
+
+
+def refuse(request: Mapping[str, Any], *names: str) -> None:
+    """Refuse parameters that are not served yet.
+
+    Raises:
+        ValidationError: one of ``names`` is there.
+    """
+    for name in names:
+        if request.get(name) is not None:
+            raise unsupported(name)
+
+
+def refuse_unless_none(request: Mapping[str, Any], *names: str) -> None:
+    """Refuse parameters of which only NONE is served yet.
+
+    Raises:
+        ValidationError: one of ``names`` asks for more.
+    """
+    for name in names:
+        if request.get(name) not in (None, "NONE"):
+            raise unsupported(f"{name} other than NONE")
+
+
+def _check_names(names: Mapping[str, str], *, has_expression: bool) -> None:
+    if not has_expression:
+        raise ValidationError("ExpressionAttributeNames can only be specified when using expressions")
+    if not names:
+        raise ValidationError("ExpressionAttributeNames must not be empty")
+    for key, name in names.items():
+        if not _NAME(key):
+            raise ValidationError(f'ExpressionAttributeNames contains invalid key: Syntax error; key: "{key}"')
+        if not name:
+            raise ValidationError(
+                f"ExpressionAttributeNames contains invalid value: Empty attribute name for key {key}"
+            )
+
+
+def _check_values(values: AttributeMap, *, has_expression: bool, with_values: Sequence[str]) -> None:
+    if not has_expression:
+        verb = "are" if len(with_values) > 1 else "is"
+        raise ValidationError(
+            "ExpressionAttributeValues can only be specified when using expressions: "
+            f"{' and '.join(with_values)} {verb} null"
+        )
+    if not values:
+        raise ValidationError("ExpressionAttributeValues must not be empty")
+    for key, value in values.items():
+        if not _VALUE(key):
+            raise ValidationError(f'ExpressionAttributeValues contains invalid key: Syntax error; key: "{key}"')
+        try:
+            normalise_value(value)
+        except ValidationError as error:
+            raise ValidationError(
+                f"ExpressionAttributeValues contains invalid value: {error.message} for key {key}"
+            ) from None

@@ -1,0 +1,117 @@
+"""HTTP: from a request to an operation and back.
+
+`X-Amz-Target` names the operation, the body is JSON 1.0. Answers carry the CRC-32 that SDKs check
+and a request id. `x-merganser-consistency: QUORUM` sets the consistency of one request.
+
+An error of ours that nobody expected is answered as DynamoDB answers its own, and reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import string
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from merganser.model.consistency import Consistency
+from merganser.net.http import Request, Response
+from merganser.wire.dynamodb.errors import INTERNAL, UNKNOWN_OPERATION, ApiError, ValidationError, fault_of
+from merganser.wire.dynamodb.operations import DynamoDB
+from merganser.wire.dynamodb.signature import Verifier
+
+TARGET_PREFIX: Final = b"DynamoDB_20120810."
+CONTENT_TYPES: Final = (b"application/x-amz-json-1.0", b"application/json")
+
+_JSON = b"application/x-amz-json-1.0"
+_ID_CHARACTERS = (string.ascii_uppercase + string.digits).encode()
+_ID_LENGTH = 52
+
+Report = Callable[[Exception], None]
+"""Told of every error that clients cannot put right."""
+
+
+class DynamoDBApplication:
+    """The application that `net.http` serves."""
+
+    def __init__(
+        self,
+        dynamodb: DynamoDB,
+        verifier: Verifier,
+        *,
+        rng: random.Random,
+        report: Report,
+        host: str = "dynamodb.us-east-1.amazonaws.com",
+    ) -> None:
+        """Serve ``dynamodb`` to clients that ``verifier`` lets in.
+
+        Args:
+            dynamodb: the operations.
+            verifier: checks signatures.
+            rng: draws request ids.
+            report: told of errors that are not the client's.
+            host: what the health check says it is.
+        """
+        self._dynamodb = dynamodb
+        self._verifier = verifier
+        self._rng = rng
+        self._report = report
+        self._health = f"healthy: {host} ".encode()
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        if request.method in (b"GET", b"HEAD"):
+            return self._respond(200, self._health, b"text/plain")
+        try:
+            body = await self._serve(request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 (the root of a request's task)
+            fault = fault_of(error)
+            if fault.kind == INTERNAL:
+                self._report(error)
+            return self._respond(fault.status, fault.body(), _JSON)
+        return self._respond(200, body, _JSON)
+
+    async def _serve(self, request: Request) -> bytes | list[bytes]:
+        operation = self._operation(request)
+        self._verifier.verify(request)
+        return await self._dynamodb.call(operation, request.body, _consistency(request))
+
+    def _operation(self, request: Request) -> str:
+        content_type = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+        target = request.header(b"x-amz-target") or b""
+        if request.method != b"POST" or content_type not in CONTENT_TYPES or not target.startswith(TARGET_PREFIX):
+            raise ApiError(UNKNOWN_OPERATION)
+        operation = target[len(TARGET_PREFIX) :].decode("latin-1")
+        if not self._dynamodb.serves(operation):
+            raise ApiError(UNKNOWN_OPERATION)
+        return operation
+
+    def _respond(self, status: int, body: bytes | list[bytes], content_type: bytes) -> Response:
+        checksum = 0
+        for piece in [body] if isinstance(body, bytes) else body:
+            checksum = zlib.crc32(piece, checksum)
+        headers = b"x-amzn-requestid: %b\r\nx-amz-crc32: %d\r\ncontent-type: %b\r\n" % (
+            self._request_id(),
+            checksum,
+            content_type,
+        )
+        return Response(status, headers, body)
+
+    def _request_id(self) -> bytes:
+        return bytes(self._rng.choices(_ID_CHARACTERS, k=_ID_LENGTH))
+
+
+def _consistency(request: Request) -> Consistency | None:
+    asked = request.header(b"x-merganser-consistency")
+    if asked is None:
+        return None
+    try:
+        return Consistency(asked.decode("latin-1").strip().upper())
+    except ValueError:
+        levels = ", ".join(level.value for level in Consistency)
+        raise ValidationError(
+            f"x-merganser-consistency is {asked.decode('latin-1')!r}: choose one of {levels}"
+        ) from None

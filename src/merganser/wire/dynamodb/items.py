@@ -1,0 +1,76 @@
+"""How an item is stored: one cell named b"" that holds its size and its JSON.
+
+::
+
+    size  4 bytes  big-endian, as DynamoDB counts it
+    JSON           of the attribute map, as it goes to clients
+
+GetItem hands the JSON to the socket as it is, and a page is filled to its budget without decoding
+anything. PutItem writes the cell; DeleteItem buries the row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from merganser.core.rows import live_value
+from merganser.model.errors import CorruptionError
+from merganser.model.row import CellWrite, Mutation, Row
+from merganser.wire.dynamodb.attributes import AttributeMap, normalise
+from merganser.wire.dynamodb.errors import ValidationError
+
+ITEM_BYTES_MAX: Final = 400 * 1024
+CELL: Final = b""
+_SIZE_BYTES: Final = 4
+
+DELETION: Final = Mutation(deletes_row=True)
+
+
+def measured(item: AttributeMap) -> int:
+    """Bring an item to be put into normal form, in place, and return its size.
+
+    Raises:
+        ValidationError: not what DynamoDB stores, or too large.
+        SerializationError: not of the API's JSON types.
+    """
+    size = normalise(item)
+    if size > ITEM_BYTES_MAX:
+        raise ValidationError("Item size has exceeded the maximum allowed size")
+    return size
+
+
+def storage(item: AttributeMap, size: int) -> Mutation:
+    """Return the mutation that puts an item in normal form."""
+    return Mutation(cells=(CellWrite(CELL, size.to_bytes(_SIZE_BYTES, "big") + orjson.dumps(item)),))
+
+
+def stored(row: Row | None, now_s: int) -> bytes | None:
+    """Return the stored form of the item in ``row``, None if there is none."""
+    return None if row is None else live_value(row, CELL, now_s)
+
+
+def size_of(item: bytes) -> int:
+    """Return the size of a stored item as DynamoDB counts it."""
+    return int.from_bytes(item[:_SIZE_BYTES], "big")
+
+
+def json_of(item: bytes) -> bytes:
+    """Return the JSON of a stored item."""
+    return item[_SIZE_BYTES:]
+
+
+def attributes_of(item: bytes) -> dict[str, Any]:
+    """Return the attribute map of a stored item.
+
+    Raises:
+        CorruptionError: not JSON.
+    """
+    try:
+        attributes = orjson.loads(json_of(item))
+    except orjson.JSONDecodeError as error:
+        raise CorruptionError(f"stored item of {len(item)} bytes is no JSON: {error}") from None
+    if not isinstance(attributes, dict):
+        raise CorruptionError(f"stored item of {len(item)} bytes is no JSON object")
+    return attributes

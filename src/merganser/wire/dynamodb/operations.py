@@ -1,0 +1,115 @@
+"""The operations, by name: JSON in, JSON out.
+
+One request goes straight down: parse, JSON types (`shapes`), constraints, parameters, the table, the
+key, the cluster. What DynamoDB would find first is said first. Attribute values are checked while
+they are brought into normal form; only when a request turns out wrong are they looked at for JSON
+types as well, because DynamoDB finds those before anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from merganser.model.consistency import Consistency
+from merganser.model.errors import RequestError
+from merganser.wire.dynamodb import shapes
+from merganser.wire.dynamodb.administration import Administration
+from merganser.wire.dynamodb.batches import batch_get_item, batch_write_item
+from merganser.wire.dynamodb.errors import UNKNOWN_OPERATION, ApiError, SerializationError
+from merganser.wire.dynamodb.pages import scan
+from merganser.wire.dynamodb.queries import query
+from merganser.wire.dynamodb.reads import get_item
+from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.writes import delete_item, put_item
+
+if TYPE_CHECKING:
+    from merganser.service.catalog import Catalog
+    from merganser.service.coordinator import Coordinator
+
+REQUEST_TIMEOUT_S: Final = 10.0  # SDKs give up after 60 s, and retry long before that is of use
+
+Operation = Callable[[Session, dict[str, Any]], Awaitable[bytes | list[bytes]]]
+
+
+class DynamoDB:
+    """DynamoDB's API over a cluster."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        catalog: Catalog,
+        *,
+        rng: random.Random,
+        region: str = "us-east-1",
+        account: str = "000000000000",
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        """Serve the tables of ``catalog`` through ``coordinator``.
+
+        Args:
+            coordinator: reads, writes, and the wall clock.
+            catalog: the tables.
+            rng: draws table ids.
+            region: what ARNs say.
+            account: what ARNs say.
+            timeout_s: how long a request may take.
+        """
+        self._coordinator = coordinator
+        self._catalog = catalog
+        self._timeout_s = timeout_s
+        tables = Administration(wall_us=coordinator.wall_us, rng=rng, region=region, account=account)
+        self._operations: Mapping[str, Operation] = {
+            "CreateTable": tables.create_table,
+            "DescribeTable": tables.describe_table,
+            "DeleteTable": tables.delete_table,
+            "ListTables": tables.list_tables,
+            "PutItem": put_item,
+            "GetItem": get_item,
+            "DeleteItem": delete_item,
+            "BatchWriteItem": batch_write_item,
+            "BatchGetItem": batch_get_item,
+            "Scan": scan,
+            "Query": query,
+        }
+
+    def serves(self, operation: str) -> bool:
+        """Tell whether there is such an operation."""
+        return operation in self._operations
+
+    async def call(self, operation: str, body: bytes, level: Consistency | None) -> bytes | list[bytes]:
+        """Serve one request and return the JSON of its answer, in pieces if that saves copying.
+
+        Args:
+            operation: DynamoDB's name of it.
+            body: JSON.
+            level: the consistency that the request names; None leaves it to ConsistentRead and QUORUM.
+
+        Raises:
+            ApiError: with DynamoDB's type and text.
+            UnavailableError: nothing was written.
+            UnknownOutcomeError: it may have been written.
+        """
+        serve = self._operations.get(operation)
+        if serve is None:
+            raise ApiError(UNKNOWN_OPERATION)
+        request = _parsed(body)
+        shapes.check(operation, request, deep=False)
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        session = Session(self._coordinator, self._catalog, level=level, deadline=deadline)
+        try:
+            return await serve(session, request)
+        except RequestError:
+            shapes.check(operation, _parsed(body), deep=True)  # what it finds, DynamoDB would have said first
+            raise
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise SerializationError from None

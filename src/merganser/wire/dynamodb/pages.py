@@ -1,0 +1,211 @@
+"""Scan: a table's items in the order of their keys, a page at a time; and the pages Query shares.
+
+A page ends after ``Limit`` items, with the item that takes it to 1 MB, or with the range. In the first
+two cases it carries a LastEvaluatedKey, also when that item happens to be the last one: DynamoDB does
+not look ahead.
+
+A segment of a parallel scan is an even share of the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from merganser.core.token import TOKEN_MIN
+from merganser.model.cluster import Table
+from merganser.model.ids import Token
+from merganser.storage.keys import after, table_range, token_range
+from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.constraints import Violations
+from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
+from merganser.wire.dynamodb.items import attributes_of, json_of, size_of, stored
+from merganser.wire.dynamodb.keys import KeySchema, key_of
+from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.tables import definition_of
+
+PAGE_BYTES_MAX: Final = 1024 * 1024
+SEGMENTS_MAX: Final = 1_000_000
+FETCH_ROWS_MAX: Final = 1000  # what one read of a range is asked for, whatever the Limit
+TOKENS: Final = 2**64
+
+STARTING_KEY = "The provided starting key is invalid: "
+
+_LEGACY = ("AttributesToGet", "ScanFilter", "ConditionalOperator")
+_EXPRESSIONS = ("ProjectionExpression", "FilterExpression")
+
+
+class Span(NamedTuple):
+    """A range of rows and the way through it."""
+
+    start: bytes
+    end: bytes
+    reverse: bool = False
+
+    def beyond(self, key: bytes) -> Span:
+        """Return what is left of the range once ``key`` was given out."""
+        if self.reverse:
+            return self._replace(end=min(self.end, key))
+        return self._replace(start=max(self.start, after(key)))
+
+
+class Page(NamedTuple):
+    """Items given out together, in their stored form."""
+
+    items: list[bytes]
+    is_cut: bool
+    """It ended before the range was known to."""
+
+
+async def scan(session: Session, request: dict[str, Any]) -> list[bytes]:
+    """Return a page of a table, or of a segment of it."""
+    _check(request)
+    table = await session.table(request["TableName"])
+    check_index(request)
+    schema = definition_of(table).schema
+    span = _segment(table, request)
+    start_key = request.get("ExclusiveStartKey")
+    if start_key is not None:
+        key = starting_key(schema, table, start_key)
+        if not span.start <= key < span.end:
+            raise ValidationError("Exclusive start key must lie within the segment")
+        span = span.beyond(key)
+    page = await read_page(session, table, span, request)
+    return answer(page, schema, request)
+
+
+async def read_page(session: Session, table: Table, span: Span, request: Mapping[str, Any]) -> Page:
+    """Return the next page of a span, by the request's Limit and ConsistentRead."""
+    limit = int(request["Limit"]) if request.get("Limit") is not None else None
+    is_consistent = bool(request.get("ConsistentRead"))
+    items: list[bytes] = []
+    room = PAGE_BYTES_MAX
+    while span.start < span.end:
+        fetched = await session.page(
+            table,
+            span.start,
+            span.end,
+            reverse=span.reverse,
+            is_consistent=is_consistent,
+            rows_max=min(FETCH_ROWS_MAX, limit - len(items)) if limit is not None else FETCH_ROWS_MAX,
+            bytes_max=room,
+        )
+        now_s = session.now_s
+        for _, row in fetched.rows:
+            item = stored(row, now_s)
+            if item is None:  # it expired on the way
+                continue
+            items.append(item)
+            room -= size_of(item)
+            if len(items) == limit or room <= 0:
+                return Page(items, is_cut=True)
+        if fetched.resume is None:
+            break
+        span = span._replace(end=fetched.resume) if span.reverse else span._replace(start=fetched.resume)
+    return Page(items, is_cut=False)
+
+
+def answer(page: Page, schema: KeySchema, request: Mapping[str, Any]) -> list[bytes]:
+    """Return the body of a Scan or Query."""
+    count = b"%d" % len(page.items)
+    pieces = [b'{"Count":', count, b',"ScannedCount":', count]
+    if request.get("Select") != "COUNT":
+        pieces += [b',"Items":[', b",".join([json_of(item) for item in page.items]), b"]"]
+    if page.is_cut:
+        pieces += [b',"LastEvaluatedKey":', orjson.dumps(schema.of(attributes_of(page.items[-1])))]
+    return [*pieces, b"}"]
+
+
+def starting_key(schema: KeySchema, table: Table, start_key: Mapping[str, Any]) -> bytes:
+    """Return the row key of an ExclusiveStartKey in normal form.
+
+    Raises:
+        ValidationError: not a key of the table.
+    """
+    try:
+        return key_of(schema, table.id, start_key)
+    except ValidationError as error:
+        raise ValidationError(STARTING_KEY + error.message) from None
+
+
+def check_listed(violations: Violations, request: Mapping[str, Any]) -> None:
+    """Collect what breaks the constraints that Scan and Query share."""
+    violations.enums(request, "ReturnConsumedCapacity", "Select", "ConditionalOperator")
+    violations.table_name(request)
+    violations.between(request, "Limit", least=1)
+
+
+def check_start_and_select(request: Mapping[str, Any]) -> None:
+    """Check ExclusiveStartKey (and bring it into normal form) and Select, without knowing the table.
+
+    Raises:
+        ValidationError: in DynamoDB's words.
+    """
+    start_key = request.get("ExclusiveStartKey")
+    if start_key is not None:
+        try:
+            normalise(start_key)
+        except ValidationError as error:
+            raise ValidationError(STARTING_KEY + error.message) from None
+    select, index = request.get("Select"), request.get("IndexName")
+    has_projection = request.get("AttributesToGet") is not None or request.get("ProjectionExpression") is not None
+    if select == "SPECIFIC_ATTRIBUTES" and not has_projection:
+        raise ValidationError(
+            "Must specify the AttributesToGet or ProjectionExpression when choosing to get SPECIFIC_ATTRIBUTES"
+        )
+    if select == "ALL_PROJECTED_ATTRIBUTES" and index is None:
+        raise ValidationError("ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName")
+    if select == "COUNT" and request.get("AttributesToGet") is not None:
+        raise ValidationError("Cannot specify the AttributesToGet when choosing to get only the Count")
+
+
+def check_index(request: Mapping[str, Any]) -> None:
+    """Refuse an index: no table has one yet.
+
+    Raises:
+        ValidationError: as DynamoDB says it of a table without that index.
+    """
+    if request.get("IndexName") is not None:
+        raise ValidationError(f"The table does not have the specified index: {request['IndexName']}")
+
+
+def _check(request: Mapping[str, Any]) -> None:
+    violations = Violations()
+    check_listed(violations, request)
+    violations.between(request, "Segment", least=0, most=SEGMENTS_MAX - 1)
+    violations.between(request, "TotalSegments", least=1, most=SEGMENTS_MAX)
+    violations.settle()
+    check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=("FilterExpression",))
+    check_start_and_select(request)
+    _check_segment(request)
+    refuse(request, *_EXPRESSIONS, *_LEGACY)
+    refuse_unless_none(request, "ReturnConsumedCapacity")
+
+
+def _check_segment(request: Mapping[str, Any]) -> None:
+    segment, total = request.get("Segment"), request.get("TotalSegments")
+    if segment is not None and total is None:
+        raise ValidationError(
+            "The TotalSegments parameter is required but was not present in the request when Segment parameter is present"
+        )
+    if total is not None and segment is None:
+        raise ValidationError(
+            "The Segment parameter is required but was not present in the request when parameter TotalSegments is present"
+        )
+    if segment is not None and total is not None and segment >= total:
+        raise ValidationError(
+            "The Segment parameter is zero-based and must be less than parameter TotalSegments: "
+            f"Segment: {int(segment)} is not less than TotalSegments: {int(total)}"
+        )
+
+
+def _segment(table: Table, request: Mapping[str, Any]) -> Span:
+    if request.get("TotalSegments") is None:
+        return Span(*table_range(table.id))
+    number, total = int(request["Segment"]), int(request["TotalSegments"])
+    first = TOKEN_MIN + number * TOKENS // total
+    last = TOKEN_MIN + (number + 1) * TOKENS // total - 1
+    return Span(*token_range(table.id, Token(first), Token(last)))

@@ -1,0 +1,164 @@
+"""Query: the items of one partition key, in the order of their sort keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from merganser.model.cluster import Table
+from merganser.query.binding import Placeholders
+from merganser.query.key_condition import AttributeCondition, key_conditions
+from merganser.storage.keys import after, prefix_end
+from merganser.wire.dynamodb.constraints import Violations
+from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
+from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, partition_bytes, prefix_of, sort_bytes
+from merganser.wire.dynamodb.pages import (
+    Page,
+    Span,
+    answer,
+    check_index,
+    check_listed,
+    check_start_and_select,
+    read_page,
+    starting_key,
+)
+from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.tables import definition_of
+
+_EXPRESSIONS = ("ProjectionExpression", "FilterExpression", "KeyConditionExpression")
+_VALUED = ("FilterExpression", "KeyConditionExpression")
+_LEGACY = ("AttributesToGet", "QueryFilter", "ConditionalOperator", "KeyConditions")
+
+_NOT_SUPPORTED = "Query key condition not supported"
+_TYPE_MISMATCH = "One or more parameter values were invalid: Condition parameter type does not match schema type"
+
+Conditions = Mapping[str, AttributeCondition]
+
+
+async def query(session: Session, request: dict[str, Any]) -> list[bytes]:
+    """Return a page of the items that the key condition chooses."""
+    conditions = _check(request)
+    table = await session.table(request["TableName"])
+    check_index(request)
+    schema = definition_of(table).schema
+    start_key = request.get("ExclusiveStartKey")
+    key = None if start_key is None else starting_key(schema, table, start_key)
+    span = _span(schema, table, conditions, reverse=request.get("ScanIndexForward") is False)
+    if key is not None:
+        _check_start(schema, table, conditions, span, key)
+        span = span.beyond(key)
+    page = await read_page(session, table, span, request)
+    if schema.sort is None:
+        page = Page(page.items, is_cut=False)  # there cannot be a second item, and DynamoDB says so
+    return answer(page, schema, request)
+
+
+def _check(request: Mapping[str, Any]) -> Conditions:
+    violations = Violations()
+    check_listed(violations, request)
+    violations.settle()
+    check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=_VALUED)
+    check_start_and_select(request)
+    refuse(request, "ProjectionExpression", "FilterExpression", *_LEGACY)
+    refuse_unless_none(request, "ReturnConsumedCapacity")
+    if request.get("KeyConditionExpression") is None:
+        raise ValidationError(
+            "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."
+        )
+    placeholders = Placeholders(
+        request.get("ExpressionAttributeNames") or {}, request.get("ExpressionAttributeValues") or {}
+    )
+    return key_conditions(request["KeyConditionExpression"], placeholders)
+
+
+def _span(schema: KeySchema, table: Table, conditions: Conditions, *, reverse: bool) -> Span:
+    """Return the rows that the conditions choose.
+
+    Raises:
+        ValidationError: they do not fit the key schema.
+    """
+    partition = _partition_condition(schema, conditions)
+    sort = _sort_condition(schema, conditions)
+    prefix = prefix_of(table.id, partition_bytes(schema.partition, partition.operands[0]))
+    if schema.sort is None or sort is None:
+        return Span(prefix, prefix_end(prefix), reverse)
+    bounds = [sort_bytes(schema.sort, operand) for operand in sort.operands]
+    start, end = _BOUNDS[sort.operator](prefix, *bounds)
+    return Span(start, end, reverse)
+
+
+def _partition_condition(schema: KeySchema, conditions: Conditions) -> AttributeCondition:
+    name = schema.partition.name
+    if len(conditions) > 2:
+        raise ValidationError("Conditions can be of length 1 or 2 only")
+    if name not in conditions:
+        raise ValidationError(f"Query condition missed key schema element: {name}")
+    _check_kinds(schema.partition, conditions[name])
+    if conditions[name].operator != "=":
+        raise ValidationError(_NOT_SUPPORTED)
+    return conditions[name]
+
+
+def _sort_condition(schema: KeySchema, conditions: Conditions) -> AttributeCondition | None:
+    if len(conditions) == 1:
+        return None
+    if schema.sort is None:
+        raise ValidationError(_NOT_SUPPORTED)
+    if schema.sort.name not in conditions:
+        raise ValidationError(f"Query condition missed key schema element: {schema.sort.name}")
+    condition = conditions[schema.sort.name]
+    _check_kinds(schema.sort, condition)
+    return condition
+
+
+def _check_kinds(attribute: KeyAttribute, condition: AttributeCondition) -> None:
+    if any(attribute.kind not in operand for operand in condition.operands):
+        raise ValidationError(_TYPE_MISMATCH)
+
+
+def _check_start(schema: KeySchema, table: Table, conditions: Conditions, span: Span, key: bytes) -> None:
+    operand = conditions[schema.partition.name].operands[0]
+    if not key.startswith(prefix_of(table.id, partition_bytes(schema.partition, operand))):
+        raise ValidationError("The provided starting key is outside query boundaries based on provided conditions")
+    if not span.start <= key < span.end:
+        raise ValidationError("The provided starting key does not match the range key predicate")
+
+
+def _equal(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
+    return prefix + bound, after(prefix + bound)
+
+
+def _less(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
+    return prefix, prefix + bound
+
+
+def _at_most(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
+    return prefix, after(prefix + bound)
+
+
+def _greater(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
+    return after(prefix + bound), prefix_end(prefix)
+
+
+def _at_least(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
+    return prefix + bound, prefix_end(prefix)
+
+
+def _between(prefix: bytes, low: bytes, high: bytes) -> tuple[bytes, bytes]:
+    return prefix + low, after(prefix + high)
+
+
+def _begins_with(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
+    return prefix + bound, prefix_end(prefix + bound)
+
+
+_BOUNDS: Final[Mapping[str, Callable[..., tuple[bytes, bytes]]]] = {
+    "=": _equal,
+    "<": _less,
+    "<=": _at_most,
+    ">": _greater,
+    ">=": _at_least,
+    "BETWEEN": _between,
+    "begins_with": _begins_with,
+}

@@ -1,0 +1,321 @@
+"""The JSON types of the API, and what DynamoDB says of a member that has another one.
+
+Only what the served operations read is described; every other member of a request is ignored, as
+DynamoDB ignores members it does not know. Attribute values are left to `attributes` on the way in
+(``deep=False``) and looked at here only when a request turned out wrong.
+
+Source of the texts: the answers of DynamoDB itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from merganser.wire.dynamodb.errors import SerializationError
+
+exact: Callable[[str], Decimal] = Decimal
+"""Numbers by value, for sorting."""
+
+_MODEL = "com.amazonaws.dynamodb.v20120810."
+_CAST = (
+    "class sun.reflect.generics.reflectiveObjects.ParameterizedTypeImpl cannot be cast to class java.lang.Class "
+    "(sun.reflect.generics.reflectiveObjects.ParameterizedTypeImpl and java.lang.Class are in module java.base "
+    "of loader 'bootstrap')"
+)
+_NOT_EXPECTED = "Start of structure or map found where not expected"
+
+Shape = Callable[[Any, bool], None]
+"""Checks a value that is not null; the flag tells whether to look into attribute values."""
+
+
+def _token(value: Any) -> str:
+    if isinstance(value, bool):
+        return "TRUE_VALUE" if value else "FALSE_VALUE"
+    if isinstance(value, str):
+        return "STRING_VALUE"
+    return "NUMBER_VALUE" if isinstance(value, int) else "DECIMAL_VALUE"
+
+
+def _refuse_collections(value: Any, java: str) -> None:
+    if isinstance(value, dict):
+        raise SerializationError(_NOT_EXPECTED)
+    if isinstance(value, list):
+        raise SerializationError(f"Unrecognized collection type class {java}")
+
+
+def string(value: Any, deep: bool) -> None:
+    """Check a string."""
+    if not isinstance(value, str):
+        _refuse_collections(value, "java.lang.String")
+        raise SerializationError(f"{_token(value)} cannot be converted to String")
+
+
+def boolean(value: Any, deep: bool) -> None:
+    """Check a boolean."""
+    if not isinstance(value, bool):
+        _refuse_collections(value, "java.lang.Boolean")
+        if isinstance(value, str):
+            raise SerializationError("Unexpected token received from parser")
+        raise SerializationError(f"{_token(value)} cannot be converted to Boolean")
+
+
+def _number(name: str) -> Shape:
+    def check(value: Any, deep: bool) -> None:
+        _refuse_collections(value, f"java.lang.{name}")
+        if isinstance(value, bool | str):
+            raise SerializationError(f"{_token(value)} cannot be converted to {name}")
+
+    return check
+
+
+integer = _number("Integer")
+long = _number("Long")
+
+
+def blob(value: Any, deep: bool) -> None:
+    """Check strict base64."""
+    _refuse_collections(value, "java.nio.ByteBuffer")
+    if not isinstance(value, str):
+        raise SerializationError("only base-64-encoded strings are convertible to bytes")
+    if _BASE64(value) is None or len(value) % 4 or not _has_clean_end(value):
+        raise base64_error(value)
+
+
+def listing(element: Shape) -> Shape:
+    """Return the check of a list."""
+
+    def check(value: Any, deep: bool) -> None:
+        if isinstance(value, dict):
+            raise SerializationError(_NOT_EXPECTED)
+        if not isinstance(value, list):
+            raise SerializationError("Unexpected field type")
+        for one in value:
+            if one is not None:
+                element(one, deep)
+
+    return check
+
+
+def nested(check_collection: Shape) -> Shape:
+    """Return the check of a list or map inside another, of which DynamoDB speaks differently."""
+
+    def check(value: Any, deep: bool) -> None:
+        if not isinstance(value, list | dict):
+            raise SerializationError(_CAST)
+        check_collection(value, deep)
+
+    return check
+
+
+def mapping(element: Shape, java: str) -> Shape:
+    """Return the check of a map to ``java``, a class of the API or with its full name."""
+    full = java if "." in java else _MODEL + java
+
+    def check(value: Any, deep: bool) -> None:
+        if isinstance(value, list):
+            raise SerializationError(f"Unrecognized collection type java.util.Map<java.lang.String, {full}>")
+        if not isinstance(value, dict):
+            raise SerializationError("Unexpected field type")
+        for one in value.values():
+            if one is not None:
+                element(one, deep)
+
+    return check
+
+
+def structure(java: str, members: Mapping[str, Shape], *, is_element: bool = False) -> Shape:
+    """Return the check of a structure, member of another or (``is_element``) of a list or map."""
+    unexpected = "Unexpected value type in payload" if is_element else "Unexpected field type"
+
+    def check(value: Any, deep: bool) -> None:
+        if isinstance(value, list):
+            raise SerializationError(f"Unrecognized collection type class {_MODEL}{java}")
+        if not isinstance(value, dict):
+            raise SerializationError(unexpected)
+        check_members(value, members, deep)
+
+    return check
+
+
+def check_members(value: Mapping[str, Any], members: Mapping[str, Shape], deep: bool) -> None:
+    """Check those of ``members`` that are there.
+
+    Raises:
+        SerializationError: one has another type.
+    """
+    for name, shape in members.items():
+        member = value.get(name)
+        if member is not None:
+            shape(member, deep)
+
+
+def check_value(value: Any) -> None:
+    """Check one attribute value to the bottom.
+
+    Raises:
+        SerializationError: it, or a value in it, has another type.
+    """
+    _value(value, True)
+
+
+def mismatch(value: Any) -> SerializationError:
+    """Return what is wrong with an attribute value that is known to be wrong."""
+    try:
+        _value(value, True)
+    except SerializationError as error:
+        return error
+    raise AssertionError(value)
+
+
+def base64_error(text: str) -> SerializationError:
+    """Return what DynamoDB says of a text that is not strict base64."""
+    if len(text) % 4:
+        return SerializationError(f"Base64 encoded length is expected a multiple of 4 bytes but found: {len(text)}")
+    wrong = re.search(r"[^a-zA-Z0-9+/=]", text)
+    if wrong:
+        return SerializationError(f"Invalid Base64 character: '{wrong[0]}'")
+    return SerializationError("Invalid last non-pad Base64 character dectected")  # sic
+
+
+_BASE64 = re.compile(r"[a-zA-Z0-9+/]*={0,2}").fullmatch
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def _has_clean_end(text: str) -> bool:
+    """Tell whether the bits that the padding leaves over are zero."""
+    pads = len(text) - len(text.rstrip("="))
+    return not pads or (len(text) > pads and _ALPHABET.index(text[-pads - 1]) % (4**pads) == 0)
+
+
+def _attribute_map(value: Any, deep: bool) -> None:
+    if deep or not isinstance(value, dict):
+        mapping(_value, "AttributeValue")(value, deep)
+
+
+def _value(value: Any, deep: bool) -> None:
+    if deep:
+        _VALUE_ELEMENT(value, deep)
+
+
+_VALUE_ELEMENT = structure(
+    "AttributeValue",
+    {
+        "S": string,
+        "N": string,
+        "B": blob,
+        "SS": listing(string),
+        "NS": listing(string),
+        "BS": listing(blob),
+        "BOOL": boolean,
+        "NULL": boolean,
+        "M": nested(mapping(_value, "AttributeValue")),
+        "L": nested(listing(_value)),
+    },
+    is_element=True,
+)
+
+_NAMES = mapping(string, "java.lang.String")
+_READ = {"ConsistentRead": boolean, "ReturnConsumedCapacity": string, "ExpressionAttributeNames": _NAMES}
+_LISTED = {
+    "TableName": string,
+    "IndexName": string,
+    "Select": string,
+    "Limit": integer,
+    "ExclusiveStartKey": _attribute_map,
+    "AttributesToGet": listing(string),
+    "ConditionalOperator": string,
+    "ProjectionExpression": string,
+    "FilterExpression": string,
+    "ExpressionAttributeValues": _attribute_map,
+    **_READ,
+}
+_WRITE = {
+    "TableName": string,
+    "ReturnValues": string,
+    "ReturnConsumedCapacity": string,
+    "ReturnItemCollectionMetrics": string,
+    "ReturnValuesOnConditionCheckFailure": string,
+    "ConditionalOperator": string,
+    "ConditionExpression": string,
+    "ExpressionAttributeNames": _NAMES,
+    "ExpressionAttributeValues": _attribute_map,
+}
+_KEYS = {
+    "Keys": listing(nested(_attribute_map)),
+    "AttributesToGet": listing(string),
+    "ProjectionExpression": string,
+    **_READ,
+}
+_PUT_OR_DELETE = {
+    "PutRequest": structure("PutRequest", {"Item": _attribute_map}),
+    "DeleteRequest": structure("DeleteRequest", {"Key": _attribute_map}),
+}
+
+OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
+    "CreateTable": {
+        "TableName": string,
+        "AttributeDefinitions": listing(
+            structure("AttributeDefinition", {"AttributeName": string, "AttributeType": string}, is_element=True)
+        ),
+        "KeySchema": listing(
+            structure("KeySchemaElement", {"AttributeName": string, "KeyType": string}, is_element=True)
+        ),
+        "BillingMode": string,
+        "ProvisionedThroughput": structure(
+            "ProvisionedThroughput", {"ReadCapacityUnits": long, "WriteCapacityUnits": long}
+        ),
+        "LocalSecondaryIndexes": listing(structure("LocalSecondaryIndex", {}, is_element=True)),
+        "GlobalSecondaryIndexes": listing(structure("GlobalSecondaryIndex", {}, is_element=True)),
+        "StreamSpecification": structure("StreamSpecification", {"StreamEnabled": boolean}),
+        "SSESpecification": structure("SSESpecification", {"Enabled": boolean}),
+        "TableClass": string,
+        "Tags": listing(structure("Tag", {"Key": string, "Value": string}, is_element=True)),
+        "DeletionProtectionEnabled": boolean,
+    },
+    "DescribeTable": {"TableName": string},
+    "DeleteTable": {"TableName": string},
+    "ListTables": {"ExclusiveStartTableName": string, "Limit": integer},
+    "PutItem": {**_WRITE, "Item": _attribute_map},
+    "DeleteItem": {**_WRITE, "Key": _attribute_map},
+    "GetItem": {
+        "TableName": string,
+        "Key": _attribute_map,
+        "AttributesToGet": listing(string),
+        "ProjectionExpression": string,
+        **_READ,
+    },
+    "BatchWriteItem": {
+        "RequestItems": mapping(
+            nested(listing(structure("WriteRequest", _PUT_OR_DELETE, is_element=True))),
+            f"java.util.List<{_MODEL}WriteRequest>",
+        ),
+        "ReturnConsumedCapacity": string,
+        "ReturnItemCollectionMetrics": string,
+    },
+    "BatchGetItem": {
+        "RequestItems": mapping(structure("KeysAndAttributes", _KEYS, is_element=True), "KeysAndAttributes"),
+        "ReturnConsumedCapacity": string,
+    },
+    "Scan": {**_LISTED, "Segment": integer, "TotalSegments": integer},
+    "Query": {**_LISTED, "ScanIndexForward": boolean, "KeyConditionExpression": string},
+}
+"""Members by operation; the keys are the operations that are served."""
+
+
+def check(operation: str, request: Any, *, deep: bool) -> None:
+    """Check the body of a request.
+
+    Args:
+        operation: one of `OPERATIONS`.
+        request: what JSON gave.
+        deep: look into attribute values as well.
+
+    Raises:
+        SerializationError: a member has another type than the API's.
+    """
+    if not isinstance(request, dict):
+        raise SerializationError("Unexpected value type in payload" if not isinstance(request, list) else "")
+    check_members(request, OPERATIONS[operation], deep)
