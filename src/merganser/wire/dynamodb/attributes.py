@@ -218,7 +218,7 @@ def _binaries(value: AttributeMap, content: Any, level: int) -> int:
 
 
 def _members(value: AttributeMap, content: Any, if_empty: str) -> list[str]:
-    if type(content) is not list or not all([type(member) is str for member in content]):
+    if type(content) is not list or any(type(member) is not str for member in content):
         shapes.check_value(value)
         raise ValidationError(_INVALID + "An string set may not have a null string as a member")
     if not content:

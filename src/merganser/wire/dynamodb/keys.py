@@ -64,7 +64,8 @@ def key_of_item(schema: KeySchema, table: TableId, item: Mapping[str, Any]) -> b
             raise ValidationError(f"{_INVALID}Missing the key {attribute.name} in the item")
         if attribute.kind not in value:
             raise ValidationError(
-                f"{_INVALID}Type mismatch for key {attribute.name} expected: {attribute.kind} actual: {next(iter(value))}"
+                f"{_INVALID}Type mismatch for key {attribute.name} expected: {attribute.kind} "
+                f"actual: {next(iter(value))}"
             )
     return _row_key(schema, table, item)
 

@@ -189,11 +189,13 @@ def _check_segment(request: Mapping[str, Any]) -> None:
     segment, total = request.get("Segment"), request.get("TotalSegments")
     if segment is not None and total is None:
         raise ValidationError(
-            "The TotalSegments parameter is required but was not present in the request when Segment parameter is present"
+            "The TotalSegments parameter is required but was not present in the request "
+            "when Segment parameter is present"
         )
     if total is not None and segment is None:
         raise ValidationError(
-            "The Segment parameter is required but was not present in the request when parameter TotalSegments is present"
+            "The Segment parameter is required but was not present in the request "
+            "when parameter TotalSegments is present"
         )
     if segment is not None and total is not None and segment >= total:
         raise ValidationError(

@@ -26,7 +26,7 @@ SKEW_MAX_S: Final = 15 * 60
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 _MISSING = "Request is missing Authentication Token"
-_INVALID_TOKEN = "The security token included in the request is invalid."  # noqa: S105
+_INVALID_TOKEN = "The security token included in the request is invalid."
 _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
     "and signing method. Consult the service documentation for details."

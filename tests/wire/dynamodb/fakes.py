@@ -1,0 +1,161 @@
+"""A cluster of one process: the coordinator and the catalog over dicts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import orjson
+from sortedcontainers import SortedDict
+
+from merganser.core.rows import is_tombstone, merge, stamp
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.consistency import Consistency
+from merganser.model.errors import TableExistsError, TableNotFoundError
+from merganser.model.ids import ClusterId, TableId
+from merganser.model.row import Mutation, Row
+from merganser.model.timestamp import Timestamp
+from merganser.storage.keys import table_range
+from merganser.wire.dynamodb.errors import fault_of
+from merganser.wire.dynamodb.operations import DynamoDB
+
+NOW_US = 1_790_000_000_000_000
+
+
+class FakeRangePage(NamedTuple):
+    rows: list[tuple[bytes, Row]]
+    resume: bytes | None
+
+
+class FakeCoordinator:
+    """Keeps rows in order; remembers the levels it was asked for; fails keys on demand."""
+
+    def __init__(self) -> None:
+        self.rows: SortedDict[bytes, Row] = SortedDict()
+        self.levels: list[Consistency] = []
+        self.failure: Callable[[bytes], Exception | None] = lambda key: None
+        self.page_rows_max = 1000
+        self._writes = 0
+
+    def wall_us(self) -> int:
+        return NOW_US
+
+    async def write(
+        self, table: Table, key: bytes, mutation: Mutation, *, level: Consistency, deadline: float
+    ) -> None:
+        self._admit(key, level, deadline)
+        self._writes += 1
+        row = stamp(mutation, Timestamp(NOW_US + self._writes, 1))
+        before = self.rows.get(key)
+        self.rows[key] = row if before is None else merge(before, row)
+
+    async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
+        self._admit(key, level, deadline)
+        return self.rows.get(key)
+
+    async def read_range(
+        self,
+        table: Table,
+        start: bytes,
+        end: bytes,
+        *,
+        reverse: bool,
+        level: Consistency,
+        rows_max: int,
+        bytes_max: int,
+        deadline: float,
+    ) -> FakeRangePage:
+        assert rows_max >= 1
+        assert bytes_max >= 1
+        self._admit(start, level, deadline)
+        rows: list[tuple[bytes, Row]] = []
+        seen = 0
+        for key in self.rows.irange(start, end, inclusive=(True, False), reverse=reverse):
+            if seen == min(rows_max, self.page_rows_max):
+                return FakeRangePage(rows, key if not reverse else key + b"\x00")
+            seen += 1
+            if not is_tombstone(self.rows[key], NOW_US // 1_000_000):
+                rows.append((key, self.rows[key]))
+        return FakeRangePage(rows, None)
+
+    def _admit(self, key: bytes, level: Consistency, deadline: float) -> None:
+        assert deadline > asyncio.get_running_loop().time()
+        self.levels.append(level)
+        failure = self.failure(key)
+        if failure is not None:
+            raise failure
+
+
+class FakeCatalog:
+    """Tables of a cluster map that nobody else changes."""
+
+    def __init__(self, coordinator: FakeCoordinator) -> None:
+        self.current = ClusterMap(ClusterId("c" * 16), 1, 1, (), (1,), (1,))
+        self._coordinator = coordinator
+        self._tables: dict[tuple[str, str], Table] = {}
+        self._next = 1
+
+    async def table(self, wire: str, name: str, *, deadline: float) -> Table:
+        try:
+            return self._tables[wire, name]
+        except KeyError:
+            raise TableNotFoundError(name) from None
+
+    async def create_table(
+        self, *, wire: str, name: str, definition: bytes, unique_id: str, deadline: float
+    ) -> Table:
+        if (wire, name) in self._tables:
+            raise TableExistsError(name)
+        table = Table(TableId(self._next), name, wire, 3, definition, unique_id)
+        self._next += 1
+        self._tables[wire, name] = table
+        return table
+
+    async def drop_table(self, table: Table, *, deadline: float) -> None:
+        del self._tables[table.wire, table.name]
+        start, end = table_range(table.id)
+        for key in list(self._coordinator.rows.irange(start, end)):
+            del self._coordinator.rows[key]
+
+    def tables(self, wire: str) -> list[Table]:
+        return sorted((table for table in self._tables.values() if table.wire == wire), key=lambda table: table.name)
+
+
+class Cluster:
+    """A DynamoDB over the fakes, called as clients call it."""
+
+    def __init__(self) -> None:
+        self.coordinator = FakeCoordinator()
+        self.catalog = FakeCatalog(self.coordinator)
+        self.dynamodb = DynamoDB(self.coordinator, self.catalog, rng=random.Random(7))  # type: ignore[arg-type]
+        self._loop = asyncio.new_event_loop()
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def call(self, operation: str, request: Any, level: Consistency | None = None) -> Any:
+        """Return the answer, or "Type | message" of the error."""
+        body = request if isinstance(request, bytes) else orjson.dumps(request)
+        try:
+            answer = self._loop.run_until_complete(self.dynamodb.call(operation, body, level))
+        except Exception as error:
+            fault = fault_of(error)
+            if fault.status == 500 and "outcome" not in fault.message:
+                raise
+            return f"{fault.kind.partition('#')[2]} | {fault.message}"
+        return orjson.loads(answer if isinstance(answer, bytes) else b"".join(answer))
+
+    def create(self, name: str, partition: str = "S", sort: str | None = None) -> None:
+        keys = [("p", partition, "HASH")] + ([("s", sort, "RANGE")] if sort else [])
+        answer = self.call(
+            "CreateTable",
+            {
+                "TableName": name,
+                "AttributeDefinitions": [{"AttributeName": key, "AttributeType": kind} for key, kind, _ in keys],
+                "KeySchema": [{"AttributeName": key, "KeyType": role} for key, _, role in keys],
+                "BillingMode": "PAY_PER_REQUEST",
+            },
+        )
+        assert isinstance(answer, dict), answer
