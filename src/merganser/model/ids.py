@@ -11,7 +11,7 @@ ClusterId = NewType("ClusterId", str)
 """16 hexadecimal digits, drawn once when a cluster is founded."""
 
 TableId = NewType("TableId", int)
-"""1 to 2**32-1, never used twice in a cluster. 0 is the node's own metadata."""
+"""1 to 2**32-2, never used twice in a cluster. 0 is the node's own metadata."""
 
 PartitionId = NewType("PartitionId", int)
 """0 to Q-1, clockwise."""

@@ -1,0 +1,162 @@
+"""Rows and metadata as stored bytes that prove themselves when read.
+
+::
+
+    version   1 byte   01
+    checksum  4 bytes  CRC-32 of the key, then the body, starting from the version
+    body
+
+The key is under the checksum, so a good value under the wrong key is caught too. The body of a row is::
+
+    shape     1 byte   1: a single cell, has a value, never expires, row never deleted (nearly every row)
+                       0: anything else
+    shape 1:  micros 8, writer 4, name length 2, value length 4, name, value
+    shape 0:  deleted_at (micros 8, writer 4), number of cells 4, then each cell:
+              micros 8, writer 4, flags 1 (bit 0: has a value, bit 1: expires), name length 2,
+              value length 4, expires_at_s 8, name, value
+
+Integers are big-endian; micros and expires_at_s are signed. The body of metadata is its payload.
+
+Checked whenever read: a damaged value is a `CorruptionError` and is never returned (design §6).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from merganser.model.errors import CorruptionError
+from merganser.model.row import Cell, Row
+from merganser.model.timestamp import BEGINNING, Timestamp
+
+_VERSION = 1
+_VERSION_BYTE = b"\x01"
+_BODY_AT = 5
+_CHECKSUM = struct.Struct(">I")
+_GENERAL, _ONE_CELL = 0, 1
+_ONE = struct.Struct(">BqIHI")
+_MANY = struct.Struct(">BqII")
+_CELL = struct.Struct(">qIBHIq")
+_HAS_VALUE, _EXPIRES = 1, 2
+_ONE_NAME_AT = _BODY_AT + _ONE.size
+
+
+def encode_row(key: bytes, row: Row) -> bytes:
+    """Return the bytes to store under ``key``.
+
+    Raises:
+        ValueError: a name of more than 65,535 bytes or a number out of its range.
+    """
+    cells = row.cells
+    try:
+        if len(cells) == 1 and row.deleted_at == BEGINNING:
+            cell = cells[0]
+            if cell.value is not None and cell.expires_at_s is None:
+                return _encode_one(key, cell, cell.value)
+        return seal(key, _general_body(row))
+    except struct.error as error:
+        raise ValueError(f"a row that cannot be stored: {error}") from None
+
+
+def decode_row(key: bytes, stored: bytes) -> Row:
+    """Return the row stored under ``key``.
+
+    Raises:
+        CorruptionError: these are not the bytes that were stored there.
+    """
+    check_row(key, stored)
+    try:
+        if stored[_BODY_AT] == _ONE_CELL:
+            return _decode_one(stored)
+        return _decode_general(stored)
+    except (struct.error, IndexError):
+        raise _damaged(key, stored, "the body ends too early") from None
+    except _MalformedError as error:
+        raise _damaged(key, stored, str(error)) from None
+
+
+def check_row(key: bytes, stored: bytes) -> None:
+    """Check version and checksum without decoding.
+
+    Raises:
+        CorruptionError: these are not the bytes that were stored under ``key``.
+    """
+    if len(stored) < _BODY_AT:
+        raise _damaged(key, stored, "too short for version and checksum")
+    if stored[0] != _VERSION:
+        raise _damaged(key, stored, f"format version {stored[0]}, this node knows {_VERSION}")
+    found = zlib.crc32(stored[_BODY_AT:], zlib.crc32(key, _VERSION))
+    if found != int.from_bytes(stored[1:_BODY_AT], "big"):
+        raise _damaged(key, stored, f"checksum {found:08x}, stored with {stored[1:_BODY_AT].hex()}")
+
+
+def seal(key: bytes, payload: bytes) -> bytes:
+    """Return ``payload`` with version and checksum, to store under ``key``."""
+    return _VERSION_BYTE + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(key, _VERSION))) + payload
+
+
+def unseal(key: bytes, stored: bytes) -> bytes:
+    """Return the payload stored under ``key``.
+
+    Raises:
+        CorruptionError: these are not the bytes that were stored there.
+    """
+    check_row(key, stored)
+    return stored[_BODY_AT:]
+
+
+class _MalformedError(Exception):
+    """The checksum holds and the body makes no sense: whoever wrote it had a bug."""
+
+
+def _encode_one(key: bytes, cell: Cell, value: bytes) -> bytes:
+    """Encode without copying the value twice; it is the long part."""
+    written_at = cell.written_at
+    head = _ONE.pack(_ONE_CELL, written_at[0], written_at[1], len(cell.name), len(value)) + cell.name
+    checksum = zlib.crc32(value, zlib.crc32(key + head, _VERSION))
+    return _VERSION_BYTE + _CHECKSUM.pack(checksum) + head + value
+
+
+def _decode_one(stored: bytes) -> Row:
+    _, micros, writer, name_bytes, value_bytes = _ONE.unpack_from(stored, _BODY_AT)
+    value_at = _ONE_NAME_AT + name_bytes
+    if value_at + value_bytes != len(stored):
+        raise _MalformedError(f"{value_at + value_bytes} bytes by its own lengths")
+    cell = Cell(stored[_ONE_NAME_AT:value_at], Timestamp(micros, writer), stored[value_at:])
+    return Row((cell,))
+
+
+def _general_body(row: Row) -> bytes:
+    parts = [_MANY.pack(_GENERAL, *row.deleted_at, len(row.cells))]
+    for cell in row.cells:
+        value = cell.value or b""
+        flags = (cell.value is not None) * _HAS_VALUE + (cell.expires_at_s is not None) * _EXPIRES
+        parts.append(_CELL.pack(*cell.written_at, flags, len(cell.name), len(value), cell.expires_at_s or 0))
+        parts += (cell.name, value)
+    return b"".join(parts)
+
+
+def _decode_general(stored: bytes) -> Row:
+    shape, micros, writer, count = _MANY.unpack_from(stored, _BODY_AT)
+    if shape != _GENERAL:
+        raise _MalformedError(f"unknown shape {shape}")
+    cells, at = [], _BODY_AT + _MANY.size
+    for _ in range(count):
+        cell, at = _decode_cell(stored, at)
+        cells.append(cell)
+    if at != len(stored):
+        raise _MalformedError(f"{at} bytes by its own lengths")
+    return Row(tuple(cells), Timestamp(micros, writer))
+
+
+def _decode_cell(stored: bytes, at: int) -> tuple[Cell, int]:
+    micros, writer, flags, name_bytes, value_bytes, expires_at_s = _CELL.unpack_from(stored, at)
+    name_at = at + _CELL.size
+    value_at = name_at + name_bytes
+    value = stored[value_at : value_at + value_bytes] if flags & _HAS_VALUE else None
+    expiry = expires_at_s if flags & _EXPIRES else None
+    return Cell(stored[name_at:value_at], Timestamp(micros, writer), value, expiry), value_at + value_bytes
+
+
+def _damaged(key: bytes, stored: bytes, found: str) -> CorruptionError:
+    return CorruptionError(f"damaged value of {len(stored)} bytes under key {key[:64].hex()}: {found}")

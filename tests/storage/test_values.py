@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from merganser.model.errors import CorruptionError
+from merganser.model.row import Cell, Row
+from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.storage.values import check_row, decode_row, encode_row, seal, unseal
+
+KEY = b"\x00\x00\x00\x01\x80\x00\x00\x00\x00\x00\x00\x00user\x00\x01"
+NOW = Timestamp(1_700_000_000_000_000, 3)
+ONE_CELL = Row((Cell(b"", NOW, b"an item"),))
+EMPTY_VALUE = Row((Cell(b"", NOW, b""),))
+BURIED = Row((), deleted_at=NOW)
+DELETED_CELL = Row((Cell(b"", NOW, None),))
+EXPIRING = Row((Cell(b"session", NOW, b"x", expires_at_s=0),))
+MANY = Row(
+    (Cell(b"a", NOW, b"1"), Cell(b"b", NOW, None), Cell(b"c", NOW, b"", -5)), deleted_at=Timestamp(-1, 2**32 - 1)
+)
+EXAMPLES = [ONE_CELL, EMPTY_VALUE, BURIED, DELETED_CELL, EXPIRING, MANY, Row(())]
+
+timestamps = st.builds(Timestamp, st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**32 - 1))
+cells = st.builds(
+    Cell,
+    name=st.binary(max_size=8),
+    written_at=timestamps,
+    value=st.none() | st.binary(max_size=30),
+    expires_at_s=st.none() | st.integers(-(2**63), 2**63 - 1),
+)
+rows = st.builds(Row, st.lists(cells, max_size=4).map(tuple), st.just(BEGINNING) | timestamps)
+
+
+@given(st.binary(max_size=40), rows)
+def test_a_row_comes_back_as_it_was_stored(key: bytes, row: Row) -> None:
+    stored = encode_row(key, row)
+    check_row(key, stored)
+    assert decode_row(key, stored) == row
+
+
+@pytest.mark.parametrize("row", EXAMPLES)
+def test_every_flipped_bit_is_found(row: Row) -> None:
+    stored = encode_row(KEY, row)
+    for bit in range(8 * len(stored)):
+        damaged = bytearray(stored)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CorruptionError, match=r"format version|checksum"):
+            decode_row(KEY, bytes(damaged))
+        with pytest.raises(CorruptionError):
+            check_row(KEY, bytes(damaged))
+
+
+@pytest.mark.parametrize("row", EXAMPLES)
+def test_every_truncation_is_found(row: Row) -> None:
+    stored = encode_row(KEY, row)
+    for length in range(len(stored)):
+        with pytest.raises(CorruptionError):
+            decode_row(KEY, stored[:length])
+
+
+@given(rows, st.binary(min_size=1, max_size=5))
+def test_trailing_garbage_is_found(row: Row, garbage: bytes) -> None:
+    with pytest.raises(CorruptionError):
+        decode_row(KEY, encode_row(KEY, row) + garbage)
+
+
+@given(rows, st.binary(min_size=1, max_size=5))
+def test_trailing_garbage_under_a_good_checksum_is_found(row: Row, garbage: bytes) -> None:
+    with pytest.raises(CorruptionError, match="by its own lengths"):
+        decode_row(KEY, seal(KEY, unseal(KEY, encode_row(KEY, row)) + garbage))
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_row_are_corruption_even_under_a_good_checksum(body: bytes) -> None:
+    try:
+        row = decode_row(KEY, seal(KEY, body))
+    except CorruptionError:
+        return
+    assert decode_row(KEY, encode_row(KEY, row)) == row
+
+
+@given(rows, st.binary(max_size=30))
+def test_a_row_under_the_wrong_key_is_corruption(row: Row, other: bytes) -> None:
+    if other == KEY:
+        return
+    with pytest.raises(CorruptionError, match=f"under key {other.hex()}: checksum"):
+        decode_row(other, encode_row(KEY, row))
+
+
+def test_the_message_says_what_was_found() -> None:
+    stored = encode_row(KEY, ONE_CELL)
+    with pytest.raises(CorruptionError, match="format version 9, this node knows 1"):
+        decode_row(KEY, b"\x09" + stored[1:])
+    with pytest.raises(CorruptionError, match=f"checksum [0-9a-f]{{8}}, stored with {stored[1:5].hex()}"):
+        decode_row(KEY, stored[:-1] + b"?")
+    with pytest.raises(CorruptionError, match=r"3 bytes .* too short"):
+        decode_row(KEY, stored[:3])
+    with pytest.raises(CorruptionError, match="unknown shape 7"):
+        decode_row(KEY, seal(KEY, b"\x07" + bytes(16)))
+
+
+def test_a_name_too_long_to_store_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be stored"):
+        encode_row(KEY, Row((Cell(bytes(65_536), NOW, b""),)))
+
+
+@given(st.binary(max_size=30), st.binary(max_size=30))
+def test_sealed_metadata_comes_back(key: bytes, payload: bytes) -> None:
+    assert unseal(key, seal(key, payload)) == payload
+
+
+def test_damaged_metadata_is_corruption() -> None:
+    sealed = seal(b"ballot", b"12")
+    for bit in range(8 * len(sealed)):
+        damaged = bytearray(sealed)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CorruptionError):
+            unseal(b"ballot", bytes(damaged))
+    with pytest.raises(CorruptionError):
+        unseal(b"accepted", sealed)
