@@ -1,0 +1,56 @@
+"""Many deadlines on one timer.
+
+Deadlines are kept in buckets of `TICK_S`; one timer runs while there is any bucket, so a deadline
+costs a set insertion and a removal instead of an event loop timer of its own. A deadline is announced
+at most one tick late and never early.
+
+Source: Varghese and Lauck 1987, "Hashed and Hierarchical Timing Wheels", scheme 4 without the wrap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+TICK_S = 0.02
+"""Request deadlines are seconds; a fiftieth of a second late is not noticed, and 50 wake-ups cost nothing."""
+
+
+class Deadlines:
+    """Announces ids whose time is up."""
+
+    __slots__ = ("_buckets", "_expired", "_loop", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[int], None]) -> None:
+        """Call ``expired`` with each id whose time is up."""
+        self._loop = loop
+        self._expired = expired
+        self._buckets: dict[int, set[int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, request_id: int, timeout_s: float) -> set[int]:
+        """Start the time of ``request_id``; remove it from the returned bucket to stop it."""
+        tick = int((self._loop.time() + timeout_s) / TICK_S) + 1
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            bucket = self._buckets[tick] = set()
+            if self._timer is None:
+                self._timer = self._loop.call_later(TICK_S, self._tick)
+        bucket.add(request_id)
+        return bucket
+
+    def close(self) -> None:
+        """Announce nothing more."""
+        self._buckets.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._loop.time() / TICK_S
+        for tick in [tick for tick in self._buckets if tick <= now]:
+            for request_id in self._buckets.pop(tick):
+                self._expired(request_id)
+        if self._buckets and self._timer is None:
+            self._timer = self._loop.call_later(TICK_S, self._tick)

@@ -1,0 +1,150 @@
+"""Frames between peers: 4 bytes of big-endian length, then that many bytes of msgpack; no I/O here.
+
+A connection carries requests one way only::
+
+    caller   Hello ->                Call(1) Call(2) ->
+    callee            <- Hello                           <- Answer(2) Answer(1)
+                      <- Rejected, then it closes
+
+A deadline travels as the time that remains, never as a time of day: peers' clocks need not agree.
+
+Invariants: no more than ``frame_bytes_max`` bytes of a frame are ever kept, its length is judged before
+its payload is; after `CorruptionError` the place in the stream is lost and the connection must go.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from merganser.model.errors import CorruptionError
+from merganser.model.messages import Reply, Request
+
+PROTOCOL_VERSION = 1
+"""Raised with every change that an older peer would misread."""
+
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+"""Far above the largest message (a page of rows, a cluster map); a longer length is garbage or an attack."""
+
+HELLO_BYTES_MAX = 4096
+"""What a stranger may make us keep before it has said who it is."""
+
+LENGTH_BYTES = 4
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The first frame of either side."""
+
+    protocol_version: int
+    cluster_id: str
+    """"" while the node belongs to no cluster."""
+    node_id: str
+
+
+class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Said instead of a `Hello` to a caller that will not be served; the connection closes."""
+
+    message: str
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """A request."""
+
+    id: int
+    """Never used twice on a connection."""
+    timeout_ms: int
+    """Time that remained when the frame was made."""
+    body: Request
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """The reply to the call of the same id."""
+
+    id: int
+    body: Reply
+
+
+Frame = Hello | Rejected | Call | Answer
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+class FrameTooLargeError(ValueError):
+    """The message does not fit into one frame; it was not sent."""
+
+
+def encode(frame: Frame, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
+    """Return ``frame`` with its length in front.
+
+    Raises:
+        FrameTooLargeError: the payload is longer than ``frame_bytes_max``.
+    """
+    payload = _encoder.encode(frame)
+    if len(payload) > frame_bytes_max:
+        raise FrameTooLargeError(
+            f"a message of {len(payload)} bytes is over the {frame_bytes_max} a frame may have: ask for smaller pages"
+        )
+    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes, in pieces of any size, into frames."""
+
+    __slots__ = ("_kept", "_needed", "frame_bytes_max")
+
+    def __init__(self, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        """Start at the beginning of a frame."""
+        self.frame_bytes_max = frame_bytes_max
+        self._kept = bytearray()
+        self._needed = 0
+        """Bytes that `_kept` must have before looking at it again is worth while."""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that ``data`` completes, in order.
+
+        Whole frames are decoded where they lie; only an unfinished one at the end is copied, once.
+
+        Raises:
+            CorruptionError: a frame is too long or is not one of ours; the stream is lost.
+        """
+        if not self._kept:
+            frames, consumed = self._cut(data)
+            self._kept += data[consumed:]
+            return frames
+        self._kept += data
+        if len(self._kept) < self._needed:
+            return []
+        frames, consumed = self._cut(self._kept)
+        del self._kept[:consumed]
+        return frames
+
+    def _cut(self, data: bytes | bytearray) -> tuple[list[Frame], int]:
+        frames: list[Frame] = []
+        start, end = 0, len(data)
+        with memoryview(data) as view:
+            while end - start >= LENGTH_BYTES:
+                payload_start = start + LENGTH_BYTES
+                payload_end = payload_start + self._payload_bytes(view[start:payload_start])
+                if payload_end > end:
+                    self._needed = payload_end - start
+                    return frames, start
+                frames.append(_decode(view[payload_start:payload_end]))
+                start = payload_end
+        self._needed = LENGTH_BYTES
+        return frames, start
+
+    def _payload_bytes(self, length: memoryview) -> int:
+        payload_bytes = int.from_bytes(length, "big")
+        if payload_bytes > self.frame_bytes_max:
+            raise CorruptionError(
+                f"a peer announced a frame of {payload_bytes} bytes, {self.frame_bytes_max} are allowed: "
+                "it speaks another protocol, or its bytes are damaged"
+            )
+        return payload_bytes
+
+
+def _decode(payload: memoryview) -> Frame:
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
+        raise CorruptionError(f"a peer sent {len(payload)} bytes that are not a frame: {error}") from error

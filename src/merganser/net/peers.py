@@ -1,0 +1,142 @@
+"""Requests to and from the other nodes over TCP: `transport.Transport` for real sockets.
+
+Each node keeps one outgoing connection per peer and class of traffic (`link.Link`) and serves what
+others open to it (`server.PeerServer`). See docs/internals/peers.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as randomness
+import ssl
+from collections.abc import Callable, Mapping
+
+from merganser.model.errors import PeerUnreachableError
+from merganser.model.ids import NodeId
+from merganser.model.messages import Reply, Request
+from merganser.net.handshake import Identity
+from merganser.net.limits import PeerLimits
+from merganser.net.link import Connection, Link, connect, failed
+from merganser.net.server import PeerServer
+from merganser.net.transport import Handler, Traffic
+
+
+class Peers:
+    """This node's connections with all others. Made, used and closed on the event loop."""
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        *,
+        cluster_id: str,
+        random: randomness.Random,
+        handler: Handler,
+        on_error: Callable[[BaseException], None],
+        limits: PeerLimits | None = None,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Take part as ``node_id``.
+
+        Args:
+            node_id: who this node is.
+            cluster_id: "" while it belongs to no cluster; set `cluster_id` when it does.
+            random: spreads reconnects.
+            handler: serves the peers' requests.
+            on_error: told of the handler's bugs and of damaged bytes.
+            limits: bounds.
+            server_tls: for connections that peers open.
+            client_tls: for connections that this node opens.
+        """
+        self._identity = Identity(node_id, cluster_id)
+        self._limits = limits or PeerLimits()
+        self._random = random
+        self._client_tls = client_tls
+        self._server = PeerServer(self._identity, handler, on_error, limits=self._limits, tls=server_tls)
+        self._links: dict[tuple[NodeId, Traffic], Link] = {}
+        self._tasks: set[asyncio.Task[None] | asyncio.Task[Reply]] = set()
+
+    @property
+    def cluster_id(self) -> str:
+        """What connections opened from now on are checked against."""
+        return self._identity.cluster_id
+
+    @cluster_id.setter
+    def cluster_id(self, cluster_id: str) -> None:
+        self._identity.cluster_id = cluster_id
+
+    async def listen(self, host: str, port: int) -> int:
+        """Accept peers on ``host`` and ``port`` (0 picks a free one); return the port.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        return await self._server.listen(host, port)
+
+    def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
+        """Keep links to exactly these nodes, this one left out; ``addresses`` are host:port.
+
+        What is pending to a node that was dropped or has moved fails at once.
+        """
+        for (node, traffic), link in list(self._links.items()):
+            if addresses.get(node) != link.address:
+                self._own(link.close())
+                del self._links[node, traffic]
+        for node, address in addresses.items():
+            if node != self._identity.node_id and (node, Traffic.DATA) not in self._links:
+                for traffic in Traffic:
+                    self._links[node, traffic] = self._new_link(node, address)
+                self._links[node, Traffic.DATA].open()
+
+    def connected(self) -> Mapping[NodeId, bool]:
+        """Tell of each peer whether a request would leave now."""
+        return {node: link.is_connected for (node, traffic), link in self._links.items() if traffic is Traffic.DATA}
+
+    def request(
+        self, node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
+    ) -> asyncio.Future[Reply]:
+        """Send ``request`` to ``node``; see `transport.Transport.request`."""
+        link = self._links.get((node, traffic))
+        if link is not None:
+            return link.request(request, timeout_s)
+        assert node != self._identity.node_id, "a node does not send requests to itself"
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        return failed(future, PeerUnreachableError(f"node {node} is not in the cluster map that this node has"))
+
+    def introduce(self, address: str, request: Request, *, timeout_s: float) -> asyncio.Future[Reply]:
+        """Send ``request`` to whoever answers at ``address``, over a connection of its own.
+
+        The future completes as that of `request` does.
+        """
+        task = asyncio.get_running_loop().create_task(self._ask_once(address, request, timeout_s))
+        self._own(task)
+        return task
+
+    async def close(self) -> None:
+        """Fail what is pending, stop serving, close every connection; nothing is left running."""
+        for link in self._links.values():
+            self._own(link.close())
+        self._links.clear()
+        for task in self._tasks:
+            task.cancel()
+        await self._server.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _ask_once(self, address: str, request: Request, timeout_s: float) -> Reply:
+        connection = Connection(self._identity, self._limits, address=address, expected=None)
+        reply = connection.request(request, timeout_s)
+        try:
+            patience_s = min(timeout_s, self._limits.connect_timeout_s)
+            await connect(connection, address, timeout_s=patience_s, tls=self._client_tls)
+            return await reply
+        finally:
+            connection.close(f"{address}: the request was answered or given up")
+
+    def _new_link(self, node: NodeId, address: str) -> Link:
+        return Link(node, address, self._identity, limits=self._limits, random=self._random, tls=self._client_tls)
+
+    def _own(self, task: asyncio.Task[None] | asyncio.Task[Reply] | None) -> None:
+        if task is not None and not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)

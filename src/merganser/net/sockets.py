@@ -1,0 +1,41 @@
+"""Addresses and socket options."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final
+
+from merganser.model.errors import ConfigurationError
+
+_KEEPALIVE_OPTIONS: Final = (
+    ("TCP_KEEPIDLE", 5),  # seconds of silence before the first probe
+    ("TCP_KEEPINTVL", 2),  # seconds between probes
+    ("TCP_KEEPCNT", 3),  # probes without an answer before the connection is dead: 11 s in all
+    ("TCP_USER_TIMEOUT", 11_000),  # ms that sent bytes may stay unacknowledged, when there is no silence to probe
+)
+"""A peer that lost power sends no FIN; Linux would wait for two hours before it asks."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port`` or ``[v6 address]:port``.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(f"{address!r} is not an address: write host:port, as in 127.0.0.1:7000")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def detect_dead_peer(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel notice within about 11 s that the other end is gone without a word."""
+    sock: socket.socket | None = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE_OPTIONS:
+        option = getattr(socket, name, None)  # not every platform has all of them
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
