@@ -31,7 +31,7 @@ def client_of(endpoints: Sequence[str]) -> DynamoDBClient:
     hosts = itertools.cycle([urlsplit(endpoint).netloc for endpoint in endpoints])
 
     def use_next_host(request: AWSRequest, **_: object) -> None:
-        request.url = urlunsplit(urlsplit(request.url)._replace(netloc=next(hosts)))
+        request.url = urlunsplit(urlsplit(str(request.url))._replace(netloc=next(hosts)))
 
     client.meta.events.register("before-sign.dynamodb", use_next_host)
     return client

@@ -24,7 +24,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
         self._body: list[bytes] = []
-        self._parser = cast(_Parser, httptools.HttpResponseParser(self))
+        self._parser = cast("_Parser", httptools.HttpResponseParser(self))
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """Send ``request``; returns status and body.
@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse."""
@@ -67,6 +67,6 @@ class Connection(asyncio.Protocol):
         body = b"".join(self._body)
         self._body.clear()
         status = self._parser.get_status_code()
-        self._parser = cast(_Parser, httptools.HttpResponseParser(self))
+        self._parser = cast("_Parser", httptools.HttpResponseParser(self))
         if self._answer is not None and not self._answer.done():
             self._answer.set_result((status, body))

@@ -97,7 +97,10 @@ def _servers(
     if endpoints:
         yield endpoints, server_pids
         return
-    with tempfile.TemporaryDirectory(prefix="merganser-bench-") as directory, LocalCluster(Path(directory), nodes=nodes) as cluster:
+    with (
+        tempfile.TemporaryDirectory(prefix="merganser-bench-") as directory,
+        LocalCluster(Path(directory), nodes=nodes) as cluster,
+    ):
         yield [node.dynamodb_url for node in cluster.nodes], [node.pid for node in cluster.nodes if node.pid]
 
 
@@ -106,7 +109,18 @@ def _table(plan: Plan, mixes: Sequence[Mix]) -> Table:
         title=f"{plan.items:,} items of {plan.item_bytes:,} bytes, {plan.connections} connections, "
         f"{len(plan.endpoints)} endpoint(s), {plan.duration_s:g} s each; latencies in ms"
     )
-    for column in ("mix", "operations/s", "get p50", "p99", "p99.9", "put p50", "p99", "p99.9", "server CPU µs/op", "errors"):
+    for column in (
+        "mix",
+        "operations/s",
+        "get p50",
+        "p99",
+        "p99.9",
+        "put p50",
+        "p99",
+        "p99.9",
+        "server CPU µs/op",
+        "errors",
+    ):
         table.add_column(column, justify="left" if column == "mix" else "right")
     for mix in mixes:
         result = mix.result

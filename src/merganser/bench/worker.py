@@ -9,6 +9,8 @@ import asyncio
 import random
 import sys
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -91,13 +93,10 @@ class Load:
         operations = gets.total + puts.total
         return Done(operations, self._errors, self._first_error, seconds, dict(gets.counts), dict(puts.counts))
 
-    async def _on_all_connections(self, drive: object) -> None:
-        assert callable(drive)
+    async def _on_all_connections(self, drive: Callable[[Connection], Coroutine[Any, Any, None]]) -> None:
         loop = asyncio.get_running_loop()
-        host, port = self._url.hostname, self._url.port
-        connections = [
-            (await loop.create_connection(Connection, host, port))[1] for _ in range(self._work.connections)
-        ]
+        host, port = self._url.hostname or "", self._url.port or 80
+        connections = [(await loop.create_connection(Connection, host, port))[1] for _ in range(self._work.connections)]
         try:
             async with asyncio.TaskGroup() as group:
                 for connection in connections:

@@ -58,9 +58,7 @@ def _endpoints(cluster: LocalCluster) -> Table:
     for column in ("node", "DynamoDB endpoint", "admin", "peers", "process"):
         table.add_column(column)
     for number, node in enumerate(cluster.nodes, start=1):
-        table.add_row(
-            str(number), node.dynamodb_url, node.addresses["admin"], node.addresses["peers"], str(node.pid)
-        )
+        table.add_row(str(number), node.dynamodb_url, node.addresses["admin"], node.addresses["peers"], str(node.pid))
     return table
 
 

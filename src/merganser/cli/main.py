@@ -127,9 +127,7 @@ def bench(
     puts: Annotated[
         list[float] | None, typer.Option(min=0.0, max=1.0, help="Share of puts; repeat for several mixes.")
     ] = None,
-    pid: Annotated[
-        list[int] | None, typer.Option(help="Process id of a server whose CPU time counts; repeat.")
-    ] = None,
+    pid: Annotated[list[int] | None, typer.Option(help="Process id of a server whose CPU time counts; repeat.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure a DynamoDB endpoint: throughput, latency, CPU time per operation of the servers."""

@@ -32,5 +32,11 @@ async def _until_stopped(settings: Settings, *, stop_with_stdin: bool) -> None:
         loop.add_signal_handler(number, stop.set)
     if stop_with_stdin:
         stdin = sys.stdin.fileno()
-        loop.add_reader(stdin, lambda: os.read(stdin, 4096) or (loop.remove_reader(stdin), stop.set()))
+        loop.add_reader(stdin, _stop_at_end, stdin, stop)
     await serve(settings, stop=stop)
+
+
+def _stop_at_end(stdin: int, stop: asyncio.Event) -> None:
+    if not os.read(stdin, 4096):
+        asyncio.get_running_loop().remove_reader(stdin)
+        stop.set()

@@ -45,7 +45,9 @@ class DataDirectory:
             self._refuse_foreign()
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ConfigurationError(f"--data {path}: {error.strerror}: choose a directory this user can write") from None
+            raise ConfigurationError(
+                f"--data {path}: {error.strerror}: choose a directory this user can write"
+            ) from None
         self._take_lock()
         self.node_id = self._identity(rng).node_id
 
@@ -91,7 +93,9 @@ class DataDirectory:
         try:
             identity = msgspec.json.decode(file.read_bytes(), type=Identity)
         except msgspec.MsgspecError as error:
-            raise ConfigurationError(f"{file} is damaged ({error}): restore it, or start with a new directory") from None
+            raise ConfigurationError(
+                f"{file} is damaged ({error}): restore it, or start with a new directory"
+            ) from None
         if identity.format != FORMAT:
             raise ConfigurationError(
                 f"--data {self.path} has format {identity.format}, this version reads format {FORMAT}: "

@@ -177,7 +177,9 @@ class Node:
 
 
 async def _founding(_request: http.Request) -> http.Response:
-    body = b'{"__type":"com.amazonaws.dynamodb.v20120810#ServiceUnavailable","message":"The node is starting, try again"}'
+    body = (
+        b'{"__type":"com.amazonaws.dynamodb.v20120810#ServiceUnavailable","message":"The node is starting, try again"}'
+    )
     return http.Response(503, [(b"content-type", b"application/x-amz-json-1.0")], body)
 
 

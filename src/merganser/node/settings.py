@@ -45,9 +45,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Q of a cluster that is founded now, a power of two."""
 
 
-def load_settings(
-    given: Mapping[str, object], *, environment: Mapping[str, str], file: Path | None = None
-) -> Settings:
+def load_settings(given: Mapping[str, object], *, environment: Mapping[str, str], file: Path | None = None) -> Settings:
     """Return the settings that the three sources amount to, checked.
 
     Args:
@@ -123,8 +121,8 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"--seed must be HOST:PORT, not {seed!r}")
     if not settings.no_auth and not settings.access_keys and not is_loopback(settings.host):
         raise ConfigurationError(
-            f"--host {settings.host} can be reached from other machines and no access keys are set, so anyone could "
-            "read and write: set access_keys in the --config file (or MERGANSER_ACCESS_KEYS=KEY:SECRET), or say --no-auth"
+            f"--host {settings.host} can be reached from other machines and no access keys are set, so anyone could read "
+            "and write: set access_keys in the --config file (or MERGANSER_ACCESS_KEYS=KEY:SECRET), or say --no-auth"
         )
 
 

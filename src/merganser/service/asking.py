@@ -72,7 +72,8 @@ class Writing:
 
     async def settled(self, deadline: float) -> Verdict:
         """Return the verdict; OPEN if ``deadline`` (loop time) came first."""
-        await _until(self._settled, deadline)
+        if self.quorum.verdict is Verdict.OPEN:
+            await _until(self._settled, deadline)
         return self.quorum.verdict
 
     @property

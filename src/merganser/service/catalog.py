@@ -19,7 +19,7 @@ import msgspec
 
 from merganser.core import cluster_map
 from merganser.core.quorum import Verdict
-from merganser.core.register import AcceptRound, AcceptorState, PrepareRound
+from merganser.core.register import AcceptorState, AcceptRound, PrepareRound
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
     MerganserError,

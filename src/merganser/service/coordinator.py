@@ -112,7 +112,7 @@ class Coordinator:
         reading = await self._ask_replicas(
             table, replicas, level, deadline, lambda node, timeout_s: self._asker.ask(node, read, timeout_s=timeout_s)
         )
-        answers = {node: cast(Found, reply).row for node, reply in reading.quorum.replies.items()}
+        answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
         distinct = set(answers.values())
         if len(distinct) == 1:
             stored = distinct.pop()
@@ -155,7 +155,7 @@ class Coordinator:
             deadline,
             lambda node, timeout_s: self._asker.ask(node, question, timeout_s=timeout_s, traffic=Traffic.BULK),
         )
-        pages = {node: cast(Rows, reply) for node, reply in reading.quorum.replies.items()}
+        pages = {node: cast("Rows", reply) for node, reply in reading.quorum.replies.items()}
         merged = merge_pages(pages, reverse=reverse)
         found: list[tuple[bytes, Row]] = []
         now_s = self.wall_us() // 1_000_000

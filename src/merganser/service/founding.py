@@ -121,7 +121,7 @@ class Founding:
             cluster_map.check(existing)
             if cluster_map.node_by_id(existing, self._me.id) is None:
                 raise ConfigurationError(
-                    f"{seed} is a member of cluster {existing.cluster_id}, which does not know this node ({self._me.id}): "
+                    f"{seed} belongs to cluster {existing.cluster_id}, which does not know this node ({self._me.id}): "
                     "start the node with the data directory it had, or found a new cluster with other seeds"
                 )
             return existing

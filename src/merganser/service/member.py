@@ -11,8 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from merganser.core.clock import HybridClock
-from merganser.model.cluster import ClusterMap, NodeRecord
-from merganser.model.errors import InvariantError
+from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
 from merganser.model.messages import (
     Accept,

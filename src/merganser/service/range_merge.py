@@ -33,10 +33,7 @@ def merge_pages(pages: Mapping[NodeId, Rows], *, reverse: bool) -> MergedPage:
         for key, stored in page.rows:
             if reach is None or (key >= reach if reverse else key <= reach):
                 by_key.setdefault(key, dict.fromkeys(pages))[node] = stored
-    if reach is None:
-        resume = None
-    else:
-        resume = reach if reverse else keys.after(reach)
+    resume = reach if reverse or reach is None else keys.after(reach)
     return MergedPage([(key, by_key[key]) for key in sorted(by_key, reverse=reverse)], resume)
 
 

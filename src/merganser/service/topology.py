@@ -14,7 +14,7 @@ from merganser.core import cluster_map
 from merganser.core.ring import Ring
 from merganser.core.token import TOKEN_MAX, TOKEN_MIN
 from merganser.model.cluster import ClusterMap, NodeRecord, Table
-from merganser.model.errors import InvariantError
+from merganser.model.errors import CorruptionError, InvariantError
 from merganser.model.ids import NodeId, PartitionId, TableId, Token
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
@@ -72,11 +72,12 @@ class Topology:
     def partitions_between(self, table: Table, start: bytes, end: bytes) -> Sequence[PartitionId]:
         """Return the partitions that ``start <= key < end`` of ``table`` touches, clockwise."""
         low, high = keys.table_range(table.id)
-        if not (low <= start < end <= high):
+        start, end = max(start, low), min(end, high)
+        if start >= end:
             return ()
         first = keys.token_in(start) if len(start) >= keys.TOKEN_END else TOKEN_MIN
         last = TOKEN_MAX
-        if end < high and len(end) >= keys.TOKEN_END:
+        if end < high:
             last = Token(keys.token_in(end) - (len(end) == keys.TOKEN_END))  # the end itself is left out
         return [PartitionId(p) for p in range(self.ring.partition_of(first), self.ring.partition_of(last) + 1)]
 
@@ -98,7 +99,8 @@ class Topology:
             StorageFailedError: it could not be kept.
         """
         cluster_map.check(newer)
-        cluster_map.check_same_cluster(self.map, newer)
+        if newer.cluster_id != self.map.cluster_id:
+            raise CorruptionError(f"a map of cluster {newer.cluster_id} reached a node of {self.map.cluster_id}")
         if newer.epoch > self.map.epoch:
             self._engine.commit(self._step_to(newer))
             self._take(newer)

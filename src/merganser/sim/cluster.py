@@ -16,6 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 from merganser.core import rows
+from merganser.core.token import token_of
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import InvariantError, MerganserError, TableExistsError, UnavailableError
@@ -27,7 +28,6 @@ from merganser.sim.loop import SimulatedLoop
 from merganser.sim.machine import Machine
 from merganser.sim.network import Conditions, SimulatedNetwork
 from merganser.storage import keys
-from merganser.core.token import token_of
 
 CELL = b"value"
 CLIENTS = 4
@@ -183,9 +183,7 @@ class _Run:
     async def _read(self, machine: Machine, table: Table, key: bytes, level: Consistency) -> bool:
         began_s = self._loop.time()
         member = _member(machine)
-        task = machine.spawn(
-            member.coordinator.read(table, key, level=level, deadline=began_s + REQUEST_TIMEOUT_S)
-        )
+        task = machine.spawn(member.coordinator.read(table, key, level=level, deadline=began_s + REQUEST_TIMEOUT_S))
         await asyncio.wait([task], timeout=CLIENT_TIMEOUT_S)
         if not task.done():
             return False
@@ -303,7 +301,7 @@ class _Run:
 
     def _compare_maps(self) -> None:
         maps = {machine.address: _member(machine).topology.map for machine in self._machines}
-        epochs = {}
+        epochs: dict[int, ClusterMap] = {}
         for address, current in maps.items():
             if epochs.setdefault(current.epoch, current) != current:
                 self._violations.append(f"{address} knows another map of epoch {current.epoch}")

@@ -48,7 +48,11 @@ class History:
     def newest_acked(self, key: bytes, before_s: float) -> Timestamp:
         """Return the newest timestamp acknowledged for ``key`` before ``before_s``."""
         return max(
-            (w.timestamp for w in self._writes_of(key) if w.timestamp and w.acked_s is not None and w.acked_s < before_s),
+            (
+                w.timestamp
+                for w in self._writes_of(key)
+                if w.timestamp and w.acked_s is not None and w.acked_s < before_s
+            ),
             default=BEGINNING,
         )
 
@@ -78,4 +82,5 @@ class History:
 
 
 def _told(read: Read) -> str:
-    return f"a read of {read.key!r} from {read.began_s:.4f} to {read.ended_s:.4f} s returned {read.value!r} of {read.timestamp}"
+    when = f"from {read.began_s:.4f} to {read.ended_s:.4f} s"
+    return f"a read of {read.key!r} {when} returned {read.value!r} of {read.timestamp}"

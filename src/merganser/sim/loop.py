@@ -13,6 +13,7 @@ machine it belongs to in its context, and once that is dead the loop drops them 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextvars
 import hashlib
 import heapq
@@ -51,6 +52,10 @@ class _NoSelector:
 
 class SimulatedLoop(asyncio.BaseEventLoop):
     """A loop without sockets and threads; see the module's docstring."""
+
+    # the base class's own, which typeshed leaves out
+    _ready: collections.deque[Any]
+    _scheduled: list[Any]
 
     def __init__(self, rng: random.Random) -> None:
         """Draw every choice from ``rng``."""
@@ -144,7 +149,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             if not handle._cancelled:
                 self._ready.append(handle)
 
-    def _pick(self) -> asyncio.Handle:
+    def _pick(self) -> Any:
         ready = self._ready
         if len(ready) == 1 or self._rng.random() >= OVERTAKING:
             return ready.popleft()

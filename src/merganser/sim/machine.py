@@ -1,6 +1,6 @@
 """One simulated machine: a member over a disk that forgets what was not synced.
 
-    down --start()--> founding --a map names it--> up --crash()--> down
+down --start()--> founding --a map names it--> up --crash()--> down
 """
 
 from __future__ import annotations

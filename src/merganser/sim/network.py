@@ -16,6 +16,8 @@ import msgspec
 from merganser.model.errors import MerganserError, PeerLostError, PeerUnreachableError, RefusedError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Refused, Reply, Request
+from merganser.net.link import failed
+from merganser.net.server import refusal_code
 from merganser.net.transport import Handler, Traffic
 from merganser.sim.loop import Incarnation, SimulatedLoop
 
@@ -125,8 +127,7 @@ class SimulatedTransport:
         """Send a request to an address; see `Transport.introduce`."""
         future: asyncio.Future[Reply] = self._loop.create_future()
         if not self._network.is_listening(address):
-            future.set_exception(PeerUnreachableError(f"nobody listens at {address}"))
-            return future
+            return failed(future, PeerUnreachableError(f"nobody listens at {address}"))
         self._number += 1
         number = self._number
         self._waiting[number] = future
@@ -145,7 +146,7 @@ class SimulatedTransport:
             return
         reply = _REPLY.decode(payload)
         if isinstance(reply, Refused):
-            future.set_exception(RefusedError(reply.code, reply.message, map_epoch=reply.map_epoch))
+            failed(future, RefusedError(reply.code, reply.message, map_epoch=reply.map_epoch))
         else:
             future.set_result(reply)
 
@@ -158,10 +159,10 @@ class SimulatedTransport:
         except RefusedError as error:
             reply = Refused(error.code, str(error), error.map_epoch)
         except MerganserError as error:
-            reply = refusal(error)
+            reply = Refused(refusal_code(error), str(error))
         self._network.carry(self._address, sender, "reply", number, _ENCODE(reply))
 
     def _give_up(self, number: int) -> None:
         future = self._waiting.pop(number, None)
         if future is not None and not future.done():
-            future.set_exception(PeerLostError("no reply in time"))
+            failed(future, PeerLostError("no reply in time"))
