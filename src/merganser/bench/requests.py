@@ -45,8 +45,9 @@ class Signer:
         signature = hmac.digest(self._key, to_sign.encode(), "sha256").hex()
         return (
             f"POST / HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {_CONTENT_TYPE}\r\nX-Amz-Date: {stamp}\r\n"
-            f"X-Amz-Target: {target}\r\nAuthorization: AWS4-HMAC-SHA256 Credential={self._credentials.access_key}/{scope}, "
-            f"SignedHeaders={_SIGNED}, Signature={signature}\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"X-Amz-Target: {target}\r\nContent-Length: {len(body)}\r\n"
+            f"Authorization: AWS4-HMAC-SHA256 Credential={self._credentials.access_key}/{scope}, "
+            f"SignedHeaders={_SIGNED}, Signature={signature}\r\n\r\n"
         ).encode() + body
 
     def _now(self) -> str:

@@ -121,8 +121,9 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"--seed must be HOST:PORT, not {seed!r}")
     if not settings.no_auth and not settings.access_keys and not is_loopback(settings.host):
         raise ConfigurationError(
-            f"--host {settings.host} can be reached from other machines and no access keys are set, so anyone could read "
-            "and write: set access_keys in the --config file (or MERGANSER_ACCESS_KEYS=KEY:SECRET), or say --no-auth"
+            f"--host {settings.host} can be reached from other machines and no access keys are set, so anyone could "
+            "read and write: set access_keys in the --config file (or MERGANSER_ACCESS_KEYS=KEY:SECRET), "
+            "or say --no-auth"
         )
 
 

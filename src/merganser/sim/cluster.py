@@ -28,6 +28,7 @@ from merganser.sim.loop import SimulatedLoop
 from merganser.sim.machine import Machine
 from merganser.sim.network import Conditions, SimulatedNetwork
 from merganser.storage import keys
+from merganser.storage.memory import MemoryEngine
 
 CELL = b"value"
 CLIENTS = 4
@@ -48,8 +49,8 @@ class Scenario(msgspec.Struct, frozen=True):
     """Shared by all clients; every other write goes to a key of its own."""
     write_level: Consistency = Consistency.QUORUM
     read_level: Consistency = Consistency.QUORUM
-    forgets_sync: bool = False
-    """Plant a bug: the disk says synced and is not."""
+    engine_type: type[MemoryEngine] = MemoryEngine
+    """A test of the checker itself plants a bug here."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -97,7 +98,7 @@ class _Run:
                 zone=f"zone-{i % scenario.zones}",
                 seeds=addresses,
                 partitions=scenario.partitions,
-                sync=_no_sync if scenario.forgets_sync else None,
+                engine_type=scenario.engine_type,
             )
             for i, address in enumerate(addresses)
         ]
@@ -340,7 +341,3 @@ def _member(machine: Machine) -> Member:
 
 def _value(row: Row | None) -> bytes | None:
     return None if row is None else rows.live_value(row, CELL, 0)
-
-
-async def _no_sync() -> None:
-    """Claim to have synced."""

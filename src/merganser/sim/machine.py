@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from merganser.model.cluster import NodeRecord
@@ -38,7 +38,7 @@ class Machine:
         zone: str,
         seeds: tuple[str, ...],
         partitions: int,
-        sync: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        engine_type: type[MemoryEngine] = MemoryEngine,
     ) -> None:
         """Put a machine with an empty disk on the network, not started."""
         self.address = address
@@ -52,8 +52,7 @@ class Machine:
         self._record = NodeRecord(NodeId(f"{rng.getrandbits(64):016x}"), 0, address, {}, zone)
         self._seeds = seeds
         self._partitions = partitions
-        self._sync = sync or self._spin
-        self.engine = MemoryEngine(sync=self._sync)
+        self.engine = engine_type(sync=self._spin)
         self._incarnation: Incarnation | None = None
 
     @property
@@ -82,7 +81,7 @@ class Machine:
         self.member = None
         kept = self._rng.randint(0, self.engine.unsynced_batches)
         self._loop.note("crash", self.address, kept)
-        self.engine = self.engine.after_power_cut(kept)
+        self.engine.power_cut(kept)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``work`` on this machine; it dies with it."""
