@@ -19,7 +19,7 @@ import msgspec
 
 from merganser.core import cluster_map
 from merganser.core.quorum import Verdict
-from merganser.core.register import AcceptorState, AcceptRound, PrepareRound
+from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, PrepareRound, next_ballot
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
     MerganserError,
@@ -53,6 +53,7 @@ ROUND_HEDGE_S = 0.05
 BACKOFF_S_MAX = 0.1
 
 _REGISTER_KEY = keys.metadata_key("register")
+_ROUND_KEY = keys.metadata_key("register_round")
 
 Change = Callable[[ClusterMap], ClusterMap]
 """Returns the next map, or the same object to change nothing; may raise a RequestError to give up."""
@@ -66,40 +67,47 @@ class Acceptor:
         self._engine = engine
         stored = engine.get(_REGISTER_KEY)
         if stored is None:
-            self._state = AcceptorState.holding(founding)
+            self._state = AcceptorState(value=founding)
         else:
             self._state = msgspec.msgpack.decode(unseal(_REGISTER_KEY, stored), type=AcceptorState)
 
     async def prepare(self, request: Prepare) -> Promise:
         """Promise to refuse older ballots, durably."""
-        self._state, promise = self._state.prepare(request.ballot)
-        await self._keep()
+        state, promise = self._state.prepare(request.ballot)
+        await self._keep(state)
         return promise
 
     async def accept(self, request: Accept) -> Accepted:
         """Accept a value unless a newer ballot was promised, durably."""
         cluster_map.check(request.value)
-        self._state, accepted = self._state.accept(request.ballot, request.value)
-        await self._keep()
+        state, accepted = self._state.accept(request.ballot, request.value)
+        await self._keep(state)
         return accepted
 
-    async def _keep(self) -> None:
-        sealed = seal(_REGISTER_KEY, msgspec.msgpack.encode(self._state))
-        if sealed != self._engine.get(_REGISTER_KEY):
-            self._engine.commit(Batch().put(_REGISTER_KEY, sealed))
+    async def _keep(self, state: AcceptorState) -> None:
+        if state is not self._state:
+            self._engine.commit(Batch().put(_REGISTER_KEY, seal(_REGISTER_KEY, msgspec.msgpack.encode(state))))
+            self._state = state
         await self._engine.durable()
+
+
+def _load_round(engine: Engine) -> int:
+    stored = engine.get(_ROUND_KEY)
+    return 0 if stored is None else msgspec.msgpack.decode(unseal(_ROUND_KEY, stored), type=int)
 
 
 class Catalog:
     """This node's hand on the cluster map; see the module's docstring."""
 
-    def __init__(self, topology: Topology, asker: Asker, *, rng: random.Random) -> None:
-        """Propose changes as the node of ``topology``."""
+    def __init__(self, topology: Topology, asker: Asker, engine: Engine, *, rng: random.Random) -> None:
+        """Propose changes as the node of ``topology``; the rounds it has used are kept in ``engine``."""
         self._topology = topology
         self._asker = asker
+        self._engine = engine
         self._rng = rng
         self._loop = asyncio.get_running_loop()
-        self._highest = Ballot(0, 0)
+        self._highest_seen = NO_BALLOT
+        self._highest_used = _load_round(engine)
         self._refreshing: asyncio.Task[None] | None = None
 
     @property
@@ -173,9 +181,7 @@ class Catalog:
         """
         is_offered = False
         while self._loop.time() < deadline:
-            # a ballot is never used twice, so that a late answer to an old round cannot count for a new one
-            ballot = Ballot(self._highest.round + 1, self._topology.me.number)
-            self._highest = ballot
+            ballot = await self._next_ballot()
             newest = await self._prepare(ballot, deadline)
             if newest is not None:
                 wanted = change(newest)
@@ -215,13 +221,22 @@ class Catalog:
         await self._topology.learn(request.map)
         return Done()
 
+    async def _next_ballot(self) -> Ballot:
+        ballot = next_ballot(
+            self._highest_seen, highest_used=self._highest_used, proposer=self._topology.me.number
+        )
+        self._highest_used = ballot.round
+        self._engine.commit(Batch().put(_ROUND_KEY, seal(_ROUND_KEY, msgspec.msgpack.encode(ballot.round))))
+        await self._engine.durable()
+        return ballot
+
     async def _prepare(self, ballot: Ballot, deadline: float) -> ClusterMap | None:
         voters = self._voters()
         votes = PrepareRound(voters, ballot)
         for voter, reply in (await self._ask_majority(voters, Prepare(ballot), deadline)).items():
             if isinstance(reply, Promise):
                 votes.promised(voter, reply)
-        self._highest = max(self._highest, votes.highest_seen)
+        self._highest_seen = max(self._highest_seen, votes.highest_seen)
         return votes.value if votes.outcome is Verdict.SUCCEEDED else None
 
     async def _accept(self, ballot: Ballot, value: ClusterMap, deadline: float) -> bool:
@@ -230,7 +245,7 @@ class Catalog:
         for voter, reply in (await self._ask_majority(voters, Accept(ballot, value), deadline)).items():
             if isinstance(reply, Accepted):
                 votes.accepted(voter, reply)
-        self._highest = max(self._highest, votes.highest_seen)
+        self._highest_seen = max(self._highest_seen, votes.highest_seen)
         return votes.outcome is Verdict.SUCCEEDED
 
     async def _spread(self, newest: ClusterMap, deadline: float) -> None:

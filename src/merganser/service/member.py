@@ -60,7 +60,7 @@ class Member:
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve)
         self.timestamps = Timestamps(clock, engine, wall_us=wall_us)
-        self.catalog = Catalog(self.topology, asker, rng=rng)
+        self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
         self.coordinator = Coordinator(self.topology, asker, self.timestamps, wall_us=wall_us)
         self._acceptor = Acceptor(engine, current)

@@ -174,7 +174,7 @@ class _Run:
             return  # the machine died with it
         error = task.exception()
         if error is None:
-            write.timestamp = task.result()
+            write.timestamp = rows.newest(rows.stamp(mutation, task.result()))
             write.acked_s = self._loop.time()
         elif isinstance(error, UnavailableError):
             write.is_certainly_unwritten = True
@@ -310,6 +310,8 @@ class _Run:
     async def _up(self, machine: Machine) -> Member:
         deadline = self._loop.time() + SETTLE_S
         while machine.member is None:
+            if machine.errors:
+                raise machine.errors[0]
             if self._loop.time() > deadline:
                 raise InvariantError(f"{machine.address} did not come up in {SETTLE_S} s")
             await asyncio.sleep(0.01)

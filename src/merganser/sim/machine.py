@@ -71,7 +71,7 @@ class Machine:
         self.lives += 1
         self._incarnation = Incarnation(self.address)
         transport = SimulatedTransport(self._network, self._incarnation, self.address, self._record.id, self._rng)
-        self.spawn(self._live(transport))
+        self.spawn(self._live(transport)).add_done_callback(self._note_failure)
 
     def crash(self) -> None:
         """Cut the power: what runs stops where it is, and a seeded part of what was not synced is lost."""
@@ -113,6 +113,11 @@ class Machine:
         transport.serve(member.serve)
         member.start()
         self.member = member
+
+    def _note_failure(self, life: asyncio.Task[None]) -> None:
+        error = None if life.cancelled() else life.exception()
+        if error is not None:
+            self.errors.append(error)
 
     async def _spin(self) -> None:
         await asyncio.sleep(self._rng.uniform(*SYNC_S))
