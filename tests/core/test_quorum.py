@@ -81,6 +81,7 @@ def test_write_verdict_is_what_the_counts_say_and_never_changes(
         acks = sum(heard.values())
         assert quorum.acks == acks
         assert quorum.silent() == {replica for replica in replicas if not heard.get(replica)}
+        assert {node for node in (*replicas, STRANGER) if quorum.is_pending(node)} == set(replicas) - set(heard)
         possible = len(replicas) - len(heard) + acks
         assert (quorum.verdict is Verdict.SUCCEEDED) == (acks >= required)
         assert (quorum.verdict is Verdict.HOPELESS) == (possible < required)

@@ -81,6 +81,10 @@ class WriteQuorum:
         self.verdict = Verdict.HOPELESS
         return True
 
+    def is_pending(self, replica: NodeId) -> bool:
+        """Tell whether an answer of ``replica`` would still count."""
+        return replica in self._pending
+
     def silent(self) -> frozenset[NodeId]:
         """Return the replicas that need a hint if nothing more is heard."""
         return frozenset(self._pending | self._failed)
