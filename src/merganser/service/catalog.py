@@ -222,9 +222,7 @@ class Catalog:
         return Done()
 
     async def _next_ballot(self) -> Ballot:
-        ballot = next_ballot(
-            self._highest_seen, highest_used=self._highest_used, proposer=self._topology.me.number
-        )
+        ballot = next_ballot(self._highest_seen, highest_used=self._highest_used, proposer=self._topology.me.number)
         self._highest_used = ballot.round
         self._engine.commit(Batch().put(_ROUND_KEY, seal(_ROUND_KEY, msgspec.msgpack.encode(ballot.round))))
         await self._engine.durable()
