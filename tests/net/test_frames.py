@@ -59,7 +59,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(sent: list[Fr
 
 def test_frames_come_out_when_the_stream_arrives_byte_by_byte() -> None:
     decoder = FrameDecoder()
-    sent = [Hello(1, "", "a"), Call(1, 5, FetchMap(3)), Answer(1, Done())]
+    sent: list[Frame] = [Hello(1, "", "a"), Call(1, 5, FetchMap(3)), Answer(1, Done())]
     stream = b"".join(encode(frame) for frame in sent)
     assert [frame for i in range(len(stream)) for frame in decoder.feed(stream[i : i + 1])] == sent
 
