@@ -16,7 +16,7 @@ from merganser.model.ids import NodeId
 from merganser.model.messages import Apply, Done
 from merganser.service.coordinator import Coordinator
 from merganser.service.replica import Replica
-from merganser.sim.cluster import Outcome, Scenario, run_scenario
+from merganser.sim.scenario import Outcome, Scenario, run_scenario
 from merganser.storage.engine import Batch
 from merganser.storage.memory import MemoryEngine
 
@@ -55,7 +55,7 @@ def test_thousands_of_seeds() -> None:
 
 
 def test_one_seed_gives_one_run_whatever_the_hash_seed() -> None:
-    script = "from merganser.sim.cluster import run_scenario; print(run_scenario(7).trace)"
+    script = "from merganser.sim.scenario import run_scenario; print(run_scenario(7).trace)"
     traces = {
         subprocess.run(
             [sys.executable, "-c", script],

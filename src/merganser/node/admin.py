@@ -29,8 +29,8 @@ class Admin:
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
-        if request.method not in ("GET", "HEAD"):
-            return _answer(405, {"error": f"{request.method} is not served here: use GET"})
+        if request.method not in (b"GET", b"HEAD"):
+            return _answer(405, {"error": "only GET is served here"})
         page = _PAGES.get(request.path.partition(b"?")[0])
         if page is None:
             return _answer(404, {"error": "there are /status, /ring and /health"})

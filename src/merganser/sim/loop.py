@@ -18,7 +18,6 @@ import contextvars
 import hashlib
 import heapq
 import random
-from asyncio import events
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -126,7 +125,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         handle = self._pick()
         if handle._cancelled:
             return
-        incarnation = handle._context.get(INCARNATION)  # type: ignore[attr-defined]
+        incarnation = handle._context.get(INCARNATION)
         if incarnation is not None and incarnation.is_dead:
             self._abandoned.append(handle)
             return
@@ -179,10 +178,3 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """There are no threads to wake the loop for."""
-
-
-def run_simulated(rng: random.Random, main: Callable[[SimulatedLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run ``main(loop)`` on a new simulated loop."""
-    events._set_running_loop(None)
-    loop = SimulatedLoop(rng)
-    return loop.run(main(loop))

@@ -1,4 +1,4 @@
-"""A whole cluster in one process: machines, clients, faults, and the verdict.
+"""A whole cluster under clients and faults, and the verdict.
 
 `run_scenario(seed)` founds a cluster, creates a table, lets clients write, read and delete through
 random nodes while faults come and go, then heals everything and checks: every acknowledged write is
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable
 
 import msgspec
@@ -24,9 +23,9 @@ from merganser.model.row import CellWrite, Mutation, Row
 from merganser.model.timestamp import BEGINNING
 from merganser.service.member import Member
 from merganser.sim.history import History, Read, Write
-from merganser.sim.loop import SimulatedLoop
 from merganser.sim.machine import Machine
-from merganser.sim.network import Conditions, SimulatedNetwork
+from merganser.sim.network import Conditions
+from merganser.sim.world import World
 from merganser.storage import keys
 from merganser.storage.memory import MemoryEngine
 
@@ -71,37 +70,29 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def run_scenario(seed: int, scenario: Scenario = Scenario()) -> Outcome:  # noqa: B008  # frozen
     """Run one seeded scenario to its verdict."""
-    rng = random.Random(seed)
-    loop = SimulatedLoop(rng)
-    return loop.run(_Run(seed, scenario, loop, rng).outcome())
+    world = World(
+        seed,
+        machines=scenario.machines,
+        zones=scenario.zones,
+        partitions=scenario.partitions,
+        engine_type=scenario.engine_type,
+    )
+    return world.run(lambda world: _Run(seed, scenario, world).outcome())
 
 
 class _Run:
-    def __init__(self, seed: int, scenario: Scenario, loop: SimulatedLoop, rng: random.Random) -> None:
+    def __init__(self, seed: int, scenario: Scenario, world: World) -> None:
         self._seed = seed
         self._scenario = scenario
-        self._loop = loop
-        self._rng = rng
-        self._network = SimulatedNetwork(loop, rng)
+        self._world = world
+        self._loop = world.loop
+        self._rng = world.rng
+        self._network = world.network
+        self._machines = world.machines
         self._history = History()
-        self._maps: dict[int, ClusterMap] = {}
         self._violations: list[str] = []
         self._crashes = 0
         self._values = 0
-        addresses = tuple(f"machine-{i}:7700" for i in range(scenario.machines))
-        self._machines = [
-            Machine(
-                loop,
-                self._network,
-                rng,
-                address=address,
-                zone=f"zone-{i % scenario.zones}",
-                seeds=addresses,
-                partitions=scenario.partitions,
-                engine_type=scenario.engine_type,
-            )
-            for i, address in enumerate(addresses)
-        ]
 
     async def outcome(self) -> Outcome:
         for machine in self._machines:
@@ -123,7 +114,7 @@ class _Run:
         deadline = self._loop.time() + SETTLE_S
         attempts = []
         for number, machine in enumerate(self._machines[:2]):
-            member = await self._up(machine)
+            member = await self._world.up(machine)
             attempts.append(
                 machine.spawn(
                     member.catalog.create_table(
@@ -211,10 +202,7 @@ class _Run:
             self._restart_all()
 
     def _cut_off(self) -> None:
-        lonely = self._rng.choice(self._machines)
-        for other in self._machines:
-            self._network.cut(lonely.address, other.address)
-            self._network.cut(other.address, lonely.address)
+        self._world.cut_off(self._rng.choice(self._machines))
 
     def _cut_one_way(self) -> None:
         sender, receiver = self._rng.sample(self._machines, 2)
@@ -242,9 +230,7 @@ class _Run:
 
     async def _heal(self) -> None:
         self._network.heal()
-        self._restart_all()
-        for machine in self._machines:
-            await self._up(machine)
+        await self._world.start()
 
     async def _check_everything(self, table: Table) -> None:
         touched = sorted({write.key for write in self._history.writes})
@@ -307,22 +293,15 @@ class _Run:
             if epochs.setdefault(current.epoch, current) != current:
                 self._violations.append(f"{address} knows another map of epoch {current.epoch}")
 
-    async def _up(self, machine: Machine) -> Member:
-        deadline = self._loop.time() + SETTLE_S
-        while machine.member is None:
-            if machine.errors:
-                raise machine.errors[0]
-            if self._loop.time() > deadline:
-                raise InvariantError(f"{machine.address} did not come up in {SETTLE_S} s")
-            await asyncio.sleep(0.01)
-        return machine.member
-
     def _verdict(self) -> Outcome:
         writes = self._history.writes
-        errors = [*self._loop.errors, *(error for machine in self._machines for error in machine.errors)]
         return Outcome(
             seed=self._seed,
-            violations=[*self._violations, *self._history.violations(), *(f"error: {error!r}" for error in errors)],
+            violations=[
+                *self._violations,
+                *self._history.violations(),
+                *(f"error: {error!r}" for error in self._world.errors()),
+            ],
             trace=self._loop.trace,
             acked=sum(write.acked_s is not None for write in writes),
             unknown=sum(write.acked_s is None and not write.is_certainly_unwritten for write in writes),
