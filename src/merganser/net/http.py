@@ -218,6 +218,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        self._is_plain = transport.get_extra_info("sslcontext") is None  # TLS cannot be closed by halves
         self._server.connections.add(self)
         peername = transport.get_extra_info("peername")
         self._peer = f"{peername[0]}:{peername[1]}" if isinstance(peername, tuple) else ""
@@ -238,9 +239,8 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Answer what was asked; the client has only said that nothing more comes."""
-        is_plain = self._transport.get_extra_info("sslcontext") is None  # TLS cannot be closed by halves
         self.close_when_answered()
-        return is_plain and not self._is_lingering and not self._transport.is_closing()
+        return self._is_plain and not self._is_lingering and not self._transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let what is running end; drop the rest."""
