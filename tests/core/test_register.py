@@ -92,6 +92,13 @@ def test_majority_of_promises_yields_the_value_of_the_highest_accepted_ballot() 
     assert prepare.value == map_of_epoch(3)
 
 
+def test_voter_with_an_empty_register_does_not_hide_the_founding_map() -> None:
+    prepare = PrepareRound(ABC, Ballot(5, 1))
+    prepare.promised(A, Promise(Ballot(5, 1), NO_BALLOT, None))
+    prepare.promised(B, Promise(Ballot(5, 1), NO_BALLOT, FOUNDING))
+    assert prepare.value is FOUNDING
+
+
 def test_promise_after_the_outcome_no_longer_changes_the_value() -> None:
     prepare = PrepareRound(ABC, Ballot(5, 1))
     prepare.promised(A, Promise(Ballot(5, 1), NO_BALLOT, FOUNDING))

@@ -121,7 +121,7 @@ class PrepareRound(_Round):
     def __init__(self, voters: Sequence[NodeId], ballot: Ballot) -> None:
         """Open the round; ``voters`` holds all voters of the map, each once."""
         super().__init__(voters, ballot)
-        self._built_on: Ballot | None = None
+        self._built_on = NO_BALLOT
         self.value: ClusterMap | None = None
         """The value of the highest accepted ballot among the promises; once SUCCEEDED, the one to build on."""
 
@@ -133,7 +133,7 @@ class PrepareRound(_Round):
         return self._heard(voter, promise.promised)
 
     def _learn(self, promise: Promise) -> None:
-        if self._built_on is None or promise.accepted > self._built_on:
+        if self.value is None or promise.accepted > self._built_on:
             self._built_on, self.value = promise.accepted, promise.value
 
 
