@@ -81,6 +81,7 @@ def test_write_verdict_is_what_the_counts_say_and_never_changes(
         acks = sum(heard.values())
         assert quorum.acks == acks
         assert quorum.silent() == {replica for replica in replicas if not heard.get(replica)}
+        assert {node for node in (*replicas, STRANGER) if quorum.is_pending(node)} == set(replicas) - set(heard)
         possible = len(replicas) - len(heard) + acks
         assert (quorum.verdict is Verdict.SUCCEEDED) == (acks >= required)
         assert (quorum.verdict is Verdict.HOPELESS) == (possible < required)
@@ -94,14 +95,14 @@ def test_read_asks_the_first_required_replicas_in_the_order_given() -> None:
 
 
 def test_read_succeeds_with_the_required_reply_and_says_so_once() -> None:
-    quorum = ReadQuorum(ABC, required=2)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=2)
     assert [quorum.answered(A, b"row"), quorum.answered(B, None)] == [False, True]
     assert quorum.verdict is Verdict.SUCCEEDED
     assert quorum.replies == {A: b"row", B: None}
 
 
 def test_failed_replica_is_replaced_by_the_next() -> None:
-    quorum = ReadQuorum(ABC, required=2)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=2)
     assert quorum.failed(A) == C
     assert quorum.failed(A) is None
     quorum.answered(B, b"row")
@@ -109,26 +110,26 @@ def test_failed_replica_is_replaced_by_the_next() -> None:
 
 
 def test_read_is_hopeless_when_nobody_is_left_to_replace_the_failed() -> None:
-    quorum = ReadQuorum(ABC, required=2)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=2)
     quorum.failed(A)
     assert quorum.failed(B) is None
     assert quorum.verdict is Verdict.HOPELESS
 
 
 def test_read_of_more_replicas_than_there_are_is_hopeless_from_the_start() -> None:
-    quorum = ReadQuorum((A,), required=2)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum((A,), required=2)
     assert quorum.verdict is Verdict.HOPELESS
     assert quorum.hedge() is None
 
 
 def test_hedge_asks_the_next_replica_until_none_is_left() -> None:
-    quorum = ReadQuorum(ABC, required=1)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=1)
     assert [quorum.hedge(), quorum.hedge(), quorum.hedge()] == [B, C, None]
     assert quorum.answered(C, b"row")
 
 
 def test_settled_read_asks_nobody_more() -> None:
-    quorum = ReadQuorum(ABC, required=1)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=1)
     quorum.hedge()
     quorum.answered(A, b"row")
     assert quorum.hedge() is None
@@ -136,7 +137,7 @@ def test_settled_read_asks_nobody_more() -> None:
 
 
 def test_reply_after_the_verdict_is_recorded_and_can_show_a_disagreement() -> None:
-    quorum = ReadQuorum(ABC, required=1)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=1)
     quorum.hedge()
     quorum.answered(A, b"new")
     assert quorum.is_agreed
@@ -146,7 +147,7 @@ def test_reply_after_the_verdict_is_recorded_and_can_show_a_disagreement() -> No
 
 
 def test_missing_rows_agree_with_one_another_and_with_no_other() -> None:
-    quorum = ReadQuorum(ABC, required=3)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=3)
     assert quorum.is_agreed
     quorum.answered(A, None)
     quorum.answered(B, None)
@@ -156,14 +157,14 @@ def test_missing_rows_agree_with_one_another_and_with_no_other() -> None:
 
 
 def test_reply_of_one_that_was_not_asked_changes_nothing() -> None:
-    quorum = ReadQuorum(ABC, required=1)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=1)
     assert not quorum.answered(B, b"forged")
     assert not quorum.answered(STRANGER, b"forged")
     assert (quorum.replies, quorum.verdict) == ({}, Verdict.OPEN)
 
 
 def test_repeated_reply_does_not_replace_the_first() -> None:
-    quorum = ReadQuorum(ABC, required=2)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(ABC, required=2)
     quorum.answered(A, b"first")
     assert not quorum.answered(A, b"second")
     assert quorum.replies == {A: b"first"}
@@ -174,7 +175,7 @@ def test_read_verdict_is_what_the_counts_say_and_enough_replicas_are_always_aske
     case: tuple[tuple[NodeId, ...], int, list[tuple[NodeId, bool]]], hedges: set[int]
 ) -> None:
     replicas, required, sequence = case
-    quorum = ReadQuorum(replicas, required=required)
+    quorum: ReadQuorum[bytes | None] = ReadQuorum(replicas, required=required)
     asked, failed = list(quorum.first()), set[NodeId]()
     for step, (replica, is_reply) in enumerate(sequence):
         if step in hedges and (another := quorum.hedge()):

@@ -23,8 +23,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from merganser.model.ids import NodeId
+
+R = TypeVar("R")
 
 
 class Verdict(enum.Enum):
@@ -78,13 +81,17 @@ class WriteQuorum:
         self.verdict = Verdict.HOPELESS
         return True
 
+    def is_pending(self, replica: NodeId) -> bool:
+        """Tell whether an answer of ``replica`` would still count."""
+        return replica in self._pending
+
     def silent(self) -> frozenset[NodeId]:
         """Return the replicas that need a hint if nothing more is heard."""
         return frozenset(self._pending | self._failed)
 
 
-class ReadQuorum:
-    """The replies to one read, and whom to ask next."""
+class ReadQuorum(Generic[R]):
+    """The replies to one read, of whatever kind, and whom to ask next."""
 
     __slots__ = ("_asked", "_order", "_pending", "_possible", "_required", "replies", "verdict")
 
@@ -102,16 +109,16 @@ class ReadQuorum:
         self._asked = min(required, len(replicas))
         self._pending = set(self._order[: self._asked])
         self._possible = len(replicas)
-        self.replies: dict[NodeId, bytes | None] = {}
-        """The stored row of each replica that replied, None where the key was never written, in order of arrival."""
+        self.replies: dict[NodeId, R] = {}
+        """What each replica replied, in order of arrival."""
         self.verdict = Verdict.OPEN if len(replicas) >= required else Verdict.HOPELESS
 
     def first(self) -> tuple[NodeId, ...]:
         """Return the replicas to ask at once: the first ``required``."""
         return self._order[: self._required]
 
-    def answered(self, replica: NodeId, reply: bytes | None) -> bool:
-        """Record the row that ``replica`` has; true if that settled the verdict."""
+    def answered(self, replica: NodeId, reply: R) -> bool:
+        """Record what ``replica`` replied; true if that settled the verdict."""
         if replica not in self._pending:
             return False
         self._pending.remove(replica)
@@ -137,10 +144,9 @@ class ReadQuorum:
 
     @property
     def is_agreed(self) -> bool:
-        """Tell whether all replies so far are equal, byte for byte; true while there is at most one."""
-        replies = iter(self.replies.values())
-        first = next(replies, None)
-        return all(reply == first for reply in replies)
+        """Tell whether all replies so far are equal; true while there is at most one."""
+        replies = list(self.replies.values())
+        return all(reply == replies[0] for reply in replies)
 
     def _ask_next(self) -> NodeId | None:
         if self.verdict is not Verdict.OPEN or self._asked == len(self._order):

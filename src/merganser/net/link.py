@@ -292,6 +292,11 @@ class Link:
         """Tell whether a request would be written now."""
         return self._connection is not None and self._connection.is_ready
 
+    @property
+    def is_hopeful(self) -> bool:
+        """Tell whether a request would be written now, or wait for the first attempt."""
+        return self._connection is not None or self._task is None
+
     def open(self) -> None:
         """Start the first attempt; does nothing the second time."""
         if self._task is None:

@@ -88,6 +88,11 @@ class Peers:
                     self._links[node, traffic] = self._new_link(node, address)
                 self._links[node, Traffic.DATA].open()
 
+    def is_reachable(self, node: NodeId) -> bool:
+        """Tell whether a request to ``node`` would leave now, or wait for the first attempt to connect."""
+        link = self._links.get((node, Traffic.DATA))
+        return link is not None and link.is_hopeful
+
     def connected(self) -> Mapping[NodeId, bool]:
         """Tell of each peer whether a request would leave now."""
         return {node: link.is_connected for (node, traffic), link in self._links.items() if traffic is Traffic.DATA}

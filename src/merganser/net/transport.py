@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from merganser.model.ids import NodeId
@@ -21,6 +21,9 @@ class Traffic(enum.Enum):
 class Transport(Protocol):
     """Requests to peers, by node id."""
 
+    def is_reachable(self, node: NodeId) -> bool:
+        """Tell whether a request to ``node`` would be sent now, as far as is known."""
+
     def request(
         self, node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
     ) -> asyncio.Future[Reply]:
@@ -32,6 +35,15 @@ class Transport(Protocol):
         - PeerLostError: sent, but the connection broke or the time was up: unknown whether done;
         - RefusedError: the peer answered `Refused`.
         """
+
+    def introduce(self, address: str, request: Request, *, timeout_s: float) -> asyncio.Future[Reply]:
+        """Send ``request`` to whoever listens at ``address`` (host:port); completes as `request` does.
+
+        For nodes that are not in the cluster map yet: one connection, closed after the reply.
+        """
+
+    def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
+        """Know exactly these peers (without this node itself) from now on."""
 
 
 Handler = Callable[[NodeId, Request], Awaitable[Reply]]

@@ -64,7 +64,8 @@ class Engine(Protocol):
     def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield ``start <= key < end`` in ascending order of bytes (descending if ``reverse``).
 
-        The caller takes what it wants before its next await; it does not hold the iterator over one.
+        The caller takes what it wants before its next await or commit; it does not hold the iterator
+        over one.
 
         Raises:
             CorruptionError: while iterating, when the engine met a damaged block; never a short scan.

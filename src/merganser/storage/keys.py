@@ -26,7 +26,7 @@ _TABLE = struct.Struct(">I")
 _TOKEN = struct.Struct(">Q")
 _TOKEN_OFFSET = 2**63
 _TOKEN_AT = 4
-_PARTITION_KEY_AT = 12
+TOKEN_END = 12
 _END = b"\x00\x01"
 _METADATA = TableId(0)
 
@@ -49,10 +49,10 @@ def split_row_key(key: bytes) -> tuple[TableId, Token, bytes, bytes]:
     Raises:
         CorruptionError: `row_key` never returned this.
     """
-    closed_at = key.find(_END, _PARTITION_KEY_AT)
+    closed_at = key.find(_END, TOKEN_END)
     if closed_at < 0 or table_in(key) == _METADATA:
         raise _garbage(key)
-    partition_key = key[_PARTITION_KEY_AT:closed_at]
+    partition_key = key[TOKEN_END:closed_at]
     if b"\x00" in partition_key:
         if partition_key.count(b"\x00") != partition_key.count(b"\x00\xff"):
             raise _garbage(key)
@@ -92,7 +92,7 @@ def table_range(table: TableId) -> tuple[bytes, bytes]:
 def token_range(table: TableId, first: Token, last: Token) -> tuple[bytes, bytes]:
     """Return the range of all rows of a table from token ``first`` to ``last``, both included."""
     end = (table << 64) + last + _TOKEN_OFFSET + 1
-    return _HEAD.pack(table, first + _TOKEN_OFFSET), end.to_bytes(_PARTITION_KEY_AT, "big")
+    return _HEAD.pack(table, first + _TOKEN_OFFSET), end.to_bytes(TOKEN_END, "big")
 
 
 def after(key: bytes) -> bytes:

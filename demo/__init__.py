@@ -1,0 +1,1 @@
+"""Merganser's main job, shown: three nodes, real clients, a kill -9, and a verdict."""

@@ -1,0 +1,140 @@
+"""``merganser bench``: measure several mixes against one endpoint or a new local cluster, and print a table."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from merganser.bench.runner import Plan, Result, load, measure
+from merganser.bench.setup import create_table, drop_table
+from merganser.model.errors import ConfigurationError
+from merganser.node.local_cluster import LocalCluster
+
+SETTLE_S = 1.0  # background writes of the load phase end before the clock starts
+
+
+class Mix(msgspec.Struct, frozen=True):
+    """One line of the report."""
+
+    name: str
+    put_share: float
+    is_consistent: bool
+    result: Result
+
+
+def run_bench(
+    *,
+    endpoints: Sequence[str],
+    nodes: int,
+    items: int,
+    item_bytes: int,
+    connections: int,
+    processes: int,
+    duration_s: float,
+    put_shares: Sequence[float],
+    server_pids: Sequence[int],
+    as_json: bool,
+) -> None:
+    """Load a table of its own, measure each mix, drop the table, print.
+
+    Raises:
+        ConfigurationError: the endpoint is wrong or refuses.
+    """
+    for endpoint in endpoints:
+        url = urlsplit(endpoint)
+        if url.scheme != "http" or not url.hostname or not url.port:
+            raise ConfigurationError(f"--endpoint must be http://HOST:PORT, not {endpoint!r}")
+    with _servers(endpoints, nodes, server_pids) as (urls, pids):
+        plan = Plan(
+            endpoints=tuple(urls),
+            table=f"bench-{uuid.uuid4().hex[:8]}",
+            items=items,
+            item_bytes=item_bytes,
+            connections=connections,
+            processes=processes,
+            duration_s=duration_s,
+        )
+        create_table(urls[0], plan.table)
+        try:
+            load(plan)
+            time.sleep(SETTLE_S)
+            mixes = [_measure(plan, share, is_consistent, pids) for share, is_consistent in _mixes(put_shares)]
+        finally:
+            drop_table(urls[0], plan.table)
+    if as_json:
+        Console(soft_wrap=True, highlight=False).print(msgspec.json.format(msgspec.json.encode(mixes)).decode())
+    else:
+        Console().print(_table(plan, mixes))
+
+
+def _mixes(put_shares: Sequence[float]) -> Iterator[tuple[float, bool]]:
+    for share in put_shares:
+        yield share, False
+        if share < 1.0:
+            yield share, True
+
+
+def _measure(plan: Plan, share: float, is_consistent: bool, pids: Sequence[int]) -> Mix:
+    result = measure(msgspec.structs.replace(plan, put_share=share, is_consistent=is_consistent), server_pids=pids)
+    reads = "consistent" if is_consistent else "eventual"
+    name = "puts only" if share == 1.0 else f"{share:.0%} puts, {1 - share:.0%} {reads} gets"
+    return Mix(name, share, is_consistent, result)
+
+
+@contextlib.contextmanager
+def _servers(
+    endpoints: Sequence[str], nodes: int, server_pids: Sequence[int]
+) -> Iterator[tuple[Sequence[str], Sequence[int]]]:
+    if endpoints:
+        yield endpoints, server_pids
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="merganser-bench-") as directory,
+        LocalCluster(Path(directory), nodes=nodes) as cluster,
+    ):
+        yield [node.dynamodb_url for node in cluster.nodes], [node.pid for node in cluster.nodes if node.pid]
+
+
+def _table(plan: Plan, mixes: Sequence[Mix]) -> Table:
+    table = Table(
+        title=f"{plan.items:,} items of {plan.item_bytes:,} bytes, {plan.connections} connections, "
+        f"{len(plan.endpoints)} endpoint(s), {plan.duration_s:g} s each; latencies in ms"
+    )
+    for column in (
+        "mix",
+        "operations/s",
+        "get p50",
+        "p99",
+        "p99.9",
+        "put p50",
+        "p99",
+        "p99.9",
+        "server CPU µs/op",
+        "errors",
+    ):
+        table.add_column(column, justify="left" if column == "mix" else "right")
+    for mix in mixes:
+        result = mix.result
+        latencies = [
+            f"{result.latency_us[kind][which] / 1000:.2f}" if result.latency_us[kind]["count"] else ""
+            for kind in ("get", "put")
+            for which in ("p50", "p99", "p99.9")
+        ]
+        cpu = result.server_cpu_us_per_operation
+        table.add_row(
+            mix.name,
+            f"{result.throughput:,.0f}",
+            *latencies,
+            "" if cpu is None else f"{cpu:.0f}",
+            f"{result.errors} {result.first_error}" if result.errors else "0",
+        )
+    return table

@@ -1,0 +1,68 @@
+"""Make and drop the table of a measurement, on any DynamoDB endpoint."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from merganser.bench.requests import Credentials, Signer
+from merganser.model.errors import ConfigurationError
+
+ACTIVE_TIMEOUT_S = 30.0
+POLL_S = 0.05
+TIMEOUT_S = 10.0
+
+
+def create_table(endpoint: str, name: str) -> None:
+    """Create a table with a string partition key ``pk`` and wait until it is ACTIVE.
+
+    Raises:
+        ConfigurationError: the endpoint cannot be reached, or refuses.
+    """
+    _call(
+        endpoint,
+        "CreateTable",
+        {
+            "TableName": name,
+            "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+            "BillingMode": "PAY_PER_REQUEST",
+        },
+    )
+    deadline = time.monotonic() + ACTIVE_TIMEOUT_S
+    while _call(endpoint, "DescribeTable", {"TableName": name})["Table"]["TableStatus"] != "ACTIVE":
+        if time.monotonic() > deadline:
+            raise ConfigurationError(f"table {name} at {endpoint} did not become ACTIVE in {ACTIVE_TIMEOUT_S:g} s")
+        time.sleep(POLL_S)
+
+
+def drop_table(endpoint: str, name: str) -> None:
+    """Delete the table.
+
+    Raises:
+        ConfigurationError: the endpoint cannot be reached, or refuses.
+    """
+    _call(endpoint, "DeleteTable", {"TableName": name})
+
+
+def _call(endpoint: str, operation: str, body: dict[str, Any]) -> dict[str, Any]:
+    url = urlsplit(endpoint)
+    request = Signer(url.netloc, Credentials()).request(operation, orjson.dumps(body))
+    head, _, payload = request.partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
+    connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=TIMEOUT_S)
+    try:
+        connection.request("POST", "/", payload, headers)
+        response = connection.getresponse()
+        answer: dict[str, Any] = orjson.loads(response.read())
+    except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
+        raise ConfigurationError(f"{operation} at {endpoint} failed: {error}") from None
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise ConfigurationError(f"{operation} at {endpoint} was refused: {answer}")
+    return answer

@@ -1,0 +1,156 @@
+"""The merganser command. What takes long to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from merganser.model.errors import ConfigurationError
+
+app = typer.Typer(
+    help="A Dynamo-style distributed database that unmodified DynamoDB clients talk to.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+cluster = typer.Typer(help="A local cluster of several nodes.", no_args_is_help=True)
+app.add_typer(cluster, name="cluster")
+
+AdminOption = Annotated[
+    str, typer.Option("--admin", help="HOST:PORT of any node's admin port.", envvar="MERGANSER_ADMIN")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ADMIN_DEFAULT = "127.0.0.1:7800"
+
+
+@app.callback()
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        import merganser
+
+        typer.echo(f"merganser {merganser.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    data: Annotated[str | None, typer.Option(help="Directory for this node's data, made if absent.")] = None,
+    ephemeral: Annotated[bool | None, typer.Option("--ephemeral", help="Keep data in memory only.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    dynamodb_port: Annotated[int | None, typer.Option(help="For DynamoDB clients [8000]; 0 picks one.")] = None,
+    peer_port: Annotated[int | None, typer.Option(help="For other nodes [7700].")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="For status [7800]; 0 picks one.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Failure domain of this node, such as its rack.")] = None,
+    seed: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST:PORT for peers of each node of a new cluster, this one among them; repeat."),
+    ] = None,
+    no_auth: Annotated[bool | None, typer.Option("--no-auth", help="Accept unsigned requests.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any of these settings.", envvar="MERGANSER_CONFIG")
+    ] = None,
+    stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
+) -> None:
+    """Run one node until it is told to stop (ctrl-C or SIGTERM).
+
+    Each setting may also stand in the environment (MERGANSER_DYNAMODB_PORT=9000) or in the --config file
+    (dynamodb_port = 9000). The command line wins, then the environment, then the file.
+    """
+    from merganser.cli.serve import run_node
+    from merganser.node.settings import load_settings
+
+    given = {
+        "data": data,
+        "ephemeral": ephemeral,
+        "host": host,
+        "dynamodb_port": dynamodb_port,
+        "peer_port": peer_port,
+        "admin_port": admin_port,
+        "zone": zone,
+        "seed": seed or None,
+        "no_auth": no_auth,
+    }
+    run_node(load_settings(given, environment=os.environ, file=config), stop_with_stdin=stop_with_stdin)
+
+
+@cluster.command("start")
+def cluster_start(
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="How many nodes.")] = 3,
+    data: Annotated[Path | None, typer.Option(help="Directory to keep the data in; none: removed at the end.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    dynamodb_port: Annotated[int, typer.Option(help="Of the first node; the next ones count up.")] = 8000,
+    peer_port: Annotated[int, typer.Option(help="Likewise.")] = 7700,
+    admin_port: Annotated[int, typer.Option(help="Likewise.")] = 7800,
+) -> None:
+    """Run a cluster on this machine, in the foreground; ctrl-C stops it."""
+    from merganser.cli.cluster import run_cluster
+
+    run_cluster(
+        nodes=nodes, data=data, host=host, dynamodb_port=dynamodb_port, peer_port=peer_port, admin_port=admin_port
+    )
+
+
+@app.command()
+def status(admin: AdminOption = ADMIN_DEFAULT, json: JsonOption = False) -> None:
+    """Show every node of a cluster and how it is."""
+    from merganser.cli.status import show_status
+
+    show_status(admin, as_json=json)
+
+
+@app.command()
+def ring(admin: AdminOption = ADMIN_DEFAULT, json: JsonOption = False) -> None:
+    """Show which node owns which part of the ring."""
+    from merganser.cli.status import show_ring
+
+    show_ring(admin, as_json=json)
+
+
+@app.command()
+def bench(
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="URL of a DynamoDB endpoint; repeat. None: a new local cluster is measured."),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, max=16, help="Size of the new local cluster.")] = 3,
+    items: Annotated[int, typer.Option(min=1, help="Key range.")] = 10_000,
+    item_bytes: Annotated[int, typer.Option(min=1, max=400_000, help="Payload of each item.")] = 1_000,
+    connections: Annotated[int, typer.Option(min=1, help="Over all load processes.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, help="Load processes; at least one an endpoint.")] = 1,
+    duration: Annotated[float, typer.Option(min=0.1, help="Seconds for each mix.")] = 8.0,
+    puts: Annotated[
+        list[float] | None, typer.Option(min=0.0, max=1.0, help="Share of puts; repeat for several mixes.")
+    ] = None,
+    pid: Annotated[list[int] | None, typer.Option(help="Process id of a server whose CPU time counts; repeat.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure a DynamoDB endpoint: throughput, latency, CPU time per operation of the servers."""
+    from merganser.bench.report import run_bench
+
+    run_bench(
+        endpoints=endpoint or [],
+        nodes=nodes,
+        items=items,
+        item_bytes=item_bytes,
+        connections=connections,
+        processes=processes,
+        duration_s=duration,
+        put_shares=puts or [1.0, 0.5, 0.05],
+        server_pids=pid or [],
+        as_json=json,
+    )
+
+
+def main() -> None:
+    """Run the command; a mistake of the operator is one line on standard error and exit status 2."""
+    try:
+        app(prog_name="merganser")
+    except ConfigurationError as error:
+        print(f"merganser: {error}", file=sys.stderr)  # noqa: T201  # a command line speaks
+        sys.exit(2)

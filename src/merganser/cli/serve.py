@@ -1,0 +1,42 @@
+"""``merganser serve``: one node in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import uvloop
+
+from merganser.node.logs import log_to
+from merganser.node.node import serve
+from merganser.node.settings import Settings
+
+
+def run_node(settings: Settings, *, stop_with_stdin: bool) -> None:
+    """Run a node until a signal, or the end of standard input if asked to, stops it.
+
+    Raises:
+        ConfigurationError: the node cannot start.
+    """
+    log_to(sys.stderr)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_stopped(settings, stop_with_stdin=stop_with_stdin))
+
+
+async def _until_stopped(settings: Settings, *, stop_with_stdin: bool) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if stop_with_stdin:
+        stdin = sys.stdin.fileno()
+        loop.add_reader(stdin, _stop_at_end, stdin, stop)
+    await serve(settings, stop=stop)
+
+
+def _stop_at_end(stdin: int, stop: asyncio.Event) -> None:
+    if not os.read(stdin, 4096):
+        asyncio.get_running_loop().remove_reader(stdin)
+        stop.set()

@@ -1,0 +1,113 @@
+"""``merganser status`` and ``merganser ring``: what the admin ports tell, for people and for scripts."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from merganser.model.errors import ConfigurationError
+
+TIMEOUT_S = 3.0
+_COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red", "white")
+
+
+def show_status(admin: str, *, as_json: bool) -> None:
+    """Print every node of the cluster that ``admin`` belongs to.
+
+    Raises:
+        ConfigurationError: nobody answers there.
+    """
+    ring = _fetch(admin, "/ring")
+    nodes = [_node_status(node) for node in ring["nodes"]]
+    if as_json:
+        _print_json({"cluster": ring["cluster"], "epoch": ring["epoch"], "nodes": nodes})
+        return
+    table = Table(title=f"cluster {ring['cluster']}, epoch {ring['epoch']}, {ring['partitions']} partitions")
+    for column in ("node", "state", "zone", "DynamoDB", "peers connected", "partitions", "epoch", "tables"):
+        table.add_column(column)
+    for known, node in zip(ring["nodes"], nodes, strict=True):
+        table.add_row(
+            str(known["number"]),
+            Text(node["state"], style="green" if node["state"] == "serving" else "red"),
+            known["zone"],
+            known["addresses"].get("dynamodb", ""),
+            _connected(node),
+            str(known["partitions_owned"]),
+            str(node.get("epoch", "")),
+            ", ".join(t["name"] for t in node.get("tables", [])),
+        )
+    Console().print(table)
+
+
+def show_ring(admin: str, *, as_json: bool) -> None:
+    """Print the owner of every partition.
+
+    Raises:
+        ConfigurationError: nobody answers there.
+    """
+    ring = _fetch(admin, "/ring")
+    if as_json:
+        _print_json(ring)
+        return
+    colour = {node["number"]: _COLOURS[i % len(_COLOURS)] for i, node in enumerate(ring["nodes"])}
+    table = Table(title=f"cluster {ring['cluster']}, epoch {ring['epoch']}")
+    for column in ("node", "id", "zone", "peers", "partitions", "share", "voter"):
+        table.add_column(column)
+    for node in ring["nodes"]:
+        table.add_row(
+            Text(str(node["number"]), style=colour[node["number"]]),
+            node["id"],
+            node["zone"],
+            node["peer_address"],
+            str(node["partitions_owned"]),
+            f"{node['partitions_owned'] / ring['partitions']:.1%}",
+            "yes" if node["is_voter"] else "",
+        )
+    console = Console()
+    console.print(table)
+    console.print("owner of each partition, clockwise from the lowest token:")
+    console.print(Text.assemble(*((f"{owner} ", colour[owner]) for owner in ring["owners"])))
+
+
+def _node_status(node: dict[str, Any]) -> dict[str, Any]:
+    address = node["addresses"].get("admin", "")
+    try:
+        return _fetch(address, "/status")
+    except ConfigurationError:
+        return {"state": "unreachable", "node": node["id"], "number": node["number"], "addresses": node["addresses"]}
+
+
+def _connected(node: dict[str, Any]) -> str:
+    if "peers" not in node:
+        return ""
+    return f"{sum(peer['connected'] for peer in node['peers'].values())} of {len(node['peers'])}"
+
+
+def _fetch(address: str, path: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigurationError(f"--admin must be HOST:PORT, not {address!r}")
+    connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        found: dict[str, Any] = orjson.loads(body)
+    except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
+        raise ConfigurationError(
+            f"no Merganser node answers at {address} ({error}): give the admin port of a running node with --admin"
+        ) from None
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise ConfigurationError(f"the node at {address} is not ready: {body.decode(errors='replace').strip()}")
+    return found
+
+
+def _print_json(content: object) -> None:
+    Console(soft_wrap=True, highlight=False).print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,105 @@
+"""The admin port: what this node knows of itself and its cluster, as JSON over HTTP.
+
+``GET /status`` this node; ``GET /ring`` the cluster map's nodes and owners; ``GET /health`` 200 once
+the node serves clients, 503 before. Read only; it listens on the same host as everything else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import orjson
+
+import merganser
+from merganser.net.http import Request, Response
+from merganser.net.peers import Peers
+from merganser.service.member import Member
+
+_JSON = [(b"content-type", b"application/json")]
+
+
+class Admin:
+    """Answers the admin port."""
+
+    def __init__(self, peers: Callable[[], Peers | None], member: Callable[[], Member | None]) -> None:
+        """Tell about ``member``, once there is one."""
+        self._peers = peers
+        self._member = member
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        if request.method not in (b"GET", b"HEAD"):
+            return _answer(405, {"error": "only GET is served here"})
+        page = _PAGES.get(request.path.partition(b"?")[0])
+        if page is None:
+            return _answer(404, {"error": "there are /status, /ring and /health"})
+        member, peers = self._member(), self._peers()
+        if member is None or peers is None:
+            return _answer(503, {"state": "founding", "version": merganser.__version__})
+        return _answer(200, page(member, peers))
+
+
+def _answer(status: int, content: object) -> Response:
+    return Response(status, _JSON, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _status(member: Member, peers: Peers) -> dict[str, object]:
+    topology = member.topology
+    current = topology.map
+    connected = peers.connected()
+    repairs = member.coordinator.repairs
+    return {
+        "state": "serving" if member.engine.failure is None else "read-only",
+        "failure": member.engine.failure,
+        "version": merganser.__version__,
+        "node": topology.node,
+        "number": topology.me.number,
+        "zone": topology.me.zone,
+        "peer_address": topology.me.peer_address,
+        "addresses": topology.me.wire_addresses,
+        "cluster": current.cluster_id,
+        "epoch": current.epoch,
+        "partitions_owned": Counter(current.owners)[topology.me.number],
+        "tables": [{"name": table.name, "wire": table.wire, "n": table.n} for table in current.tables],
+        "peers": {
+            node.id: {"address": node.peer_address, "connected": connected.get(node.id, False)}
+            for node in current.nodes
+            if node.id != topology.node
+        },
+        "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
+    }
+
+
+def _ring(member: Member, _peers: Peers) -> dict[str, object]:
+    current = member.topology.map
+    owned = Counter(current.owners)
+    return {
+        "cluster": current.cluster_id,
+        "epoch": current.epoch,
+        "partitions": current.partitions,
+        "nodes": [
+            {
+                "number": node.number,
+                "id": node.id,
+                "zone": node.zone,
+                "peer_address": node.peer_address,
+                "addresses": node.wire_addresses,
+                "partitions_owned": owned[node.number],
+                "is_voter": node.number in current.voters,
+            }
+            for node in current.nodes
+        ],
+        "owners": current.owners,
+    }
+
+
+def _health(member: Member, _peers: Peers) -> dict[str, object]:
+    return {"state": "serving" if member.engine.failure is None else "read-only"}
+
+
+_PAGES: dict[bytes, Callable[[Member, Peers], dict[str, object]]] = {
+    b"/status": _status,
+    b"/ring": _ring,
+    b"/health": _health,
+}

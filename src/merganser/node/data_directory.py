@@ -1,0 +1,118 @@
+"""The directory a node lives in: who it is, that it is alone there, and its engine.
+
+::
+
+    DIR/node.json   format and node id, written once
+    DIR/lock        held by the running process
+    DIR/rocksdb/    the engine's own
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+from pathlib import Path
+
+import msgspec
+
+from merganser.model.errors import ConfigurationError
+from merganser.model.ids import NodeId
+from merganser.storage.rocks import RocksEngine
+
+FORMAT = 1
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What node.json holds."""
+
+    format: int
+    node_id: NodeId
+
+
+class DataDirectory:
+    """A locked data directory; see the module's docstring."""
+
+    def __init__(self, path: Path, *, rng: random.Random) -> None:
+        """Lock ``path`` for this process, and make it a node's directory if it is empty or absent.
+
+        Raises:
+            ConfigurationError: in use, not a Merganser directory, of a newer format, or not writable.
+        """
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._refuse_foreign()
+            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigurationError(
+                f"--data {path}: {error.strerror}: choose a directory this user can write"
+            ) from None
+        self._take_lock()
+        self.node_id = self._identity(rng).node_id
+
+    def open_engine(self) -> RocksEngine:
+        """Open the engine.
+
+        Raises:
+            ConfigurationError: the directory cannot be opened as it is.
+            CorruptionError: its files are damaged.
+        """
+        return RocksEngine.open(self.path / "rocksdb")
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        os.close(self._lock)
+
+    def _refuse_foreign(self) -> None:
+        names = {entry.name for entry in self.path.iterdir()} - {"lock"}
+        if names and "node.json" not in names:
+            raise ConfigurationError(
+                f"--data {self.path} is not empty and not a Merganser data directory "
+                f"(it holds {', '.join(sorted(names)[:3])}): choose an empty or a new one"
+            )
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
+            os.close(self._lock)
+            raise ConfigurationError(
+                f"--data {self.path} is in use by process {holder or 'unknown'}: stop it, or choose another directory"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _identity(self, rng: random.Random) -> Identity:
+        file = self.path / "node.json"
+        if not file.exists():
+            identity = Identity(FORMAT, NodeId(f"{rng.getrandbits(64):016x}"))
+            _write_durably(file, msgspec.json.encode(identity) + b"\n")
+            return identity
+        try:
+            identity = msgspec.json.decode(file.read_bytes(), type=Identity)
+        except msgspec.MsgspecError as error:
+            raise ConfigurationError(
+                f"{file} is damaged ({error}): restore it, or start with a new directory"
+            ) from None
+        if identity.format != FORMAT:
+            raise ConfigurationError(
+                f"--data {self.path} has format {identity.format}, this version reads format {FORMAT}: "
+                "start it with the version that wrote it"
+            )
+        return identity
+
+
+def _write_durably(file: Path, content: bytes) -> None:
+    draft = file.with_suffix(".new")
+    with draft.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.rename(file)
+    directory = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,221 @@
+"""Node processes on this machine: start, wait until they serve, kill, restart, stop.
+
+Each node is a real ``merganser serve`` process with its own directory and log. A node also stops when
+its standard input ends, so that none outlives whoever started it, however that ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orjson
+
+from merganser.model.errors import ConfigurationError
+
+START_TIMEOUT_S = 30.0  # a node is up in well under a second; a loaded machine gets time
+STOP_TIMEOUT_S = 15.0
+POLL_S = 0.005
+
+
+class LocalNode:
+    """One node process."""
+
+    def __init__(self, directory: Path, arguments: Sequence[str]) -> None:
+        """Prepare a node that lives in ``directory``; ``arguments`` go to ``merganser serve``."""
+        self.directory = directory
+        self.log = directory / "node.log"
+        self.addresses: dict[str, str] = {}
+        """host:port by door ("dynamodb", "admin", "peers"), once it serves."""
+        self._arguments = list(arguments)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_offset = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def dynamodb_url(self) -> str:
+        """Endpoint for DynamoDB clients."""
+        return f"http://{self.addresses['dynamodb']}"
+
+    def start(self) -> None:
+        """Start the process; `wait_until_ready` tells when it serves."""
+        if self.pid is not None:
+            raise ConfigurationError(f"the node in {self.directory} runs already, as process {self.pid}")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._log_offset = log.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "merganser.cli", "serve", "--stop-with-stdin", *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # ctrl-C is for whoever started us, who then stops us in order
+            )
+
+    def wait_until_ready(self) -> None:
+        """Return once the node serves clients.
+
+        Raises:
+            ConfigurationError: it ended, or did not come up in time; the message has the node's own words.
+        """
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            for line in self._logged():
+                if line.get("event") == "ready":
+                    self.addresses = {door: str(line[door]) for door in ("dynamodb", "admin", "peers")}
+                    return
+            if self.pid is None:
+                raise ConfigurationError(f"the node in {self.directory} did not start: {self._last_words()}")
+            time.sleep(POLL_S)
+        raise ConfigurationError(f"the node in {self.directory} was not ready in {START_TIMEOUT_S:g} s: see {self.log}")
+
+    def kill(self, signal_number: int = signal.SIGKILL) -> None:
+        """Send a signal; waits for the end if it is SIGKILL."""
+        if self._process is not None and self._process.poll() is None:
+            os.kill(self._process.pid, signal_number)
+            if signal_number == signal.SIGKILL:
+                self._reap(STOP_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """Ask the process to finish, and wait; kills it if it does not."""
+        if self._process is None:
+            return
+        self.kill(signal.SIGTERM)
+        if not self._reap(STOP_TIMEOUT_S):
+            self.kill()
+
+    def _reap(self, timeout_s: float) -> bool:
+        assert self._process is not None
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        return True
+
+    def _logged(self) -> Iterator[dict[str, object]]:
+        with self.log.open("rb") as log:
+            log.seek(self._log_offset)
+            for line in log:
+                if line.endswith(b"\n"):
+                    with contextlib.suppress(orjson.JSONDecodeError):
+                        yield orjson.loads(line)
+
+    def _last_words(self) -> str:
+        with self.log.open("rb") as log:
+            log.seek(self._log_offset)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("merganser: ") if lines else "it said nothing"
+
+
+class LocalCluster:
+    """Several node processes that form one cluster; a context manager that stops them."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        nodes: int = 3,
+        host: str = "127.0.0.1",
+        dynamodb_port: int = 0,
+        peer_port: int = 0,
+        admin_port: int = 0,
+        zones: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """Prepare ``nodes`` nodes under ``directory``.
+
+        Args:
+            directory: holds node-1, node-2, …; may hold them from an earlier run.
+            nodes: how many.
+            host: where they listen.
+            dynamodb_port: port of the first node, the next ones count up; 0 picks free ones.
+            peer_port: likewise.
+            admin_port: likewise.
+            zones: failure domains, dealt out in turn.
+            arguments: more options for every ``merganser serve``.
+
+        Raises:
+            ConfigurationError: the directory holds a cluster of another size.
+        """
+        existing = len(list(directory.glob("node-*/data/node.json")))
+        if existing not in (0, nodes):
+            raise ConfigurationError(
+                f"{directory} holds a cluster of {existing} nodes: start it with --nodes {existing}, "
+                "or choose another directory"
+            )
+        peer_ports = [peer_port + i for i in range(nodes)] if peer_port else free_ports(host, nodes)
+        seeds = [option for port in peer_ports for option in ("--seed", f"{host}:{port}")]
+        self.nodes = [
+            LocalNode(
+                directory / f"node-{i + 1}",
+                [
+                    *("--data", str(directory / f"node-{i + 1}" / "data")),
+                    *("--host", host),
+                    *("--dynamodb-port", str(dynamodb_port and dynamodb_port + i)),
+                    *("--peer-port", str(peer_ports[i])),
+                    *("--admin-port", str(admin_port and admin_port + i)),
+                    *(("--zone", zones[i % len(zones)]) if zones else ()),
+                    *seeds,
+                    *arguments,
+                ],
+            )
+            for i in range(nodes)
+        ]
+
+    def start(self) -> Self:
+        """Start every node and return when all serve.
+
+        Raises:
+            ConfigurationError: one of them cannot; the others are stopped.
+        """
+        try:
+            for node in self.nodes:
+                node.start()
+            for node in self.nodes:
+                node.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop every node that runs."""
+        for node in self.nodes:
+            node.kill(signal.SIGTERM)
+        for node in self.nodes:
+            node.stop()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Return ports on ``host`` that nobody listens on just now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((host, 0))
+        return [one.getsockname()[1] for one in sockets]

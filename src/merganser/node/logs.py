@@ -1,0 +1,48 @@
+"""Structured logs: one JSON object per event and line."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import sys
+from typing import TextIO
+
+import orjson
+
+LOGGER = logging.getLogger("merganser")
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one line: time, level, event, then the event's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its end."""
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def log_to(stream: TextIO = sys.stderr) -> None:
+    """Send the events of this process to ``stream``."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    LOGGER.handlers = [handler]
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+
+
+def event(name: str, **fields: object) -> None:
+    """Log that something happened."""
+    LOGGER.info(name, extra={"fields": fields})
+
+
+def failure(name: str, error: BaseException | None = None, **fields: object) -> None:
+    """Log that something went wrong, with its traceback."""
+    LOGGER.error(name, exc_info=error, extra={"fields": fields})

@@ -1,0 +1,216 @@
+"""One node: the place where engine, network, services and front doors meet.
+
+    opening --ports and directory are ours--> founding --a map names us--> serving --close()--> closed
+
+A node in founding answers clients with 503 and peers with who it is; everything else waits until it is
+a member. What stops a start raises `ConfigurationError` and leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from merganser.model.cluster import NodeRecord
+from merganser.model.errors import ConfigurationError
+from merganser.model.ids import NodeId
+from merganser.model.messages import Reply, Request
+from merganser.net import http
+from merganser.net.peers import Peers
+from merganser.node.admin import Admin
+from merganser.node.data_directory import DataDirectory
+from merganser.node.logs import event, failure
+from merganser.node.settings import Settings
+from merganser.service.founding import Founding, check_address
+from merganser.service.member import Member
+from merganser.storage.memory import MemoryEngine
+from merganser.storage.rocks import RocksEngine
+from merganser.wire.dynamodb.http import DynamoDBApplication
+from merganser.wire.dynamodb.operations import DynamoDB
+
+CLOSE_GRACE_S = 5.0
+
+
+def wall_us() -> int:
+    """Return microseconds since 1970 as this machine's clock has it."""
+    return time.time_ns() // 1000
+
+
+class Node:
+    """A running node; see the module's docstring."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare a node; nothing is opened before `start`."""
+        self.settings = settings
+        self.member: Member | None = None
+        self._rng = random.Random(random.SystemRandom().getrandbits(256))
+        self._peers: Peers | None = None
+        self._closing = contextlib.AsyncExitStack()
+        self._serve_peers: Callable[[NodeId, Request], Awaitable[Reply]] | None = None
+        self._dynamodb: http.Application = _founding
+        self.addresses: dict[str, str] = {}
+        """host:port by door, once listening."""
+
+    async def start(self) -> None:
+        """Open everything, become a member, and serve.
+
+        Raises:
+            ConfigurationError: a setting, a port or the data directory is wrong; says what to do.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._closing.aclose()
+            raise
+
+    async def close(self) -> None:
+        """Finish what clients asked for, then stop."""
+        event("stopping")
+        await self._closing.aclose()
+        event("stopped")
+
+    async def _start(self) -> None:
+        node_id, engine = self._open_storage()
+        me = await self._listen(node_id)
+        founding = Founding(
+            me,
+            self.settings.seed,
+            engine,
+            self._transport,
+            partitions=self.settings.partitions,
+            rng=self._rng,
+            progress=_waiting_for(set()),
+        )
+        self._serve_peers = founding.serve
+        current = await founding.membership()
+        check_address(me, current)
+        self._transport.cluster_id = current.cluster_id
+        self.member = member = Member(
+            node_id,
+            current,
+            engine=engine,
+            transport=self._transport,
+            wall_us=wall_us,
+            rng=self._rng,
+            on_error=lambda error: failure("background task failed", error),
+        )
+        self._serve_peers = member.serve
+        member.start()
+        self._closing.push_async_callback(member.close)
+        self._open_front_doors(member)
+        event(
+            "ready",
+            node=node_id,
+            cluster=current.cluster_id,
+            epoch=member.topology.map.epoch,
+            nodes=len(current.nodes),
+            **self.addresses,
+        )
+
+    @property
+    def _transport(self) -> Peers:
+        assert self._peers is not None
+        return self._peers
+
+    def _open_storage(self) -> tuple[NodeId, RocksEngine | MemoryEngine]:
+        if self.settings.data is None:
+            return NodeId(f"{self._rng.getrandbits(64):016x}"), MemoryEngine()
+        directory = DataDirectory(Path(self.settings.data), rng=self._rng)
+        self._closing.callback(directory.close)
+        engine = directory.open_engine()
+        self._closing.callback(engine.close)
+        return directory.node_id, engine
+
+    async def _listen(self, node_id: NodeId) -> NodeRecord:
+        """Take the ports; returns this node as it will introduce itself."""
+        settings = self.settings
+        self._peers = Peers(
+            node_id,
+            cluster_id="",
+            random=self._rng,
+            handler=self._answer_peer,
+            on_error=lambda error: failure("peer request failed", error),
+        )
+        self._closing.push_async_callback(self._peers.close)
+        self.addresses["peers"] = await self._take_port("peer", settings.peer_port, self._peers.listen)
+        doors: list[tuple[str, int, http.Application]] = [
+            ("admin", settings.admin_port, Admin(lambda: self._peers, lambda: self.member)),
+            ("dynamodb", settings.dynamodb_port, self._answer_dynamodb),
+        ]
+        for name, port, application in doors:
+            server = http.HttpServer(application, on_error=lambda error: failure("client request failed", error))
+            self.addresses[name] = await self._take_port(name, port, server.listen)
+            self._closing.push_async_callback(server.close, CLOSE_GRACE_S)
+        doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
+        return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone)
+
+    async def _take_port(self, name: str, port: int, listen: Callable[[str, int], Awaitable[int]]) -> str:
+        host = self.settings.host
+        try:
+            return f"{host}:{await listen(host, port)}"
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port} ({error.strerror or error}): "
+                f"stop what uses it, or choose another --host or --{name}-port"
+            ) from None
+
+    async def _answer_peer(self, sender: NodeId, request: Request) -> Reply:
+        assert self._serve_peers is not None
+        return await self._serve_peers(sender, request)
+
+    async def _answer_dynamodb(self, request: http.Request) -> http.Response:
+        return await self._dynamodb(request)
+
+    def _open_front_doors(self, member: Member) -> None:
+        dynamodb = DynamoDB(member.coordinator, member.catalog)
+        self._dynamodb = DynamoDBApplication(
+            dynamodb,
+            rng=self._rng,
+            wall_us=wall_us,
+            access_keys=self.settings.access_keys,
+            no_auth=self.settings.no_auth,
+        )
+
+
+async def _founding(_request: http.Request) -> http.Response:
+    body = (
+        b'{"__type":"com.amazonaws.dynamodb.v20120810#ServiceUnavailable","message":"The node is starting, try again"}'
+    )
+    return http.Response(503, [(b"content-type", b"application/x-amz-json-1.0")], body)
+
+
+def _waiting_for(told: set[str]) -> Callable[[str], None]:
+    """Log once for each seed that does not answer yet."""
+
+    def tell(seed: str) -> None:
+        if seed not in told:
+            told.add(seed)
+            event("waiting for seed", seed=seed)
+
+    return tell
+
+
+async def serve(settings: Settings, *, stop: asyncio.Event) -> None:
+    """Run one node until ``stop`` is set.
+
+    Raises:
+        ConfigurationError: the node cannot start.
+    """
+    node = Node(settings)
+    starting = asyncio.ensure_future(node.start())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
+    await starting
+    try:
+        await stop.wait()
+    finally:
+        await node.close()

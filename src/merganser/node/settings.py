@@ -1,0 +1,137 @@
+"""What an operator can set, and where it may be set.
+
+A setting given on the command line wins over the environment (MERGANSER_DYNAMODB_PORT), which wins
+over the file (TOML, ``dynamodb_port = 8000``), which wins over the default. Unknown names and values
+of the wrong kind are errors, never ignored.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from merganser.model.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "MERGANSER_"
+PARTITIONS_DEFAULT = 256
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings of one node."""
+
+    data: str | None = None
+    """Directory that holds the node's identity and data, made if absent."""
+    ephemeral: bool = False
+    """Keep everything in memory and forget it at the end."""
+    host: str = "127.0.0.1"
+    """Address to listen on, for clients and peers."""
+    dynamodb_port: int = 8000
+    peer_port: int = 7700
+    admin_port: int = 7800
+    """Ports; 0 picks a free one (not for peers of a cluster of several nodes, who must know it)."""
+    zone: str = ""
+    """Failure domain of this node, for example its rack."""
+    seed: tuple[str, ...] = ()
+    """host:port for peers of every node of a new cluster, this one among them; none: a cluster of one."""
+    no_auth: bool = False
+    """Accept unsigned requests."""
+    access_keys: dict[str, str] = {}
+    """Secret by access key id; signatures are checked against them. None: any signature will do."""
+    partitions: int = PARTITIONS_DEFAULT
+    """Q of a cluster that is founded now, a power of two."""
+
+
+def load_settings(given: Mapping[str, object], *, environment: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Return the settings that the three sources amount to, checked.
+
+    Args:
+        given: from the command line; a value of None means not given.
+        environment: usually os.environ.
+        file: TOML.
+
+    Raises:
+        ConfigurationError: says which setting is wrong and what to do.
+    """
+    merged: dict[str, object] = {}
+    if file is not None:
+        merged.update(_from_file(file))
+    merged.update(_from_environment(environment))
+    merged.update({name: value for name, value in given.items() if value is not None})
+    try:
+        settings = msgspec.convert(merged, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"bad setting: {error}") from None
+    _check(settings)
+    return settings
+
+
+def _from_file(file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"--config {file}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--config {file} is not TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for variable, text in environment.items():
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if not variable.startswith(ENVIRONMENT_PREFIX) or name in _NOT_SETTINGS:
+            continue
+        if name not in Settings.__struct_fields__:
+            known = ", ".join(ENVIRONMENT_PREFIX + field.upper() for field in Settings.__struct_fields__)
+            raise ConfigurationError(f"{variable} is set, but there is no such setting; there are {known}")
+        found[name] = _PARSERS.get(name, str)(text)
+    return found
+
+
+def _parse_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parse_pairs(text: str) -> dict[str, str]:
+    pairs = [part.partition(":") for part in _parse_list(text)]
+    if not all(separator for _, separator, _ in pairs):
+        raise ConfigurationError(f"{ENVIRONMENT_PREFIX}ACCESS_KEYS must be KEY:SECRET,KEY:SECRET")
+    return {key: secret for key, _, secret in pairs}
+
+
+_PARSERS = {"seed": _parse_list, "access_keys": _parse_pairs}
+_NOT_SETTINGS = frozenset({"soak", "config"})
+
+
+def _check(settings: Settings) -> None:
+    if settings.ephemeral == (settings.data is not None):
+        raise ConfigurationError("say where the data lives: either --data DIR (kept) or --ephemeral (in memory, lost)")
+    for name in ("dynamodb_port", "peer_port", "admin_port"):
+        port = getattr(settings, name)
+        if not 0 <= port <= 65535:
+            raise ConfigurationError(f"--{name.replace('_', '-')} must be 0 to 65535, not {port}")
+    if settings.partitions < 1 or settings.partitions & (settings.partitions - 1):
+        raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
+    for seed in settings.seed:
+        host, _, port_text = seed.rpartition(":")
+        if not host or not port_text.isdigit():
+            raise ConfigurationError(f"--seed must be HOST:PORT, not {seed!r}")
+    if not settings.no_auth and not settings.access_keys and not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"--host {settings.host} can be reached from other machines and no access keys are set, so anyone could "
+            "read and write: set access_keys in the --config file (or MERGANSER_ACCESS_KEYS=KEY:SECRET), "
+            "or say --no-auth"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,172 @@
+"""Ask several replicas one question and stop as soon as the verdict is certain.
+
+The counting is `core.quorum`; here are only the asking and the waiting. A node asks itself the same
+way as a peer, without the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
+from merganser.model.errors import (
+    ClockSkewError,
+    CorruptionError,
+    PeerLostError,
+    PeerUnreachableError,
+    RefusedError,
+)
+from merganser.model.ids import NodeId
+from merganser.model.messages import Reply, Request
+from merganser.net.transport import Traffic, Transport
+
+_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError)
+_REFUSALS_THAT_MAY_HAVE_WRITTEN = frozenset({"storage_failed", "internal", "unknown_outcome", "peer_lost"})
+
+
+class Asker:
+    """Sends a request to this node or to a peer, whichever is named."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        transport: Transport,
+        serve: Callable[[NodeId, Request], Coroutine[Any, Any, Reply]],
+    ) -> None:
+        """Ask as ``node``, whose own answers come from ``serve``."""
+        self.node = node
+        self._transport = transport
+        self._serve = serve
+
+    def is_reachable(self, node: NodeId) -> bool:
+        """Tell whether a request to ``node`` would be sent now."""
+        return node == self.node or self._transport.is_reachable(node)
+
+    def nearest_first(self, nodes: Sequence[NodeId]) -> list[NodeId]:
+        """Order ``nodes`` by the cost of asking: this node, peers that can be reached, the others."""
+        return sorted(nodes, key=lambda node: (node != self.node, not self.is_reachable(node)))
+
+    def ask(
+        self, node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
+    ) -> asyncio.Future[Reply]:
+        """Return the future of the reply; it ends and fails as `Transport.request` says."""
+        if node != self.node:
+            return self._transport.request(node, request, timeout_s=timeout_s, traffic=traffic)
+        return asyncio.ensure_future(_in_time(self._serve(node, request), timeout_s))
+
+
+class Writing:
+    """One request to all the replicas of a key, until enough of them have acked it."""
+
+    def __init__(self, replicas: Sequence[NodeId], *, required: int) -> None:
+        """Wait for ``required`` acks of ``replicas``."""
+        self.quorum = WriteQuorum(replicas, required=required)
+        self.errors: dict[NodeId, BaseException] = {}
+        self._settled = asyncio.get_running_loop().create_future()
+
+    def watch(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
+        """Count how ``future`` ends as the answer of ``replica``."""
+        future.add_done_callback(lambda ended: self._count(replica, ended))
+
+    async def settled(self, deadline: float) -> Verdict:
+        """Return the verdict; OPEN if ``deadline`` (loop time) came first."""
+        if self.quorum.verdict is Verdict.OPEN:
+            await _until(self._settled, deadline)
+        return self.quorum.verdict
+
+    @property
+    def is_certainly_unwritten(self) -> bool:
+        """Tell whether every replica said that it wrote nothing, or was never asked."""
+        silent = self.quorum.silent()
+        return len(self.errors) == len(silent) and all(map(_wrote_nothing, self.errors.values()))
+
+    def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
+        error = _error_of(future)  # answers of nodes that are not among the replicas count for nothing
+        if error is None:
+            settled = self.quorum.acked(replica)
+        else:
+            self.errors[replica] = error
+            settled = self.quorum.failed(replica)
+        if settled and not self._settled.done():
+            self._settled.set_result(None)
+
+
+class Reading:
+    """One question to as many replicas as must answer, and to the next one when one is slow or fails."""
+
+    def __init__(
+        self,
+        replicas: Sequence[NodeId],
+        *,
+        required: int,
+        ask: Callable[[NodeId], asyncio.Future[Reply]],
+        hedge_s: float,
+    ) -> None:
+        """Ask ``replicas`` in the order given until ``required`` have answered."""
+        self.quorum: ReadQuorum[Reply] = ReadQuorum(replicas, required=required)
+        self.errors: dict[NodeId, BaseException] = {}
+        self._ask = ask
+        self._hedge_s = hedge_s
+        self._loop = asyncio.get_running_loop()
+        self._settled = self._loop.create_future()
+
+    async def settled(self, deadline: float) -> Verdict:
+        """Ask, and return the verdict; OPEN if ``deadline`` (loop time) came first."""
+        for replica in self.quorum.first():
+            self._send(replica)
+        hedge = self._loop.call_later(self._hedge_s, self._ask_one_more)
+        try:
+            await _until(self._settled, deadline)
+        finally:
+            hedge.cancel()
+        return self.quorum.verdict
+
+    def _send(self, replica: NodeId) -> None:
+        self._ask(replica).add_done_callback(lambda ended: self._count(replica, ended))
+
+    def _ask_one_more(self) -> None:
+        replica = self.quorum.hedge()
+        if replica is not None:
+            self._send(replica)
+
+    def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
+        error = _error_of(future)
+        if error is None:
+            self.quorum.answered(replica, future.result())
+        else:
+            self.errors[replica] = error
+            instead = self.quorum.failed(replica)
+            if instead is not None:
+                self._send(instead)
+        if self.quorum.verdict is not Verdict.OPEN and not self._settled.done():
+            self._settled.set_result(None)
+
+
+async def _in_time(answer: Coroutine[Any, Any, Reply], timeout_s: float) -> Reply:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await answer
+    except TimeoutError:
+        raise PeerLostError("this node did not answer itself in time") from None
+
+
+async def _until(settled: asyncio.Future[None], deadline: float) -> None:
+    try:
+        async with asyncio.timeout_at(deadline):
+            await settled
+    except TimeoutError:
+        pass
+
+
+def _error_of(future: asyncio.Future[Reply]) -> BaseException | None:
+    if future.cancelled():
+        return PeerLostError("the request was cancelled")
+    return future.exception()
+
+
+def _wrote_nothing(error: BaseException) -> bool:
+    if isinstance(error, RefusedError):
+        return error.code not in _REFUSALS_THAT_MAY_HAVE_WRITTEN
+    return isinstance(error, _WROTE_NOTHING)

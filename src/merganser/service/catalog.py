@@ -1,0 +1,300 @@
+"""Change the cluster map by compare-and-set, and keep up with changes made elsewhere.
+
+The map is a register on the voters (`core.register`). A change reads the newest value with a majority,
+computes the next, and has a majority accept it; whoever loses a race starts over from the winner's
+map, so changes are applied one after another, each to the result of the last. Before a change is
+reported, a majority of the voters has learned it, so asking a majority of them finds it. Everyone else
+gets it pushed, and pulls what it missed by gossip.
+
+Source: Rystsov 2018, "CASPaxos: Replicated State Machines without logs".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from merganser.core import cluster_map
+from merganser.core.quorum import Verdict
+from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, PrepareRound, next_ballot
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.errors import (
+    MerganserError,
+    TableNotFoundError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from merganser.model.ids import NodeId
+from merganser.model.messages import (
+    Accept,
+    Accepted,
+    Adopt,
+    Ballot,
+    Done,
+    FetchMap,
+    MapIs,
+    Prepare,
+    Promise,
+    Reply,
+    Request,
+)
+from merganser.service.asking import Asker, Reading, Writing
+from merganser.service.topology import Topology
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import seal, unseal
+
+GOSSIP_INTERVAL_S = 1.0
+ROUND_TIMEOUT_S = 1.0
+ROUND_HEDGE_S = 0.05
+BACKOFF_S_MAX = 0.1
+
+_REGISTER_KEY = keys.metadata_key("register")
+_ROUND_KEY = keys.metadata_key("register_round")
+
+Change = Callable[[ClusterMap], ClusterMap]
+"""Returns the next map, or the same object to change nothing; may raise a RequestError to give up."""
+
+
+class Acceptor:
+    """This node's vote on the register: the pure state, kept on disk before every answer."""
+
+    def __init__(self, engine: Engine, founding: ClusterMap) -> None:
+        """Continue from what the engine holds; a fresh register holds ``founding``."""
+        self._engine = engine
+        stored = engine.get(_REGISTER_KEY)
+        if stored is None:
+            self._state = AcceptorState(value=founding)
+        else:
+            self._state = msgspec.msgpack.decode(unseal(_REGISTER_KEY, stored), type=AcceptorState)
+
+    async def prepare(self, request: Prepare) -> Promise:
+        """Promise to refuse older ballots, durably."""
+        state, promise = self._state.prepare(request.ballot)
+        await self._keep(state)
+        return promise
+
+    async def accept(self, request: Accept) -> Accepted:
+        """Accept a value unless a newer ballot was promised, durably."""
+        cluster_map.check(request.value)
+        state, accepted = self._state.accept(request.ballot, request.value)
+        await self._keep(state)
+        return accepted
+
+    async def _keep(self, state: AcceptorState) -> None:
+        if state is not self._state:
+            self._engine.commit(Batch().put(_REGISTER_KEY, seal(_REGISTER_KEY, msgspec.msgpack.encode(state))))
+            self._state = state
+        await self._engine.durable()
+
+
+def _load_round(engine: Engine) -> int:
+    stored = engine.get(_ROUND_KEY)
+    return 0 if stored is None else msgspec.msgpack.decode(unseal(_ROUND_KEY, stored), type=int)
+
+
+class Catalog:
+    """This node's hand on the cluster map; see the module's docstring."""
+
+    def __init__(self, topology: Topology, asker: Asker, engine: Engine, *, rng: random.Random) -> None:
+        """Propose changes as the node of ``topology``; the rounds it has used are kept in ``engine``."""
+        self._topology = topology
+        self._asker = asker
+        self._engine = engine
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._highest_seen = NO_BALLOT
+        self._highest_used = _load_round(engine)
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def current(self) -> ClusterMap:
+        """The newest map known here."""
+        return self._topology.map
+
+    def tables(self, wire: str) -> list[Table]:
+        """Return the tables of one wire known here, by name."""
+        return sorted((t for t in self.current.tables if t.wire == wire), key=lambda t: t.name)
+
+    async def table(self, wire: str, name: str, *, deadline: float) -> Table:
+        """Return a table; one that is not known here is looked for at a majority of the voters.
+
+        Raises:
+            TableNotFoundError: no change that was reported before this call made it.
+            UnavailableError: it is not known here and no majority of the voters answers.
+        """
+        known = cluster_map.table_named(self.current, wire, name)
+        if known is not None:
+            return known
+        await self._refresh(deadline)
+        known = cluster_map.table_named(self.current, wire, name)
+        if known is None:
+            raise TableNotFoundError(f"table {name} does not exist")
+        return known
+
+    async def create_table(
+        self, *, wire: str, name: str, n: int, definition: bytes, unique_id: str, deadline: float
+    ) -> Table:
+        """Add a table; repeating the call with the same ``unique_id`` adds no second one.
+
+        Raises:
+            TableExistsError: another table has the name.
+            UnavailableError: no majority of the voters; nothing was changed.
+            UnknownOutcomeError: the change may still come into force.
+        """
+        changed = await self.change(
+            lambda current: cluster_map.with_table(
+                current, wire=wire, name=name, n=n, definition=definition, unique_id=unique_id
+            ),
+            deadline=deadline,
+        )
+        table = cluster_map.table_named(changed, wire, name)
+        if table is None or table.unique_id != unique_id:
+            raise TableNotFoundError(f"table {name} was created and then dropped by another request")
+        return table
+
+    async def drop_table(self, table: Table, *, deadline: float) -> None:
+        """Remove exactly this table (not one made anew under its name).
+
+        Raises:
+            as `create_table`.
+        """
+        await self.change(
+            lambda current: cluster_map.without_table(
+                current, wire=table.wire, name=table.name, unique_id=table.unique_id
+            ),
+            deadline=deadline,
+        )
+
+    async def change(self, change: Change, *, deadline: float) -> ClusterMap:
+        """Apply ``change`` to the newest map and return the result, known to a majority of the voters.
+
+        ``change`` may be called several times, each time with a newer map.
+
+        Raises:
+            whatever ``change`` raises; nothing was changed.
+            UnavailableError: no majority of the voters; nothing was changed.
+            UnknownOutcomeError: the change may still come into force.
+        """
+        is_offered = False
+        while self._loop.time() < deadline:
+            ballot = await self._next_ballot()
+            newest = await self._prepare(ballot, deadline)
+            if newest is not None:
+                wanted = change(newest)
+                is_offered = True
+                if await self._accept(ballot, wanted, deadline):
+                    await self._spread(wanted, deadline)
+                    return wanted
+            await asyncio.sleep(self._rng.uniform(0, BACKOFF_S_MAX))
+        if is_offered:
+            raise UnknownOutcomeError("no majority of the voters confirmed the change in time: it may still happen")
+        raise UnavailableError("no majority of the voters answered; nothing was changed, try again")
+
+    async def catch_up(self, peer: NodeId) -> None:
+        """Take the peer's map if it is newer; silently goes on without it if the peer does not answer."""
+        try:
+            reply = await self._asker.ask(peer, FetchMap(self.current.epoch), timeout_s=ROUND_TIMEOUT_S)
+            if isinstance(reply, MapIs) and reply.map is not None:
+                await self._topology.learn(reply.map)
+        except MerganserError:
+            return
+
+    async def gossip(self) -> None:
+        """Ask a random peer for news every second, for as long as the node lives."""
+        while True:
+            await asyncio.sleep(GOSSIP_INTERVAL_S * self._rng.uniform(0.8, 1.2))
+            peers = [node.id for node in self.current.nodes if node.id != self._asker.node]
+            if peers:
+                await self.catch_up(self._rng.choice(peers))
+
+    def answer_fetch(self, request: FetchMap) -> MapIs:
+        """Answer a peer that asks for news."""
+        current = self.current
+        return MapIs(current.epoch, current if current.epoch > request.known_epoch else None)
+
+    async def adopt(self, request: Adopt) -> Done:
+        """Take a map that a peer pushed, durably."""
+        await self._topology.learn(request.map)
+        return Done()
+
+    async def _next_ballot(self) -> Ballot:
+        ballot = next_ballot(self._highest_seen, highest_used=self._highest_used, proposer=self._topology.me.number)
+        self._highest_used = ballot.round
+        self._engine.commit(Batch().put(_ROUND_KEY, seal(_ROUND_KEY, msgspec.msgpack.encode(ballot.round))))
+        await self._engine.durable()
+        return ballot
+
+    async def _prepare(self, ballot: Ballot, deadline: float) -> ClusterMap | None:
+        voters = self._voters()
+        votes = PrepareRound(voters, ballot)
+        for voter, reply in (await self._ask_majority(voters, Prepare(ballot), deadline)).items():
+            if isinstance(reply, Promise):
+                votes.promised(voter, reply)
+        self._highest_seen = max(self._highest_seen, votes.highest_seen)
+        return votes.value if votes.outcome is Verdict.SUCCEEDED else None
+
+    async def _accept(self, ballot: Ballot, value: ClusterMap, deadline: float) -> bool:
+        voters = self._voters()
+        votes = AcceptRound(voters, ballot)
+        for voter, reply in (await self._ask_majority(voters, Accept(ballot, value), deadline)).items():
+            if isinstance(reply, Accepted):
+                votes.accepted(voter, reply)
+        self._highest_seen = max(self._highest_seen, votes.highest_seen)
+        return votes.outcome is Verdict.SUCCEEDED
+
+    async def _spread(self, newest: ClusterMap, deadline: float) -> None:
+        """Push the map to everyone; returns once this node and a majority of the voters know it."""
+        await self._topology.learn(newest)
+        voters = self._voters()
+        learning = Writing(voters, required=len(voters) // 2 + 1)
+        for node in newest.nodes:
+            push = self._asker.ask(node.id, Adopt(newest), timeout_s=ROUND_TIMEOUT_S)
+            learning.watch(node.id, push)
+        if await learning.settled(deadline) is not Verdict.SUCCEEDED:
+            raise UnknownOutcomeError("the change was accepted, but too few nodes confirmed that they know it")
+
+    async def _refresh(self, deadline: float) -> None:
+        """Learn what a majority of the voters knows; callers at the same time share one round."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.create_task(self._fetch_from_majority())
+            self._refreshing.add_done_callback(self._refreshed)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asyncio.shield(self._refreshing)
+        except TimeoutError:
+            raise UnavailableError("the newest cluster map could not be read in time, try again") from None
+
+    async def _fetch_from_majority(self) -> None:
+        voters = self._voters()
+        deadline = self._loop.time() + ROUND_TIMEOUT_S
+        replies = await self._ask_majority(voters, FetchMap(self.current.epoch), deadline)
+        if len(replies) <= len(voters) // 2:
+            raise UnavailableError("no majority of the voters answers: the newest cluster map cannot be read")
+        for reply in replies.values():
+            if isinstance(reply, MapIs) and reply.map is not None:
+                await self._topology.learn(reply.map)
+
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # every caller that waits gets the error itself
+
+    async def _ask_majority(self, voters: list[NodeId], request: Request, deadline: float) -> dict[NodeId, Reply]:
+        """Ask until a majority has answered; returns the answers there are when that is so, or hopeless."""
+        timeout_s = min(ROUND_TIMEOUT_S, deadline - self._loop.time())
+        asking = Reading(
+            self._asker.nearest_first(voters),
+            required=len(voters) // 2 + 1,
+            ask=lambda node: self._asker.ask(node, request, timeout_s=timeout_s),
+            hedge_s=ROUND_HEDGE_S,
+        )
+        await asking.settled(self._loop.time() + timeout_s)
+        return asking.quorum.replies
+
+    def _voters(self) -> list[NodeId]:
+        numbers = set(self.current.voters)
+        return [node.id for node in self.current.nodes if node.number in numbers]

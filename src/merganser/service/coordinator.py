@@ -1,0 +1,250 @@
+"""Coordinate reads and writes of leaderless tables; any node does it for any key.
+
+A write gets its timestamp here, goes to all N replicas of its key at once and is answered at W acks.
+A read asks R replicas, nearest first and one more when they are slow, merges what they hold, answers,
+and repairs those that had less. With R + W > N a read meets every write acknowledged before it began.
+
+Source: DeCandia 2007 §4.5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+
+from merganser.core import rows
+from merganser.core.quorum import Verdict
+from merganser.model.cluster import Table
+from merganser.model.consistency import Consistency
+from merganser.model.errors import (
+    RefusedError,
+    RequestError,
+    TableNotFoundError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from merganser.model.ids import NodeId
+from merganser.model.messages import Apply, Found, Read, ReadRange, Reply, Rows
+from merganser.model.row import Mutation, Row
+from merganser.model.timestamp import Timestamp
+from merganser.net.transport import Traffic
+from merganser.service.asking import Asker, Reading, Writing
+from merganser.service.range_merge import merge_pages
+from merganser.service.read_repair import ReadRepair
+from merganser.service.replica import NO_SUCH_TABLE
+from merganser.service.timestamps import Timestamps
+from merganser.service.topology import Topology
+from merganser.storage.values import decode_row, encode_row
+
+HEDGE_S = 0.1  # a replica on a healthy network answers within a few milliseconds
+REPAIR_TIMEOUT_S = 5.0
+
+
+class RangePage(msgspec.Struct, frozen=True):
+    """Some rows of a range, in the order asked for."""
+
+    rows: list[tuple[bytes, Row]]
+    """Key and merged row; only rows with a live cell."""
+    resume: bytes | None
+    """Where the next page starts (its exclusive end, when reversed); None when nothing is left."""
+
+
+class Coordinator:
+    """This node as coordinator; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        asker: Asker,
+        timestamps: Timestamps,
+        *,
+        wall_us: Callable[[], int],
+    ) -> None:
+        """Coordinate requests over the replicas that ``topology`` names."""
+        self._topology = topology
+        self._asker = asker
+        self._timestamps = timestamps
+        self.wall_us = wall_us
+        self.repairs = ReadRepair(lambda node, apply: asker.ask(node, apply, timeout_s=REPAIR_TIMEOUT_S))
+        self._loop = asyncio.get_running_loop()
+
+    async def write(
+        self, table: Table, key: bytes, mutation: Mutation, *, level: Consistency, deadline: float
+    ) -> Timestamp:
+        """Apply ``mutation`` to the row under ``key``; returns its timestamp once ``level`` is met.
+
+        Args:
+            deadline: loop time.
+
+        Raises:
+            RequestError: the level asks for more replicas than the table has.
+            TableNotFoundError: the table was dropped meanwhile.
+            UnavailableError: too few replicas; nothing was written.
+            UnknownOutcomeError: too few acks by ``deadline``; some replicas may have it.
+        """
+        replicas = self._topology.replicas(table, key)
+        required = self._required(table, level, replicas)
+        timestamp = await self._timestamps.mint()
+        row = encode_row(key, rows.stamp(mutation, timestamp))
+        apply = Apply(self._topology.map.epoch, table.id, key, row)
+        writing = Writing(replicas, required=required)
+        timeout_s = deadline - self._loop.time()
+        for replica in replicas:
+            writing.watch(replica, self._asker.ask(replica, apply, timeout_s=timeout_s))
+        if await writing.settled(deadline) is not Verdict.SUCCEEDED:
+            raise self._write_failure(table, writing, required)
+        return timestamp
+
+    async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
+        """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
+
+        Raises:
+            RequestError: the level asks for more replicas than the table has.
+            TableNotFoundError: the table was dropped meanwhile.
+            UnavailableError: too few replicas answered by ``deadline``.
+            CorruptionError: an answer is damaged.
+        """
+        read = Read(self._topology.map.epoch, table.id, key)
+        replicas = self._asker.nearest_first(self._topology.replicas(table, key))
+        reading = await self._ask_replicas(
+            table, replicas, level, deadline, lambda node, timeout_s: self._asker.ask(node, read, timeout_s=timeout_s)
+        )
+        answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
+        distinct = set(answers.values())
+        if len(distinct) == 1:
+            stored = distinct.pop()
+            return None if stored is None else decode_row(key, stored)
+        return self._reconcile(table, key, answers)
+
+    async def read_range(
+        self,
+        table: Table,
+        start: bytes,
+        end: bytes,
+        *,
+        reverse: bool = False,
+        level: Consistency,
+        rows_max: int,
+        bytes_max: int,
+        deadline: float,
+    ) -> RangePage:
+        """Return a page of the live rows of ``start <= key < end``.
+
+        The page may hold fewer rows than asked for, even none, and still name where to resume: it ends
+        where the replicas change, or where one of them stopped.
+
+        Args:
+            rows_max: rows a replica sends at most; tombstones count.
+            bytes_max: stored bytes after which a replica stops.
+
+        Raises:
+            as `read`.
+        """
+        run = self._run(table, start, end, reverse=reverse)
+        if run is None:
+            return RangePage([], None)
+        low, high, replicas = run
+        question = ReadRange(self._topology.map.epoch, table.id, low, high, reverse, rows_max, bytes_max)
+        reading = await self._ask_replicas(
+            table,
+            self._asker.nearest_first(replicas),
+            level,
+            deadline,
+            lambda node, timeout_s: self._asker.ask(node, question, timeout_s=timeout_s, traffic=Traffic.BULK),
+        )
+        pages = {node: cast("Rows", reply) for node, reply in reading.quorum.replies.items()}
+        merged = merge_pages(pages, reverse=reverse)
+        found: list[tuple[bytes, Row]] = []
+        now_s = self.wall_us() // 1_000_000
+        for key, answers in merged.answers:
+            row = self._reconcile(table, key, answers)
+            if row is not None and not rows.is_tombstone(row, now_s):
+                found.append((key, row))
+        resume = merged.resume
+        if resume is None:
+            resume = low if reverse and low > start else high if not reverse and high < end else None
+        return RangePage(found, resume)
+
+    def _run(
+        self, table: Table, start: bytes, end: bytes, *, reverse: bool
+    ) -> tuple[bytes, bytes, tuple[NodeId, ...]] | None:
+        """The longest stretch from where the read begins that one set of replicas holds."""
+        partitions = self._topology.partitions_between(table, start, end)
+        if not partitions:
+            return None
+        ring = self._topology.ring
+        ordered = partitions[::-1] if reverse else partitions
+        replicas = ring.preference_list(ordered[0], table.n)
+        last = ordered[0]
+        for partition in ordered[1:]:
+            if set(ring.preference_list(partition, table.n)) != set(replicas):
+                break
+            last = partition
+        first_key, end_key = self._topology.partition_range(table, min(ordered[0], last), max(ordered[0], last))
+        return max(start, first_key), min(end, end_key), replicas
+
+    async def _ask_replicas(
+        self,
+        table: Table,
+        replicas: list[NodeId],
+        level: Consistency,
+        deadline: float,
+        ask: Callable[[NodeId, float], asyncio.Future[Reply]],
+    ) -> Reading:
+        required = self._required(table, level, replicas)
+        timeout_s = deadline - self._loop.time()
+        reading = Reading(replicas, required=required, ask=lambda node: ask(node, timeout_s), hedge_s=HEDGE_S)
+        if await reading.settled(deadline) is not Verdict.SUCCEEDED:
+            self._raise_if_dropped(table, reading.errors)
+            raise UnavailableError(
+                f"{len(reading.quorum.replies)} of {required} replicas answered in time: {_reasons(reading.errors)}"
+            )
+        return reading
+
+    def _reconcile(self, table: Table, key: bytes, answers: dict[NodeId, bytes | None]) -> Row | None:
+        """Merge the answers of several replicas and repair those that had less."""
+        held = {node: decode_row(key, stored) for node, stored in answers.items() if stored is not None}
+        if not held:
+            return None
+        newest, *others = held.values()
+        for other in others:
+            newest = rows.merge(newest, other)
+        stale = [node for node in answers if node not in held or held[node] != newest]
+        if stale:
+            repair = Apply(self._topology.map.epoch, table.id, key, encode_row(key, newest))
+            for node in stale:
+                self.repairs.repair(node, repair)
+        return newest
+
+    def _required(self, table: Table, level: Consistency, replicas: tuple[NodeId, ...] | list[NodeId]) -> int:
+        try:
+            required = level.required(table.n)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        reachable = sum(map(self._asker.is_reachable, replicas))
+        if reachable < required:
+            raise UnavailableError(
+                f"{level.value} needs {required} of {table.n} replicas and {reachable} can be reached; "
+                "nothing was written, try again or ask for a lower consistency"
+            )
+        return required
+
+    def _write_failure(self, table: Table, writing: Writing, required: int) -> Exception:
+        self._raise_if_dropped(table, writing.errors)
+        told = f"{writing.quorum.acks} of {required} replicas acknowledged the write: {_reasons(writing.errors)}"
+        if writing.is_certainly_unwritten:
+            return UnavailableError(f"{told}; nothing was written, try again")
+        return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
+
+    def _raise_if_dropped(self, table: Table, errors: dict[NodeId, BaseException]) -> None:
+        if any(isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE for error in errors.values()):
+            raise TableNotFoundError(f"table {table.name} was dropped")
+
+
+def _reasons(errors: dict[NodeId, BaseException]) -> str:
+    if not errors:
+        return "no answer by the deadline"
+    return "; ".join(f"{node}: {error}" for node, error in sorted(errors.items()))

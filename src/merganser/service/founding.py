@@ -1,0 +1,150 @@
+"""Found a cluster from the addresses its nodes were given.
+
+Every node of a new cluster starts with the same list of seeds, its own peer address among them. The
+node at the smallest address is the founder: once it has heard from every seed that it is fresh, it
+draws up the first cluster map, keeps it, and the others take it over. A restart at any point goes on
+where it was; a node that has a map never takes another, and a founder that finds a map among the
+seeds founds nothing. Joining a cluster that exists is another mechanism.
+
+    fresh --all seeds fresh, and I am the founder--> member
+    fresh --the founder has a map that names me----> member
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from merganser.core import cluster_map
+from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.model.errors import ConfigurationError, MerganserError, RefusedError
+from merganser.model.ids import ClusterId, NodeId
+from merganser.model.messages import Introduce, Introduced, Reply, Request
+from merganser.net.transport import Transport
+from merganser.service.topology import keep_first_map, load_map
+from merganser.storage.engine import Engine
+
+ASK_TIMEOUT_S = 1.0
+ASK_AGAIN_S = 0.02
+
+FRESH = "fresh_node"
+
+
+class Founding:
+    """This fresh node on its way to membership; see the module's docstring."""
+
+    def __init__(
+        self,
+        me: NodeRecord,
+        seeds: tuple[str, ...],
+        engine: Engine,
+        transport: Transport,
+        *,
+        partitions: int,
+        rng: random.Random,
+        progress: Callable[[str], None],
+    ) -> None:
+        """Found or await the cluster of ``seeds`` (host:port, this node's own address among them).
+
+        Raises:
+            ConfigurationError: this node's address is not among the seeds.
+        """
+        self._seeds = tuple(sorted(set(seeds) or {me.peer_address}))
+        if me.peer_address not in self._seeds:
+            raise ConfigurationError(
+                f"--seed lists {', '.join(self._seeds)}, but this node listens for peers on {me.peer_address}: "
+                "give every node of the new cluster the same seeds, its own address among them"
+            )
+        self._me = me
+        self._engine = engine
+        self._transport = transport
+        self._partitions = partitions
+        self._rng = rng
+        self._progress = progress
+        self._map = load_map(engine)
+
+    async def serve(self, _sender: NodeId, request: Request) -> Reply:
+        """Answer other nodes as long as this one is not a member.
+
+        Raises:
+            RefusedError: anything but an introduction.
+        """
+        if isinstance(request, Introduce):
+            return Introduced(self._me, self._map)
+        raise RefusedError(FRESH, f"node {self._me.id} at {self._me.peer_address} is not a member of a cluster yet")
+
+    async def membership(self) -> ClusterMap:
+        """Return the map of the cluster this node belongs to, once it is durable here.
+
+        Waits as long as it takes for the seeds to start.
+
+        Raises:
+            ConfigurationError: the seeds belong to a cluster that does not know this node.
+        """
+        while self._map is None:
+            met = await self._meet()
+            self._map = self._adopted(met) or (self._founded(met) if self._is_founder else None)
+            if self._map is None:
+                await asyncio.sleep(ASK_AGAIN_S * self._rng.uniform(0.5, 1.5))
+                continue
+            await keep_first_map(self._engine, self._map)
+        return self._map
+
+    @property
+    def _is_founder(self) -> bool:
+        return self._me.peer_address == self._seeds[0]
+
+    async def _meet(self) -> dict[str, Introduced]:
+        """Ask the seeds this node depends on: all of them for the founder, the founder for the others."""
+        others = [seed for seed in self._seeds if seed != self._me.peer_address]
+        met: dict[str, Introduced] = {}
+        introduce = Introduce(self._me, self._seeds)
+        asked = {seed: self._transport.introduce(seed, introduce, timeout_s=ASK_TIMEOUT_S) for seed in others}
+        for seed, future in asked.items():
+            try:
+                reply = await future
+            except RefusedError as error:
+                raise ConfigurationError(f"{seed} refuses this node: {error}") from None
+            except MerganserError:
+                self._progress(seed)
+                continue
+            if isinstance(reply, Introduced):
+                met[seed] = reply
+        return met
+
+    def _adopted(self, met: dict[str, Introduced]) -> ClusterMap | None:
+        for seed, introduced in met.items():
+            existing = introduced.map
+            if existing is None:
+                continue
+            cluster_map.check(existing)
+            if cluster_map.node_by_id(existing, self._me.id) is None:
+                raise ConfigurationError(
+                    f"{seed} belongs to cluster {existing.cluster_id}, which does not know this node ({self._me.id}): "
+                    "start the node with the data directory it had, or found a new cluster with other seeds"
+                )
+            return existing
+        return None
+
+    def _founded(self, met: dict[str, Introduced]) -> ClusterMap | None:
+        if len(met) < len(self._seeds) - 1:
+            return None
+        members = [self._me, *(introduced.node for introduced in met.values())]
+        return cluster_map.found(ClusterId(f"{self._rng.getrandbits(64):016x}"), members, self._partitions)
+
+
+def check_address(me: NodeRecord, current: ClusterMap) -> None:
+    """Check that this node is where its cluster knows it to be.
+
+    Raises:
+        ConfigurationError: the data directory belongs to a node with another peer address.
+    """
+    known = cluster_map.node_by_id(current, me.id)
+    if known is None:
+        raise ConfigurationError(f"cluster {current.cluster_id} does not know node {me.id}")
+    if known.peer_address != me.peer_address:
+        raise ConfigurationError(
+            f"this data directory belongs to the node at {known.peer_address}, but this node listens for peers on "
+            f"{me.peer_address}: start it with the host and --peer-port it had"
+        )

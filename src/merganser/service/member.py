@@ -1,0 +1,123 @@
+"""One member of a cluster: its services over an engine and a transport, whichever they are.
+
+The same object runs in a real node (TCP, RocksDB) and in the simulator (virtual network and disk).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from merganser.core.clock import HybridClock
+from merganser.model.cluster import ClusterMap
+from merganser.model.ids import NodeId
+from merganser.model.messages import (
+    Accept,
+    Adopt,
+    Apply,
+    FetchMap,
+    Introduce,
+    Introduced,
+    Prepare,
+    Read,
+    ReadRange,
+    Reply,
+    Request,
+)
+from merganser.net.transport import Transport
+from merganser.service.asking import Asker
+from merganser.service.catalog import Acceptor, Catalog
+from merganser.service.coordinator import Coordinator
+from merganser.service.replica import Replica
+from merganser.service.timestamps import Timestamps, load_ceiling
+from merganser.service.topology import Topology
+from merganser.storage.engine import Engine
+
+CLOCK_AHEAD_US_MAX = 60_000_000  # hosts without time service drift by seconds a day; a minute is a broken clock
+
+
+class Member:
+    """Replica, coordinator and catalog of one node; see the module's docstring."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        current: ClusterMap,
+        *,
+        engine: Engine,
+        transport: Transport,
+        wall_us: Callable[[], int],
+        rng: random.Random,
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going."""
+        self._on_error = on_error
+        self.engine = engine
+        self.transport = transport
+        self.topology = Topology(node, engine, current)
+        clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
+        asker = Asker(node, transport, self.serve)
+        self.timestamps = Timestamps(clock, engine, wall_us=wall_us)
+        self.catalog = Catalog(self.topology, asker, engine, rng=rng)
+        self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
+        self.coordinator = Coordinator(self.topology, asker, self.timestamps, wall_us=wall_us)
+        self._acceptor = Acceptor(engine, current)
+        self._gossiping: asyncio.Task[None] | None = None
+        self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
+            Apply: self.replica.apply,
+            Read: self.replica.read,
+            ReadRange: self.replica.read_range,
+            FetchMap: self._fetch_map,
+            Introduce: self._introduce,
+            Adopt: self._adopt,
+            Prepare: self._prepare,
+            Accept: self._accept,
+        }
+
+    async def serve(self, sender: NodeId, request: Request) -> Reply:
+        """Answer a peer, or this node itself.
+
+        Raises:
+            MerganserError: as the service that is asked.
+        """
+        return await self._serve[type(request)](sender, request)
+
+    def start(self) -> None:
+        """Know the peers and begin to gossip."""
+        self.topology.when_changed(self._know_peers)
+        self._know_peers(self.topology.map)
+        self._gossiping = asyncio.create_task(self.catalog.gossip())
+        self._gossiping.add_done_callback(self._gossip_ended)
+
+    async def close(self) -> None:
+        """Stop what runs in the background; the engine and the transport belong to the caller."""
+        if self._gossiping is not None:
+            self._gossiping.cancel()
+            await asyncio.wait({self._gossiping})
+        await self.timestamps.close()
+
+    def _gossip_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_error(error)
+
+    def _know_peers(self, current: ClusterMap) -> None:
+        me = self.topology.node
+        self.transport.set_peers({node.id: node.peer_address for node in current.nodes if node.id != me})
+
+    async def _fetch_map(self, _sender: NodeId, request: FetchMap) -> Reply:
+        return self.catalog.answer_fetch(request)
+
+    async def _introduce(self, _sender: NodeId, _request: Introduce) -> Reply:
+        return Introduced(self.topology.me, self.topology.map)
+
+    async def _adopt(self, _sender: NodeId, request: Adopt) -> Reply:
+        return await self.catalog.adopt(request)
+
+    async def _prepare(self, _sender: NodeId, request: Prepare) -> Reply:
+        return await self._acceptor.prepare(request)
+
+    async def _accept(self, _sender: NodeId, request: Accept) -> Reply:
+        return await self._acceptor.accept(request)

@@ -1,0 +1,45 @@
+"""Line up the pages that several replicas sent for one range.
+
+Each page is complete up to its last key, or up to the end of the range. Only as far as all pages
+reach is it known what every replica holds, so the merged page ends where the shortest one does. A
+key that a replica's page lacks within that reach is a key it does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from merganser.model.ids import NodeId
+from merganser.model.messages import Rows
+from merganser.storage import keys
+
+
+class MergedPage(msgspec.Struct, frozen=True):
+    """What every replica holds, key by key."""
+
+    answers: list[tuple[bytes, dict[NodeId, bytes | None]]]
+    """In the order of the read; None where the replica lacks the key."""
+    resume: bytes | None
+    """Where the next page starts (its exclusive end, when reversed); None when all reached the end."""
+
+
+def merge_pages(pages: Mapping[NodeId, Rows], *, reverse: bool) -> MergedPage:
+    """Return what ``pages`` of one range say together."""
+    reach = _reach(pages, reverse=reverse)
+    by_key: dict[bytes, dict[NodeId, bytes | None]] = {}
+    for node, page in pages.items():
+        for key, stored in page.rows:
+            if reach is None or (key >= reach if reverse else key <= reach):
+                by_key.setdefault(key, dict.fromkeys(pages))[node] = stored
+    resume = reach if reverse or reach is None else keys.after(reach)
+    return MergedPage([(key, by_key[key]) for key in sorted(by_key, reverse=reverse)], resume)
+
+
+def _reach(pages: Mapping[NodeId, Rows], *, reverse: bool) -> bytes | None:
+    """The last key of the page that stopped first; None if all pages came to the end."""
+    stops = [page.rows[-1][0] for page in pages.values() if not page.is_last]
+    if not stops:
+        return None
+    return max(stops) if reverse else min(stops)

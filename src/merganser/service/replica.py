@@ -1,0 +1,137 @@
+"""A replica keeps rows of the partitions it holds and answers for them.
+
+Every write is a merge into what is stored, so repeated, reordered and late writes are harmless. An
+answer leaves only when what it says would survive a power cut: writes wait for the group commit,
+and so does a read that met a write still on its way to the disk.
+
+Source: DeCandia 2007 §4.5; design notes in docs/internals/leaderless.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from merganser.core import rows
+from merganser.core.clock import HybridClock
+from merganser.model.errors import RefusedError
+from merganser.model.ids import NodeId, TableId
+from merganser.model.messages import Apply, Done, Found, Read, ReadRange, Rows
+from merganser.service.topology import Topology
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import check_row, decode_row, encode_row
+
+NO_SUCH_TABLE = "no_such_table"
+NOT_A_REPLICA = "not_a_replica"
+
+_DONE = Done()
+
+
+class Replica:
+    """This node's rows; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        engine: Engine,
+        clock: HybridClock,
+        *,
+        wall_us: Callable[[], int],
+        catch_up: Callable[[NodeId], Awaitable[None]],
+    ) -> None:
+        """Serve out of ``engine``; ``catch_up`` fetches a newer cluster map from a peer."""
+        self._topology = topology
+        self._engine = engine
+        self._clock = clock
+        self._wall_us = wall_us
+        self._catch_up = catch_up
+
+    async def apply(self, sender: NodeId, request: Apply) -> Done:
+        """Merge a row into what its key holds; returns once the result is durable.
+
+        Raises:
+            RefusedError: not a replica of the key, or no such table.
+            ClockSkewError: the row is from too far in the future; nothing was written.
+            CorruptionError: the row, or what is stored under its key, is damaged; nothing was written.
+            StorageFailedError: it is unknown whether it is durable.
+        """
+        await self._admit(sender, request.map_epoch, request.table, request.key)
+        incoming = decode_row(request.key, request.row)
+        self._clock.observe(rows.newest(incoming), self._wall_us())
+        stored = self._engine.get(request.key)
+        merged = request.row
+        if stored is not None and stored != request.row:
+            merged = encode_row(request.key, rows.merge(decode_row(request.key, stored), incoming))
+        if merged != stored:
+            self._engine.commit(Batch().put(request.key, merged))
+        if not self._engine.is_durable(request.key):
+            await self._engine.durable()
+        return _DONE
+
+    async def read(self, sender: NodeId, request: Read) -> Found:
+        """Return what is stored under a key.
+
+        Raises:
+            RefusedError: not a replica of the key, or no such table.
+            CorruptionError: the stored row is damaged.
+        """
+        await self._admit(sender, request.map_epoch, request.table, request.key)
+        stored = self._engine.get(request.key)
+        if stored is not None:
+            check_row(request.key, stored)
+        if not self._engine.is_durable(request.key):
+            await self._engine.durable()
+        return Found(stored)
+
+    async def read_range(self, sender: NodeId, request: ReadRange) -> Rows:
+        """Return a page of a range, tombstones included; at least one row if there is any.
+
+        Raises:
+            RefusedError: not a replica of the whole range, or no such table.
+            CorruptionError: a stored row is damaged.
+        """
+        await self._admit_range(sender, request)
+        page = self._page(request)
+        if not self._engine.is_all_durable:
+            await self._engine.durable()
+        return page
+
+    def _page(self, request: ReadRange) -> Rows:
+        page: list[tuple[bytes, bytes]] = []
+        bytes_left = request.bytes_max
+        for key, stored in self._engine.scan(request.start, request.end, reverse=request.reverse):
+            if len(page) >= request.rows_max or bytes_left <= 0:
+                return Rows(tuple(page), is_last=False)
+            check_row(key, stored)
+            page.append((key, stored))
+            bytes_left -= len(key) + len(stored)
+        return Rows(tuple(page), is_last=True)
+
+    async def _admit(self, sender: NodeId, map_epoch: int, table: TableId, key: bytes) -> None:
+        if map_epoch > self._topology.map.epoch:
+            await self._catch_up(sender)
+        known = self._topology.table(table)
+        if known is None or keys.table_in(key) != table:
+            raise self._no_such_table(table)
+        ring = self._topology.ring
+        partition = ring.partition_of(keys.token_in(key))
+        if not ring.holds(self._topology.node, partition, known.n):
+            raise self._not_a_replica(partition)
+
+    async def _admit_range(self, sender: NodeId, request: ReadRange) -> None:
+        await self._admit(sender, request.map_epoch, request.table, request.start)
+        known = self._topology.table(request.table)
+        if known is None:
+            raise self._no_such_table(request.table)
+        for partition in self._topology.partitions_between(known, request.start, request.end):
+            if not self._topology.ring.holds(self._topology.node, partition, known.n):
+                raise self._not_a_replica(partition)
+
+    def _no_such_table(self, table: TableId) -> RefusedError:
+        epoch = self._topology.map.epoch
+        return RefusedError(NO_SUCH_TABLE, f"no table with id {table} at epoch {epoch}", map_epoch=epoch)
+
+    def _not_a_replica(self, partition: int) -> RefusedError:
+        epoch = self._topology.map.epoch
+        message = f"node {self._topology.node} holds no replica of partition {partition} at epoch {epoch}"
+        return RefusedError(NOT_A_REPLICA, message, map_epoch=epoch)

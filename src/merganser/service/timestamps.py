@@ -1,0 +1,74 @@
+"""Timestamps that no restart can mint twice.
+
+The hybrid clock is monotone while the process lives. Across restarts a durable ceiling stands in for
+it: nothing at or above the ceiling is ever minted, and a restarted node starts at the ceiling, even
+when its wall clock was set back meanwhile. The ceiling moves ahead of use, in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+
+from merganser.core.clock import ClockCeiling, HybridClock
+from merganser.model.timestamp import Timestamp
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import seal, unseal
+
+WINDOW_US = 10_000_000  # one small fsynced write per 5 s of writing
+
+_CEILING_KEY = keys.metadata_key("clock_ceiling")
+_MICROS = struct.Struct(">q")
+
+
+def load_ceiling(engine: Engine) -> int:
+    """Return the microsecond below which this node may have minted; 0 if it never did."""
+    stored = engine.get(_CEILING_KEY)
+    if stored is None:
+        return 0
+    micros: int = _MICROS.unpack(unseal(_CEILING_KEY, stored))[0]
+    return micros
+
+
+class Timestamps:
+    """The node's source of timestamps; see the module's docstring."""
+
+    def __init__(self, clock: HybridClock, engine: Engine, *, wall_us: Callable[[], int]) -> None:
+        """Mint from ``clock``, which must start at the engine's stored ceiling."""
+        self._clock = clock
+        self._engine = engine
+        self._wall_us = wall_us
+        self._ceiling = ClockCeiling(load_ceiling(engine), window_us=WINDOW_US)
+        self._raising: asyncio.Task[None] | None = None
+
+    async def mint(self) -> Timestamp:
+        """Return a timestamp above every one this node has minted or observed, in all its lives.
+
+        Raises:
+            StorageFailedError: the ceiling cannot be raised any more.
+        """
+        timestamp = self._clock.mint(self._wall_us())
+        wanted = self._ceiling.next_to_persist(timestamp.micros)
+        if wanted is not None and self._raising is None:
+            self._raising = asyncio.create_task(self._raise(wanted))
+            self._raising.add_done_callback(self._raised)
+        while not self._ceiling.allows(timestamp.micros):
+            await asyncio.shield(self._raising or asyncio.create_task(self._raise(timestamp.micros + WINDOW_US)))
+        return timestamp
+
+    async def close(self) -> None:
+        """Wait for a write of the ceiling under way."""
+        if self._raising is not None:
+            await asyncio.wait({self._raising})
+
+    async def _raise(self, ceiling_us: int) -> None:
+        self._engine.commit(Batch().put(_CEILING_KEY, seal(_CEILING_KEY, _MICROS.pack(ceiling_us))))
+        await self._engine.durable()
+        self._ceiling.persisted(ceiling_us)
+
+    def _raised(self, task: asyncio.Task[None]) -> None:
+        self._raising = None
+        if not task.cancelled():
+            task.exception()  # whoever needed the ceiling met the error; the next mint tries again

@@ -1,0 +1,122 @@
+"""What this node knows of the cluster: its newest cluster map, and the ring drawn from it.
+
+Everyone on the node asks here. `learn` is the only way in; it keeps the map durable and drops the
+data of tables that are gone in the same storage batch, so a crash leaves both or neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from merganser.core import cluster_map
+from merganser.core.ring import Ring
+from merganser.core.token import TOKEN_MAX, TOKEN_MIN
+from merganser.model.cluster import ClusterMap, NodeRecord, Table
+from merganser.model.errors import CorruptionError, InvariantError
+from merganser.model.ids import NodeId, PartitionId, TableId, Token
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import seal, unseal
+
+_MAP_KEY = keys.metadata_key("cluster_map")
+
+
+def load_map(engine: Engine) -> ClusterMap | None:
+    """Return the cluster map this data directory belongs to; None if it is fresh.
+
+    Raises:
+        CorruptionError: the stored map is damaged.
+    """
+    stored = engine.get(_MAP_KEY)
+    if stored is None:
+        return None
+    found = msgspec.msgpack.decode(unseal(_MAP_KEY, stored), type=ClusterMap)
+    cluster_map.check(found)
+    return found
+
+
+async def keep_first_map(engine: Engine, first: ClusterMap) -> None:
+    """Make ``first`` the map of a fresh data directory, durably."""
+    engine.commit(Batch().put(_MAP_KEY, seal(_MAP_KEY, msgspec.msgpack.encode(first))))
+    await engine.durable()
+
+
+class Topology:
+    """The newest cluster map known here; see the module's docstring."""
+
+    def __init__(self, node: NodeId, engine: Engine, current: ClusterMap) -> None:
+        """Serve ``current``, which must name ``node`` as a member."""
+        self.node = node
+        self._engine = engine
+        self._listeners: list[Callable[[ClusterMap], None]] = []
+        self._take(current)
+
+    @property
+    def me(self) -> NodeRecord:
+        """This node's own record."""
+        record = cluster_map.node_by_id(self.map, self.node)
+        if record is None:
+            raise InvariantError(f"node {self.node} is not in its own cluster map (epoch {self.map.epoch})")
+        return record
+
+    def table(self, table: TableId) -> Table | None:
+        """Return the table of that id, None if it is dropped or not known yet."""
+        return self._tables.get(table)
+
+    def replicas(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
+        """Return the preference list of ``key``, primaries only."""
+        return self.ring.preference_list(self.ring.partition_of(keys.token_in(key)), table.n)
+
+    def partitions_between(self, table: Table, start: bytes, end: bytes) -> Sequence[PartitionId]:
+        """Return the partitions that ``start <= key < end`` of ``table`` touches, clockwise."""
+        low, high = keys.table_range(table.id)
+        start, end = max(start, low), min(end, high)
+        if start >= end:
+            return ()
+        first = keys.token_in(start) if len(start) >= keys.TOKEN_END else TOKEN_MIN
+        last = TOKEN_MAX
+        if end < high:
+            last = Token(keys.token_in(end) - (len(end) == keys.TOKEN_END))  # the end itself is left out
+        return [PartitionId(p) for p in range(self.ring.partition_of(first), self.ring.partition_of(last) + 1)]
+
+    def partition_range(self, table: Table, first: PartitionId, last: PartitionId) -> tuple[bytes, bytes]:
+        """Return the key range of the partitions from ``first`` to ``last`` of ``table``."""
+        low, _ = self.ring.token_range(first)
+        _, high = self.ring.token_range(last)
+        return keys.token_range(table.id, low, high)
+
+    def when_changed(self, listener: Callable[[ClusterMap], None]) -> None:
+        """Call ``listener`` with every newer map, after it is in force here."""
+        self._listeners.append(listener)
+
+    async def learn(self, newer: ClusterMap) -> None:
+        """Take ``newer`` if it is; returns once the newest map is durable here.
+
+        Raises:
+            CorruptionError: the map breaks an invariant or belongs to another cluster.
+            StorageFailedError: it could not be kept.
+        """
+        cluster_map.check(newer)
+        if newer.cluster_id != self.map.cluster_id:
+            raise CorruptionError(f"a map of cluster {newer.cluster_id} reached a node of {self.map.cluster_id}")
+        if newer.epoch > self.map.epoch:
+            self._engine.commit(self._step_to(newer))
+            self._take(newer)
+            for listener in self._listeners:
+                listener(newer)
+        await self._engine.durable()
+
+    def _step_to(self, newer: ClusterMap) -> Batch:
+        batch = Batch().put(_MAP_KEY, seal(_MAP_KEY, msgspec.msgpack.encode(newer)))
+        kept = {table.id for table in newer.tables}
+        for table in self.map.tables:
+            if table.id not in kept:
+                batch.delete_range(*keys.table_range(table.id))
+        return batch
+
+    def _take(self, current: ClusterMap) -> None:
+        self.map = current
+        self.ring = Ring(current)
+        self._tables = {table.id: table for table in current.tables}

@@ -1,0 +1,123 @@
+"""One simulated machine: a member over a disk that forgets what was not synced.
+
+down --start()--> founding --a map names it--> up --crash()--> down
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from merganser.model.cluster import NodeRecord
+from merganser.model.errors import InvariantError, UnavailableError
+from merganser.model.ids import NodeId
+from merganser.service.founding import Founding
+from merganser.service.member import Member
+from merganser.sim.loop import Incarnation, SimulatedLoop
+from merganser.sim.network import SimulatedNetwork, SimulatedTransport
+from merganser.storage.memory import MemoryEngine
+
+T = TypeVar("T")
+
+SYNC_S = (1e-4, 5e-3)  # an fsync on flash to one on a busy disk
+EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
+
+
+class Machine:
+    """A machine of the simulated cluster; see the module's docstring."""
+
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        network: SimulatedNetwork,
+        rng: random.Random,
+        *,
+        address: str,
+        zone: str,
+        seeds: tuple[str, ...],
+        partitions: int,
+        engine_type: type[MemoryEngine] = MemoryEngine,
+    ) -> None:
+        """Put a machine with an empty disk on the network, not started."""
+        self.address = address
+        self.skew_us = 0
+        self.member: Member | None = None
+        self.errors: list[BaseException] = []
+        self.lives = 0
+        self._loop = loop
+        self._network = network
+        self._rng = rng
+        self._record = NodeRecord(NodeId(f"{rng.getrandbits(64):016x}"), 0, address, {}, zone)
+        self._seeds = seeds
+        self._partitions = partitions
+        self.engine = engine_type(sync=self._spin)
+        self._incarnation: Incarnation | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Tell whether the machine runs (it may still be founding)."""
+        return self._incarnation is not None and not self._incarnation.is_dead
+
+    def wall_us(self) -> int:
+        """Return what the machine's wall clock shows."""
+        return EPOCH_US + int(self._loop.time() * 1e6) + self.skew_us
+
+    def start(self) -> None:
+        """Begin a new life on the disk that the last one left."""
+        if self.is_up:
+            raise InvariantError(f"{self.address} is up")
+        self.lives += 1
+        self._incarnation = Incarnation(self.address)
+        transport = SimulatedTransport(self._network, self._incarnation, self.address, self._record.id, self._rng)
+        self.spawn(self._live(transport)).add_done_callback(self._note_failure)
+
+    def crash(self) -> None:
+        """Cut the power: what runs stops where it is, and a seeded part of what was not synced is lost."""
+        if self._incarnation is None:
+            raise InvariantError(f"{self.address} never ran")
+        self._incarnation.is_dead = True
+        self.member = None
+        kept = self._rng.randint(0, self.engine.unsynced_batches)
+        self._loop.note("crash", self.address, kept)
+        self.engine.power_cut(kept)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run ``work`` on this machine; it dies with it."""
+        if self._incarnation is None:
+            raise UnavailableError(f"{self.address} is down")
+        return self._loop.spawn(self._incarnation, work)
+
+    async def _live(self, transport: SimulatedTransport) -> None:
+        founding = Founding(
+            self._record,
+            self._seeds,
+            self.engine,
+            transport,
+            partitions=self._partitions,
+            rng=self._rng,
+            progress=lambda _seed: None,
+        )
+        transport.serve(founding.serve)
+        current = await founding.membership()
+        member = Member(
+            self._record.id,
+            current,
+            engine=self.engine,
+            transport=transport,
+            wall_us=self.wall_us,
+            rng=self._rng,
+            on_error=self.errors.append,
+        )
+        transport.serve(member.serve)
+        member.start()
+        self.member = member
+
+    def _note_failure(self, life: asyncio.Task[None]) -> None:
+        error = None if life.cancelled() else life.exception()
+        if error is not None:
+            self.errors.append(error)
+
+    async def _spin(self) -> None:
+        await asyncio.sleep(self._rng.uniform(*SYNC_S))

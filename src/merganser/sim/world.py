@@ -1,0 +1,106 @@
+"""A simulated cluster to play with: machines, network, and a way to run a coroutine against them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from merganser.model.cluster import Table
+from merganser.model.errors import InvariantError
+from merganser.service.member import Member
+from merganser.sim.loop import SimulatedLoop
+from merganser.sim.machine import Machine
+from merganser.sim.network import SimulatedNetwork
+from merganser.storage.memory import MemoryEngine
+
+T = TypeVar("T")
+
+UP_TIMEOUT_S = 60.0
+POLL_S = 0.01
+
+
+class World:
+    """Everything of one run; one seed decides what happens in it."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        machines: int = 3,
+        zones: int = 3,
+        partitions: int = 16,
+        engine_type: type[MemoryEngine] = MemoryEngine,
+    ) -> None:
+        """Put ``machines`` on a network; none is started."""
+        self.rng = random.Random(seed)
+        self.loop = SimulatedLoop(self.rng)
+        self.network = SimulatedNetwork(self.loop, self.rng)
+        seeds = tuple(f"machine-{i}:7700" for i in range(machines))
+        self.machines = [
+            Machine(
+                self.loop,
+                self.network,
+                self.rng,
+                address=address,
+                zone=f"zone-{i % zones}",
+                seeds=seeds,
+                partitions=partitions,
+                engine_type=engine_type,
+            )
+            for i, address in enumerate(seeds)
+        ]
+
+    def run(self, play: Callable[[World], Coroutine[Any, Any, T]]) -> T:
+        """Run ``play(world)`` to its end, on virtual time; a world runs once."""
+        return self.loop.run(play(self))
+
+    async def start(self) -> None:
+        """Start every machine that is down and return when all are members."""
+        for machine in self.machines:
+            if not machine.is_up:
+                machine.start()
+        for machine in self.machines:
+            await self.up(machine)
+
+    async def up(self, machine: Machine) -> Member:
+        """Return the machine's member once it is one.
+
+        Raises:
+            InvariantError: it did not come up.
+        """
+        deadline = self.loop.time() + UP_TIMEOUT_S
+        while machine.member is None:
+            if machine.errors:
+                raise machine.errors[0]
+            if self.loop.time() > deadline:
+                raise InvariantError(f"{machine.address} did not come up in {UP_TIMEOUT_S} s")
+            await asyncio.sleep(POLL_S)
+        return machine.member
+
+    async def table(self, name: str = "t", *, n: int = 3) -> Table:
+        """Create a table through the first machine."""
+        machine = self.machines[0]
+        member = await self.up(machine)
+        deadline = self.loop.time() + UP_TIMEOUT_S
+        return await machine.spawn(
+            member.catalog.create_table(
+                wire="sim",
+                name=name,
+                n=n,
+                definition=b"",
+                unique_id=f"{self.rng.getrandbits(64):016x}",
+                deadline=deadline,
+            )
+        )
+
+    def cut_off(self, lonely: Machine) -> None:
+        """Lose everything to and from one machine until the network heals."""
+        for other in self.machines:
+            self.network.cut(lonely.address, other.address)
+            self.network.cut(other.address, lonely.address)
+
+    def errors(self) -> list[BaseException]:
+        """Return what nobody handled, on the loop and on the machines."""
+        return [*self.loop.errors, *(error for machine in self.machines for error in machine.errors)]

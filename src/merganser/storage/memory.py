@@ -1,0 +1,152 @@
+"""The engine in memory, for tests, for the simulator and for clusters that may forget.
+
+Without a ``sync`` every commit is durable at once. With one, durability is as real as the injected
+``sync`` makes it: group commit runs over it, and `power_cut` takes back what no finished sync covered,
+except as many whole batches as the caller lets survive, as a disk may. For that each batch that is not
+durable yet keeps what it overwrote; nothing is copied per sync.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+
+from sortedcontainers import SortedDict
+
+from merganser.model.errors import InvariantError
+from merganser.storage.engine import Batch
+from merganser.storage.group_commit import GroupCommit
+
+_Undo = list[tuple[bytes, bytes | None]]
+"""What each changed key held before, None for nothing, in the order of the changes."""
+
+
+class MemoryEngine:
+    """An `Engine` over a sorted dictionary."""
+
+    def __init__(self, *, sync: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Start empty.
+
+        Args:
+            sync: what an fsync costs, and whether it fails: an exception fails the engine. None:
+                commits are durable at once.
+        """
+        self._rows: SortedDict[bytes, bytes] = SortedDict()
+        self._sync = sync
+        self._group = GroupCommit(sync or _already_durable)
+        self._undo: deque[_Undo] = deque()
+        self._changes = 0
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine takes no more writes; None while it is well."""
+        return self._group.failure
+
+    @property
+    def unsynced_batches(self) -> int:
+        """How many batches `power_cut` could take back."""
+        return self._group.committed - self._group.synced
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the newest committed value, durable or not."""
+        return self._rows.get(key)
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Yield ``start <= key < end`` in ascending order of bytes (descending if ``reverse``).
+
+        Raises:
+            InvariantError: the caller held the iterator over a commit.
+        """
+        if start >= end:
+            return
+        rows, changes = self._rows, self._changes
+        for key in rows.irange(start, end, inclusive=(True, False), reverse=reverse):
+            yield key, rows[key]
+            if self._changes != changes:
+                raise InvariantError("a scan was held over a commit: take what it yields, then commit")
+
+    def commit(self, batch: Batch) -> None:
+        """Apply ``batch`` whole; visible at once, durable after `durable`.
+
+        Raises:
+            StorageFailedError: nothing of the batch was applied.
+        """
+        if self._sync is None:
+            self._group.check()
+            self._apply(batch)
+            return
+        self._group.note(batch)
+        self._undo.append(self._apply(batch))
+        self._forget_synced()
+
+    def is_durable(self, key: bytes) -> bool:
+        """Tell whether the newest committed value of ``key`` would survive `power_cut`."""
+        return self._group.is_durable(key)
+
+    @property
+    def is_all_durable(self) -> bool:
+        """Tell whether everything committed would survive `power_cut`."""
+        return self._group.is_all_durable
+
+    async def durable(self) -> None:
+        """Return once everything committed before the call would survive `power_cut`.
+
+        Raises:
+            StorageFailedError: it is unknown whether it would.
+        """
+        await self._group.durable()
+
+    def power_cut(self, keep: int) -> None:
+        """Become what a machine finds on its disk after a power cut; its failure, if any, is over.
+
+        Whoever waits for `durable` is told `StorageFailedError`.
+
+        Args:
+            keep: how many of the batches that were not durable survive, the oldest first.
+        """
+        assert keep >= 0
+        self._forget_synced()
+        while len(self._undo) > keep:
+            self._take_back(self._undo.pop())
+        self._undo.clear()
+        self._changes += 1
+        self._group.stop("the power was cut")
+        self._group = GroupCommit(self._sync or _already_durable)
+
+    def close(self) -> None:
+        """Take no more writes."""
+        self._group.stop("the engine is closed")
+
+    def _apply(self, batch: Batch) -> _Undo:
+        undo: _Undo = []
+        self._changes += 1
+        for operation in batch.operations:
+            if len(operation) == 2:
+                key, value = operation
+                undo.append((key, self._rows.get(key)))
+                self._set(key, value)
+            else:
+                undo += self._delete_range(operation[0], operation[1])
+        return undo
+
+    def _delete_range(self, start: bytes, end: bytes) -> _Undo:
+        doomed = list(self._rows.irange(start, end, inclusive=(True, False))) if start < end else []
+        return [(key, self._rows.pop(key)) for key in doomed]
+
+    def _take_back(self, undo: _Undo) -> None:
+        for key, before in reversed(undo):
+            self._set(key, before)
+
+    def _set(self, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            self._rows.pop(key, None)
+        else:
+            self._rows[key] = value
+
+    def _forget_synced(self) -> None:
+        while len(self._undo) > self.unsynced_batches:
+            self._undo.popleft()
+
+
+async def _already_durable() -> None:
+    """Stand for a disk that is never behind."""

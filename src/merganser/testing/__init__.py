@@ -1,1 +1,0 @@
-"""Clusters for tests: start, kill, restart, stop."""
