@@ -47,6 +47,7 @@ from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
 
+REPLICAS_DEFAULT = 3  # N of Dynamo: one may fail and a quorum is left
 GOSSIP_INTERVAL_S = 1.0
 ROUND_TIMEOUT_S = 1.0
 ROUND_HEDGE_S = 0.05
@@ -136,9 +137,18 @@ class Catalog:
         return known
 
     async def create_table(
-        self, *, wire: str, name: str, n: int, definition: bytes, unique_id: str, deadline: float
+        self,
+        *,
+        wire: str,
+        name: str,
+        definition: bytes,
+        unique_id: str,
+        deadline: float,
+        n: int = REPLICAS_DEFAULT,
     ) -> Table:
         """Add a table; repeating the call with the same ``unique_id`` adds no second one.
+
+        A cluster of fewer than ``n`` nodes keeps one replica on each.
 
         Raises:
             TableExistsError: another table has the name.
@@ -147,7 +157,12 @@ class Catalog:
         """
         changed = await self.change(
             lambda current: cluster_map.with_table(
-                current, wire=wire, name=name, n=n, definition=definition, unique_id=unique_id
+                current,
+                wire=wire,
+                name=name,
+                n=min(n, len(current.nodes)),
+                definition=definition,
+                unique_id=unique_id,
             ),
             deadline=deadline,
         )

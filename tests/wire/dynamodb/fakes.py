@@ -42,9 +42,7 @@ class FakeCoordinator:
     def wall_us(self) -> int:
         return NOW_US
 
-    async def write(
-        self, table: Table, key: bytes, mutation: Mutation, *, level: Consistency, deadline: float
-    ) -> None:
+    async def write(self, table: Table, key: bytes, mutation: Mutation, *, level: Consistency, deadline: float) -> None:
         self._admit(key, level, deadline)
         self._writes += 1
         row = stamp(mutation, Timestamp(NOW_US + self._writes, 1))
@@ -103,9 +101,7 @@ class FakeCatalog:
         except KeyError:
             raise TableNotFoundError(name) from None
 
-    async def create_table(
-        self, *, wire: str, name: str, definition: bytes, unique_id: str, deadline: float
-    ) -> Table:
+    async def create_table(self, *, wire: str, name: str, definition: bytes, unique_id: str, deadline: float) -> Table:
         if (wire, name) in self._tables:
             raise TableExistsError(name)
         table = Table(TableId(self._next), name, wire, 3, definition, unique_id)
