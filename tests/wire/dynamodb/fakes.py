@@ -11,10 +11,10 @@ import orjson
 from sortedcontainers import SortedDict
 
 from merganser.core.rows import is_tombstone, merge, stamp
-from merganser.model.cluster import ClusterMap, Table
+from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import TableExistsError, TableNotFoundError
-from merganser.model.ids import ClusterId, TableId
+from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.storage.keys import table_range
@@ -69,11 +69,10 @@ class FakeCoordinator:
         assert bytes_max >= 1
         self._admit(start, level, deadline)
         rows: list[tuple[bytes, Row]] = []
-        seen = 0
-        for key in self.rows.irange(start, end, inclusive=(True, False), reverse=reverse):
+        keys = self.rows.irange(start, end, inclusive=(True, False), reverse=reverse)
+        for seen, key in enumerate(keys):
             if seen == min(rows_max, self.page_rows_max):
                 return FakeRangePage(rows, key if not reverse else key + b"\x00")
-            seen += 1
             if not is_tombstone(self.rows[key], NOW_US // 1_000_000):
                 rows.append((key, self.rows[key]))
         return FakeRangePage(rows, None)
@@ -90,7 +89,8 @@ class FakeCatalog:
     """Tables of a cluster map that nobody else changes."""
 
     def __init__(self, coordinator: FakeCoordinator) -> None:
-        self.current = ClusterMap(ClusterId("c" * 16), 1, 1, (), (1,), (1,))
+        nodes = tuple(NodeRecord(NodeId(f"{number:016x}"), number, "") for number in (1, 2, 3))
+        self.current = ClusterMap(ClusterId("c" * 16), 1, 1, nodes, (1,), (1,))
         self._coordinator = coordinator
         self._tables: dict[tuple[str, str], Table] = {}
         self._next = 1
@@ -101,10 +101,12 @@ class FakeCatalog:
         except KeyError:
             raise TableNotFoundError(name) from None
 
-    async def create_table(self, *, wire: str, name: str, definition: bytes, unique_id: str, deadline: float) -> Table:
+    async def create_table(
+        self, *, wire: str, name: str, n: int, definition: bytes, unique_id: str, deadline: float
+    ) -> Table:
         if (wire, name) in self._tables:
             raise TableExistsError(name)
-        table = Table(TableId(self._next), name, wire, 3, definition, unique_id)
+        table = Table(TableId(self._next), name, wire, n, definition, unique_id)
         self._next += 1
         self._tables[wire, name] = table
         return table

@@ -117,14 +117,18 @@ def _check_reads(request: Mapping[str, Any]) -> None:
     tables = _request_items(violations, request, at_most=KEYS_MAX)
     for name, asked in tables.items():
         at = f"requestItems.{name}.member."
-        if violations.required(asked or {}, "Keys", at):
-            keys = asked["Keys"]
+        keys = (asked or {}).get("Keys")
+        if keys is None:
+            violations.required({}, "Keys", at)
+        else:
             violations.length(orjson.dumps(keys).decode(), len(keys), at + "keys", least=1, most=KEYS_MAX)
     violations.settle()
     for asked in tables.values():
         check_parameters(asked, expressions=("ProjectionExpression",), legacy=("AttributesToGet",))
-        for key in asked["Keys"]:
-            normalise(key or {})
+        keys = [key or {} for key in asked["Keys"]]
+        for key in keys:
+            normalise(key)
+        _refuse_duplicates([orjson.dumps(key, option=orjson.OPT_SORT_KEYS) for key in keys])
     if sum(len(asked["Keys"]) for asked in tables.values()) > KEYS_MAX:
         raise ValidationError("Too many items requested for the BatchGetItem call")
     for asked in tables.values():
@@ -150,9 +154,11 @@ def _shown(tables: Mapping[str, Any]) -> str:
 def _measured(one: Any) -> int:
     """Bring one request into normal form and return its size."""
     put, delete = (one or {}).get("PutRequest"), (one or {}).get("DeleteRequest")
-    if (put is None) == (delete is None):
-        raise ValidationError(_NOT_ONE_REQUEST)
-    return measured(put["Item"]) if put is not None else normalise(delete["Key"])
+    if put is not None and delete is None:
+        return measured(put["Item"])
+    if delete is not None and put is None:
+        return normalise(delete["Key"])
+    raise ValidationError(_NOT_ONE_REQUEST)
 
 
 async def _planned_writes(session: Session, tables: Mapping[str, Any], sizes: Sequence[int]) -> list[_Write]:

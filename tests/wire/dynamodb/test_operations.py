@@ -1,0 +1,237 @@
+"""Whole requests: what is answered, and what is said first of a request that is wrong in several ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from merganser.model.consistency import Consistency
+from merganser.model.errors import UnavailableError, UnknownOutcomeError
+from wire.dynamodb.fakes import Cluster
+
+INVALID = "ValidationException | One or more parameter values were invalid: "
+SCHEMA = "ValidationException | The provided key element does not match the schema"
+CONSTRAINT = "failed to satisfy constraint: "
+NULL_NAME = f"Value null at 'tableName' {CONSTRAINT}Member must not be null"
+NOT_FOUND = "ResourceNotFoundException | Requested resource not found"
+EMPTY_KEY = (
+    "ValidationException | One or more parameter values are not valid. "
+    "The AttributeValue for a key attribute cannot contain an empty {} value. Key: {}"
+)
+EMPTY_VALUE = (
+    "ValidationException | Supplied AttributeValue is empty, must contain exactly one of the supported datatypes"
+)
+NO_EXPRESSION = "ValidationException | ExpressionAttributeNames can only be specified when using expressions"
+
+
+def violation(*messages: str) -> str:
+    plural = "s" if len(messages) > 1 else ""
+    return f"ValidationException | {len(messages)} validation error{plural} detected: {'; '.join(messages)}"
+
+
+def unsupported(parameter: str) -> str:
+    return f"ValidationException | {parameter} is not supported yet by Merganser"
+
+
+def put(table: str, **attributes: Any) -> dict[str, Any]:
+    return {"TableName": table, "Item": attributes}
+
+
+def get(table: str, **key: Any) -> dict[str, Any]:
+    return {"TableName": table, "Key": key}
+
+
+A = {"S": "a"}
+ONE = {"N": "1"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        pytest.param(
+            {}, violation(NULL_NAME, f"Value null at 'item' {CONSTRAINT}Member must not be null"), id="nothing"
+        ),
+        pytest.param(
+            {"TableName": "ab", "Item": {}},
+            violation(f"Value 'ab' at 'tableName' {CONSTRAINT}Member must have length greater than or equal to 3"),
+            id="short name",
+        ),
+        pytest.param(
+            {"TableName": "a b", "Item": {}},
+            violation(
+                f"Value 'a b' at 'tableName' {CONSTRAINT}Member must satisfy regular expression pattern: "
+                "[a-zA-Z0-9_.-]+"
+            ),
+            id="strange name",
+        ),
+        pytest.param(put("nope", p=A), NOT_FOUND, id="no table"),
+        pytest.param(put("nope", p={}), EMPTY_VALUE, id="values before table"),
+        pytest.param(put("str", q=A), INVALID + "Missing the key p in the item", id="no key"),
+        pytest.param(
+            put("str", p=ONE), INVALID + "Type mismatch for key p expected: S actual: N", id="key of another type"
+        ),
+        pytest.param(put("tss", p=A), INVALID + "Missing the key s in the item", id="no sort key"),
+        pytest.param(put("str", p={"S": ""}), EMPTY_KEY.format("string", "p"), id="empty string key"),
+        pytest.param(put("bin", p={"B": ""}), EMPTY_KEY.format("binary", "p"), id="empty binary key"),
+        pytest.param(put("tss", p=A, s={"S": ""}), EMPTY_KEY.format("string", "s"), id="empty sort key"),
+        pytest.param(
+            put("str", p={"S": "x" * 2049}),
+            INVALID + "Size of hashkey has exceeded the maximum size limit of2048 bytes",
+            id="long partition key",
+        ),
+        pytest.param(
+            put("tss", p=A, s={"S": "x" * 1025}),
+            INVALID + "Aggregated size of all range keys has exceeded the size limit of 1024 bytes",
+            id="long sort key",
+        ),
+        pytest.param(
+            put("str", p=A, q={"S": "x" * (400 * 1024 - 2)}),
+            "ValidationException | Item size has exceeded the maximum allowed size",
+            id="too large",
+        ),
+        pytest.param(
+            {**put("str", p=A), "ReturnValues": "X"},
+            violation(
+                f"Value 'X' at 'returnValues' {CONSTRAINT}Member must satisfy enum value set: "
+                "[ALL_NEW, UPDATED_OLD, ALL_OLD, NONE, UPDATED_NEW]"
+            ),
+            id="no such ReturnValues",
+        ),
+        pytest.param(
+            {**put("str", p=A), "ReturnValues": "ALL_NEW"},
+            "ValidationException | ReturnValues can only be ALL_OLD or NONE",
+            id="ReturnValues of updates",
+        ),
+        pytest.param(
+            {**put("str", p=A), "ReturnValues": "ALL_OLD"}, unsupported("ReturnValues other than NONE"), id="ALL_OLD"
+        ),
+        pytest.param(
+            {**put("str", p=A), "ConditionExpression": "a"}, unsupported("ConditionExpression"), id="condition"
+        ),
+        pytest.param({**put("str", p=A), "Expected": {}}, unsupported("Expected"), id="Expected"),
+        pytest.param(
+            {**put("str", p=A), "ReturnConsumedCapacity": "TOTAL"},
+            unsupported("ReturnConsumedCapacity other than NONE"),
+            id="capacity",
+        ),
+        pytest.param({**put("str", p=A), "ExpressionAttributeNames": {}}, NO_EXPRESSION, id="names without use"),
+        pytest.param(
+            {**put("str", p=A), "ExpressionAttributeValues": {}},
+            "ValidationException | ExpressionAttributeValues can only be specified when using expressions: "
+            "ConditionExpression is null",
+            id="values without use",
+        ),
+        pytest.param(
+            {**put("str", p=A), "Expected": {}, "ConditionExpression": "a"},
+            "ValidationException | Can not use both expression and non-expression parameters in the same request: "
+            "Non-expression parameters: {Expected} Expression parameters: {ConditionExpression}",
+            id="old and new",
+        ),
+        pytest.param(
+            {"TableName": 1}, "SerializationException | NUMBER_VALUE cannot be converted to String", id="numeric name"
+        ),
+        pytest.param(
+            put("str", p={}, q={"S": 1}),
+            "SerializationException | NUMBER_VALUE cannot be converted to String",
+            id="types before values",
+        ),
+        pytest.param(b"{", "SerializationException | ", id="no JSON"),
+        pytest.param(b"[]", "SerializationException | ", id="an array"),
+    ],
+)
+def test_wrong_put_is_refused(cluster: Cluster, request_: Any, answer: str) -> None:
+    assert cluster.call("PutItem", request_) == answer
+    assert not cluster.coordinator.rows
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        pytest.param(get("str"), SCHEMA, id="no key"),
+        pytest.param(get("str", q=A), SCHEMA, id="another attribute"),
+        pytest.param(get("str", p=A, q=A), SCHEMA, id="too many"),
+        pytest.param(get("tss", p=A), SCHEMA, id="too few"),
+        pytest.param(get("str", p=ONE), SCHEMA, id="another type"),
+        pytest.param(get("str", p={"S": ""}), EMPTY_KEY.format("string", "p"), id="empty"),
+        pytest.param(get("nope", p=A), NOT_FOUND, id="no table"),
+        pytest.param(get("nope", p={}), EMPTY_VALUE, id="values before table"),
+    ],
+)
+@pytest.mark.parametrize("operation", ["GetItem", "DeleteItem"])
+def test_wrong_key_is_refused(cluster: Cluster, operation: str, request_: Any, answer: str) -> None:
+    assert cluster.call(operation, request_) == answer
+
+
+@pytest.mark.parametrize(
+    ("extra", "answer"),
+    [
+        ({"AttributesToGet": ["a"]}, unsupported("AttributesToGet")),
+        ({"ProjectionExpression": "a"}, unsupported("ProjectionExpression")),
+        ({"ReturnConsumedCapacity": "INDEXES"}, unsupported("ReturnConsumedCapacity other than NONE")),
+        ({"ExpressionAttributeNames": {"#a": "a"}}, NO_EXPRESSION),
+        ({"ConsistentRead": "x"}, "SerializationException | Unexpected token received from parser"),
+        ({"ReturnConsumedCapacity": "NONE", "Unknown": {"a": 1}}, {}),
+    ],
+)
+def test_get_item_serves_refuses_or_ignores_each_parameter(cluster: Cluster, extra: Any, answer: Any) -> None:
+    assert cluster.call("GetItem", {**get("str", p=A), **extra}) == answer
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [("str", {"p": A}), ("num", {"p": ONE}), ("bin", {"p": {"B": "AAE="}}), ("tsb", {"p": A, "s": {"B": "/w=="}})],
+)
+def test_item_is_put_got_and_deleted(cluster: Cluster, table: str, key: Any) -> None:
+    item = {**key, "q": {"M": {"é": {"L": [{"N": "1"}]}}}}
+    assert cluster.call("PutItem", put(table, **item)) == {}
+    assert cluster.call("GetItem", get(table, **key)) == {"Item": item}
+    assert cluster.call("DeleteItem", get(table, **key)) == {}
+    assert cluster.call("GetItem", get(table, **key)) == {}
+
+
+def test_one_number_has_one_key(cluster: Cluster) -> None:
+    cluster.call("PutItem", put("num", p={"N": "1.0"}))
+    assert cluster.call("GetItem", get("num", p={"N": "1e0"})) == {"Item": {"p": {"N": "1"}}}
+
+
+def test_put_replaces_the_whole_item(cluster: Cluster) -> None:
+    cluster.call("PutItem", put("str", p=A, q=A))
+    cluster.call("PutItem", put("str", p=A, r=A))
+    assert cluster.call("GetItem", get("str", p=A)) == {"Item": {"p": A, "r": A}}
+
+
+def test_largest_item_is_400_kb(cluster: Cluster) -> None:
+    assert cluster.call("PutItem", put("str", p=A, q={"S": "x" * (400 * 1024 - 3)})) == {}
+
+
+def test_writes_are_quorum_and_reads_as_consistent_as_asked(cluster: Cluster) -> None:
+    cluster.call("PutItem", put("str", p=A))
+    cluster.call("GetItem", get("str", p=A))
+    cluster.call("GetItem", {**get("str", p=A), "ConsistentRead": True})
+    cluster.call("DeleteItem", get("str", p=A), Consistency.ALL)
+    cluster.call("GetItem", get("str", p=A), Consistency.TWO)
+    assert cluster.coordinator.levels == [
+        Consistency.QUORUM,
+        Consistency.ONE,
+        Consistency.QUORUM,
+        Consistency.ALL,
+        Consistency.TWO,
+    ]
+
+
+def test_unreachable_replicas_are_a_503_and_an_unknown_outcome_says_so(cluster: Cluster) -> None:
+    cluster.coordinator.failure = lambda key: UnavailableError("1 of 3 replicas is up")
+    assert cluster.call("PutItem", put("str", p=A)) == (
+        "ServiceUnavailableException | The service is unavailable, nothing was written: 1 of 3 replicas is up"
+    )
+    cluster.coordinator.failure = lambda key: UnknownOutcomeError("1 of 2 acks")
+    assert cluster.call("PutItem", put("str", p=A)) == (
+        "InternalServerError | The outcome of the request is unknown: "
+        "it may or may not have been applied, now or later: 1 of 2 acks"
+    )
+
+
+@pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems", "DescribeLimits", "Nope", ""])
+def test_operation_that_is_not_served_is_unknown(cluster: Cluster, operation: str) -> None:
+    assert cluster.call(operation, {}) == "UnknownOperationException | "
