@@ -10,6 +10,7 @@ import msgspec
 
 from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.ids import TableId
+from merganser.model.timestamp import Timestamp
 
 
 class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -20,7 +21,7 @@ class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 
 class Apply(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Merge ``row`` into what ``key`` holds, durably. Answered by `Done`."""
+    """Merge ``row`` into what ``key`` holds, durably. Answered by `Merged`."""
 
     map_epoch: int
     table: TableId
@@ -84,6 +85,12 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag=101):
     """It is done, and durable."""
 
 
+class Merged(msgspec.Struct, frozen=True, array_like=True, tag=108):
+    """The row is merged and durable; ``outranked_by`` is what the key held already that is as new or newer."""
+
+    outranked_by: Timestamp | None = None
+
+
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=102):
     """The stored row, None if the key was never written here."""
 
@@ -134,4 +141,4 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
 
 
 Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept
-Reply = Done | Found | Rows | MapIs | Introduced | Promise | Accepted | Refused
+Reply = Done | Merged | Found | Rows | MapIs | Introduced | Promise | Accepted | Refused

@@ -19,7 +19,8 @@ from merganser.model.errors import (
     RefusedError,
 )
 from merganser.model.ids import NodeId
-from merganser.model.messages import Reply, Request
+from merganser.model.messages import Merged, Reply, Request
+from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic, Transport
 
 _WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError)
@@ -62,8 +63,12 @@ class Writing:
 
     def __init__(self, replicas: Sequence[NodeId], *, required: int) -> None:
         """Wait for ``required`` acks of ``replicas``."""
+        self.replicas = replicas
+        self.required = required
         self.quorum = WriteQuorum(replicas, required=required)
         self.errors: dict[NodeId, BaseException] = {}
+        self.outranked_by: Timestamp | None = None
+        """The newest of what the replicas that acked held already and that is as new as the write, or newer."""
         self._settled = asyncio.get_running_loop().create_future()
 
     def watch(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
@@ -85,12 +90,17 @@ class Writing:
     def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         error = _error_of(future)  # answers of nodes that are not among the replicas count for nothing
         if error is None:
+            self._compare(future.result())
             settled = self.quorum.acked(replica)
         else:
             self.errors[replica] = error
             settled = self.quorum.failed(replica)
         if settled and not self._settled.done():
             self._settled.set_result(None)
+
+    def _compare(self, ack: Reply) -> None:
+        if isinstance(ack, Merged) and ack.outranked_by is not None:
+            self.outranked_by = max(self.outranked_by or ack.outranked_by, ack.outranked_by)
 
 
 class Reading:

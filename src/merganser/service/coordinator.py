@@ -1,6 +1,10 @@
 """Coordinate reads and writes of leaderless tables; any node does it for any key.
 
-A write gets its timestamp here, goes to all N replicas of its key at once and is answered at W acks.
+A write gets its timestamp here, goes to all N replicas of its key at once and is answered at W acks. If
+one of those replicas held something newer, this node's clock is behind that of another: the clock
+learns, and the write is sent again with a timestamp that counts. So with W + W > N a write outranks every
+write that was acknowledged before it began, whatever the clocks show.
+
 A read asks R replicas, nearest first and one more when they are slow, merges what they hold, answers,
 and repairs those that had less. With R + W > N a read meets every write acknowledged before it began.
 
@@ -20,6 +24,7 @@ from merganser.core.quorum import Verdict
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import (
+    ClockSkewError,
     RefusedError,
     RequestError,
     TableNotFoundError,
@@ -87,16 +92,15 @@ class Coordinator:
         """
         replicas = self._topology.replicas(table, key)
         required = self._required(table, level, replicas)
-        timestamp = await self._timestamps.mint()
-        row = encode_row(key, rows.stamp(mutation, timestamp))
-        apply = Apply(self._topology.map.epoch, table.id, key, row)
-        writing = Writing(replicas, required=required)
-        timeout_s = deadline - self._loop.time()
-        for replica in replicas:
-            writing.watch(replica, self._asker.ask(replica, apply, timeout_s=timeout_s))
-        if await writing.settled(deadline) is not Verdict.SUCCEEDED:
-            raise self._write_failure(table, writing, required)
-        return timestamp
+        while True:
+            timestamp = await self._timestamps.mint()
+            row = encode_row(key, rows.stamp(mutation, timestamp))
+            writing = Writing(replicas, required=required)
+            await self._replicate(table, Apply(self._topology.map.epoch, table.id, key, row), writing, deadline)
+            outranked_by = writing.outranked_by
+            if outranked_by is None:
+                return timestamp
+            self._catch_up_with(outranked_by)
 
     async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
@@ -168,6 +172,21 @@ class Coordinator:
             resume = low if reverse and low > start else high if not reverse and high < end else None
         return RangePage(found, resume)
 
+    async def _replicate(self, table: Table, apply: Apply, writing: Writing, deadline: float) -> None:
+        timeout_s = deadline - self._loop.time()
+        for replica in writing.replicas:
+            writing.watch(replica, self._asker.ask(replica, apply, timeout_s=timeout_s))
+        if await writing.settled(deadline) is not Verdict.SUCCEEDED:
+            raise self._write_failure(table, writing)
+
+    def _catch_up_with(self, outranked_by: Timestamp) -> None:
+        try:
+            self._timestamps.observe(outranked_by)
+        except ClockSkewError as error:
+            raise UnknownOutcomeError(
+                f"the write is stored under a newer one and may never be seen: {error}; set this node's clock"
+            ) from None
+
     def _run(
         self, table: Table, start: bytes, end: bytes, *, reverse: bool
     ) -> tuple[bytes, bytes, tuple[NodeId, ...]] | None:
@@ -232,9 +251,11 @@ class Coordinator:
             )
         return required
 
-    def _write_failure(self, table: Table, writing: Writing, required: int) -> Exception:
+    def _write_failure(self, table: Table, writing: Writing) -> Exception:
         self._raise_if_dropped(table, writing.errors)
-        told = f"{writing.quorum.acks} of {required} replicas acknowledged the write: {_reasons(writing.errors)}"
+        told = (
+            f"{writing.quorum.acks} of {writing.required} replicas acknowledged the write: {_reasons(writing.errors)}"
+        )
         if writing.is_certainly_unwritten:
             return UnavailableError(f"{told}; nothing was written, try again")
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")

@@ -15,7 +15,8 @@ from merganser.core import rows
 from merganser.core.clock import HybridClock
 from merganser.model.errors import RefusedError
 from merganser.model.ids import NodeId, TableId
-from merganser.model.messages import Apply, Done, Found, Read, ReadRange, Rows
+from merganser.model.messages import Apply, Found, Merged, Read, ReadRange, Rows
+from merganser.model.row import Row
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
@@ -24,7 +25,7 @@ from merganser.storage.values import check_row, decode_row, encode_row
 NO_SUCH_TABLE = "no_such_table"
 NOT_A_REPLICA = "not_a_replica"
 
-_DONE = Done()
+_MERGED = Merged()
 
 
 class Replica:
@@ -46,8 +47,11 @@ class Replica:
         self._wall_us = wall_us
         self._catch_up = catch_up
 
-    async def apply(self, sender: NodeId, request: Apply) -> Done:
+    async def apply(self, sender: NodeId, request: Apply) -> Merged:
         """Merge a row into what its key holds; returns once the result is durable.
+
+        The answer tells when the key held something newer, so that a coordinator whose clock is behind
+        finds out.
 
         Raises:
             RefusedError: not a replica of the key, or no such table.
@@ -59,14 +63,14 @@ class Replica:
         incoming = decode_row(request.key, request.row)
         self._clock.observe(rows.newest(incoming), self._wall_us())
         stored = self._engine.get(request.key)
-        merged = request.row
-        if stored is not None and stored != request.row:
-            merged = encode_row(request.key, rows.merge(decode_row(request.key, stored), incoming))
-        if merged != stored:
-            self._engine.commit(Batch().put(request.key, merged))
+        outcome = _MERGED
+        if stored is None:
+            self._engine.commit(Batch().put(request.key, request.row))
+        elif stored != request.row:
+            outcome = self._merge(request.key, decode_row(request.key, stored), incoming)
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
-        return _DONE
+        return outcome
 
     async def read(self, sender: NodeId, request: Read) -> Found:
         """Return what is stored under a key.
@@ -95,6 +99,13 @@ class Replica:
         if not self._engine.is_all_durable:
             await self._engine.durable()
         return page
+
+    def _merge(self, key: bytes, held: Row, incoming: Row) -> Merged:
+        merged = rows.merge(held, incoming)
+        if merged != held:
+            self._engine.commit(Batch().put(key, encode_row(key, merged)))
+        newest = rows.newest(held)
+        return Merged(newest) if newest >= rows.newest(incoming) else _MERGED  # a tombstone as old wins, too
 
     def _page(self, request: ReadRange) -> Rows:
         page: list[tuple[bytes, bytes]] = []

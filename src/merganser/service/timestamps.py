@@ -58,6 +58,14 @@ class Timestamps:
             await asyncio.shield(self._raising or asyncio.create_task(self._raise(timestamp.micros + WINDOW_US)))
         return timestamp
 
+    def observe(self, timestamp: Timestamp) -> None:
+        """Mint nothing at or below ``timestamp`` from now on.
+
+        Raises:
+            ClockSkewError: it lies too far ahead of this node's clock.
+        """
+        self._clock.observe(timestamp, self._wall_us())
+
     async def close(self) -> None:
         """Wait for a write of the ceiling under way."""
         if self._raising is not None:

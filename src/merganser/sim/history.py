@@ -58,7 +58,17 @@ class History:
 
     def violations(self) -> list[str]:
         """Return a sentence for each read that no correct table could have given."""
-        return [told for read in self.reads if (told := self._violation(read))]
+        told = [violation for read in self.reads if (violation := self._violation(read))]
+        return told + [violation for write in self.writes if (violation := self._overtaken(write))]
+
+    def _overtaken(self, write: Write) -> str | None:
+        """An acknowledged write must outrank those acknowledged before it began, or it was never visible."""
+        if write.timestamp is None:
+            return None
+        floor = self.newest_acked(write.key, write.began_s)
+        if write.timestamp > floor or (write.value is None and write.timestamp == floor):
+            return None  # a tombstone buries what is exactly as old
+        return f"invisible: a write of {write.key!r} acknowledged with {write.timestamp}, begun after {floor} was"
 
     def _violation(self, read: Read) -> str | None:
         floor = self.newest_acked(read.key, read.began_s)
@@ -70,7 +80,8 @@ class History:
             source = [w for w in self._writes_of(read.key) if w.value is None]
         else:
             source = [w for w in self._writes_of(read.key) if w.value == read.value]
-        made = [w for w in source if w.began_s <= read.ended_s and w.timestamp in (None, read.timestamp)]
+        # a coordinator whose clock was behind sent the same value under earlier timestamps first
+        made = [w for w in source if w.began_s <= read.ended_s and (w.timestamp or read.timestamp) >= read.timestamp]
         if not made:
             return f"from nowhere: {_told(read)}"
         if all(w.is_certainly_unwritten for w in made):
