@@ -12,11 +12,10 @@ import asyncio
 import random
 import string
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from merganser.model.consistency import Consistency
-from merganser.model.errors import UnknownOutcomeError
 from merganser.net.http import Request, Response
 from merganser.wire.dynamodb.errors import INTERNAL, UNKNOWN_OPERATION, ApiError, ValidationError, fault_of
 from merganser.wire.dynamodb.operations import DynamoDB
@@ -27,8 +26,10 @@ CONTENT_TYPES: Final = (b"application/x-amz-json-1.0", b"application/json")
 
 _JSON = b"application/x-amz-json-1.0"
 _ID_CHARACTERS = (string.ascii_uppercase + string.digits).encode()
-_ID_RANDOM = 36
-_ID_COUNTED = 16  # together the 52 of DynamoDB's; counting costs a tenth of drawing each anew
+_ID_LENGTH = 52
+
+Report = Callable[[Exception], None]
+"""Told of every error that clients cannot put right."""
 
 
 class DynamoDBApplication:
@@ -37,27 +38,25 @@ class DynamoDBApplication:
     def __init__(
         self,
         dynamodb: DynamoDB,
+        verifier: Verifier,
         *,
         rng: random.Random,
-        wall_us: Callable[[], int],
-        access_keys: Mapping[str, str] | None = None,
-        no_auth: bool = False,
+        report: Report,
         host: str = "dynamodb.us-east-1.amazonaws.com",
     ) -> None:
-        """Serve ``dynamodb`` to the clients whose signatures are right.
+        """Serve ``dynamodb`` to clients that ``verifier`` lets in.
 
         Args:
             dynamodb: the operations.
-            rng: draws what tells the request ids of this application from any other's.
-            wall_us: microseconds since 1970, for the age of signatures.
-            access_keys: secret keys by access key; without any, everyone who signs is let in.
-            no_auth: let everyone in.
+            verifier: checks signatures.
+            rng: draws request ids.
+            report: told of errors that are not the client's.
             host: what the health check says it is.
         """
         self._dynamodb = dynamodb
-        self._verifier = Verifier(access_keys or {}, wall_us=wall_us, is_open=no_auth)
-        self._id_prefix = bytes(rng.choices(_ID_CHARACTERS, k=_ID_RANDOM))
-        self._answers = 0
+        self._verifier = verifier
+        self._rng = rng
+        self._report = report
         self._health = f"healthy: {host} ".encode()
 
     async def __call__(self, request: Request) -> Response:
@@ -70,8 +69,8 @@ class DynamoDBApplication:
             raise
         except Exception as error:  # noqa: BLE001 (the root of a request's task)
             fault = fault_of(error)
-            if fault.kind == INTERNAL and not isinstance(error, UnknownOutcomeError):
-                _report(error)
+            if fault.kind == INTERNAL:
+                self._report(error)
             return self._respond(fault.status, fault.body(), _JSON)
         return self._respond(200, body, _JSON)
 
@@ -102,14 +101,7 @@ class DynamoDBApplication:
         return Response(status, headers, body)
 
     def _request_id(self) -> bytes:
-        self._answers += 1
-        return b"%b%0*d" % (self._id_prefix, _ID_COUNTED, self._answers)
-
-
-def _report(error: Exception) -> None:
-    """Tell the operator of an error that the client cannot put right."""
-    context = {"message": "a DynamoDB request failed", "exception": error}
-    asyncio.get_running_loop().call_exception_handler(context)
+        return bytes(self._rng.choices(_ID_CHARACTERS, k=_ID_LENGTH))
 
 
 def _consistency(request: Request) -> Consistency | None:
