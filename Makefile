@@ -37,7 +37,7 @@ bench: $(STAMP) ## throughput, latency and CPU per operation of a local cluster
 	@$(BIN)/merganser bench
 
 soak: $(STAMP) ## the long hunt: thousands of simulation seeds, more kill -9 rounds
-	@MERGANSER_SOAK=1 $(BIN)/pytest -m soak
+	@$(BIN)/pytest -m soak
 
 lock: ## solve the dependencies again (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade -o requirements.lock

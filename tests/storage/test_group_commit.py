@@ -50,7 +50,7 @@ async def settle() -> None:
 
 
 def run(scenario: Coroutine[None, None, None]) -> None:
-    asyncio.run(scenario)
+    asyncio.run(asyncio.wait_for(scenario, 10))
 
 
 def test_one_fsync_serves_all_who_committed_before_it() -> None:

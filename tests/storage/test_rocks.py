@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -127,6 +128,26 @@ def test_reading_from_a_closed_engine_is_a_bug_that_shows(path: Path) -> None:
         engine.get(b"a")
     with pytest.raises(InvariantError):
         list(engine.scan(FIRST, LAST))
+
+
+def fsync_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("merganser-fsync")]
+
+
+def test_closing_during_an_fsync_leaves_no_thread_behind(path: Path) -> None:
+    async def scenario() -> None:
+        engine = RocksEngine.open(path)
+        engine.commit(Batch().put(b"a", bytes(1_000_000)))
+        waiter = asyncio.create_task(engine.durable())
+        for _ in range(8):  # turns of the loop: the waiter starts, the round starts, the thread starts
+            await asyncio.sleep(0)
+        assert fsync_threads()
+        engine.close()
+        assert not fsync_threads()
+        with pytest.raises(StorageFailedError):
+            await waiter
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
 class InlineLoop(asyncio.SelectorEventLoop):

@@ -194,4 +194,4 @@ class _Changes:
         self.ranges += other.ranges
 
     def touches(self, key: bytes) -> bool:
-        return key in self.keys or any(start <= key < end for start, end in self.ranges)
+        return key in self.keys or (bool(self.ranges) and any(start <= key < end for start, end in self.ranges))

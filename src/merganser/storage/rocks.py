@@ -268,7 +268,7 @@ def _claim(path: Path) -> bool:
         ConfigurationError: it is not ours, or too new for us.
         OSError: the system does not let us look or write.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    _make(path)
     names = {entry.name for entry in path.iterdir()}
     if _MARK in names:
         _check_format(path)
@@ -284,10 +284,17 @@ def _claim(path: Path) -> bool:
     return True
 
 
+def _make(path: Path) -> None:
+    """Make the directory and those above it, so that a power cut does not unmake them."""
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in missing:
+        _sync_directory(directory.parent)
+
+
 def _finish_claim(path: Path) -> None:
     (path / _UNFINISHED_MARK).rename(path / _MARK)
-    for directory in (path, path.parent):
-        _sync_directory(directory)
+    _sync_directory(path)
 
 
 def _sync_directory(path: Path) -> None:
