@@ -136,6 +136,19 @@ def test_incomplete_signature_names_what_is_missing() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("header", "shown"), [(b"host", "'Host' or ':authority'"), (b"x-amz-target", "'X-Amz-Target'")]
+)
+def test_signature_must_cover_the_host_and_the_operation(header: bytes, shown: str) -> None:
+    request = signed()
+    request.headers = [
+        (name, value.replace(header, b"x-other") if name == b"authorization" else value)
+        for name, value in request.headers
+    ]
+    message = f"{shown} must be a 'SignedHeader' in the AWS Authorization."
+    assert refusal(request) == ("InvalidSignatureException", message)
+
+
 @pytest.mark.parametrize("date", [b"20261321T141320Z", b"yesterday", b"Mon, 21 Sep 2026 14:13:20 GMT"])
 def test_date_that_is_none_is_refused(date: bytes) -> None:
     request = signed()

@@ -77,6 +77,7 @@ class Verifier:
         secret = self._credentials.get(claim.access_key)
         if secret is None:
             raise _error("UnrecognizedClient", _INVALID_TOKEN)
+        _check_coverage(claim)
         self._check_scope(claim, date)
         expected = _signature(secret, claim, date, request)
         if not hmac.compare_digest(expected, claim.signature.encode("latin-1")):
@@ -104,6 +105,14 @@ class Verifier:
                 "InvalidSignature",
                 f"Signature not yet current: {date} is still later than {latest} ({_compact(now_s)} + 15 min.)",
             )
+
+
+def _check_coverage(claim: Claim) -> None:
+    """Check that nobody on the way could have changed where the request goes and what it asks for."""
+    covered = claim.signed_headers.split(";")
+    for name, shown in (("host", "'Host' or ':authority'"), ("x-amz-target", "'X-Amz-Target'")):
+        if name not in covered:
+            raise _error("InvalidSignature", f"{shown} must be a 'SignedHeader' in the AWS Authorization.")
 
 
 def _error(kind: str, message: str) -> ApiError:
