@@ -31,6 +31,7 @@ from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
 from merganser.wire.dynamodb.http import DynamoDBApplication
 from merganser.wire.dynamodb.operations import DynamoDB
+from merganser.wire.dynamodb.signature import Verifier
 
 CLOSE_GRACE_S = 5.0
 
@@ -166,13 +167,12 @@ class Node:
         return await self._dynamodb(request)
 
     def _open_front_doors(self, member: Member) -> None:
-        dynamodb = DynamoDB(member.coordinator, member.catalog, rng=self._rng)
         self._dynamodb = DynamoDBApplication(
-            dynamodb,
+            DynamoDB(member.coordinator, member.catalog, rng=self._rng),
+            Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
             rng=self._rng,
-            wall_us=wall_us,
-            access_keys=self.settings.access_keys,
-            no_auth=self.settings.no_auth,
+            report=lambda error: failure("client request failed", error),
+            host=self.addresses["dynamodb"],
         )
 
 

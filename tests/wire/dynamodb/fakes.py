@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from sortedcontainers import SortedDict
@@ -20,6 +20,8 @@ from merganser.model.timestamp import Timestamp
 from merganser.storage.keys import table_range
 from merganser.wire.dynamodb.errors import fault_of
 from merganser.wire.dynamodb.operations import DynamoDB
+
+T = TypeVar("T")
 
 NOW_US = 1_790_000_000_000_000
 
@@ -101,12 +103,10 @@ class FakeCatalog:
         except KeyError:
             raise TableNotFoundError(name) from None
 
-    async def create_table(
-        self, *, wire: str, name: str, n: int, definition: bytes, unique_id: str, deadline: float
-    ) -> Table:
+    async def create_table(self, *, wire: str, name: str, definition: bytes, unique_id: str, deadline: float) -> Table:
         if (wire, name) in self._tables:
             raise TableExistsError(name)
-        table = Table(TableId(self._next), name, wire, n, definition, unique_id)
+        table = Table(TableId(self._next), name, wire, 3, definition, unique_id)
         self._next += 1
         self._tables[wire, name] = table
         return table
@@ -133,11 +133,14 @@ class Cluster:
     def close(self) -> None:
         self._loop.close()
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._loop.run_until_complete(work)
+
     def call(self, operation: str, request: Any, level: Consistency | None = None) -> Any:
         """Return the answer, or "Type | message" of the error."""
         body = request if isinstance(request, bytes) else orjson.dumps(request)
         try:
-            answer = self._loop.run_until_complete(self.dynamodb.call(operation, body, level))
+            answer = self.run(self.dynamodb.call(operation, body, level))
         except Exception as error:
             fault = fault_of(error)
             if fault.status == 500 and "outcome" not in fault.message:

@@ -201,6 +201,13 @@ def test_put_replaces_the_whole_item(cluster: Cluster) -> None:
     assert cluster.call("GetItem", get("str", p=A)) == {"Item": {"p": A, "r": A}}
 
 
+@pytest.mark.parametrize("start", [b'{"L":[', b'{"X":1,"L":['])
+def test_item_of_500_levels_is_too_deep_and_no_crash(cluster: Cluster, start: bytes) -> None:
+    item = b'{"TableName":"str","Item":{"p":{"S":"a"},"q":' + start * 500 + b"]}" * 500 + b"}}"
+    answer = cluster.call("PutItem", item)
+    assert answer.startswith("ValidationException | Nesting Levels have exceeded supported limits")
+
+
 def test_largest_item_is_400_kb(cluster: Cluster) -> None:
     assert cluster.call("PutItem", put("str", p=A, q={"S": "x" * (400 * 1024 - 3)})) == {}
 
@@ -223,7 +230,7 @@ def test_writes_are_quorum_and_reads_as_consistent_as_asked(cluster: Cluster) ->
 def test_unreachable_replicas_are_a_503_and_an_unknown_outcome_says_so(cluster: Cluster) -> None:
     cluster.coordinator.failure = lambda key: UnavailableError("1 of 3 replicas is up")
     assert cluster.call("PutItem", put("str", p=A)) == (
-        "ServiceUnavailableException | The service is unavailable, nothing was written: 1 of 3 replicas is up"
+        "ServiceUnavailable | The service is unavailable, nothing was written: 1 of 3 replicas is up"
     )
     cluster.coordinator.failure = lambda key: UnknownOutcomeError("1 of 2 acks")
     assert cluster.call("PutItem", put("str", p=A)) == (

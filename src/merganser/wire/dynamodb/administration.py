@@ -17,7 +17,6 @@ from merganser.wire.dynamodb.session import WIRE, Session
 from merganser.wire.dynamodb.tables import check_create, definition_for, definition_of, describe
 
 PAGE_TABLES_MAX: Final = 100
-REPLICAS: Final = 3  # of a table, or one on every node of a smaller cluster; fixed when the table is made
 
 
 class Administration:
@@ -40,7 +39,6 @@ class Administration:
             table = await session.catalog.create_table(
                 wire=WIRE,
                 name=name,
-                n=min(REPLICAS, len(session.catalog.current.nodes)),
                 definition=definition.encoded(),
                 unique_id=unique_id,
                 deadline=session.deadline,

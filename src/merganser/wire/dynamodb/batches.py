@@ -121,7 +121,8 @@ def _check_reads(request: Mapping[str, Any]) -> None:
         if keys is None:
             violations.required({}, "Keys", at)
         else:
-            violations.length(orjson.dumps(keys).decode(), len(keys), at + "keys", least=1, most=KEYS_MAX)
+            if not 1 <= len(keys) <= KEYS_MAX:
+                violations.length(_json(keys), len(keys), at + "keys", least=1, most=KEYS_MAX)
     violations.settle()
     for asked in tables.values():
         check_parameters(asked, expressions=("ProjectionExpression",), legacy=("AttributesToGet",))
@@ -140,7 +141,8 @@ def _request_items(violations: Violations, request: Mapping[str, Any], *, at_mos
     if not violations.required(request, "RequestItems"):
         return {}
     tables: dict[str, Any] = request["RequestItems"]
-    violations.length(_shown(tables), len(tables), "requestItems", least=1, most=at_most)
+    if not 1 <= len(tables) <= at_most:
+        violations.length(_shown(tables), len(tables), "requestItems", least=1, most=at_most)
     if not all(map(is_table_name, tables)):
         violations.add(_shown(tables), "requestItems", _MAP_KEYS)
     return tables
@@ -148,7 +150,14 @@ def _request_items(violations: Violations, request: Mapping[str, Any], *, at_mos
 
 def _shown(tables: Mapping[str, Any]) -> str:
     """Print a map of requests the way Java prints maps; what lies inside is left in JSON."""
-    return "{" + ", ".join(f"{name}={orjson.dumps(requests).decode()}" for name, requests in tables.items()) + "}"
+    return "{" + ", ".join(f"{name}={_json(requests)}" for name, requests in tables.items()) + "}"
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # nested deeper than it writes, though not deeper than it reads
+        return "..."
 
 
 def _measured(one: Any) -> int:

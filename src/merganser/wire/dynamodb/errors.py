@@ -26,7 +26,7 @@ UNKNOWN_OPERATION = SERVICE + "UnknownOperationException"
 RESOURCE_NOT_FOUND = API + "ResourceNotFoundException"
 RESOURCE_IN_USE = API + "ResourceInUseException"
 INTERNAL = API + "InternalServerError"
-UNAVAILABLE = SERVICE + "ServiceUnavailableException"
+UNAVAILABLE = API + "ServiceUnavailable"
 
 _OUTCOME_UNKNOWN = "The outcome of the request is unknown: it may or may not have been applied, now or later"
 _INTERNAL_TEXT = "The request processing has failed because of an unknown error, exception or failure."

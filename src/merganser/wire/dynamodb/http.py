@@ -12,7 +12,7 @@ import asyncio
 import random
 import string
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from merganser.model.consistency import Consistency
@@ -30,6 +30,9 @@ _ID_CHARACTERS = (string.ascii_uppercase + string.digits).encode()
 _ID_RANDOM = 36
 _ID_COUNTED = 16  # together the 52 of DynamoDB's; counting costs a tenth of drawing each anew
 
+Report = Callable[[Exception], None]
+"""Told of every error that clients cannot put right."""
+
 
 class DynamoDBApplication:
     """The application that `net.http` serves."""
@@ -37,27 +40,26 @@ class DynamoDBApplication:
     def __init__(
         self,
         dynamodb: DynamoDB,
+        verifier: Verifier,
         *,
         rng: random.Random,
-        wall_us: Callable[[], int],
-        access_keys: Mapping[str, str] | None = None,
-        no_auth: bool = False,
+        report: Report,
         host: str = "dynamodb.us-east-1.amazonaws.com",
     ) -> None:
-        """Serve ``dynamodb`` to the clients whose signatures are right.
+        """Serve ``dynamodb`` to clients that ``verifier`` lets in.
 
         Args:
             dynamodb: the operations.
+            verifier: checks signatures.
             rng: draws what tells the request ids of this application from any other's.
-            wall_us: microseconds since 1970, for the age of signatures.
-            access_keys: secret keys by access key; without any, everyone who signs is let in.
-            no_auth: let everyone in.
+            report: told of errors that are not the client's.
             host: what the health check says it is.
         """
         self._dynamodb = dynamodb
-        self._verifier = Verifier(access_keys or {}, wall_us=wall_us, is_open=no_auth)
+        self._verifier = verifier
         self._id_prefix = bytes(rng.choices(_ID_CHARACTERS, k=_ID_RANDOM))
         self._answers = 0
+        self._report = report
         self._health = f"healthy: {host} ".encode()
 
     async def __call__(self, request: Request) -> Response:
@@ -71,7 +73,7 @@ class DynamoDBApplication:
         except Exception as error:  # noqa: BLE001 (the root of a request's task)
             fault = fault_of(error)
             if fault.kind == INTERNAL and not isinstance(error, UnknownOutcomeError):
-                _report(error)
+                self._report(error)
             return self._respond(fault.status, fault.body(), _JSON)
         return self._respond(200, body, _JSON)
 
@@ -104,12 +106,6 @@ class DynamoDBApplication:
     def _request_id(self) -> bytes:
         self._answers += 1
         return b"%b%0*d" % (self._id_prefix, _ID_COUNTED, self._answers)
-
-
-def _report(error: Exception) -> None:
-    """Tell the operator of an error that the client cannot put right."""
-    context = {"message": "a DynamoDB request failed", "exception": error}
-    asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _consistency(request: Request) -> Consistency | None:

@@ -27,8 +27,11 @@ _CAST = (
 )
 _NOT_EXPECTED = "Start of structure or map found where not expected"
 
-Shape = Callable[[Any, bool], None]
-"""Checks a value that is not null; the flag tells whether to look into attribute values."""
+Shape = Callable[[Any, int], None]
+"""Checks a value that is not null; the number tells how many levels of attribute values to look into."""
+
+LEVELS = 33
+"""One more than an item may have: what lies deeper is refused for its depth, whatever it is."""
 
 
 def _token(value: Any) -> str:
@@ -46,14 +49,14 @@ def _refuse_collections(value: Any, java: str) -> None:
         raise SerializationError(f"Unrecognized collection type class {java}")
 
 
-def string(value: Any, deep: bool) -> None:
+def string(value: Any, deep: int) -> None:
     """Check a string."""
     if not isinstance(value, str):
         _refuse_collections(value, "java.lang.String")
         raise SerializationError(f"{_token(value)} cannot be converted to String")
 
 
-def boolean(value: Any, deep: bool) -> None:
+def boolean(value: Any, deep: int) -> None:
     """Check a boolean."""
     if not isinstance(value, bool):
         _refuse_collections(value, "java.lang.Boolean")
@@ -63,7 +66,7 @@ def boolean(value: Any, deep: bool) -> None:
 
 
 def _number(name: str) -> Shape:
-    def check(value: Any, deep: bool) -> None:
+    def check(value: Any, deep: int) -> None:
         _refuse_collections(value, f"java.lang.{name}")
         if isinstance(value, bool | str):
             raise SerializationError(f"{_token(value)} cannot be converted to {name}")
@@ -75,7 +78,7 @@ integer = _number("Integer")
 long = _number("Long")
 
 
-def blob(value: Any, deep: bool) -> None:
+def blob(value: Any, deep: int) -> None:
     """Check strict base64."""
     _refuse_collections(value, "java.nio.ByteBuffer")
     if not isinstance(value, str):
@@ -87,7 +90,7 @@ def blob(value: Any, deep: bool) -> None:
 def listing(element: Shape) -> Shape:
     """Return the check of a list."""
 
-    def check(value: Any, deep: bool) -> None:
+    def check(value: Any, deep: int) -> None:
         if isinstance(value, dict):
             raise SerializationError(_NOT_EXPECTED)
         if not isinstance(value, list):
@@ -102,7 +105,7 @@ def listing(element: Shape) -> Shape:
 def nested(check_collection: Shape) -> Shape:
     """Return the check of a list or map inside another, of which DynamoDB speaks differently."""
 
-    def check(value: Any, deep: bool) -> None:
+    def check(value: Any, deep: int) -> None:
         if not isinstance(value, list | dict):
             raise SerializationError(_CAST)
         check_collection(value, deep)
@@ -114,7 +117,7 @@ def mapping(element: Shape, java: str) -> Shape:
     """Return the check of a map to ``java``, a class of the API or with its full name."""
     full = java if "." in java else _MODEL + java
 
-    def check(value: Any, deep: bool) -> None:
+    def check(value: Any, deep: int) -> None:
         if isinstance(value, list):
             raise SerializationError(f"Unrecognized collection type java.util.Map<java.lang.String, {full}>")
         if not isinstance(value, dict):
@@ -130,7 +133,7 @@ def structure(java: str, members: Mapping[str, Shape], *, is_element: bool = Fal
     """Return the check of a structure, member of another or (``is_element``) of a list or map."""
     unexpected = "Unexpected value type in payload" if is_element else "Unexpected field type"
 
-    def check(value: Any, deep: bool) -> None:
+    def check(value: Any, deep: int) -> None:
         if isinstance(value, list):
             raise SerializationError(f"Unrecognized collection type class {_MODEL}{java}")
         if not isinstance(value, dict):
@@ -140,7 +143,7 @@ def structure(java: str, members: Mapping[str, Shape], *, is_element: bool = Fal
     return check
 
 
-def check_members(value: Mapping[str, Any], members: Mapping[str, Shape], deep: bool) -> None:
+def check_members(value: Mapping[str, Any], members: Mapping[str, Shape], deep: int) -> None:
     """Check those of ``members`` that are there.
 
     Raises:
@@ -158,13 +161,13 @@ def check_value(value: Any) -> None:
     Raises:
         SerializationError: it, or a value in it, has another type.
     """
-    _value(value, True)
+    _value(value, LEVELS)
 
 
 def mismatch(value: Any) -> SerializationError:
     """Return what is wrong with an attribute value that is known to be wrong."""
     try:
-        _value(value, True)
+        _value(value, LEVELS)
     except SerializationError as error:
         return error
     raise AssertionError(value)
@@ -190,14 +193,14 @@ def _has_clean_end(text: str) -> bool:
     return not pads or (len(text) > pads and _ALPHABET.index(text[-pads - 1]) % (4**pads) == 0)
 
 
-def _attribute_map(value: Any, deep: bool) -> None:
+def _attribute_map(value: Any, deep: int) -> None:
     if deep or not isinstance(value, dict):
         mapping(_value, "AttributeValue")(value, deep)
 
 
-def _value(value: Any, deep: bool) -> None:
+def _value(value: Any, deep: int) -> None:
     if deep:
-        _VALUE_ELEMENT(value, deep)
+        _VALUE_ELEMENT(value, deep - 1)
 
 
 _VALUE_ELEMENT = structure(
@@ -318,4 +321,4 @@ def check(operation: str, request: Any, *, deep: bool) -> None:
     """
     if not isinstance(request, dict):
         raise SerializationError("Unexpected value type in payload" if not isinstance(request, list) else "")
-    check_members(request, OPERATIONS[operation], deep)
+    check_members(request, OPERATIONS[operation], LEVELS if deep else 0)

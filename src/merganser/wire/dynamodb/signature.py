@@ -9,7 +9,6 @@ Source: AWS General Reference, "Signature Version 4 signing process"; errors in 
 
 from __future__ import annotations
 
-import calendar
 import datetime
 import functools
 import hashlib
@@ -31,7 +30,6 @@ _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
     "and signing method. Consult the service documentation for details."
 )
-_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z").fullmatch
 _SPACES = re.compile(rb" +")
 
 
@@ -79,6 +77,7 @@ class Verifier:
         secret = self._credentials.get(claim.access_key)
         if secret is None:
             raise _error("UnrecognizedClient", _INVALID_TOKEN)
+        _check_coverage(claim)
         self._check_scope(claim, date)
         expected = _signature(secret, claim, date, request)
         if not hmac.compare_digest(expected, claim.signature.encode("latin-1")):
@@ -106,6 +105,14 @@ class Verifier:
                 "InvalidSignature",
                 f"Signature not yet current: {date} is still later than {latest} ({_compact(now_s)} + 15 min.)",
             )
+
+
+def _check_coverage(claim: Claim) -> None:
+    """Check that nobody on the way could have changed where the request goes and what it asks for."""
+    covered = claim.signed_headers.split(";")
+    for name, shown in (("host", "'Host' or ':authority'"), ("x-amz-target", "'X-Amz-Target'")):
+        if name not in covered:
+            raise _error("InvalidSignature", f"{shown} must be a 'SignedHeader' in the AWS Authorization.")
 
 
 def _error(kind: str, message: str) -> ApiError:
@@ -179,13 +186,14 @@ def _seconds(date: str) -> int:
     Raises:
         ApiError: not one.
     """
-    match = _DATE(date)
-    if match is None:
+    try:
+        signed_at = datetime.datetime.strptime(date, "%Y%m%dT%H%M%SZ")
+    except ValueError:
         raise _error(
             "IncompleteSignature",
             f"Date must be in ISO-8601 'basic format'. Got '{date}'. See http://en.wikipedia.org/wiki/ISO_8601",
-        )
-    return calendar.timegm(tuple(map(int, match.groups())))
+        ) from None
+    return int(signed_at.replace(tzinfo=datetime.UTC).timestamp())
 
 
 def _compact(seconds: int) -> str:

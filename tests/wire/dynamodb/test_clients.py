@@ -1,0 +1,109 @@
+"""The real client, over real sockets: boto3 checks checksums, signs, retries and parses."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from merganser.net.http import HttpServer
+from merganser.wire.dynamodb.http import DynamoDBApplication
+from merganser.wire.dynamodb.signature import Verifier
+from wire.dynamodb.fakes import Cluster
+
+
+def serve(cluster: Cluster, work: Callable[[Any], None]) -> None:
+    """Run ``work`` with a client of ``cluster`` in a thread."""
+
+    async def served() -> None:
+        errors: list[BaseException] = []
+        loop = asyncio.get_running_loop()
+        application = DynamoDBApplication(
+            cluster.dynamodb,
+            Verifier({}, wall_us=cluster.coordinator.wall_us),
+            rng=random.Random(3),
+            report=errors.append,
+        )
+        server = HttpServer(application, on_error=errors.append)
+        port = await server.listen("127.0.0.1", 0)
+        try:
+            await asyncio.wait_for(loop.run_in_executor(None, work, client_of(port)), timeout=30)
+        finally:
+            await server.close(1.0)
+        assert not errors
+
+    cluster.run(served())
+
+
+def client_of(port: int) -> Any:
+    return boto3.client(
+        "dynamodb",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="eu-west-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+        config=Config(retries={"max_attempts": 0}),
+    )
+
+
+def test_boto3_puts_gets_scans_queries_and_deletes(cluster: Cluster) -> None:
+    def work(client: Any) -> None:
+        for number in range(5):
+            item = {"p": {"S": "é"}, "s": {"N": str(number)}, "b": {"B": b"\x00\xff"}}
+            client.put_item(TableName="tsn", Item=item)
+        key = {"p": {"S": "é"}, "s": {"N": "3"}}
+        assert client.get_item(TableName="tsn", Key=key)["Item"]["b"] == {"B": b"\x00\xff"}
+        pages = client.get_paginator("scan").paginate(TableName="tsn", PaginationConfig={"PageSize": 2})
+        assert [page["Count"] for page in pages] == [2, 2, 1]
+        client.delete_item(TableName="tsn", Key=key)
+        found = client.query(
+            TableName="tsn",
+            KeyConditionExpression="p = :p AND s >= :s",
+            ExpressionAttributeValues={":p": {"S": "é"}, ":s": {"N": "2"}},
+        )
+        assert [item["s"]["N"] for item in found["Items"]] == ["2", "4"]
+
+    serve(cluster, work)
+
+
+def test_boto3_makes_waits_for_and_drops_a_table(cluster: Cluster) -> None:
+    def work(client: Any) -> None:
+        client.create_table(
+            TableName="new",
+            AttributeDefinitions=[{"AttributeName": "p", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "p", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        client.get_waiter("table_exists").wait(TableName="new")
+        assert "new" in client.list_tables()["TableNames"]
+        with pytest.raises(client.exceptions.ResourceInUseException):
+            client.create_table(
+                TableName="new",
+                AttributeDefinitions=[{"AttributeName": "p", "AttributeType": "S"}],
+                KeySchema=[{"AttributeName": "p", "KeyType": "HASH"}],
+                BillingMode="PAY_PER_REQUEST",
+            )
+        client.delete_table(TableName="new")
+        client.get_waiter("table_not_exists").wait(TableName="new")
+
+    serve(cluster, work)
+
+
+def test_boto3_understands_our_errors(cluster: Cluster) -> None:
+    def work(client: Any) -> None:
+        with pytest.raises(client.exceptions.ResourceNotFoundException, match="Requested resource not found"):
+            client.get_item(TableName="nope", Key={"p": {"S": "a"}})
+        with pytest.raises(
+            ClientError, match=r"ValidationException.*The provided key element does not match the schema"
+        ):
+            client.get_item(TableName="str", Key={"q": {"S": "a"}})
+        with pytest.raises(ClientError, match="UnknownOperationException"):
+            client.describe_limits()
+
+    serve(cluster, work)

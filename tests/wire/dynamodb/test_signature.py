@@ -1,0 +1,167 @@
+"""Signatures made by botocore's own signer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from merganser.net.http import Request
+from merganser.wire.dynamodb.errors import ApiError
+from merganser.wire.dynamodb.signature import Verifier
+
+SIGNED_AT_S = 1_790_000_000
+SIGNED_AT = "20260921T141320Z"
+KEYS = {"AKID": "secret/with+signs"}
+
+
+def signed(
+    *, secret: str = KEYS["AKID"], access_key: str = "AKID", path: str = "/", body: bytes = b"{}", **headers: str
+) -> Request:
+    request = AWSRequest(
+        method="POST",
+        url="http://localhost:8000" + path,
+        data=body,
+        headers={
+            "X-Amz-Target": "DynamoDB_20120810.ListTables",
+            "Content-Type": "application/x-amz-json-1.0",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        },
+    )
+    request.context["timestamp"] = SIGNED_AT
+    # what add_auth does, but for reading the clock
+    signer: Any = SigV4Auth(Credentials(access_key, secret), "dynamodb", "eu-west-1")
+    signer._modify_request_before_signing(request)
+    to_sign = signer.string_to_sign(request, signer.canonical_request(request))
+    signer._inject_signature_to_request(request, signer.signature(to_sign, request))
+    sent = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+    return Request(b"POST", path.encode(), [(b"host", b"localhost:8000"), *sent], body, "127.0.0.1:5")
+
+
+def verifier(keys: dict[str, str] | None = None, *, now_s: int = SIGNED_AT_S, is_open: bool = False) -> Verifier:
+    return Verifier(KEYS if keys is None else keys, wall_us=lambda: now_s * 1_000_000, is_open=is_open)
+
+
+def refusal(request: Request, **options: Any) -> tuple[str, str]:
+    with pytest.raises(ApiError) as caught:
+        verifier(**options).verify(request)
+    return caught.value.kind.partition("#")[2], caught.value.message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"path": "/?b=2&a=1&c=%20x~y"},
+        {"path": "/some/path"},
+        {"body": "é".encode() * 1000},
+        {"X_Custom": "  two   spaces  "},
+    ],
+)
+def test_signature_of_botocore_is_right(options: Any) -> None:
+    verifier().verify(signed(**options))
+
+
+@pytest.mark.parametrize("age_s", [-899, 0, 899])
+def test_signature_may_be_15_minutes_off(age_s: int) -> None:
+    verifier(now_s=SIGNED_AT_S + age_s).verify(signed())
+
+
+def test_wrong_secret_is_refused() -> None:
+    kind, message = refusal(signed(secret="other"))
+    assert kind == "InvalidSignatureException"
+    assert message.startswith("The request signature we calculated does not match the signature you provided.")
+
+
+@pytest.mark.parametrize("change", ["body", "target", "path"])
+def test_changed_request_is_refused(change: str) -> None:
+    request = signed()
+    if change == "body":
+        request.body = b"{ }"
+    elif change == "path":
+        request.path = b"/?x=1"
+    else:
+        request.headers = [(n, b"DynamoDB_20120810.Scan" if n == b"x-amz-target" else v) for n, v in request.headers]
+    assert refusal(request)[0] == "InvalidSignatureException"
+
+
+def test_unknown_access_key_is_refused() -> None:
+    assert refusal(signed(access_key="OTHER")) == (
+        "UnrecognizedClientException",
+        "The security token included in the request is invalid.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("age_s", "message"),
+    [
+        (
+            901,
+            "Signature expired: 20260921T141320Z is now earlier than 20260921T141321Z (20260921T142821Z - 15 min.)",
+        ),
+        (
+            -901,
+            "Signature not yet current: 20260921T141320Z is still later than 20260921T141319Z "
+            "(20260921T135819Z + 15 min.)",
+        ),
+    ],
+)
+def test_signature_out_of_time_is_refused(age_s: int, message: str) -> None:
+    assert refusal(signed(), now_s=SIGNED_AT_S + age_s) == ("InvalidSignatureException", message)
+
+
+@pytest.mark.parametrize("header", [None, b"Bearer abc"])
+@pytest.mark.parametrize("keys", [{}, KEYS])
+def test_request_without_signature_is_refused(header: bytes | None, keys: dict[str, str]) -> None:
+    request = signed()
+    request.headers = [(b"authorization", header)] if header else []
+    assert refusal(request, keys=keys) == (
+        "MissingAuthenticationTokenException",
+        "Request is missing Authentication Token",
+    )
+
+
+def test_incomplete_signature_names_what_is_missing() -> None:
+    request = signed()
+    request.headers = [(b"authorization", b"AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request")]
+    assert refusal(request) == (
+        "IncompleteSignatureException",
+        "Authorization header requires 'Signature' parameter. "
+        "Authorization header requires 'SignedHeaders' parameter. "
+        "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. "
+        "Authorization=AWS4-HMAC-SHA256",
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"), [(b"host", "'Host' or ':authority'"), (b"x-amz-target", "'X-Amz-Target'")]
+)
+def test_signature_must_cover_the_host_and_the_operation(header: bytes, shown: str) -> None:
+    request = signed()
+    request.headers = [
+        (name, value.replace(header, b"x-other") if name == b"authorization" else value)
+        for name, value in request.headers
+    ]
+    message = f"{shown} must be a 'SignedHeader' in the AWS Authorization."
+    assert refusal(request) == ("InvalidSignatureException", message)
+
+
+@pytest.mark.parametrize("date", [b"20261321T141320Z", b"yesterday", b"Mon, 21 Sep 2026 14:13:20 GMT"])
+def test_date_that_is_none_is_refused(date: bytes) -> None:
+    request = signed()
+    request.headers = [(name, date if name == b"x-amz-date" else value) for name, value in request.headers]
+    kind, _ = refusal(request)
+    assert kind in ("IncompleteSignatureException", "InvalidSignatureException")
+
+
+def test_without_credentials_any_signature_will_do() -> None:
+    verifier({}, now_s=0).verify(signed(secret="whatever", access_key="anyone"))
+
+
+def test_open_door_looks_at_nothing() -> None:
+    request = signed()
+    request.headers = []
+    verifier(is_open=True).verify(request)

@@ -1,0 +1,100 @@
+"""Against botocore's model of the API: nothing in it is ignored silently."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+
+from merganser.wire.dynamodb.shapes import OPERATIONS
+from wire.dynamodb.fakes import Cluster
+
+KEY = {"p": {"S": "a"}}
+BASES: dict[str, dict[str, Any]] = {
+    "CreateTable": {
+        "TableName": "new",
+        "AttributeDefinitions": [{"AttributeName": "p", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "p", "KeyType": "HASH"}],
+        "BillingMode": "PAY_PER_REQUEST",
+    },
+    "DescribeTable": {"TableName": "str"},
+    "DeleteTable": {"TableName": "str"},
+    "ListTables": {},
+    "PutItem": {"TableName": "str", "Item": KEY},
+    "DeleteItem": {"TableName": "str", "Key": KEY},
+    "GetItem": {"TableName": "str", "Key": KEY},
+    "BatchWriteItem": {"RequestItems": {"str": [{"PutRequest": {"Item": KEY}}]}},
+    "BatchGetItem": {"RequestItems": {"str": {"Keys": [KEY]}}},
+    "Scan": {"TableName": "str"},
+    "Query": {
+        "TableName": "str",
+        "KeyConditionExpression": "p = :p",
+        "ExpressionAttributeValues": {":p": {"S": "a"}},
+    },
+}
+SERVED = {
+    "CreateTable": {"ProvisionedThroughput", "TableClass", "Tags", "DeletionProtectionEnabled"},
+    "ListTables": {"ExclusiveStartTableName", "Limit"},
+    "GetItem": {"ConsistentRead"},
+    "Scan": {"Limit", "Select", "ExclusiveStartKey", "TotalSegments", "Segment", "ConsistentRead"},
+    "Query": {"Limit", "Select", "ExclusiveStartKey", "ScanIndexForward", "ConsistentRead", "ExpressionAttributeNames"},
+}
+
+
+@functools.cache
+def model() -> ServiceModel:
+    return ServiceModel(Loader().load_service_model("dynamodb", "service-2"))
+
+
+def members(operation: str) -> dict[str, Any]:
+    shape = model().operation_model(operation).input_shape
+    assert shape is not None
+    return dict(shape.members)
+
+
+def sample(shape: Any) -> Any:
+    """A value of a shape; of an enumeration one that asks for something."""
+    if shape.type_name == "string":
+        return next((value for value in shape.enum if value != "NONE"), "abc")
+    if shape.type_name == "structure":
+        return {name: sample(member) for name, member in shape.members.items() if name in shape.required_members} or {
+            "StreamEnabled": True
+        }
+    if shape.type_name == "list":
+        return [sample(shape.member)]
+    if shape.type_name == "map":
+        return {"abc": {"S": "a"} if shape.value.name == "AttributeValue" else sample(shape.value)}
+    return True if shape.type_name == "boolean" else 1
+
+
+def test_every_served_operation_is_described() -> None:
+    assert set(BASES) == set(OPERATIONS)
+    assert set(OPERATIONS) <= set(model().operation_names)
+
+
+@pytest.mark.parametrize("operation", sorted(BASES))
+def test_base_request_is_served(cluster: Cluster, operation: str) -> None:
+    assert isinstance(cluster.call(operation, BASES[operation]), dict)
+
+
+@pytest.mark.parametrize(
+    ("operation", "member"),
+    [
+        (operation, member)
+        for operation in sorted(BASES)
+        for member in members(operation)
+        if member not in BASES[operation] and member not in SERVED.get(operation, ())
+    ],
+)
+def test_parameter_that_is_not_served_is_refused(cluster: Cluster, operation: str, member: str) -> None:
+    answer = cluster.call(operation, {**BASES[operation], member: sample(members(operation)[member])})
+    assert isinstance(answer, str), answer
+    assert answer.startswith("ValidationException | ")
+
+
+@pytest.mark.parametrize("operation", sorted(set(model().operation_names) - set(BASES)))
+def test_operation_that_is_not_served_is_unknown(cluster: Cluster, operation: str) -> None:
+    assert cluster.call(operation, {}) == "UnknownOperationException | "
