@@ -28,7 +28,6 @@ from typing import cast
 from merganser.model.errors import (
     ConfigurationError,
     CorruptionError,
-    MerganserError,
     PeerLostError,
     PeerUnreachableError,
     RefusedError,
@@ -50,16 +49,10 @@ from merganser.net.frames import (
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.sockets import detect_dead_peer, split_address
+from merganser.net.transport import failed
 
 _WRITE_BUFFER_BYTES = 256 * 1024
 """What the transport may hold before it asks us to wait; what it holds counts as sent."""
-
-
-def failed(future: asyncio.Future[Reply], error: MerganserError) -> asyncio.Future[Reply]:
-    """Fail ``future``, without a complaint from the loop if its owner has stopped listening."""
-    future.set_exception(error)
-    future.exception()
-    return future
 
 
 class Connection(asyncio.Protocol):

@@ -16,9 +16,9 @@ from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
-from merganser.net.link import Connection, Link, connect, failed
+from merganser.net.link import Connection, Link, connect
 from merganser.net.server import PeerServer
-from merganser.net.transport import Handler, Traffic
+from merganser.net.transport import Handler, Traffic, failed
 
 
 class Peers:

@@ -21,7 +21,6 @@ leave in one write.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import Callable
 from typing import cast
@@ -44,14 +43,9 @@ from merganser.net.frames import (
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.sockets import detect_dead_peer
-from merganser.net.transport import Handler
+from merganser.net.transport import Handler, refusal_code
 
 _WRITE_BUFFER_BYTES = 256 * 1024
-
-
-def refusal_code(error: MerganserError) -> str:
-    """Return the class name in snake case without Error: TableNotFoundError gives table_not_found."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
 
 
 class PeerServer:

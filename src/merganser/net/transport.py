@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 
@@ -48,3 +50,15 @@ class Transport(Protocol):
 
 Handler = Callable[[NodeId, Request], Awaitable[Reply]]
 """Serves a peer's request. A `MerganserError` it raises goes back as `Refused`."""
+
+
+def failed(future: asyncio.Future[Reply], error: MerganserError) -> asyncio.Future[Reply]:
+    """Fail ``future``, without a complaint from the loop if its owner has stopped listening."""
+    future.set_exception(error)
+    future.exception()
+    return future
+
+
+def refusal_code(error: MerganserError) -> str:
+    """Return the class name in snake case without Error: TableNotFoundError gives table_not_found."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()

@@ -16,9 +16,7 @@ import msgspec
 from merganser.model.errors import MerganserError, PeerLostError, PeerUnreachableError, RefusedError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Refused, Reply, Request
-from merganser.net.link import failed
-from merganser.net.server import refusal_code
-from merganser.net.transport import Handler, Traffic
+from merganser.net.transport import Handler, Traffic, failed, refusal_code
 from merganser.sim.loop import Incarnation, SimulatedLoop
 
 _ENCODE = msgspec.msgpack.Encoder().encode
