@@ -40,6 +40,7 @@ class Asker:
         self.node = node
         self._transport = transport
         self._serve = serve
+        self._loop = asyncio.get_running_loop()
 
     def is_reachable(self, node: NodeId) -> bool:
         """Tell whether a request to ``node`` would be sent now."""
@@ -55,7 +56,10 @@ class Asker:
         """Return the future of the reply; it ends and fails as `Transport.request` says."""
         if node != self.node:
             return self._transport.request(node, request, timeout_s=timeout_s, traffic=traffic)
-        return asyncio.ensure_future(_in_time(self._serve(node, request), timeout_s))
+        answer = self._loop.create_task(self._serve(node, request))
+        timer = self._loop.call_later(timeout_s, answer.cancel)
+        answer.add_done_callback(lambda _: timer.cancel())
+        return answer
 
 
 class Writing:
@@ -69,7 +73,8 @@ class Writing:
         self.errors: dict[NodeId, BaseException] = {}
         self.outranked_by: Timestamp | None = None
         """The newest of what the replicas that acked held already and that is as new as the write, or newer."""
-        self._settled = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._settled = self._loop.create_future()
 
     def watch(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         """Count how ``future`` ends as the answer of ``replica``."""
@@ -78,7 +83,11 @@ class Writing:
     async def settled(self, deadline: float) -> Verdict:
         """Return the verdict; OPEN if ``deadline`` (loop time) came first."""
         if self.quorum.verdict is Verdict.OPEN:
-            await _until(self._settled, deadline)
+            timer = self._loop.call_at(deadline, _settle, self._settled)
+            try:
+                await self._settled
+            finally:
+                timer.cancel()
         return self.quorum.verdict
 
     @property
@@ -95,8 +104,8 @@ class Writing:
         else:
             self.errors[replica] = error
             settled = self.quorum.failed(replica)
-        if settled and not self._settled.done():
-            self._settled.set_result(None)
+        if settled:
+            _settle(self._settled)
 
     def _compare(self, ack: Reply) -> None:
         if isinstance(ack, Merged) and ack.outranked_by is not None:
@@ -126,17 +135,19 @@ class Reading:
         """Ask, and return the verdict; OPEN if ``deadline`` (loop time) came first."""
         for replica in self.quorum.first():
             self._send(replica)
-        hedge = self._loop.call_later(self._hedge_s, self._ask_one_more)
+        hedge_at = min(self._loop.time() + self._hedge_s, deadline)
+        self._timer = self._loop.call_at(hedge_at, self._ask_one_more, deadline)
         try:
-            await _until(self._settled, deadline)
+            await self._settled
         finally:
-            hedge.cancel()
+            self._timer.cancel()
         return self.quorum.verdict
 
     def _send(self, replica: NodeId) -> None:
         self._ask(replica).add_done_callback(lambda ended: self._count(replica, ended))
 
-    def _ask_one_more(self) -> None:
+    def _ask_one_more(self, deadline: float) -> None:
+        self._timer = self._loop.call_at(deadline, _settle, self._settled)
         replica = self.quorum.hedge()
         if replica is not None:
             self._send(replica)
@@ -150,29 +161,18 @@ class Reading:
             instead = self.quorum.failed(replica)
             if instead is not None:
                 self._send(instead)
-        if self.quorum.verdict is not Verdict.OPEN and not self._settled.done():
-            self._settled.set_result(None)
+        if self.quorum.verdict is not Verdict.OPEN:
+            _settle(self._settled)
 
 
-async def _in_time(answer: Coroutine[Any, Any, Reply], timeout_s: float) -> Reply:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await answer
-    except TimeoutError:
-        raise PeerLostError("this node did not answer itself in time") from None
-
-
-async def _until(settled: asyncio.Future[None], deadline: float) -> None:
-    try:
-        async with asyncio.timeout_at(deadline):
-            await settled
-    except TimeoutError:
-        pass
+def _settle(settled: asyncio.Future[None]) -> None:
+    if not settled.done():
+        settled.set_result(None)
 
 
 def _error_of(future: asyncio.Future[Reply]) -> BaseException | None:
     if future.cancelled():
-        return PeerLostError("the request was cancelled")
+        return PeerLostError("the answer did not come in time")
     return future.exception()
 
 
