@@ -80,7 +80,8 @@ class Writing:
     def is_certainly_unwritten(self) -> bool:
         """Tell whether every replica said that it wrote nothing, or was never asked."""
         silent = self.quorum.silent()
-        return len(self.errors) == len(silent) and all(map(_wrote_nothing, self.errors.values()))
+        answers = self.errors.values()
+        return self.quorum.acks == 0 and len(answers) == len(silent) and all(map(_wrote_nothing, answers))
 
     def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         error = _error_of(future)  # answers of nodes that are not among the replicas count for nothing
