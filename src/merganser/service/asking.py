@@ -95,7 +95,7 @@ class Writing:
 
 
 class Reading:
-    """One question to as many replicas as must answer, and to the next one when one is slow or fails."""
+    """One question to as many replicas as must answer, and to one more when one fails or ``hedge_s`` pass."""
 
     def __init__(
         self,
@@ -117,11 +117,11 @@ class Reading:
         """Ask, and return the verdict; OPEN if ``deadline`` (loop time) came first."""
         for replica in self.quorum.first():
             self._send(replica)
-        hedge = self._loop.call_later(self._hedge_s, self._ask_one_more)
+        self._hedge = self._loop.call_later(self._hedge_s, self._ask_one_more)
         try:
             await _until(self._settled, deadline)
         finally:
-            hedge.cancel()
+            self._hedge.cancel()
         return self.quorum.verdict
 
     def _send(self, replica: NodeId) -> None:
@@ -131,6 +131,7 @@ class Reading:
         replica = self.quorum.hedge()
         if replica is not None:
             self._send(replica)
+            self._hedge = self._loop.call_later(self._hedge_s, self._ask_one_more)
 
     def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         error = _error_of(future)
@@ -139,7 +140,7 @@ class Reading:
         else:
             self.errors[replica] = error
             instead = self.quorum.failed(replica)
-            if instead is not None:
+            if instead is not None and not self._settled.done():
                 self._send(instead)
         if self.quorum.verdict is not Verdict.OPEN and not self._settled.done():
             self._settled.set_result(None)

@@ -195,8 +195,12 @@ class Coordinator:
         ask: Callable[[NodeId, float], asyncio.Future[Reply]],
     ) -> Reading:
         required = self._required(table, level, replicas)
-        timeout_s = deadline - self._loop.time()
-        reading = Reading(replicas, required=required, ask=lambda node: ask(node, timeout_s), hedge_s=HEDGE_S)
+        reading = Reading(
+            replicas,
+            required=required,
+            ask=lambda node: ask(node, deadline - self._loop.time()),
+            hedge_s=HEDGE_S,
+        )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             self._raise_if_dropped(table, reading.errors)
             raise UnavailableError(
