@@ -122,7 +122,9 @@ async def test_a_read_that_was_given_up_asks_nobody_any_more(world: World) -> No
     asker = member(world.machines[0]).coordinator._asker
     ask = asker._transport.request
 
-    def noted(node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic) -> asyncio.Future[Reply]:
+    def noted(
+        node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
+    ) -> asyncio.Future[Reply]:
         if isinstance(request, Read):
             asked.append(node)
             assert now_s() + timeout_s <= deadline + 1e-6

@@ -134,6 +134,26 @@ async def test_a_write_to_a_dropped_table_is_told_so(world: World) -> None:
         await put(world.machines[0], table, b"k", b"v")
 
 
+@simulated(machines=5)
+async def test_replicas_that_have_not_heard_of_a_table_do_not_make_it_a_dropped_one(world: World) -> None:
+    await world.start()
+    author, second, *ignorant = world.machines
+    for machine in ignorant[:2]:
+        world.cut_off(machine)
+    table = await world.table()
+    names = (b"k%d" % number for number in range(1000))
+    name = next(name for name in names if {*ignorant[:2]} < {*replicas_of(world, table, name)})
+    world.network.heal()
+    for machine in ignorant[:2]:  # they can be reached, and ask for the map in vain
+        for informed in author, second, ignorant[2]:
+            world.network.cut(machine.address, informed.address)
+    writing = asyncio.ensure_future(put(author, table, name, b"v", timeout_s=5.0))
+    await asyncio.sleep(0.99)
+    world.network.heal()
+    with pytest.raises(UnknownOutcomeError, match="no table with id 1 at epoch 1"):
+        await writing
+
+
 @simulated()
 async def test_concurrent_writes_through_all_nodes_leave_one_winner_everywhere(world: World) -> None:
     table = await started(world)

@@ -95,7 +95,7 @@ class Coordinator:
         for replica in replicas:
             writing.watch(replica, self._asker.ask(replica, apply, timeout_s=timeout_s))
         if await writing.settled(deadline) is not Verdict.SUCCEEDED:
-            raise self._write_failure(table, writing, required)
+            raise self._write_failure(table, writing, required, apply.map_epoch)
         return timestamp
 
     async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
@@ -195,6 +195,7 @@ class Coordinator:
         ask: Callable[[NodeId, float], asyncio.Future[Reply]],
     ) -> Reading:
         required = self._required(table, level, replicas)
+        map_epoch = self._topology.map.epoch
         reading = Reading(
             replicas,
             required=required,
@@ -202,7 +203,7 @@ class Coordinator:
             hedge_s=HEDGE_S,
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
-            self._raise_if_dropped(table, reading.errors)
+            _raise_if_dropped(table, reading.errors, map_epoch)
             raise UnavailableError(
                 f"{len(reading.quorum.replies)} of {required} replicas answered in time: {_reasons(reading.errors)}"
             )
@@ -236,15 +237,18 @@ class Coordinator:
             )
         return required
 
-    def _write_failure(self, table: Table, writing: Writing, required: int) -> Exception:
-        self._raise_if_dropped(table, writing.errors)
+    def _write_failure(self, table: Table, writing: Writing, required: int, map_epoch: int) -> Exception:
+        _raise_if_dropped(table, writing.errors, map_epoch)
         told = f"{writing.quorum.acks} of {required} replicas acknowledged the write: {_reasons(writing.errors)}"
         if writing.is_certainly_unwritten:
             return UnavailableError(f"{told}; nothing was written, try again")
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
 
-    def _raise_if_dropped(self, table: Table, errors: dict[NodeId, BaseException]) -> None:
-        if any(isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE for error in errors.values()):
+
+def _raise_if_dropped(table: Table, errors: dict[NodeId, BaseException], map_epoch: int) -> None:
+    """Believe a replica that misses the table unless it has yet to reach the epoch of the question."""
+    for error in errors.values():
+        if isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE and error.map_epoch >= map_epoch:
             raise TableNotFoundError(f"table {table.name} was dropped")
 
 
