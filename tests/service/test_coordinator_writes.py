@@ -8,6 +8,7 @@ import pytest
 
 from merganser.model.consistency import Consistency
 from merganser.model.errors import RequestError, TableNotFoundError, UnavailableError, UnknownOutcomeError
+from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from merganser.storage.engine import Batch
 from service.plays import (
@@ -152,6 +153,27 @@ async def test_replicas_that_have_not_heard_of_a_table_do_not_make_it_a_dropped_
     world.network.heal()
     with pytest.raises(UnknownOutcomeError, match="no table with id 1 at epoch 1"):
         await writing
+
+
+@simulated()
+async def test_a_coordinator_whose_disk_hangs_answers_by_the_deadline(world: World) -> None:
+    table = await started(world)
+    machine = world.machines[0]
+    hang(machine)
+    machine.skew_us = 30_000_000  # beyond the ceiling: the next timestamp waits for the disk
+    with pytest.raises(UnavailableError, match="nothing was written"):
+        async with asyncio.timeout(10.0):
+            await put(machine, table, b"k", b"v")
+    assert holders(world, table, b"k") == []
+
+
+def hang(machine: Machine) -> None:
+    """Let no fsync of ``machine`` end any more."""
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    machine.engine._group._sync = forever
 
 
 @simulated()

@@ -82,12 +82,13 @@ class Coordinator:
         Raises:
             RequestError: the level asks for more replicas than the table has.
             TableNotFoundError: the table was dropped meanwhile.
-            UnavailableError: too few replicas; nothing was written.
+            UnavailableError: too few replicas, or no timestamp in time; nothing was written.
+            StorageFailedError: this node's disk failed, so it mints no timestamps; nothing was written.
             UnknownOutcomeError: too few acks by ``deadline``; some replicas may have it.
         """
         replicas = self._topology.replicas(table, key)
         required = self._required(table, level, replicas)
-        timestamp = await self._timestamps.mint()
+        timestamp = await self._mint(deadline)
         row = encode_row(key, rows.stamp(mutation, timestamp))
         apply = Apply(self._topology.map.epoch, table.id, key, row)
         writing = Writing(replicas, required=required)
@@ -167,6 +168,13 @@ class Coordinator:
         if resume is None:
             resume = low if reverse and low > start else high if not reverse and high < end else None
         return RangePage(found, resume)
+
+    async def _mint(self, deadline: float) -> Timestamp:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._timestamps.mint()
+        except TimeoutError:
+            raise UnavailableError("this node's disk is too slow to mint a timestamp; nothing was written") from None
 
     def _run(
         self, table: Table, start: bytes, end: bytes, *, reverse: bool
