@@ -84,11 +84,12 @@ class Founding:
         """
         while self._map is None:
             met = await self._meet()
-            self._map = self._adopted(met) or (self._founded(met) if self._is_founder else None)
-            if self._map is None:
+            first = self._adopted(met) or (self._founded(met) if self._is_founder else None)
+            if first is None:
                 await asyncio.sleep(ASK_AGAIN_S * self._rng.uniform(0.5, 1.5))
                 continue
-            await keep_first_map(self._engine, self._map)
+            await keep_first_map(self._engine, first)
+            self._map = first  # not before: a map that a crash can take back must not reach anyone
         return self._map
 
     @property
