@@ -157,6 +157,30 @@ async def test_seeds_of_a_cluster_that_does_not_know_the_node_are_refused(world:
     assert "does not know this node" in str(error)
 
 
+def test_nodes_given_different_seeds_never_found_two_clusters_that_share_a_node() -> None:
+    async def script(world: World) -> None:
+        shared = newcomer(world, "c:7700", seeds=("c:7700", "d:7700"))
+        machines = [
+            newcomer(world, "a:7700", seeds=("a:7700", "b:7700", "c:7700")),
+            newcomer(world, "b:7700", seeds=("a:7700", "b:7700", "c:7700")),
+            shared,
+            newcomer(world, "d:7700", seeds=("c:7700", "d:7700")),
+        ]
+        for machine in world.rng.sample(machines, 4):
+            machine.start()
+            await asyncio.sleep(world.rng.choice([0.0, 0.01]))
+        await asyncio.sleep(10.0)
+        clusters = {m.topology.map.cluster_id for machine in machines if (m := machine.member)}
+        assert len(clusters) == 1
+        told = [error for machine in machines for error in machine.errors]
+        assert told
+        assert all(isinstance(error, ConfigurationError) for error in told)
+        assert all("seeds" in str(error) for error in told)
+
+    for seed in range(SEEDS // 2):
+        play(script, seed=seed, machines=0)
+
+
 @simulated(machines=1)
 async def test_a_data_directory_moved_to_another_address_is_refused(world: World) -> None:
     await world.start()
