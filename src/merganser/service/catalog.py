@@ -23,6 +23,7 @@ from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, Prepa
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
     MerganserError,
+    RequestError,
     TableNotFoundError,
     UnavailableError,
     UnknownOutcomeError,
@@ -95,6 +96,18 @@ class Acceptor:
 def _load_round(engine: Engine) -> int:
     stored = engine.get(_ROUND_KEY)
     return 0 if stored is None else msgspec.msgpack.decode(unseal(_ROUND_KEY, stored), type=int)
+
+
+def _applied(change: Change, newest: ClusterMap) -> tuple[ClusterMap, RequestError | None]:
+    """Return the next map, or ``newest`` and why not.
+
+    A map that a refusal rests on may be one that nobody decided: it has to be decided like any other
+    before the refusal is told, or a client could hear of a table that never comes to be.
+    """
+    try:
+        return change(newest), None
+    except RequestError as refusal:
+        return newest, refusal
 
 
 class Catalog:
@@ -199,10 +212,12 @@ class Catalog:
             ballot = await self._next_ballot()
             newest = await self._prepare(ballot, deadline)
             if newest is not None:
-                wanted = change(newest)
-                is_offered = True
+                wanted, refusal = _applied(change, newest)
+                is_offered = is_offered or refusal is None
                 if await self._accept(ballot, wanted, deadline):
                     await self._spread(wanted, deadline)
+                    if refusal is not None:
+                        raise refusal
                     return wanted
             await asyncio.sleep(self._rng.uniform(0, BACKOFF_S_MAX))
         if is_offered:
