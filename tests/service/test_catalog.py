@@ -104,6 +104,27 @@ async def test_a_table_that_does_not_exist_is_said_so_only_after_asking_a_majori
 
 
 @simulated()
+async def test_a_look_up_does_not_lean_on_a_round_that_began_before_it(world: World) -> None:
+    await world.start()
+    early, author, other = world.machines
+    world.network.cut(early.address, other.address)
+    world.network.conditions = Conditions(delay_s=(0.001, 0.001))
+    first = asyncio.ensure_future(look_up(early, "t"))
+    await asyncio.sleep(0.0005)
+    world.network.conditions = Conditions(delay_s=(0.5, 0.5))  # for the answer that knows of no table
+    await asyncio.sleep(0.001)
+    world.network.conditions = Conditions(delay_s=(0.001, 0.001))
+    world.network.cut(author.address, early.address)
+    made = await create(author, "t")
+    world.network.heal()
+    assert not first.done()
+    assert current(early).epoch == 1
+    assert await look_up(early, "t") == made
+    with pytest.raises(TableNotFoundError):
+        await first
+
+
+@simulated()
 async def test_a_change_that_nobody_decided_is_no_reason_to_refuse_another(world: World) -> None:
     await world.start()
     machine, one, other = world.machines

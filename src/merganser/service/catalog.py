@@ -288,15 +288,20 @@ class Catalog:
             raise UnknownOutcomeError("the change was accepted, but too few nodes confirmed that they know it")
 
     async def _refresh(self, deadline: float) -> None:
-        """Learn what a majority of the voters knows; callers at the same time share one round."""
+        """Learn what a majority of the voters knows now; callers share a round that began after all of them asked."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                if self._refreshing is not None:  # it may have asked before the news
+                    await asyncio.wait({self._refreshing})
+                await asyncio.shield(self._begin_refreshing())
+        except TimeoutError:
+            raise UnavailableError("the newest cluster map could not be read in time, try again") from None
+
+    def _begin_refreshing(self) -> asyncio.Task[None]:
         if self._refreshing is None:
             self._refreshing = asyncio.create_task(self._fetch_from_majority())
             self._refreshing.add_done_callback(self._refreshed)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.shield(self._refreshing)
-        except TimeoutError:
-            raise UnavailableError("the newest cluster map could not be read in time, try again") from None
+        return self._refreshing
 
     async def _fetch_from_majority(self) -> None:
         voters = self._voters()
