@@ -94,7 +94,8 @@ class Writing:
     def is_certainly_unwritten(self) -> bool:
         """Tell whether every replica said that it wrote nothing, or was never asked."""
         silent = self.quorum.silent()
-        return len(self.errors) == len(silent) and all(map(_wrote_nothing, self.errors.values()))
+        answers = self.errors.values()
+        return self.quorum.acks == 0 and len(answers) == len(silent) and all(map(_wrote_nothing, answers))
 
     def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         error = _error_of(future)  # answers of nodes that are not among the replicas count for nothing
@@ -113,7 +114,7 @@ class Writing:
 
 
 class Reading:
-    """One question to as many replicas as must answer, and to the next one when one is slow or fails."""
+    """One question to as many replicas as must answer, and to one more when one fails or ``hedge_s`` pass."""
 
     def __init__(
         self,
@@ -135,8 +136,7 @@ class Reading:
         """Ask, and return the verdict; OPEN if ``deadline`` (loop time) came first."""
         for replica in self.quorum.first():
             self._send(replica)
-        hedge_at = min(self._loop.time() + self._hedge_s, deadline)
-        self._timer = self._loop.call_at(hedge_at, self._ask_one_more, deadline)
+        self._wait_before_asking_more(deadline)
         try:
             await self._settled
         finally:
@@ -146,11 +146,20 @@ class Reading:
     def _send(self, replica: NodeId) -> None:
         self._ask(replica).add_done_callback(lambda ended: self._count(replica, ended))
 
+    def _wait_before_asking_more(self, deadline: float) -> None:
+        more_at = self._loop.time() + self._hedge_s
+        if more_at < deadline:
+            self._timer = self._loop.call_at(more_at, self._ask_one_more, deadline)
+        else:
+            self._timer = self._loop.call_at(deadline, _settle, self._settled)
+
     def _ask_one_more(self, deadline: float) -> None:
-        self._timer = self._loop.call_at(deadline, _settle, self._settled)
         replica = self.quorum.hedge()
-        if replica is not None:
-            self._send(replica)
+        if replica is None:
+            self._timer = self._loop.call_at(deadline, _settle, self._settled)
+            return
+        self._send(replica)
+        self._wait_before_asking_more(deadline)
 
     def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         error = _error_of(future)
@@ -159,7 +168,7 @@ class Reading:
         else:
             self.errors[replica] = error
             instead = self.quorum.failed(replica)
-            if instead is not None:
+            if instead is not None and not self._settled.done():
                 self._send(instead)
         if self.quorum.verdict is not Verdict.OPEN:
             _settle(self._settled)

@@ -23,6 +23,7 @@ from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, Prepa
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
     MerganserError,
+    RequestError,
     TableNotFoundError,
     UnavailableError,
     UnknownOutcomeError,
@@ -95,6 +96,18 @@ class Acceptor:
 def _load_round(engine: Engine) -> int:
     stored = engine.get(_ROUND_KEY)
     return 0 if stored is None else msgspec.msgpack.decode(unseal(_ROUND_KEY, stored), type=int)
+
+
+def _applied(change: Change, newest: ClusterMap) -> tuple[ClusterMap, RequestError | None]:
+    """Return the next map, or ``newest`` and why not.
+
+    A map that a refusal rests on may be one that nobody decided: it has to be decided like any other
+    before the refusal is told, or a client could hear of a table that never comes to be.
+    """
+    try:
+        return change(newest), None
+    except RequestError as refusal:
+        return newest, refusal
 
 
 class Catalog:
@@ -199,10 +212,12 @@ class Catalog:
             ballot = await self._next_ballot()
             newest = await self._prepare(ballot, deadline)
             if newest is not None:
-                wanted = change(newest)
-                is_offered = True
+                wanted, refusal = _applied(change, newest)
+                is_offered = is_offered or refusal is None
                 if await self._accept(ballot, wanted, deadline):
                     await self._spread(wanted, deadline)
+                    if refusal is not None:
+                        raise refusal
                     return wanted
             await asyncio.sleep(self._rng.uniform(0, BACKOFF_S_MAX))
         if is_offered:
@@ -273,15 +288,20 @@ class Catalog:
             raise UnknownOutcomeError("the change was accepted, but too few nodes confirmed that they know it")
 
     async def _refresh(self, deadline: float) -> None:
-        """Learn what a majority of the voters knows; callers at the same time share one round."""
+        """Learn what a majority of the voters knows now; callers share a round that began after all of them asked."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                if self._refreshing is not None:  # it may have asked before the news
+                    await asyncio.wait({self._refreshing})
+                await asyncio.shield(self._begin_refreshing())
+        except TimeoutError:
+            raise UnavailableError("the newest cluster map could not be read in time, try again") from None
+
+    def _begin_refreshing(self) -> asyncio.Task[None]:
         if self._refreshing is None:
             self._refreshing = asyncio.create_task(self._fetch_from_majority())
             self._refreshing.add_done_callback(self._refreshed)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.shield(self._refreshing)
-        except TimeoutError:
-            raise UnavailableError("the newest cluster map could not be read in time, try again") from None
+        return self._refreshing
 
     async def _fetch_from_majority(self) -> None:
         voters = self._voters()

@@ -27,6 +27,7 @@ from merganser.model.errors import (
     ClockSkewError,
     RefusedError,
     RequestError,
+    StorageFailedError,
     TableNotFoundError,
     UnavailableError,
     UnknownOutcomeError,
@@ -87,20 +88,20 @@ class Coordinator:
         Raises:
             RequestError: the level asks for more replicas than the table has.
             TableNotFoundError: the table was dropped meanwhile.
-            UnavailableError: too few replicas; nothing was written.
+            UnavailableError: too few replicas, or no timestamp in time; nothing was written.
+            StorageFailedError: this node's disk failed, so it mints no timestamps; nothing was written.
             UnknownOutcomeError: too few acks by ``deadline``; some replicas may have it.
         """
         replicas = self._topology.replicas(table, key)
         required = self._required(table, level, replicas)
+        timestamp = await self._first_timestamp(deadline)
         while True:
-            timestamp = await self._timestamps.mint()
             row = encode_row(key, rows.stamp(mutation, timestamp))
             writing = Writing(replicas, required=required)
             await self._replicate(table, Apply(self._topology.map.epoch, table.id, key, row), writing, deadline)
-            outranked_by = writing.outranked_by
-            if outranked_by is None:
+            if writing.outranked_by is None:
                 return timestamp
-            self._catch_up_with(outranked_by)
+            timestamp = await self._timestamp_after(writing.outranked_by, deadline)
 
     async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
@@ -177,14 +178,22 @@ class Coordinator:
         for replica in writing.replicas:
             writing.watch(replica, self._asker.ask(replica, apply, timeout_s=timeout_s))
         if await writing.settled(deadline) is not Verdict.SUCCEEDED:
-            raise self._write_failure(table, writing)
+            raise self._write_failure(table, writing, apply.map_epoch)
 
-    def _catch_up_with(self, outranked_by: Timestamp) -> None:
+    async def _first_timestamp(self, deadline: float) -> Timestamp:
+        try:
+            return await self._timestamps.mint(deadline)
+        except (TimeoutError, StorageFailedError) as error:
+            raise UnavailableError(f"this node cannot mint a timestamp ({error}); nothing was written") from None
+
+    async def _timestamp_after(self, outranked_by: Timestamp, deadline: float) -> Timestamp:
         try:
             self._timestamps.observe(outranked_by)
-        except ClockSkewError as error:
+            return await self._timestamps.mint(deadline)
+        except (ClockSkewError, TimeoutError, StorageFailedError) as error:
             raise UnknownOutcomeError(
-                f"the write is stored under a newer one and may never be seen: {error}; set this node's clock"
+                f"the write is stored under one of {outranked_by.micros} µs and may never be seen: {error}; "
+                "check the clocks of the nodes"
             ) from None
 
     def _run(
@@ -214,10 +223,15 @@ class Coordinator:
         ask: Callable[[NodeId, float], asyncio.Future[Reply]],
     ) -> Reading:
         required = self._required(table, level, replicas)
-        timeout_s = deadline - self._loop.time()
-        reading = Reading(replicas, required=required, ask=lambda node: ask(node, timeout_s), hedge_s=HEDGE_S)
+        map_epoch = self._topology.map.epoch
+        reading = Reading(
+            replicas,
+            required=required,
+            ask=lambda node: ask(node, deadline - self._loop.time()),
+            hedge_s=HEDGE_S,
+        )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
-            self._raise_if_dropped(table, reading.errors)
+            _raise_if_dropped(table, reading.errors, map_epoch)
             raise UnavailableError(
                 f"{len(reading.quorum.replies)} of {required} replicas answered in time: {_reasons(reading.errors)}"
             )
@@ -251,8 +265,8 @@ class Coordinator:
             )
         return required
 
-    def _write_failure(self, table: Table, writing: Writing) -> Exception:
-        self._raise_if_dropped(table, writing.errors)
+    def _write_failure(self, table: Table, writing: Writing, map_epoch: int) -> Exception:
+        _raise_if_dropped(table, writing.errors, map_epoch)
         told = (
             f"{writing.quorum.acks} of {writing.required} replicas acknowledged the write: {_reasons(writing.errors)}"
         )
@@ -260,8 +274,11 @@ class Coordinator:
             return UnavailableError(f"{told}; nothing was written, try again")
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
 
-    def _raise_if_dropped(self, table: Table, errors: dict[NodeId, BaseException]) -> None:
-        if any(isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE for error in errors.values()):
+
+def _raise_if_dropped(table: Table, errors: dict[NodeId, BaseException], map_epoch: int) -> None:
+    """Believe a replica that misses the table unless it has yet to reach the epoch of the question."""
+    for error in errors.values():
+        if isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE and error.map_epoch >= map_epoch:
             raise TableNotFoundError(f"table {table.name} was dropped")
 
 

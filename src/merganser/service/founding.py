@@ -29,6 +29,8 @@ ASK_TIMEOUT_S = 1.0
 ASK_AGAIN_S = 0.02
 
 FRESH = "fresh_node"
+OTHER_SEEDS = "other_seeds"
+SAME_SEEDS = "give every node of the new cluster the same seeds, its own address among them"
 
 
 class Founding:
@@ -54,7 +56,7 @@ class Founding:
         if me.peer_address not in self._seeds:
             raise ConfigurationError(
                 f"--seed lists {', '.join(self._seeds)}, but this node listens for peers on {me.peer_address}: "
-                "give every node of the new cluster the same seeds, its own address among them"
+                f"{SAME_SEEDS}"
             )
         self._me = me
         self._engine = engine
@@ -68,9 +70,11 @@ class Founding:
         """Answer other nodes as long as this one is not a member.
 
         Raises:
-            RefusedError: anything but an introduction.
+            RefusedError: anything but an introduction, or one of a node that was given other seeds.
         """
         if isinstance(request, Introduce):
+            if self._map is None and request.seeds != self._seeds:
+                raise RefusedError(OTHER_SEEDS, f"it was given the seeds {', '.join(self._seeds)}, {SAME_SEEDS}")
             return Introduced(self._me, self._map)
         raise RefusedError(FRESH, f"node {self._me.id} at {self._me.peer_address} is not a member of a cluster yet")
 
@@ -80,15 +84,16 @@ class Founding:
         Waits as long as it takes for the seeds to start.
 
         Raises:
-            ConfigurationError: the seeds belong to a cluster that does not know this node.
+            ConfigurationError: the seeds belong to a cluster that does not know this node, or were given other seeds.
         """
         while self._map is None:
             met = await self._meet()
-            self._map = self._adopted(met) or (self._founded(met) if self._is_founder else None)
-            if self._map is None:
+            first = self._adopted(met) or (self._founded(met) if self._is_founder else None)
+            if first is None:
                 await asyncio.sleep(ASK_AGAIN_S * self._rng.uniform(0.5, 1.5))
                 continue
-            await keep_first_map(self._engine, self._map)
+            await keep_first_map(self._engine, first)
+            self._map = first  # not before: a map that a crash can take back must not reach anyone
         return self._map
 
     @property

@@ -43,19 +43,22 @@ class Timestamps:
         self._ceiling = ClockCeiling(load_ceiling(engine), window_us=WINDOW_US)
         self._raising: asyncio.Task[None] | None = None
 
-    async def mint(self) -> Timestamp:
-        """Return a timestamp above every one this node has minted or observed, in all its lives.
+    async def mint(self, deadline: float) -> Timestamp:
+        """Return a timestamp above every one this node has minted, in all its lives, or observed in this one.
+
+        Args:
+            deadline: loop time until which a write of the ceiling may take.
 
         Raises:
+            TimeoutError: the disk was too slow for that.
             StorageFailedError: the ceiling cannot be raised any more.
         """
         timestamp = self._clock.mint(self._wall_us())
-        wanted = self._ceiling.next_to_persist(timestamp.micros)
-        if wanted is not None and self._raising is None:
-            self._raising = asyncio.create_task(self._raise(wanted))
-            self._raising.add_done_callback(self._raised)
-        while not self._ceiling.allows(timestamp.micros):
-            await asyncio.shield(self._raising or asyncio.create_task(self._raise(timestamp.micros + WINDOW_US)))
+        raising = self._keep_ahead_of(timestamp.micros)
+        while raising is not None and not self._ceiling.allows(timestamp.micros):
+            async with asyncio.timeout_at(deadline):
+                await asyncio.shield(raising)
+            raising = self._keep_ahead_of(timestamp.micros)
         return timestamp
 
     def observe(self, timestamp: Timestamp) -> None:
@@ -70,6 +73,14 @@ class Timestamps:
         """Wait for a write of the ceiling under way."""
         if self._raising is not None:
             await asyncio.wait({self._raising})
+
+    def _keep_ahead_of(self, micros: int) -> asyncio.Task[None] | None:
+        """Return the write of the ceiling under way, begun now if it is due; one at a time, so it never falls."""
+        wanted = self._ceiling.next_to_persist(micros)
+        if wanted is not None and self._raising is None:
+            self._raising = asyncio.create_task(self._raise(wanted))
+            self._raising.add_done_callback(self._raised)
+        return self._raising
 
     async def _raise(self, ceiling_us: int) -> None:
         self._engine.commit(Batch().put(_CEILING_KEY, seal(_CEILING_KEY, _MICROS.pack(ceiling_us))))

@@ -17,6 +17,7 @@ import collections
 import contextvars
 import hashlib
 import heapq
+import inspect
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -93,7 +94,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             return self.run_until_complete(main)
         finally:
             for task in asyncio.all_tasks(self):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]  # they are abandoned on purpose
+                _abandon(task)
             self._ready.clear()
             self._scheduled.clear()
             self.close()
@@ -178,3 +179,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """There are no threads to wake the loop for."""
+
+
+def _abandon(task: asyncio.Task[Any]) -> None:
+    """Let ``task`` be collected without a word: that it never ended, or never began, is on purpose."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    work = task.get_coro()
+    if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+        work.close()
