@@ -110,8 +110,9 @@ class Replica:
     def _page(self, request: ReadRange) -> Rows:
         page: list[tuple[bytes, bytes]] = []
         bytes_left = request.bytes_max
-        for key, stored in self._engine.scan(request.start, request.end, reverse=request.reverse):
-            if len(page) >= request.rows_max or bytes_left <= 0:
+        _, table_end = keys.table_range(request.table)
+        for key, stored in self._engine.scan(request.start, min(request.end, table_end), reverse=request.reverse):
+            if page and (len(page) >= request.rows_max or bytes_left <= 0):
                 return Rows(tuple(page), is_last=False)
             check_row(key, stored)
             page.append((key, stored))

@@ -46,6 +46,10 @@ class Scenario(msgspec.Struct, frozen=True):
     """Of each client."""
     hot_keys: int = 3
     """Shared by all clients; every other write goes to a key of its own."""
+    losses: tuple[float, ...] = (0.02, 0.2)
+    """Shares of messages that a storm loses, one of them each time."""
+    clock_jump_s: float = 5.0
+    """How far a wall clock may be off, either way."""
     write_level: Consistency = Consistency.QUORUM
     read_level: Consistency = Consistency.QUORUM
     engine_type: type[MemoryEngine] = MemoryEngine
@@ -215,11 +219,14 @@ class _Run:
 
     def _storm(self) -> None:
         self._network.conditions = Conditions(
-            delay_s=(0.001, self._rng.choice([0.05, 0.5])), loss=self._rng.choice([0.02, 0.2]), duplication=0.1
+            delay_s=(0.001, self._rng.choice([0.05, 0.5])),
+            loss=self._rng.choice(self._scenario.losses),
+            duplication=0.1,
         )
 
     def _jump(self) -> None:
-        self._rng.choice(self._machines).skew_us = self._rng.randint(-5_000_000, 5_000_000)
+        jump_us = int(self._scenario.clock_jump_s * 1e6)
+        self._rng.choice(self._machines).skew_us = self._rng.randint(-jump_us, jump_us)
 
     def _restart_all(self) -> None:
         for machine in self._machines:
@@ -230,6 +237,8 @@ class _Run:
 
     async def _heal(self) -> None:
         self._network.heal()
+        for machine in self._machines:
+            machine.skew_us = 0
         await self._world.start()
 
     async def _check_everything(self, table: Table) -> None:
