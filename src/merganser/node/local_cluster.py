@@ -213,9 +213,12 @@ class LocalCluster:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Return ports on ``host`` that nobody listens on just now."""
+    """Return ports on ``host`` that nobody listens on just now, lowest first.
+
+    A cluster numbers its nodes by address, so that node 2 is the one in node-2.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
             one.bind((host, 0))
-        return [one.getsockname()[1] for one in sockets]
+        return sorted(one.getsockname()[1] for one in sockets)
