@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from merganser.bench.runner import Plan, Result, load, measure
+from merganser.bench.runner import Plan, Result, cpu_seconds, load, measure
 from merganser.bench.setup import create_table, drop_table
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster
@@ -49,10 +49,7 @@ def run_bench(
     Raises:
         ConfigurationError: the endpoint is wrong or refuses.
     """
-    for endpoint in endpoints:
-        url = urlsplit(endpoint)
-        if url.scheme != "http" or not url.hostname or not url.port:
-            raise ConfigurationError(f"--endpoint must be http://HOST:PORT, not {endpoint!r}")
+    _check(endpoints, server_pids)
     with _servers(endpoints, nodes, server_pids) as (urls, pids):
         plan = Plan(
             endpoints=tuple(urls),
@@ -74,6 +71,19 @@ def run_bench(
         Console(soft_wrap=True, highlight=False).print(msgspec.json.format(msgspec.json.encode(mixes)).decode())
     else:
         Console().print(_table(plan, mixes))
+
+
+def _check(endpoints: Sequence[str], server_pids: Sequence[int]) -> None:
+    for endpoint in endpoints:
+        try:
+            url = urlsplit(endpoint)
+            is_good = bool(url.scheme == "http" and url.hostname and url.port)
+        except ValueError:  # its port is no port
+            is_good = False
+        if not is_good:
+            raise ConfigurationError(f"--endpoint must be http://HOST:PORT, not {endpoint!r}")
+    for pid in server_pids:
+        cpu_seconds(pid)
 
 
 def _mixes(put_shares: Sequence[float]) -> Iterator[tuple[float, bool]]:

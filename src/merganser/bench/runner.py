@@ -71,8 +71,15 @@ def measure(plan: Plan, *, server_pids: Sequence[int]) -> Result:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return user plus system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    """Return user plus system time of a process so far.
+
+    Raises:
+        ConfigurationError: there is no such process.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        raise ConfigurationError(f"--pid {pid}: there is no such process") from None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from merganser.model.errors import ConfigurationError
+from merganser.model.errors import ConfigurationError, CorruptionError
 
 app = typer.Typer(
     help="A Dynamo-style distributed database that unmodified DynamoDB clients talk to.",
@@ -27,15 +27,21 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ADMIN_DEFAULT = "127.0.0.1:7800"
 
 
-@app.callback()
-def _version(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         import merganser
 
         typer.echo(f"merganser {merganser.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -151,6 +157,6 @@ def main() -> None:
     """Run the command; a mistake of the operator is one line on standard error and exit status 2."""
     try:
         app(prog_name="merganser")
-    except ConfigurationError as error:
+    except (ConfigurationError, CorruptionError) as error:
         print(f"merganser: {error}", file=sys.stderr)  # noqa: T201  # a command line speaks
         sys.exit(2)

@@ -9,7 +9,8 @@ import sys
 
 import uvloop
 
-from merganser.node.logs import log_to
+from merganser.model.errors import ConfigurationError, CorruptionError
+from merganser.node.logs import failure, log_to
 from merganser.node.node import serve
 from merganser.node.settings import Settings
 
@@ -19,10 +20,18 @@ def run_node(settings: Settings, *, stop_with_stdin: bool) -> None:
 
     Raises:
         ConfigurationError: the node cannot start.
+        CorruptionError: its files are damaged.
+        SystemExit: with status 1 after any other error, which is in the log.
     """
     log_to(sys.stderr)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(settings, stop_with_stdin=stop_with_stdin))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_stopped(settings, stop_with_stdin=stop_with_stdin))
+    except (ConfigurationError, CorruptionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the root of the process
+        failure("the node ended by an error of its own", error)
+        raise SystemExit(1) from None
 
 
 async def _until_stopped(settings: Settings, *, stop_with_stdin: bool) -> None:

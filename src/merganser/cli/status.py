@@ -27,9 +27,9 @@ def show_status(admin: str, *, as_json: bool) -> None:
     if as_json:
         _print_json({"cluster": ring["cluster"], "epoch": ring["epoch"], "nodes": nodes})
         return
-    table = Table(title=f"cluster {ring['cluster']}, epoch {ring['epoch']}, {ring['partitions']} partitions")
-    for column in ("node", "state", "zone", "DynamoDB", "peers connected", "partitions", "epoch", "tables"):
-        table.add_column(column)
+    console = Console()
+    console.print(_headline(ring), highlight=False)
+    table = _table("node", "state", "zone", "DynamoDB", "peers", "partitions", "epoch", "tables")
     for known, node in zip(ring["nodes"], nodes, strict=True):
         table.add_row(
             str(known["number"]),
@@ -39,9 +39,12 @@ def show_status(admin: str, *, as_json: bool) -> None:
             _connected(node),
             str(known["partitions_owned"]),
             str(node.get("epoch", "")),
-            ", ".join(t["name"] for t in node.get("tables", [])),
+            str(len(node["tables"])) if "tables" in node else "",
         )
-    Console().print(table)
+    console.print(table)
+    for known, node in zip(ring["nodes"], nodes, strict=True):
+        if node.get("failure"):
+            console.print(Text(f"node {known['number']} takes no writes: {node['failure']}", style="red"))
 
 
 def show_ring(admin: str, *, as_json: bool) -> None:
@@ -55,9 +58,7 @@ def show_ring(admin: str, *, as_json: bool) -> None:
         _print_json(ring)
         return
     colour = {node["number"]: _COLOURS[i % len(_COLOURS)] for i, node in enumerate(ring["nodes"])}
-    table = Table(title=f"cluster {ring['cluster']}, epoch {ring['epoch']}")
-    for column in ("node", "id", "zone", "peers", "partitions", "share", "voter"):
-        table.add_column(column)
+    table = _table("node", "id", "zone", "peers", "partitions", "share", "voter")
     for node in ring["nodes"]:
         table.add_row(
             Text(str(node["number"]), style=colour[node["number"]]),
@@ -69,9 +70,22 @@ def show_ring(admin: str, *, as_json: bool) -> None:
             "yes" if node["is_voter"] else "",
         )
     console = Console()
+    console.print(_headline(ring), highlight=False)
     console.print(table)
     console.print("owner of each partition, clockwise from the lowest token:")
     console.print(Text.assemble(*((f"{owner} ", colour[owner]) for owner in ring["owners"])))
+
+
+def _headline(ring: dict[str, Any]) -> str:
+    return f"cluster {ring['cluster']}, epoch {ring['epoch']}, {ring['partitions']} partitions"
+
+
+def _table(*columns: str) -> Table:
+    """Return a table without lines: with them, eight columns do not fit on 80 characters."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column != "zone", overflow="fold")
+    return table
 
 
 def _node_status(node: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +104,7 @@ def _connected(node: dict[str, Any]) -> str:
 
 def _fetch(address: str, path: str) -> dict[str, Any]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ConfigurationError(f"--admin must be HOST:PORT, not {address!r}")
     connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
     try:

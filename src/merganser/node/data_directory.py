@@ -21,6 +21,7 @@ from merganser.model.ids import NodeId
 from merganser.storage.rocks import RocksEngine
 
 FORMAT = 1
+_DRAFT = "node.new"  # node.json until it is whole
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -45,11 +46,16 @@ class DataDirectory:
             self._refuse_foreign()
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ConfigurationError(
-                f"--data {path}: {error.strerror}: choose a directory this user can write"
-            ) from None
-        self._take_lock()
-        self.node_id = self._identity(rng).node_id
+            raise _unusable(path, error) from None
+        try:
+            self._take_lock()
+            self.node_id = self._identity(rng).node_id
+        except OSError as error:
+            self.close()
+            raise _unusable(path, error) from None
+        except ConfigurationError:
+            self.close()
+            raise
 
     def open_engine(self) -> RocksEngine:
         """Open the engine.
@@ -65,7 +71,7 @@ class DataDirectory:
         os.close(self._lock)
 
     def _refuse_foreign(self) -> None:
-        names = {entry.name for entry in self.path.iterdir()} - {"lock"}
+        names = {entry.name for entry in self.path.iterdir()} - {"lock", _DRAFT}
         if names and "node.json" not in names:
             raise ConfigurationError(
                 f"--data {self.path} is not empty and not a Merganser data directory "
@@ -77,7 +83,6 @@ class DataDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
-            os.close(self._lock)
             raise ConfigurationError(
                 f"--data {self.path} is in use by process {holder or 'unknown'}: stop it, or choose another directory"
             ) from None
@@ -104,8 +109,12 @@ class DataDirectory:
         return identity
 
 
+def _unusable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"--data {path}: {error.strerror}: choose a directory this user can write")
+
+
 def _write_durably(file: Path, content: bytes) -> None:
-    draft = file.with_suffix(".new")
+    draft = file.with_name(_DRAFT)
     with draft.open("wb") as stream:
         stream.write(content)
         stream.flush()

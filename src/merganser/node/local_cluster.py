@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from merganser.model.errors import ConfigurationError
 
 START_TIMEOUT_S = 30.0  # a node is up in well under a second; a loaded machine gets time
 STOP_TIMEOUT_S = 15.0
+PORTS = range(15_000, 32_768)
+"""Below those that Linux gives to outgoing connections, which could take the port of a node that is down."""
 POLL_S = 0.005
 
 
@@ -44,6 +47,11 @@ class LocalNode:
     def pid(self) -> int | None:
         """Process id while it runs."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    @property
+    def exit_status(self) -> int | None:
+        """What the last process ended with, negative for a signal; None while it runs or before the first."""
+        return self._process.poll() if self._process is not None else None
 
     @property
     def dynamodb_url(self) -> str:
@@ -71,16 +79,22 @@ class LocalNode:
         Raises:
             ConfigurationError: it ended, or did not come up in time; the message has the node's own words.
         """
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            for line in self._logged():
-                if line.get("event") == "ready":
-                    self.addresses = {door: str(line[door]) for door in ("dynamodb", "admin", "peers")}
-                    return
-            if self.pid is None:
-                raise ConfigurationError(f"the node in {self.directory} did not start: {self._last_words()}")
-            time.sleep(POLL_S)
-        raise ConfigurationError(f"the node in {self.directory} was not ready in {START_TIMEOUT_S:g} s: see {self.log}")
+        _wait_until_ready([self])
+
+    def is_ready(self) -> bool:
+        """Tell whether the node serves clients by now.
+
+        Raises:
+            ConfigurationError: it ended; the message has the node's own words.
+        """
+        pid = self.pid  # before the log is read, which then has the last words
+        for line in self._logged():
+            if line.get("event") == "ready":
+                self.addresses = {door: str(line[door]) for door in ("dynamodb", "admin", "peers")}
+                return True
+        if pid is None:
+            raise ConfigurationError(f"the node in {self.directory} did not start: {self._last_words()}")
+        return False
 
     def kill(self, signal_number: int = signal.SIGKILL) -> None:
         """Send a signal; waits for the end if it is SIGKILL."""
@@ -144,7 +158,8 @@ class LocalCluster:
             directory: holds node-1, node-2, …; may hold them from an earlier run.
             nodes: how many.
             host: where they listen.
-            dynamodb_port: port of the first node, the next ones count up; 0 picks free ones.
+            dynamodb_port: port of the first node, the next ones count up; 0 picks free ones,
+                which a node keeps when it is started again.
             peer_port: likewise.
             admin_port: likewise.
             zones: failure domains, dealt out in turn.
@@ -159,7 +174,11 @@ class LocalCluster:
                 f"{directory} holds a cluster of {existing} nodes: start it with --nodes {existing}, "
                 "or choose another directory"
             )
-        peer_ports = [peer_port + i for i in range(nodes)] if peer_port else free_ports(host, nodes)
+        free = iter(free_ports(host, 3 * nodes))
+        peer_ports, dynamodb_ports, admin_ports = (
+            [first + i if first else next(free) for i in range(nodes)]
+            for first in (peer_port, dynamodb_port, admin_port)
+        )
         seeds = [option for port in peer_ports for option in ("--seed", f"{host}:{port}")]
         self.nodes = [
             LocalNode(
@@ -167,9 +186,9 @@ class LocalCluster:
                 [
                     *("--data", str(directory / f"node-{i + 1}" / "data")),
                     *("--host", host),
-                    *("--dynamodb-port", str(dynamodb_port and dynamodb_port + i)),
+                    *("--dynamodb-port", str(dynamodb_ports[i])),
                     *("--peer-port", str(peer_ports[i])),
-                    *("--admin-port", str(admin_port and admin_port + i)),
+                    *("--admin-port", str(admin_ports[i])),
                     *(("--zone", zones[i % len(zones)]) if zones else ()),
                     *seeds,
                     *arguments,
@@ -187,8 +206,7 @@ class LocalCluster:
         try:
             for node in self.nodes:
                 node.start()
-            for node in self.nodes:
-                node.wait_until_ready()
+            _wait_until_ready(self.nodes)
         except BaseException:
             self.stop()
             raise
@@ -213,9 +231,29 @@ class LocalCluster:
 
 
 def free_ports(host: str, count: int) -> list[int]:
-    """Return ports on ``host`` that nobody listens on just now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((host, 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Return ports on ``host`` that nobody listens on just now, lowest first.
+
+    A cluster numbers its nodes by address, so that node 2 is the one in node-2.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket(family) as one, contextlib.suppress(OSError):
+            one.bind((host, port))
+            found.append(port)
+        if len(found) == count:
+            return sorted(found)
+    raise ConfigurationError(f"there are no {count} free ports on {host} from {PORTS.start} to {PORTS.stop - 1}")
+
+
+def _wait_until_ready(nodes: Sequence[LocalNode]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    waiting = [node for node in nodes if not node.is_ready()]
+    while waiting:
+        if time.monotonic() > deadline:
+            late = waiting[0]
+            raise ConfigurationError(
+                f"the node in {late.directory} was not ready in {START_TIMEOUT_S:g} s: see {late.log}"
+            )
+        time.sleep(POLL_S)
+        waiting = [node for node in waiting if not node.is_ready()]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -153,10 +155,9 @@ class Node:
         host = self.settings.host
         try:
             return f"{host}:{await listen(host, port)}"
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no host can have that name
             raise ConfigurationError(
-                f"cannot listen on {host}:{port} ({error.strerror or error}): "
-                f"stop what uses it, or choose another --host or --{name}-port"
+                f"cannot listen on {host}:{port} {_way_out(error)}choose another --host or --{name}-port"
             ) from None
 
     async def _answer_peer(self, sender: NodeId, request: Request) -> Reply:
@@ -174,6 +175,12 @@ class Node:
             report=lambda error: failure("client request failed", error),
             host=self.addresses["dynamodb"],
         )
+
+
+def _way_out(error: OSError | UnicodeError) -> str:
+    if not isinstance(error, OSError) or not error.errno or error.errno < 0:  # below zero: from the resolver
+        return f"({getattr(error, 'strerror', None) or error}): "
+    return f"({os.strerror(error.errno)}): " + ("stop what uses it, or " if error.errno == errno.EADDRINUSE else "")
 
 
 async def _founding(_request: http.Request) -> http.Response:

@@ -71,11 +71,16 @@ def load_settings(given: Mapping[str, object], *, environment: Mapping[str, str]
 
 def _from_file(file: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(file.read_text())
+        found = tomllib.loads(file.read_text())
+        msgspec.convert(found, Settings)
     except OSError as error:
-        raise ConfigurationError(f"--config {file}: {error.strerror or error}") from None
+        raise ConfigurationError(f"--config {file}: {error.strerror or error}: name a file that can be read") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--config {file} is not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        known = ", ".join(Settings.__struct_fields__)
+        raise ConfigurationError(f"--config {file}: {error}; the settings are {known}") from None
+    return found
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
@@ -88,6 +93,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
             known = ", ".join(ENVIRONMENT_PREFIX + field.upper() for field in Settings.__struct_fields__)
             raise ConfigurationError(f"{variable} is set, but there is no such setting; there are {known}")
         found[name] = _PARSERS.get(name, str)(text)
+        try:
+            msgspec.convert({name: found[name]}, Settings, strict=False)
+        except msgspec.ValidationError as error:
+            reason = str(error).partition(" - at")[0]
+            raise ConfigurationError(f"{variable} is {text!r}: {reason}: change it or unset it") from None
     return found
 
 
@@ -103,12 +113,15 @@ def _parse_pairs(text: str) -> dict[str, str]:
 
 
 _PARSERS = {"seed": _parse_list, "access_keys": _parse_pairs}
-_NOT_SETTINGS = frozenset({"soak", "config"})
+_NOT_SETTINGS = frozenset({"soak", "config", "admin"})
+"""Variables that are read elsewhere."""
 
 
 def _check(settings: Settings) -> None:
     if settings.ephemeral == (settings.data is not None):
         raise ConfigurationError("say where the data lives: either --data DIR (kept) or --ephemeral (in memory, lost)")
+    if settings.data == "":
+        raise ConfigurationError("--data is empty: name a directory")
     for name in ("dynamodb_port", "peer_port", "admin_port"):
         port = getattr(settings, name)
         if not 0 <= port <= 65535:
@@ -116,15 +129,25 @@ def _check(settings: Settings) -> None:
     if settings.partitions < 1 or settings.partitions & (settings.partitions - 1):
         raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
     for seed in settings.seed:
-        host, _, port_text = seed.rpartition(":")
-        if not host or not port_text.isdigit():
-            raise ConfigurationError(f"--seed must be HOST:PORT, not {seed!r}")
+        _check_seed(seed)
+    own = f"{settings.host}:{settings.peer_port}"
+    if settings.seed and settings.peer_port and own not in settings.seed:
+        raise ConfigurationError(
+            f"--seed lists {', '.join(settings.seed)}, but this node listens for peers on {own}: give every node of "
+            "the new cluster the same seeds, its own address among them"
+        )
     if not settings.no_auth and not settings.access_keys and not is_loopback(settings.host):
         raise ConfigurationError(
             f"--host {settings.host} can be reached from other machines and no access keys are set, so anyone could "
             "read and write: set access_keys in the --config file (or MERGANSER_ACCESS_KEYS=KEY:SECRET), "
             "or say --no-auth"
         )
+
+
+def _check_seed(seed: str) -> None:
+    host, _, port_text = seed.rpartition(":")
+    if not host or not port_text.isascii() or not port_text.isdigit() or not 0 < int(port_text) <= 65535:
+        raise ConfigurationError(f"--seed must be HOST:PORT with a port from 1 to 65535, not {seed!r}")
 
 
 def is_loopback(host: str) -> bool:
