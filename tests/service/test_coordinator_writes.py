@@ -199,3 +199,29 @@ async def test_a_replica_with_a_damaged_row_does_not_ack(world: World) -> None:
         await put(world.machines[0], table, b"k", b"new")
     assert world.machines[1].engine.get(key) == b"\x01rubbish"
     assert held(world.machines[0], table, b"k") is not None
+
+
+@simulated()
+async def test_a_write_from_a_slow_clock_outranks_what_was_acknowledged_before_it(world: World) -> None:
+    table = await started(world)
+    ahead, behind, _ = world.machines
+    ahead.skew_us = 20_000_000
+    first = await put(ahead, table, b"k", b"first")
+    behind.skew_us = -20_000_000
+    second = await put(behind, table, b"k", b"second")
+    assert second > first
+    assert await get(ahead, table, b"k") == b"second"
+
+
+@simulated()
+async def test_a_write_under_one_from_beyond_the_clock_bound_is_of_unknown_outcome(world: World) -> None:
+    table = await started(world)
+    ahead, behind, _ = world.machines
+    ahead.skew_us = 50_000_000
+    await put(ahead, table, b"k", b"first", level=ALL)
+    behind.crash()
+    behind.skew_us = -50_000_000
+    behind.start()
+    await world.up(behind)
+    with pytest.raises(UnknownOutcomeError, match="may never be seen"):
+        await put(behind, table, b"k", b"second")

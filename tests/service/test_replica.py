@@ -9,7 +9,7 @@ import pytest
 from merganser.model.cluster import Table
 from merganser.model.errors import ClockSkewError, CorruptionError, RefusedError, StorageFailedError
 from merganser.model.ids import TableId
-from merganser.model.messages import Apply, Done, Found, Read, ReadRange, Reply, Request, Rows
+from merganser.model.messages import Apply, Found, Merged, Read, ReadRange, Reply, Request, Rows
 from merganser.model.row import Cell, Row
 from merganser.model.timestamp import Timestamp
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
@@ -34,6 +34,8 @@ from service.plays import (
     started,
     until,
 )
+
+FAR = 3600.0  # a deadline that does not matter
 
 
 def row(value: bytes = b"v", micros: int = 0) -> Row:
@@ -135,18 +137,18 @@ async def world_table(world: World, machine: Machine) -> Table:
 @simulated()
 async def test_a_request_of_an_older_epoch_is_served_if_the_key_is_held(world: World) -> None:
     table = await started(world)
-    assert await ask(world.machines[0], apply(table, b"k", row(), map_epoch=1)) == Done()
+    assert await ask(world.machines[0], apply(table, b"k", row(), map_epoch=1)) == Merged()
 
 
 @simulated()
 async def test_timestamps_too_far_in_the_future_are_refused_and_nothing_is_written(world: World) -> None:
     table = await started(world)
     machine = world.machines[0]
-    minted_before = await machine.spawn(member(machine).timestamps.mint())
+    minted_before = await machine.spawn(member(machine).timestamps.mint(FAR))
     with pytest.raises(ClockSkewError, match="more than the 60"):
         await ask(machine, apply(table, b"k", row(micros=120_000_000)))
     assert held(machine, table, b"k") is None
-    minted = await machine.spawn(member(machine).timestamps.mint())
+    minted = await machine.spawn(member(machine).timestamps.mint(FAR))
     assert minted.micros - minted_before.micros < 1_000_000, "the clock did not follow"
 
 
@@ -155,7 +157,7 @@ async def test_the_clock_follows_what_the_replica_is_sent(world: World) -> None:
     table = await started(world)
     machine = world.machines[0]
     await ask(machine, apply(table, b"k", row(micros=30_000_000)))
-    minted = await machine.spawn(member(machine).timestamps.mint())
+    minted = await machine.spawn(member(machine).timestamps.mint(FAR))
     assert minted > Timestamp(EPOCH_US + 30_000_000, 9)
 
 
@@ -176,8 +178,8 @@ async def test_a_repeated_or_older_apply_commits_nothing(world: World) -> None:
     older, newer = apply(table, b"k", row(b"old", 1)), apply(table, b"k", row(b"new", 2))
     await ask(machine, newer)
     committed = machine.engine._group.committed
-    for request in (newer, older, newer):
-        assert await ask(machine, request) == Done()
+    for request, outranked_by in ((newer, None), (older, Timestamp(EPOCH_US + 2, 9)), (newer, None)):
+        assert await ask(machine, request) == Merged(outranked_by)
     assert machine.engine._group.committed == committed
     assert held(machine, table, b"k") == row(b"new", 2)
 
@@ -208,7 +210,7 @@ async def test_an_ack_waits_for_the_fsync(world: World) -> None:
     assert not first.done()
     assert not repeated.done(), "there is nothing to write, and it is not durable either"
     disk_is_well.set()
-    assert [await first, await repeated] == [Done(), Done()]
+    assert [await first, await repeated] == [Merged(), Merged()]
 
 
 @simulated()
