@@ -17,7 +17,7 @@ from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
 
-WINDOW_US = 10_000_000  # one small fsynced write per 5 s of writing
+WINDOW_US = 1_000_000  # two small writes a second while writing; a node that restarts over and over gains this each time
 
 _CEILING_KEY = keys.metadata_key("clock_ceiling")
 _MICROS = struct.Struct(">q")
