@@ -17,7 +17,8 @@ from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
 
-WINDOW_US = 1_000_000  # two small writes a second while writing; a node that restarts over and over gains this each time
+# Two small writes a second while there is writing; a node that restarts over and over gains a window each time.
+WINDOW_US = 1_000_000
 
 _CEILING_KEY = keys.metadata_key("clock_ceiling")
 _MICROS = struct.Struct(">q")
