@@ -69,8 +69,17 @@ def run_bench(
             drop_table(urls[0], plan.table)
     if as_json:
         Console(soft_wrap=True, highlight=False).print(msgspec.json.format(msgspec.json.encode(mixes)).decode())
-    else:
-        Console().print(_table(plan, mixes))
+        return
+    console = Console()
+    console.print(
+        f"{plan.items:,} items of {plan.item_bytes:,} bytes, {plan.connections} connections, "
+        f"{len(plan.endpoints)} endpoint(s), {plan.duration_s:g} s each",
+        highlight=False,
+    )
+    console.print(_table(mixes))
+    for mix in mixes:
+        if mix.result.errors:
+            console.print(f"{mix.name}: the first error was {mix.result.first_error}", markup=False)
 
 
 def _check(endpoints: Sequence[str], server_pids: Sequence[int]) -> None:
@@ -114,24 +123,14 @@ def _servers(
         yield [node.dynamodb_url for node in cluster.nodes], [node.pid for node in cluster.nodes if node.pid]
 
 
-def _table(plan: Plan, mixes: Sequence[Mix]) -> Table:
-    table = Table(
-        title=f"{plan.items:,} items of {plan.item_bytes:,} bytes, {plan.connections} connections, "
-        f"{len(plan.endpoints)} endpoint(s), {plan.duration_s:g} s each; latencies in ms"
-    )
-    for column in (
-        "mix",
-        "operations/s",
-        "get p50",
-        "p99",
-        "p99.9",
-        "put p50",
-        "p99",
-        "p99.9",
-        "server CPU µs/op",
-        "errors",
-    ):
-        table.add_column(column, justify="left" if column == "mix" else "right")
+def _table(mixes: Sequence[Mix]) -> Table:
+    """Return a table without lines, which fits on 80 columns; latencies in milliseconds."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("mix\n")
+    for column in ("\nops/s", "get ms\np50", "\np99", "\np99.9", "put ms\np50", "\np99", "\np99.9"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("CPU µs\n/op", justify="right", no_wrap=True)
+    table.add_column("\nerrors", justify="right", no_wrap=True)
     for mix in mixes:
         result = mix.result
         latencies = [
@@ -141,10 +140,6 @@ def _table(plan: Plan, mixes: Sequence[Mix]) -> Table:
         ]
         cpu = result.server_cpu_us_per_operation
         table.add_row(
-            mix.name,
-            f"{result.throughput:,.0f}",
-            *latencies,
-            "" if cpu is None else f"{cpu:.0f}",
-            f"{result.errors} {result.first_error}" if result.errors else "0",
+            mix.name, f"{result.throughput:,.0f}", *latencies, "" if cpu is None else f"{cpu:.0f}", f"{result.errors:,}"
         )
     return table

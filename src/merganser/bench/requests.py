@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Mapping
 
 import msgspec
 
@@ -18,6 +19,13 @@ class Credentials(msgspec.Struct, frozen=True):
     access_key: str = "bench"
     secret: str = "bench"
     region: str = "us-east-1"
+
+
+def credentials_of(environment: Mapping[str, str]) -> Credentials:
+    """Return the credentials that AWS's own tools would find in ``environment``, or some that sign."""
+    access_key = environment.get("AWS_ACCESS_KEY_ID")
+    secret = environment.get("AWS_SECRET_ACCESS_KEY")
+    return Credentials(access_key, secret) if access_key and secret else Credentials()
 
 
 class Signer:

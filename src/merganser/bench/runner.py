@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from merganser.bench.histogram import Histogram
-from merganser.bench.worker import Done, Work
+from merganser.bench.worker import Done, Failed, Ready, Said, Window, Work
 from merganser.model.errors import ConfigurationError
 
-PROCESS_GRACE_S = 120.0
+_Message = TypeVar("_Message", Ready, Done)
+
+WARM_UP_S = 1.0
+"""Connections are open and caches warm well before; a short measurement warms up for as long as it lasts."""
+START_TIMEOUT_S = 60.0
+LOAD_TIMEOUT_S = 600.0
+GRACE_S = 60.0
+"""The last answers are on their way at the end of the window; the load's own requests give up after 30 s."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -27,7 +37,7 @@ class Plan(msgspec.Struct, frozen=True):
     items: int = 10_000
     item_bytes: int = 1_000
     connections: int = 16
-    """In all."""
+    """In all, but at least one for each process."""
     processes: int = 1
     duration_s: float = 10.0
     put_share: float = 0.5
@@ -48,30 +58,53 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def load(plan: Plan) -> None:
-    """Put every item once."""
-    _run(plan, ["load"])
+    """Put every item once.
+
+    Raises:
+        ConfigurationError: a load process failed.
+    """
+    with _workers(plan, "load") as workers:
+        for worker in workers:
+            worker.hear(Done, LOAD_TIMEOUT_S)
 
 
 def measure(plan: Plan, *, server_pids: Sequence[int]) -> Result:
-    """Read and write for the planned time."""
-    before = sum(map(cpu_seconds, server_pids))
-    outputs = _run(plan, ["measure"])
-    spent = sum(map(cpu_seconds, server_pids)) - before
-    done = [msgspec.json.decode(output, type=Done) for output in outputs]
+    """Read and write for the planned time, after a warm-up.
+
+    Raises:
+        ConfigurationError: a load process failed, or a server ended.
+    """
+    with _workers(plan, "measure") as workers:
+        for worker in workers:
+            worker.hear(Ready, START_TIMEOUT_S)
+        begin = time.monotonic() + min(WARM_UP_S, plan.duration_s)
+        window = Window(begin, begin + plan.duration_s)
+        for worker in workers:
+            worker.tell(window)
+        spent = _cpu_within(window, server_pids)
+        done = [worker.hear(Done, GRACE_S) for worker in workers]
     operations = sum(one.operations for one in done)
     return Result(
         operations=operations,
         errors=sum(one.errors for one in done),
         first_error=next((one.first_error for one in done if one.first_error), ""),
-        seconds=max(one.seconds for one in done),
-        throughput=sum(one.operations / one.seconds for one in done),
+        seconds=plan.duration_s,
+        throughput=operations / plan.duration_s,
         latency_us={"get": _latency([one.gets for one in done]), "put": _latency([one.puts for one in done])},
         server_cpu_us_per_operation=spent * 1e6 / operations if server_pids and operations else None,
     )
 
 
+def _cpu_within(window: Window, server_pids: Sequence[int]) -> float:
+    """Return the seconds of CPU that the servers spend in the window, at its end."""
+    time.sleep(max(0.0, window.begin - time.monotonic()))
+    before = sum(map(cpu_seconds, server_pids))
+    time.sleep(max(0.0, window.end - time.monotonic()))
+    return sum(map(cpu_seconds, server_pids)) - before
+
+
 def cpu_seconds(pid: int) -> float:
-    """Return user plus system time of a process so far.
+    """Return user plus system time of a process so far, in steps of 10 ms.
 
     Raises:
         ConfigurationError: there is no such process.
@@ -95,34 +128,60 @@ def _latency(parts: list[dict[int, int]]) -> dict[str, float]:
     }
 
 
-def _run(plan: Plan, arguments: list[str]) -> list[bytes]:
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-m", "merganser.bench.worker", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+class _Worker:
+    """A load process; see `worker` for what is said."""
+
+    def __init__(self, work: Work, task: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "merganser.bench.worker", task], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        for _ in plan_shares(plan)
-    ]
-    deadline = time.monotonic() + plan.duration_s + PROCESS_GRACE_S
+        self.tell(work)
+
+    def tell(self, message: Work | Window) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # why it ended, it says
+            self._process.stdin.write(msgspec.json.encode(message) + b"\n")
+            self._process.stdin.flush()
+
+    def hear(self, wanted: type[_Message], timeout_s: float) -> _Message:
+        """Return its next word.
+
+        Raises:
+            ConfigurationError: it failed, or is silent.
+        """
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+            raise ConfigurationError(f"a load process said nothing for {timeout_s:g} s: try fewer connections")
+        line = self._process.stdout.readline()
+        said: Said = msgspec.json.decode(line, type=Said) if line else Failed("it ended without a word")
+        if not isinstance(said, wanted):
+            reason = said.reason if isinstance(said, Failed) else f"it said {said}"
+            raise ConfigurationError(f"a load process failed: {reason}")
+        return said
+
+    def end(self) -> None:
+        self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+
+
+@contextlib.contextmanager
+def _workers(plan: Plan, task: str) -> Iterator[list[_Worker]]:
+    workers: list[_Worker] = []
     try:
-        for worker, work in zip(workers, plan_shares(plan), strict=True):
-            assert worker.stdin is not None
-            worker.stdin.write(msgspec.json.encode(work))
-            worker.stdin.close()
-            worker.stdin = None
-        outputs = [worker.communicate(timeout=max(1.0, deadline - time.monotonic()))[0] for worker in workers]
+        for work in plan_shares(plan):
+            workers.append(_Worker(work, task))  # noqa: PERF401 - those begun are ended if one cannot begin
+        yield workers
     finally:
         for worker in workers:
-            worker.kill()
-            worker.wait()
-    if any(worker.returncode not in (0, -9) or not output for worker, output in zip(workers, outputs, strict=True)):
-        raise ConfigurationError("a load process failed; its error is above")
-    return outputs
+            worker.end()
 
 
 def plan_shares(plan: Plan) -> list[Work]:
     """Return the work of each process: items, connections and endpoints dealt out evenly."""
     count = max(plan.processes, len(plan.endpoints))
     bounds = [plan.items * i // count for i in range(count + 1)]
+    connections = [plan.connections * i // count for i in range(count + 1)]
     return [
         Work(
             endpoint=plan.endpoints[i % len(plan.endpoints)],
@@ -131,8 +190,7 @@ def plan_shares(plan: Plan) -> list[Work]:
             items=bounds[i + 1] - bounds[i],
             items_total=plan.items,
             item_bytes=plan.item_bytes,
-            connections=max(1, plan.connections // count),
-            duration_s=plan.duration_s,
+            connections=max(1, connections[i + 1] - connections[i]),
             put_share=plan.put_share,
             is_consistent=plan.is_consistent,
             seed=i,

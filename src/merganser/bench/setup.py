@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import os
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
 
-from merganser.bench.requests import Credentials, Signer
+from merganser.bench.requests import Signer, credentials_of
 from merganser.model.errors import ConfigurationError
 
 ACTIVE_TIMEOUT_S = 30.0
@@ -51,7 +52,7 @@ def drop_table(endpoint: str, name: str) -> None:
 
 def _call(endpoint: str, operation: str, body: dict[str, Any]) -> dict[str, Any]:
     url = urlsplit(endpoint)
-    request = Signer(url.netloc, Credentials()).request(operation, orjson.dumps(body))
+    request = Signer(url.netloc, credentials_of(os.environ)).request(operation, orjson.dumps(body))
     head, _, payload = request.partition(b"\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:])
     connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=TIMEOUT_S)
@@ -64,5 +65,5 @@ def _call(endpoint: str, operation: str, body: dict[str, Any]) -> dict[str, Any]
     finally:
         connection.close()
     if response.status != 200:
-        raise ConfigurationError(f"{operation} at {endpoint} was refused: {answer}")
+        raise ConfigurationError(f"{operation} at {endpoint} was refused: {answer.get('message', answer)}")
     return answer
