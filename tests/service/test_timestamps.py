@@ -149,6 +149,19 @@ async def test_a_restarted_coordinator_with_its_clock_set_back_writes_later_than
 
 
 @simulated()
+async def test_a_node_that_restarts_again_and_again_still_writes(world: World) -> None:
+    table = await started(world)
+    machine = world.machines[0]
+    for _ in range(40):
+        machine.crash()
+        machine.start()
+        await world.up(machine)
+        written = await put(machine, table, b"k", b"v")
+        await asyncio.sleep(0.5)
+    assert written.micros - machine.wall_us() < SKEW_ALLOWED_US // 2
+
+
+@simulated()
 async def test_a_write_through_a_node_whose_disk_failed_says_so(world: World) -> None:
     table = await started(world)
     machine = world.machines[0]

@@ -17,8 +17,8 @@ from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
 
-# Two small writes a second while there is writing; a node that restarts over and over gains a window each time.
-WINDOW_US = 1_000_000
+WINDOW_US = 10_000_000  # over the wall clock: one small fsynced write per 5 s of writing
+STEP_US = 1_000_000  # over a clock that is ahead of the wall clock: restarts may not drive it further by whole windows
 
 _CEILING_KEY = keys.metadata_key("clock_ceiling")
 _MICROS = struct.Struct(">q")
@@ -77,7 +77,9 @@ class Timestamps:
 
     def _keep_ahead_of(self, micros: int) -> asyncio.Task[None] | None:
         """Return the write of the ceiling under way, begun now if it is due; one at a time, so it never falls."""
-        wanted = self._ceiling.next_to_persist(micros)
+        wanted = self._ceiling.next_to_persist(self._wall_us())
+        if not self._ceiling.allows(micros + STEP_US // 2):
+            wanted = max(wanted or 0, micros + STEP_US)
         if wanted is not None and self._raising is None:
             self._raising = asyncio.create_task(self._raise(wanted))
             self._raising.add_done_callback(self._raised)
