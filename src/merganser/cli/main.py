@@ -153,6 +153,25 @@ def bench(
     )
 
 
+@app.command()
+def sim(
+    seeds: Annotated[str, typer.Option(help="FIRST:END, the end left out; or one seed.")] = "0:200",
+    machines: Annotated[int, typer.Option(min=1, max=64, help="Machines of the simulated cluster.")] = 3,
+    operations: Annotated[int, typer.Option(min=1, help="Requests of each of the four clients.")] = 25,
+    clock_jump: Annotated[float, typer.Option(min=0.0, max=50.0, help="Seconds a clock may be off.")] = 5.0,
+    loss: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of messages that storms lose.")] = 0.2,
+    processes: Annotated[int, typer.Option(min=1, help="Seeds run at the same time.")] = os.cpu_count() or 1,
+    trace: Annotated[bool, typer.Option("--trace", help="Print what happened in each run.")] = False,
+) -> None:
+    """Run whole clusters under simulated faults; exit status 1 if one broke a promise."""
+    from merganser.cli.simulate import simulate
+    from merganser.sim.scenario import Scenario
+
+    scenario = Scenario(machines=machines, operations=operations, clock_jump_s=clock_jump, losses=(loss / 10, loss))
+    if not simulate(seeds, scenario, processes=processes, is_traced=trace):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command; a mistake of the operator is one line on standard error and exit status 2."""
     try:

@@ -68,6 +68,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._selector = _NoSelector()
         self._clock_resolution = 1e-9
         self.errors: list[BaseException] = []
+        self.timeline: list[str] = []
+        """What was told, a sentence each."""
 
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
@@ -76,6 +78,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def note(self, *what: object) -> None:
         """Add ``what``, at this moment, to the trace."""
         self._trace.update(repr((round(self._now_s, 9), what)).encode())
+
+    def tell(self, sentence: str) -> None:
+        """Add a sentence for people, with the time, to the timeline and to the trace."""
+        self.note(sentence)
+        self.timeline.append(f"{self._now_s:9.4f} s  {sentence}")
 
     @property
     def trace(self) -> str:

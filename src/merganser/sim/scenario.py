@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -20,10 +21,10 @@ from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import InvariantError, MerganserError, TableExistsError, UnavailableError
 from merganser.model.row import CellWrite, Mutation, Row
-from merganser.model.timestamp import BEGINNING
+from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.service.member import Member
 from merganser.sim.history import History, Read, Write
-from merganser.sim.machine import Machine
+from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.network import Conditions
 from merganser.sim.world import World
 from merganser.storage import keys
@@ -70,6 +71,8 @@ class Outcome(msgspec.Struct, frozen=True):
     lost: int
     repairs: int
     virtual_s: float
+    timeline: tuple[str, ...]
+    """Faults, requests and their answers, as they happened."""
 
 
 def run_scenario(seed: int, scenario: Scenario = Scenario()) -> Outcome:  # noqa: B008  # frozen
@@ -165,6 +168,7 @@ class _Run:
             member.coordinator.write(table, key, mutation, level=self._scenario.write_level, deadline=deadline)
         )
         await asyncio.wait([task], timeout=CLIENT_TIMEOUT_S)
+        self._tell(machine, f"{'delete' if value is None else 'write'} {_name(key)} {value!r}", write.began_s, task)
         if not task.done():
             return  # the machine died with it
         error = task.exception()
@@ -181,6 +185,7 @@ class _Run:
         member = _member(machine)
         task = machine.spawn(member.coordinator.read(table, key, level=level, deadline=began_s + REQUEST_TIMEOUT_S))
         await asyncio.wait([task], timeout=CLIENT_TIMEOUT_S)
+        self._tell(machine, f"read {_name(key)} at {level.value}", began_s, task)
         if not task.done():
             return False
         error = task.exception()
@@ -194,6 +199,15 @@ class _Run:
         )
         return True
 
+    def _tell(self, machine: Machine, what: str, began_s: float, task: asyncio.Task[Any]) -> None:
+        if not task.done():
+            answer = "no answer"
+        elif (error := task.exception()) is not None:
+            answer = f"{type(error).__name__}: {error}"
+        else:
+            answer = _answer(task.result())
+        self._loop.tell(f"{machine.address} since {began_s:.4f} s: {what} -> {answer}")
+
     # -- faults
 
     async def _faults(self) -> None:
@@ -204,18 +218,23 @@ class _Run:
             await asyncio.sleep(self._rng.uniform(0.1, 1.5))
             self._network.heal()
             self._restart_all()
+            self._loop.tell("the network is well, what was down starts")
 
     def _cut_off(self) -> None:
-        self._world.cut_off(self._rng.choice(self._machines))
+        lonely = self._rng.choice(self._machines)
+        self._world.cut_off(lonely)
+        self._loop.tell(f"{lonely.address} is cut off")
 
     def _cut_one_way(self) -> None:
         sender, receiver = self._rng.sample(self._machines, 2)
         self._network.cut(sender.address, receiver.address)
+        self._loop.tell(f"{receiver.address} hears nothing from {sender.address}")
 
     def _crash(self) -> None:
         for machine in self._rng.sample(self._machines, self._rng.randint(1, len(self._machines))):
             machine.crash()
             self._crashes += 1
+            self._loop.tell(f"{machine.address} loses power")
 
     def _storm(self) -> None:
         self._network.conditions = Conditions(
@@ -223,10 +242,13 @@ class _Run:
             loss=self._rng.choice(self._scenario.losses),
             duplication=0.1,
         )
+        self._loop.tell(f"storm: {self._network.conditions}")
 
     def _jump(self) -> None:
         jump_us = int(self._scenario.clock_jump_s * 1e6)
-        self._rng.choice(self._machines).skew_us = self._rng.randint(-jump_us, jump_us)
+        machine = self._rng.choice(self._machines)
+        machine.skew_us = self._rng.randint(-jump_us, jump_us)
+        self._loop.tell(f"the clock of {machine.address} is off by {machine.skew_us / 1e6:+.3f} s")
 
     def _restart_all(self) -> None:
         for machine in self._machines:
@@ -321,6 +343,7 @@ class _Run:
             lost=self._network.lost,
             repairs=sum(_member(machine).coordinator.repairs.sent for machine in self._machines),
             virtual_s=self._loop.time(),
+            timeline=tuple(self._loop.timeline),
         )
 
 
@@ -328,6 +351,18 @@ def _member(machine: Machine) -> Member:
     if machine.member is None:
         raise InvariantError(f"{machine.address} is not up")
     return machine.member
+
+
+def _answer(result: Timestamp | Row | None) -> str:
+    if result is None:
+        return "nothing"
+    if isinstance(result, Row):
+        return f"{_value(result)!r} of {_answer(rows.newest(result))}"
+    return f"{(result.micros - EPOCH_US) / 1e6:.6f} s by node {result.writer}"
+
+
+def _name(key: bytes) -> str:
+    return keys.split_row_key(key)[2].decode()
 
 
 def _value(row: Row | None) -> bytes | None:
