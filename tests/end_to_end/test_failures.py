@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -262,6 +263,8 @@ def test_full_disk_refuses_writes_says_why_goes_on_reading_and_recovers(
         shown = command("status", "--admin", one.nodes[0].addresses["admin"])
         assert shown.stdout.splitlines()[2].split()[1] == "read-only"
         assert "No space left on device" in shown.stdout
+        with urllib.request.urlopen(f"http://{one.nodes[0].addresses['admin']}/health", timeout=5) as health:
+            assert (health.status, health.read()) == (200, b'{"state":"read-only"}\n')
         one.nodes[0].stop()
         assert one.nodes[0].exit_status == 0
 
