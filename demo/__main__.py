@@ -29,7 +29,7 @@ from merganser.node.local_cluster import LocalCluster
 
 WRITERS = 4
 VICTIM = 1
-LOAD_TIMEOUT_S = 75.0  # the demo ends within two minutes, whatever happens
+LOAD_TIMEOUT_S = 80.0  # the demo ends within two minutes, whatever happens
 READ_TIMEOUT_S = 25.0
 
 

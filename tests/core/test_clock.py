@@ -99,9 +99,9 @@ def test_skew_error_names_the_writer_and_the_distance() -> None:
 
 
 def test_new_node_may_mint_nothing_before_its_first_ceiling_is_durable() -> None:
-    ceiling = ClockCeiling(0, window_us=100)
+    ceiling = ClockCeiling(0, window_us=100, step_us=100)
     assert not ceiling.allows(5_000)
-    assert ceiling.next_to_persist(5_000) == 5_100
+    assert ceiling.next_to_persist(5_000, wall_us=5_000) == 5_100
     assert not ceiling.allows(5_000)
     ceiling.persisted(5_100)
     assert ceiling.allows(5_099)
@@ -109,13 +109,20 @@ def test_new_node_may_mint_nothing_before_its_first_ceiling_is_durable() -> None
 
 
 def test_new_ceiling_is_asked_for_when_less_than_half_the_window_is_left() -> None:
-    ceiling = ClockCeiling(1_000, window_us=100)
-    assert ceiling.next_to_persist(950) is None
-    assert ceiling.next_to_persist(951) == 1_051
+    ceiling = ClockCeiling(1_000, window_us=100, step_us=10)
+    assert ceiling.next_to_persist(950, wall_us=950) is None
+    assert ceiling.next_to_persist(951, wall_us=951) == 1_051
+
+
+def test_a_clock_ahead_of_the_wall_clock_takes_small_steps() -> None:
+    ceiling = ClockCeiling(1_000, window_us=100, step_us=10)
+    assert ceiling.next_to_persist(994, wall_us=500) is None
+    assert ceiling.next_to_persist(996, wall_us=500) == 1_006
+    assert ceiling.next_to_persist(996, wall_us=960) == 1_060, "the wall clock's own window, if that is more"
 
 
 def test_ceiling_never_sinks() -> None:
-    ceiling = ClockCeiling(1_000, window_us=100)
+    ceiling = ClockCeiling(1_000, window_us=100, step_us=10)
     ceiling.persisted(900)
     assert ceiling.allows(999)
 
@@ -128,12 +135,15 @@ def test_restarted_node_never_mints_what_it_let_out_before_even_when_the_wall_cl
     steps: list[tuple[int, str]], window_us: int
 ) -> None:
     disk_us, highest_out = 0, -1
-    clock, ceiling = clock_at(disk_us), ClockCeiling(disk_us, window_us=window_us)
+    clock, ceiling = clock_at(disk_us), ClockCeiling(disk_us, window_us=window_us, step_us=max(2, window_us // 10))
     for wall_us, step in steps:
         if step == "crash":
-            clock, ceiling = clock_at(disk_us), ClockCeiling(disk_us, window_us=window_us)
+            clock, ceiling = (
+                clock_at(disk_us),
+                ClockCeiling(disk_us, window_us=window_us, step_us=max(2, window_us // 10)),
+            )
         elif step == "persist":
-            wanted = ceiling.next_to_persist(max(clock.latest, wall_us))
+            wanted = ceiling.next_to_persist(clock.latest, wall_us=wall_us)
             if wanted is not None:
                 disk_us = max(disk_us, wanted)
                 ceiling.persisted(disk_us)
@@ -148,10 +158,10 @@ def test_restarted_node_never_mints_what_it_let_out_before_even_when_the_wall_cl
 def test_persisting_what_is_asked_leaves_at_least_half_a_window(
     latest_us: int, durable_us: int, window_us: int
 ) -> None:
-    ceiling = ClockCeiling(durable_us, window_us=window_us)
-    wanted = ceiling.next_to_persist(latest_us)
+    ceiling = ClockCeiling(durable_us, window_us=window_us, step_us=max(2, window_us // 10))
+    wanted = ceiling.next_to_persist(latest_us, wall_us=latest_us)
     if wanted is not None:
         assert wanted > durable_us
         ceiling.persisted(wanted)
-    assert ceiling.next_to_persist(latest_us) is None
+    assert ceiling.next_to_persist(latest_us, wall_us=latest_us) is None
     assert ceiling.allows(latest_us)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -263,8 +264,10 @@ def test_full_disk_refuses_writes_says_why_goes_on_reading_and_recovers(
         shown = command("status", "--admin", one.nodes[0].addresses["admin"])
         assert shown.stdout.splitlines()[2].split()[1] == "read-only"
         assert "No space left on device" in shown.stdout
-        with urllib.request.urlopen(f"http://{one.nodes[0].addresses['admin']}/health", timeout=5) as health:
-            assert (health.status, health.read()) == (200, b'{"state":"read-only"}\n')
+        with pytest.raises(urllib.error.HTTPError) as ill:
+            urllib.request.urlopen(f"http://{one.nodes[0].addresses['admin']}/health", timeout=5)
+        with ill.value as health:
+            assert (health.status, health.read()) == (503, b'{"state":"read-only"}\n')
         one.nodes[0].stop()
         assert one.nodes[0].exit_status == 0
 

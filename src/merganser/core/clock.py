@@ -77,33 +77,40 @@ class HybridClock:
 class ClockCeiling:
     """The durable bound below which a node may mint; its caller does the writing.
 
-    ``window_us`` is how far a fresh ceiling lies ahead. A node that restarts at once begins that far
-    ahead of its wall clock at most, so the window is to be smaller than the skew its peers allow.
+    ``window_us`` is how far a fresh ceiling lies ahead of the wall clock. A node that restarts at once begins
+    that far ahead at most, so the window is to be smaller than the skew its peers allow. While the clock is
+    ahead of the wall clock, after such a restart above all, the ceiling goes only ``step_us`` ahead of
+    it: restarts that follow one another must not drive it further by whole windows.
     """
 
-    __slots__ = ("_durable_us", "_window_us")
+    __slots__ = ("_durable_us", "_step_us", "_window_us")
 
-    def __init__(self, durable_us: int, *, window_us: int) -> None:
+    def __init__(self, durable_us: int, *, window_us: int, step_us: int) -> None:
         """Start with the ceiling found on disk, 0 on a new node; it is also the clock's floor."""
-        assert window_us >= 2
+        assert 2 <= step_us <= window_us
         self._durable_us = durable_us
         self._window_us = window_us
+        self._step_us = step_us
 
     def allows(self, micros: int) -> bool:
         """Tell whether a timestamp of ``micros`` may leave the node."""
         return micros < self._durable_us
 
-    def next_to_persist(self, latest_us: int) -> int | None:
-        """Return the ceiling to make durable now, None while more than half a window is left.
+    def next_to_persist(self, latest_us: int, *, wall_us: int) -> int | None:
+        """Return the ceiling to make durable now, None while half a window, or half a step, is left.
 
         Until `persisted` is called each call may ask again; one write at a time is enough.
 
         Args:
-            latest_us: the clock's latest time or the wall clock, whichever is ahead.
+            latest_us: the clock's latest time.
+            wall_us: the wall clock's.
         """
-        if self._durable_us - latest_us >= self._window_us // 2:
-            return None
-        return latest_us + self._window_us
+        wanted = 0
+        if self._durable_us - wall_us < self._window_us // 2:
+            wanted = wall_us + self._window_us
+        if self._durable_us - latest_us < self._step_us // 2:
+            wanted = max(wanted, latest_us + self._step_us)
+        return wanted or None
 
     def persisted(self, ceiling_us: int) -> None:
         """Note that ``ceiling_us`` has reached the disk."""

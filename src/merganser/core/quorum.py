@@ -138,6 +138,10 @@ class ReadQuorum(Generic[R]):
             self.verdict = Verdict.HOPELESS
         return self._ask_next()
 
+    def waiting_for(self) -> tuple[NodeId, ...]:
+        """Return the replicas that were asked and have neither replied nor failed."""
+        return tuple(replica for replica in self._order if replica in self._pending)
+
     def hedge(self) -> NodeId | None:
         """Return one more replica to ask because the others are slow, None if there is none or no need."""
         return self._ask_next()

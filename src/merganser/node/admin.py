@@ -1,7 +1,8 @@
 """The admin port: what this node knows of itself and its cluster, as JSON over HTTP.
 
-``GET /status`` this node; ``GET /ring`` the cluster map's nodes and owners; ``GET /health`` 200 once
-the node serves clients, 503 before. Read only; it listens on the same host as everything else.
+``GET /status`` this node; ``GET /ring`` the cluster map's nodes and owners; ``GET /health`` 200 while the
+node serves clients, 503 before, and once its disk has failed. Read only; it listens on the same host
+as everything else.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Admin:
         member, peers = self._member(), self._peers()
         if member is None or peers is None:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
-        return _answer(200, page(member, peers))
+        is_ill = page is _health and member.engine.failure is not None
+        return _answer(503 if is_ill else 200, page(member, peers))
 
 
 def _answer(status: int, content: object) -> Response:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from merganser.model.cluster import NodeRecord
-from merganser.model.errors import ConfigurationError
+from merganser.model.errors import ConfigurationError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 from merganser.net import http
@@ -52,6 +52,7 @@ class Node:
         self.member: Member | None = None
         self._rng = random.Random(random.SystemRandom().getrandbits(256))
         self._peers: Peers | None = None
+        self._doors: list[http.HttpServer] = []
         self._closing = contextlib.AsyncExitStack()
         self._serve_peers: Callable[[NodeId, Request], Awaitable[Reply]] | None = None
         self._dynamodb: http.Application = _founding
@@ -86,7 +87,7 @@ class Node:
             self._transport,
             partitions=self.settings.partitions,
             rng=self._rng,
-            progress=_waiting_for(set()),
+            progress=_waiting_for_seeds(),
         )
         self._serve_peers = founding.serve
         current = await founding.membership()
@@ -105,6 +106,8 @@ class Node:
         member.start()
         self._closing.push_async_callback(member.close)
         self._open_front_doors(member)
+        for door in self._doors:  # they close before the member that answers behind them
+            self._closing.push_async_callback(door.close, CLOSE_GRACE_S)
         event(
             "ready",
             node=node_id,
@@ -146,8 +149,9 @@ class Node:
         ]
         for name, port, application in doors:
             server = http.HttpServer(application, on_error=lambda error: failure("client request failed", error))
-            self.addresses[name] = await self._take_port(name, port, server.listen)
             self._closing.push_async_callback(server.close, CLOSE_GRACE_S)
+            self.addresses[name] = await self._take_port(name, port, server.listen)
+            self._doors.append(server)
         doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
         return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone)
 
@@ -161,7 +165,8 @@ class Node:
             ) from None
 
     async def _answer_peer(self, sender: NodeId, request: Request) -> Reply:
-        assert self._serve_peers is not None
+        if self._serve_peers is None:
+            raise UnavailableError("this node is starting")
         return await self._serve_peers(sender, request)
 
     async def _answer_dynamodb(self, request: http.Request) -> http.Response:
@@ -190,13 +195,14 @@ async def _founding(_request: http.Request) -> http.Response:
     return http.Response(503, [(b"content-type", b"application/x-amz-json-1.0")], body)
 
 
-def _waiting_for(told: set[str]) -> Callable[[str], None]:
-    """Log once for each seed that does not answer yet."""
+def _waiting_for_seeds() -> Callable[[str, str], None]:
+    """Return what logs once for each seed that does not answer, and each reason."""
+    told: set[tuple[str, str]] = set()
 
-    def tell(seed: str) -> None:
-        if seed not in told:
-            told.add(seed)
-            event("waiting for seed", seed=seed)
+    def tell(seed: str, reason: str) -> None:
+        if (seed, reason) not in told:
+            told.add((seed, reason))
+            event("waiting for seed", seed=seed, reason=reason)
 
     return tell
 

@@ -23,6 +23,8 @@ from merganser.model.messages import Merged, Reply, Request
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic, Transport
 
+SILENCE_S = 2.0  # one request in that time pays for finding out whether the node answers again
+
 _WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError)
 _REFUSALS_THAT_MAY_HAVE_WRITTEN = frozenset({"storage_failed", "internal", "unknown_outcome", "peer_lost"})
 
@@ -41,14 +43,24 @@ class Asker:
         self._transport = transport
         self._serve = serve
         self._loop = asyncio.get_running_loop()
+        self._silent_until: dict[NodeId, float] = {}
 
     def is_reachable(self, node: NodeId) -> bool:
         """Tell whether a request to ``node`` would be sent now."""
         return node == self.node or self._transport.is_reachable(node)
 
     def nearest_first(self, nodes: Sequence[NodeId]) -> list[NodeId]:
-        """Order ``nodes`` by the cost of asking: this node, peers that can be reached, the others."""
-        return sorted(nodes, key=lambda node: (node != self.node, not self.is_reachable(node)))
+        """Order ``nodes`` by the cost of asking: this node, peers that answer, silent ones, those out of reach."""
+        now = self._loop.time()
+
+        def cost(node: NodeId) -> tuple[bool, bool, bool]:
+            return node != self.node, not self.is_reachable(node), self._silent_until.get(node, 0.0) > now
+
+        return sorted(nodes, key=cost)
+
+    def note_silence(self, node: NodeId) -> None:
+        """Ask others before ``node`` for a while: it keeps a request waiting, stopped perhaps, or overloaded."""
+        self._silent_until[node] = self._loop.time() + SILENCE_S
 
     def ask(
         self, node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
@@ -123,12 +135,17 @@ class Reading:
         required: int,
         ask: Callable[[NodeId], asyncio.Future[Reply]],
         hedge_s: float,
+        note_silence: Callable[[NodeId], None],
     ) -> None:
-        """Ask ``replicas`` in the order given until ``required`` have answered."""
+        """Ask ``replicas`` in the order given until ``required`` have answered.
+
+        ``note_silence`` is told of each that has not within ``hedge_s``.
+        """
         self.quorum: ReadQuorum[Reply] = ReadQuorum(replicas, required=required)
         self.errors: dict[NodeId, BaseException] = {}
         self._ask = ask
         self._hedge_s = hedge_s
+        self._note_silence = note_silence
         self._loop = asyncio.get_running_loop()
         self._settled = self._loop.create_future()
 
@@ -154,6 +171,8 @@ class Reading:
             self._timer = self._loop.call_at(deadline, _settle, self._settled)
 
     def _ask_one_more(self, deadline: float) -> None:
+        for silent in self.quorum.waiting_for():
+            self._note_silence(silent)
         replica = self.quorum.hedge()
         if replica is None:
             self._timer = self._loop.call_at(deadline, _settle, self._settled)

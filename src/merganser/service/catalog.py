@@ -22,6 +22,7 @@ from merganser.core.quorum import Verdict
 from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, PrepareRound, next_ballot
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
+    InvariantError,
     MerganserError,
     RequestError,
     TableNotFoundError,
@@ -230,6 +231,8 @@ class Catalog:
             reply = await self._asker.ask(peer, FetchMap(self.current.epoch), timeout_s=ROUND_TIMEOUT_S)
             if isinstance(reply, MapIs) and reply.map is not None:
                 await self._topology.learn(reply.map)
+        except InvariantError:
+            raise
         except MerganserError:
             return
 
@@ -326,6 +329,7 @@ class Catalog:
             required=len(voters) // 2 + 1,
             ask=lambda node: self._asker.ask(node, request, timeout_s=timeout_s),
             hedge_s=ROUND_HEDGE_S,
+            note_silence=self._asker.note_silence,
         )
         await asking.settled(self._loop.time() + timeout_s)
         return asking.quorum.replies

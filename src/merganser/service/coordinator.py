@@ -229,6 +229,7 @@ class Coordinator:
             required=required,
             ask=lambda node: ask(node, deadline - self._loop.time()),
             hedge_s=HEDGE_S,
+            note_silence=self._asker.note_silence,
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             _raise_if_dropped(table, reading.errors, map_epoch)

@@ -45,9 +45,11 @@ class Founding:
         *,
         partitions: int,
         rng: random.Random,
-        progress: Callable[[str], None],
+        progress: Callable[[str, str], None],
     ) -> None:
         """Found or await the cluster of ``seeds`` (host:port, this node's own address among them).
+
+        ``progress`` is told of each seed that does not answer, and why.
 
         Raises:
             ConfigurationError: this node's address is not among the seeds.
@@ -109,10 +111,10 @@ class Founding:
         for seed, future in asked.items():
             try:
                 reply = await future
-            except RefusedError as error:
-                raise ConfigurationError(f"{seed} refuses this node: {error}") from None
-            except MerganserError:
-                self._progress(seed)
+            except MerganserError as error:
+                if isinstance(error, RefusedError) and error.code == OTHER_SEEDS:
+                    raise ConfigurationError(f"{seed} refuses this node: {error}") from None
+                self._progress(seed, str(error))
                 continue
             if isinstance(reply, Introduced):
                 met[seed] = reply

@@ -41,7 +41,7 @@ class Timestamps:
         self._clock = clock
         self._engine = engine
         self._wall_us = wall_us
-        self._ceiling = ClockCeiling(load_ceiling(engine), window_us=WINDOW_US)
+        self._ceiling = ClockCeiling(load_ceiling(engine), window_us=WINDOW_US, step_us=STEP_US)
         self._raising: asyncio.Task[None] | None = None
 
     async def mint(self, deadline: float) -> Timestamp:
@@ -77,9 +77,7 @@ class Timestamps:
 
     def _keep_ahead_of(self, micros: int) -> asyncio.Task[None] | None:
         """Return the write of the ceiling under way, begun now if it is due; one at a time, so it never falls."""
-        wanted = self._ceiling.next_to_persist(self._wall_us())
-        if not self._ceiling.allows(micros + STEP_US // 2):
-            wanted = max(wanted or 0, micros + STEP_US)
+        wanted = self._ceiling.next_to_persist(micros, wall_us=self._wall_us())
         if wanted is not None and self._raising is None:
             self._raising = asyncio.create_task(self._raise(wanted))
             self._raising.add_done_callback(self._raised)

@@ -97,7 +97,7 @@ class Machine:
             transport,
             partitions=self._partitions,
             rng=self._rng,
-            progress=lambda _seed: None,
+            progress=lambda _seed, _why: None,
         )
         transport.serve(founding.serve)
         current = await founding.membership()

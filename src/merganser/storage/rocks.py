@@ -256,7 +256,7 @@ def _opened(path: Path, *, is_new: bool) -> Rdict:
             ) from error
         if "Corruption" in text:
             raise CorruptionError(
-                f"the database in {path} is damaged; set it aside and let the node rejoin empty: {text}"
+                f"the database in {path} is damaged, start from a copy made while the node was stopped: {text}"
             ) from error
         raise ConfigurationError(f"the database in {path} cannot be opened: {text}") from error
 

@@ -98,7 +98,7 @@ def fault_of(error: Exception) -> Fault:
         case RequestError():
             return Fault(400, VALIDATION, str(error))
         case UnavailableError():
-            return Fault(503, UNAVAILABLE, f"The service is unavailable, nothing was written: {error}")
+            return Fault(503, UNAVAILABLE, f"The service is unavailable: {error}")
         case OutcomeError():
             return Fault(500, INTERNAL, f"{_OUTCOME_UNKNOWN}: {error}")
         case _:
