@@ -311,3 +311,19 @@ def test_a_proposer_that_crashes_anywhere_leaves_one_map_and_no_reported_change_
     for seed in range(60):
         play(script, seed=seed)
     assert changes > 200, "too few changes went through for this to mean anything"
+
+
+@simulated()
+async def test_nodes_that_come_back_elsewhere_are_found_by_all(world: World) -> None:
+    await world.start()
+    for machine in world.machines:
+        machine.wire_addresses = {"dynamodb": f"new-{machine.address}"}
+        machine.crash()
+    await world.start()
+    await until(
+        lambda: all(
+            [node.wire_addresses for node in member(machine).topology.map.nodes]
+            == [{"dynamodb": f"new-{node.peer_address}"} for node in member(machine).topology.map.nodes]
+            for machine in world.machines
+        )
+    )

@@ -88,6 +88,16 @@ def without_table(cluster_map: ClusterMap, *, wire: str, name: str, unique_id: s
     return _next_epoch(cluster_map, tables=others, next_table_id=cluster_map.next_table_id)
 
 
+def with_addresses(cluster_map: ClusterMap, node_id: NodeId, wire_addresses: dict[str, str]) -> ClusterMap:
+    """Return ``cluster_map`` with what clients connect to on a node, or ``cluster_map`` itself if it says so."""
+    known = node_by_id(cluster_map, node_id)
+    if known is None or known.wire_addresses == wire_addresses:
+        return cluster_map
+    moved = msgspec.structs.replace(known, wire_addresses=wire_addresses)
+    nodes = tuple(moved if node.id == node_id else node for node in cluster_map.nodes)
+    return msgspec.structs.replace(cluster_map, nodes=nodes, epoch=cluster_map.epoch + 1)
+
+
 def table_named(cluster_map: ClusterMap, wire: str, name: str) -> Table | None:
     """Return the table that ``wire`` knows as ``name``."""
     for table in cluster_map.tables:

@@ -103,7 +103,7 @@ class Node:
             on_error=lambda error: failure("background task failed", error),
         )
         self._serve_peers = member.serve
-        member.start()
+        member.start(me.wire_addresses)
         self._closing.push_async_callback(member.close)
         self._open_front_doors(member)
         for door in self._doors:  # they close before the member that answers behind them

@@ -54,6 +54,7 @@ GOSSIP_INTERVAL_S = 1.0
 ROUND_TIMEOUT_S = 1.0
 ROUND_HEDGE_S = 0.05
 BACKOFF_S_MAX = 0.1
+CHANGE_TIMEOUT_S = 5.0
 
 _REGISTER_KEY = keys.metadata_key("register")
 _ROUND_KEY = keys.metadata_key("register_round")
@@ -235,6 +236,18 @@ class Catalog:
             raise
         except MerganserError:
             return
+
+    async def keep_addresses(self, wire_addresses: dict[str, str]) -> None:
+        """Have the map say where clients find this node; tries until a majority of the voters agrees."""
+        node = self._asker.node
+        while cluster_map.with_addresses(self.current, node, wire_addresses) is not self.current:
+            try:
+                await self.change(
+                    lambda current: cluster_map.with_addresses(current, node, wire_addresses),
+                    deadline=self._loop.time() + CHANGE_TIMEOUT_S,
+                )
+            except (UnavailableError, UnknownOutcomeError):
+                await asyncio.sleep(GOSSIP_INTERVAL_S * self._rng.uniform(0.8, 1.2))
 
     async def gossip(self) -> None:
         """Ask a random peer for news every second, for as long as the node lives."""

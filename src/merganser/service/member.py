@@ -64,7 +64,7 @@ class Member:
         self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
         self.coordinator = Coordinator(self.topology, asker, self.timestamps, wall_us=wall_us)
         self._acceptor = Acceptor(engine, current)
-        self._gossiping: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
             Read: self.replica.read,
@@ -84,21 +84,24 @@ class Member:
         """
         return await self._serve[type(request)](sender, request)
 
-    def start(self) -> None:
-        """Know the peers and begin to gossip."""
+    def start(self, wire_addresses: dict[str, str]) -> None:
+        """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
-        self._gossiping = asyncio.create_task(self.catalog.gossip())
-        self._gossiping.add_done_callback(self._gossip_ended)
+        for work in (self.catalog.gossip(), self.catalog.keep_addresses(wire_addresses)):
+            task = asyncio.create_task(work)
+            task.add_done_callback(self._background_ended)
+            self._background.append(task)
 
     async def close(self) -> None:
         """Stop what runs in the background; the engine and the transport belong to the caller."""
-        if self._gossiping is not None:
-            self._gossiping.cancel()
-            await asyncio.wait({self._gossiping})
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
         await self.timestamps.close()
 
-    def _gossip_ended(self, task: asyncio.Task[None]) -> None:
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._on_error(error)

@@ -43,6 +43,7 @@ class Machine:
         """Put a machine with an empty disk on the network, not started."""
         self.address = address
         self.skew_us = 0
+        self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
         self.lives = 0
@@ -111,7 +112,7 @@ class Machine:
             on_error=self.errors.append,
         )
         transport.serve(member.serve)
-        member.start()
+        member.start(self.wire_addresses)
         self.member = member
 
     def _note_failure(self, life: asyncio.Task[None]) -> None:
