@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
+from queue import Empty
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,8 +14,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from demo.cities import TABLE, Item, key_of
 from demo.clients import client_of
 
-PROGRESS_EVERY = 20
+CHUNK = 25
+"""Items that a writer takes at a time: what one BatchWriteItem may hold."""
 KEYS_A_READ = 100
+BATCH_TRIES = 5
 
 
 @dataclass
@@ -22,34 +25,86 @@ class Written:
     """What one writer did; times in seconds of the machine's monotonic clock."""
 
     unacknowledged: list[Item] = field(default_factory=list)
-    """Keys of items whose put failed or was not reached in time; nothing is promised of them."""
+    """Keys of items whose write failed; nothing is promised of them."""
     retries: int = 0
     errors: list[str] = field(default_factory=list)
-    acks: list[tuple[float, float]] = field(default_factory=list)
+    puts: list[tuple[float, float]] = field(default_factory=list)
     """(when, how long) of each acknowledged PutItem."""
+    batches: list[tuple[float, float, int]] = field(default_factory=list)
+    """(when, how long, items acknowledged) of each BatchWriteItem."""
+
+    @property
+    def acknowledged(self) -> int:
+        """How many items."""
+        return len(self.puts) + sum(items for _, _, items in self.batches)
 
 
-def write(endpoints: Sequence[str], items: Sequence[Item], progress: Queue[int], deadline: float) -> Written:
-    """Put each item, one request each, until ``deadline`` (monotonic seconds)."""
+def write(
+    endpoints: Sequence[str],
+    items: Sequence[Item],
+    chunks: Queue[int],
+    progress: Queue[int],
+    deadline: float,
+    is_batching: bool,
+) -> Written:
+    """Take chunks of ``items`` until none is left or ``deadline`` (monotonic seconds) is over, and write them.
+
+    Args:
+        endpoints: of all nodes.
+        items: all of them, the same for every writer.
+        chunks: where the chunks begin; shared by the writers.
+        progress: is told how many items were dealt with.
+        deadline: after it no chunk is begun.
+        is_batching: one BatchWriteItem a chunk, else one PutItem an item.
+    """
     client = client_of(endpoints)
     done = Written()
-    for number, item in enumerate(items, start=1):
-        began = time.monotonic()
-        if began > deadline:
-            done.unacknowledged += map(key_of, items[number - 1 :])
-            break
+    while time.monotonic() < deadline:
         try:
-            answer = client.put_item(TableName=TABLE, Item=item)
-        except (BotoCoreError, ClientError) as error:
-            done.errors.append(f"put of {item['name']['S']}: {error}")
-            done.unacknowledged.append(key_of(item))
+            start = chunks.get_nowait()
+        except Empty:
+            break
+        chunk = items[start : start + CHUNK]
+        if is_batching:
+            _write_batch(client, chunk, done)
         else:
-            ended = time.monotonic()
-            done.retries += answer["ResponseMetadata"]["RetryAttempts"]
-            done.acks.append((ended, ended - began))
-        if number % PROGRESS_EVERY == 0 or number == len(items):
-            progress.put((number - 1) % PROGRESS_EVERY + 1)
+            for item in chunk:
+                _put(client, item, done)
+        progress.put(len(chunk))
     return done
+
+
+def _put(client: Any, item: Item, done: Written) -> None:
+    began = time.monotonic()
+    try:
+        answer = client.put_item(TableName=TABLE, Item=item)
+    except (BotoCoreError, ClientError) as error:
+        done.errors.append(f"put of {item['name']['S']}: {error}")
+        done.unacknowledged.append(key_of(item))
+        return
+    ended = time.monotonic()
+    done.retries += answer["ResponseMetadata"]["RetryAttempts"]
+    done.puts.append((ended, ended - began))
+
+
+def _write_batch(client: Any, items: Sequence[Item], done: Written) -> None:
+    """Write ``items`` in one request, and what it leaves unprocessed in further ones."""
+    left = [{"PutRequest": {"Item": item}} for item in items]
+    for _ in range(BATCH_TRIES):
+        began = time.monotonic()
+        try:
+            answer = client.batch_write_item(RequestItems={TABLE: left})
+        except (BotoCoreError, ClientError) as error:
+            done.errors.append(f"batch of {len(left)}: {error}")
+            break
+        ended = time.monotonic()
+        unprocessed = answer["UnprocessedItems"].get(TABLE, [])
+        done.retries += answer["ResponseMetadata"]["RetryAttempts"]
+        done.batches.append((ended, ended - began, len(left) - len(unprocessed)))
+        left = unprocessed
+        if not left:
+            return
+    done.unacknowledged += [key_of(request["PutRequest"]["Item"]) for request in left]
 
 
 def read_back(endpoint: str, items: Sequence[Item], progress: Queue[int], deadline: float) -> list[str]:

@@ -38,7 +38,7 @@ def verdict(demo: Any, workers: Any, cities: Any) -> Any:
         *, acks: int = 10, errors: list[str] | None = None, wrong: list[str] | None = None, items: int = 10
     ) -> tuple[int, str]:
         written = [
-            workers.Written(acks=[(float(i), 0.001) for i in range(acks)][part::2], errors=errors or [])
+            workers.Written(puts=[(float(i), 0.001) for i in range(acks)][part::2], errors=errors or [])
             for part in (0, 1)
         ]
         screen = io.StringIO()
