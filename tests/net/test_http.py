@@ -234,6 +234,30 @@ def test_an_offer_to_upgrade_is_passed_over(run: Run) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"],
+    ids=["length", "chunked"],
+)
+@pytest.mark.parametrize("cut", [None, 60, 150])
+def test_an_offer_to_upgrade_loses_no_body(run: Run, body: bytes, cut: int | None) -> None:
+    async def echo(request: Request) -> Response:
+        return Response(200, b"", request.body)
+
+    async def scenario() -> None:
+        async with serving(echo) as (_, port):
+            offer = (
+                b"POST /1 HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAAA\r\n"
+            )
+            whole = offer + body + GET % 2 + LAST
+            pieces = [whole[:cut], whole[cut:]] if cut else [whole]
+            answers = await exchange(port, *pieces)
+            assert statuses(answers) == [200, 200, 200]
+            assert answers[0][2] == b"body"
+
+    run(scenario())
+
+
 def test_a_client_that_says_no_more_is_still_answered(run: Run) -> None:
     gate = asyncio.Event()
 

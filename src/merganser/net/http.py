@@ -320,6 +320,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Refuse a body that is announced too long; else ask for it if the client waits to be asked."""
+        if self._is_upgrade_offered():
+            return
         self._is_in_head = False
         self._head_bytes = 0
         for name, value in self._headers:
@@ -337,6 +339,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Put the request in line."""
+        if self._is_upgrade_offered():
+            return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         request = Request(self._parser.get_method(), self._path, self._headers, body, self._peer)
         is_last = not self._parser.should_keep_alive()
@@ -353,9 +357,9 @@ class HttpConnection(asyncio.Protocol):
             try:
                 self._parser.feed_data(data)
                 return
-            except httptools.HttpParserUpgrade as upgrade:  # we speak HTTP/1.1 only, which a server may go on with
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
-                data = data[upgrade.args[0] :]
             except httptools.HttpParserCallbackError as error:
                 if not isinstance(error.__context__, _RefusedRequestError):
                     raise
@@ -365,6 +369,22 @@ class HttpConnection(asyncio.Protocol):
                 if not self._is_input_over:  # bytes after the last request are nothing to us
                     self._refuse(text_response(400, f"this is not HTTP/1.1: {error}"))
                 return
+
+    def _head_without_upgrade(self) -> bytes:
+        """Return the head of the request again, so that it is read on as HTTP/1.1, which a server may choose.
+
+        The parser takes all after an offer to upgrade for the other protocol, the body of the request as well.
+        """
+        if self._parser.get_method() == b"CONNECT":  # has no body, and has been put in line
+            return b""
+        version = self._parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._path, version)]
+        lines += [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
+        self._forget_message()
+        return b"".join([*lines, b"\r\n"])
+
+    def _is_upgrade_offered(self) -> bool:
+        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
 
     def _refuse(self, response: Response) -> None:
         exchange = _Exchange(None, is_last=True)

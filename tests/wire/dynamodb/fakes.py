@@ -39,6 +39,7 @@ class FakeCoordinator:
         self.levels: list[Consistency] = []
         self.failure: Callable[[bytes], Exception | None] = lambda key: None
         self.page_rows_max = 1000
+        self.ranges_read = 0
         self._writes = 0
 
     def wall_us(self) -> int:
@@ -69,6 +70,7 @@ class FakeCoordinator:
     ) -> FakeRangePage:
         assert rows_max >= 1
         assert bytes_max >= 1
+        self.ranges_read += 1
         self._admit(start, level, deadline)
         rows: list[tuple[bytes, Row]] = []
         keys = self.rows.irange(start, end, inclusive=(True, False), reverse=reverse)

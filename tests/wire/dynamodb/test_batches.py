@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from merganser.model.errors import UnavailableError, UnknownOutcomeError
+from merganser.wire.dynamodb.errors import ValidationError
 from wire.dynamodb.fakes import Cluster
 
 DUPLICATES = "ValidationException | Provided list of item keys contains duplicates"
@@ -113,7 +116,7 @@ def test_batch_of_which_nothing_succeeded_is_the_error(cluster: Cluster) -> None
     cluster.coordinator.failure = lambda key: UnavailableError("down")
     for operation, items in (("BatchWriteItem", [put("a"), put("b")]), ("BatchGetItem", keys("a", "b"))):
         answer = cluster.call(operation, {"RequestItems": {"str": items}})
-        assert answer == "ServiceUnavailable | The service is unavailable, nothing was written: down"
+        assert answer == "ServiceUnavailable | The service is unavailable: down"
 
 
 def test_what_does_not_fit_into_16_mb_goes_back_unprocessed(cluster: Cluster) -> None:
@@ -124,6 +127,40 @@ def test_what_does_not_fit_into_16_mb_goes_back_unprocessed(cluster: Cluster) ->
     answer = cluster.call("BatchGetItem", {"RequestItems": {"str": keys(*names)}})
     assert [item["p"]["S"] for item in answer["Responses"]["str"]] == names[:41]
     assert answer["UnprocessedKeys"] == {"str": keys(*names[41:])}
+
+
+def test_no_more_is_read_than_there_is_room_for(cluster: Cluster) -> None:
+    names = [f"{number:03}" for number in range(100)]
+    for name in names:
+        cluster.call("PutItem", {"TableName": "str", "Item": {"p": {"S": name}, "x": {"S": "x" * 400_000}}})
+    cluster.coordinator.levels.clear()
+    answer = cluster.call("BatchGetItem", {"RequestItems": {"str": keys(*names)}})
+    assert len(answer["Responses"]["str"]) == 41
+    assert answer["UnprocessedKeys"] == {"str": keys(*names[41:])}
+    assert len(cluster.coordinator.levels) < 42 + 25
+
+
+def test_others_are_served_while_a_large_batch_is_looked_into(cluster: Cluster) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        other = asyncio.create_task(others())
+        items = [put(f"{number}", x={"S": "x" * 300_000}) for number in range(25)]
+        body = orjson.dumps({"RequestItems": {"str": items}, "ReturnConsumedCapacity": "TOTAL"})
+        try:
+            with pytest.raises(ValidationError, match="not supported yet"):  # after the items, before the writes
+                await cluster.dynamodb.call("BatchWriteItem", body, None)
+        finally:
+            other.cancel()
+
+    cluster.run(scenario())
+    assert turns >= 25
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,17 @@ def test_short_answers_of_the_coordinator_are_resumed(cluster: Cluster, page_row
     assert len(follow(cluster, "Scan", {"TableName": "tsn"})) == 5
 
 
+@pytest.mark.parametrize("forward", [True, False])
+def test_a_small_limit_does_not_make_many_reads_of_many_tombstones(cluster: Cluster, forward: bool) -> None:
+    alive = 500 if forward else -1
+    cluster.call("PutItem", {"TableName": "tsn", "Item": row("b", alive)})
+    for sort in range(500):
+        cluster.call("DeleteItem", {"TableName": "tsn", "Key": row("b", sort)})
+    page = cluster.call("Query", sorts(None, forward=forward, limit=1))
+    assert page["Items"] == [row("b", alive)]
+    assert cluster.coordinator.ranges_read < 10
+
+
 def test_page_that_ends_with_the_last_item_still_names_a_key(full: Cluster) -> None:
     assert "LastEvaluatedKey" in full.call("Scan", {"TableName": "tsn", "Limit": 21})
     assert "LastEvaluatedKey" not in full.call("Scan", {"TableName": "tsn", "Limit": 22})

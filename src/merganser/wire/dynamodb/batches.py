@@ -8,6 +8,7 @@ longer fits into the answer; if every item fails so, the first error is the answ
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -29,6 +30,7 @@ WRITES_MAX: Final = 25
 KEYS_MAX: Final = 100
 BYTES_MAX: Final = 16 * 1024 * 1024
 CONCURRENCY: Final = 25  # a whole BatchWriteItem at once; a BatchGetItem in four rounds
+TURN_BYTES: Final = 16 * 1024  # as much of a batch is looked into before others get a turn; a millisecond or two
 
 _DUPLICATES = "Provided list of item keys contains duplicates"
 _NOT_ONE_REQUEST = (
@@ -60,10 +62,33 @@ class _Read(NamedTuple):
     asked: Mapping[str, Any]
 
 
+class _Unread(enum.Enum):
+    UNREAD = "unread"
+
+
+_UNREAD: Final = _Unread.UNREAD
+"""An item for which there was no room left in the answer."""
+
+
+class _Reader:
+    """Reads items for one answer until it is full; what was under way by then is read to its end."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._room = BYTES_MAX
+
+    async def item(self, one: _Read) -> bytes | _Unread | None:
+        if self._room <= 0:
+            return _UNREAD
+        item = await self._session.item(one.table, one.key, is_consistent=one.is_consistent)
+        self._room -= 0 if item is None else size_of(item)
+        return item
+
+
 async def batch_write_item(session: Session, request: dict[str, Any]) -> bytes:
     """Put and delete up to 25 items."""
     _check_writes(request)
-    sizes = [_measured(one) for requests in request["RequestItems"].values() for one in requests]
+    sizes = [await _measured_in_turn(one) for requests in request["RequestItems"].values() for one in requests]
     if sum(sizes) > BYTES_MAX:
         raise ValidationError("The batch write request exceeds the maximum size of 16 MB")
     refuse_unless_none(request, "ReturnConsumedCapacity", "ReturnItemCollectionMetrics")
@@ -80,15 +105,15 @@ async def batch_get_item(session: Session, request: dict[str, Any]) -> list[byte
     """Get up to 100 items, as far as 16 MB hold them."""
     _check_reads(request)
     reads = await _planned_reads(session, request["RequestItems"])
-    found = await _all(reads, lambda one: session.item(one.table, one.key, is_consistent=one.is_consistent))
+    found = await _all(reads, _Reader(session).item)
     responses: dict[str, list[bytes]] = {name: [] for name in request["RequestItems"]}
     unprocessed: dict[str, dict[str, Any]] = {}
     room = BYTES_MAX
     for one, item in zip(reads, found, strict=True):
         size = size_of(item) if isinstance(item, bytes) else 0
-        if isinstance(item, Exception) or size > room:
+        if isinstance(item, Exception) or item is _UNREAD or size > room:
             _give_back(unprocessed, one, request["RequestItems"][one.table.name])
-        elif item is not None:
+        elif isinstance(item, bytes):
             room -= size
             responses[one.table.name].append(json_of(item))
     return _answer(responses, unprocessed)
@@ -168,6 +193,14 @@ def _measured(one: Any) -> int:
     if delete is not None and put is None:
         return normalise(delete["Key"])
     raise ValidationError(_NOT_ONE_REQUEST)
+
+
+async def _measured_in_turn(one: Any) -> int:
+    """As `_measured`; a batch of 16 MB would keep everyone else waiting for a second or two."""
+    size = _measured(one)
+    if size > TURN_BYTES:
+        await asyncio.sleep(0)
+    return size
 
 
 async def _planned_writes(session: Session, tables: Mapping[str, Any], sizes: Sequence[int]) -> list[_Write]:
