@@ -232,7 +232,7 @@ def test_a_damaged_log_refuses_to_open(path: Path) -> None:
     damaged = bytearray(log.read_bytes())
     damaged[5_000] ^= 1
     log.write_bytes(damaged)
-    with pytest.raises(CorruptionError, match="damaged; set it aside"):
+    with pytest.raises(CorruptionError, match="is damaged, start from a copy"):
         RocksEngine.open(crashed)
 
 
