@@ -208,6 +208,11 @@ def test_item_of_500_levels_is_too_deep_and_no_crash(cluster: Cluster, start: by
     assert answer.startswith("ValidationException | Nesting Levels have exceeded supported limits")
 
 
+def test_keys_of_the_largest_size_are_taken(cluster: Cluster) -> None:
+    assert cluster.call("PutItem", put("str", p={"S": "x" * 2048})) == {}
+    assert cluster.call("PutItem", put("tss", p={"S": "x" * 2048}, s={"S": "x" * 1024})) == {}
+
+
 def test_largest_item_is_400_kb(cluster: Cluster) -> None:
     assert cluster.call("PutItem", put("str", p=A, q={"S": "x" * (400 * 1024 - 3)})) == {}
 

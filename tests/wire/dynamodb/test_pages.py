@@ -7,6 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from merganser.model.cluster import Table
+from merganser.model.ids import TableId
+from merganser.storage.keys import table_range
+from merganser.wire.dynamodb.pages import segment_of
 from wire.dynamodb.fakes import Cluster
 
 CONSTRAINT = "failed to satisfy constraint: "
@@ -116,6 +120,17 @@ def test_segments_partition_the_table(full: Cluster, total: int, limit: int) -> 
     request = {"TableName": "tsn", "TotalSegments": total, "Limit": limit}
     found = [item for segment in range(total) for item in follow(full, "Scan", {**request, "Segment": segment})]
     assert found == whole
+
+
+@given(total=st.integers(1, 1_000_000), data=st.data())
+def test_each_segment_begins_where_the_one_before_ends(total: int, data: st.DataObject) -> None:
+    table = Table(TableId(1), "tsn", "dynamodb", 3, b"", "u")
+    number = data.draw(st.integers(0, total - 1))
+    spans = [segment_of(table, {"Segment": one, "TotalSegments": total}) for one in (number, number + 1) if one < total]
+    first, end = table_range(table.id)
+    assert spans[0].start < spans[0].end
+    assert spans[0].end == (spans[1].start if len(spans) == 2 else end).ljust(len(spans[0].end), b"\x00")
+    assert number or spans[0].start == first.ljust(len(spans[0].start), b"\x00")
 
 
 @pytest.mark.parametrize("page_rows_max", [1, 3])

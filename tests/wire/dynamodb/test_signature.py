@@ -65,6 +65,20 @@ def test_signature_of_botocore_is_right(options: Any) -> None:
     verifier().verify(signed(**options))
 
 
+@pytest.mark.parametrize(
+    "scope",
+    [b"20260920/eu-west-1/dynamodb/aws4_request", b"20260921/eu-west-1/dynamodb/aws3", b"20260921/aws4_request"],
+)
+def test_scope_of_another_day_or_shape_is_refused(scope: bytes) -> None:
+    request = signed()
+    name, header = request.headers.pop()
+    assert name == b"authorization"
+    request.headers.append((name, header.replace(b"20260921/eu-west-1/dynamodb/aws4_request", scope)))
+    kind, message = refusal(request)
+    assert kind == "InvalidSignatureException"
+    assert message.startswith("Date in Credential scope does not match YYYYMMDD")
+
+
 @pytest.mark.parametrize("age_s", [-899, 0, 899])
 def test_signature_may_be_15_minutes_off(age_s: int) -> None:
     verifier(now_s=SIGNED_AT_S + age_s).verify(signed())

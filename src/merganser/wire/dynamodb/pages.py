@@ -67,7 +67,7 @@ async def scan(session: Session, request: dict[str, Any]) -> list[bytes]:
     table = await session.table(request["TableName"])
     check_index(request)
     schema = definition_of(table).schema
-    span = _segment(table, request)
+    span = segment_of(table, request)
     start_key = request.get("ExclusiveStartKey")
     if start_key is not None:
         key = starting_key(schema, table, start_key)
@@ -208,7 +208,8 @@ def _check_segment(request: Mapping[str, Any]) -> None:
         )
 
 
-def _segment(table: Table, request: Mapping[str, Any]) -> Span:
+def segment_of(table: Table, request: Mapping[str, Any]) -> Span:
+    """Return the rows that a Scan goes through: an even share of the tokens, or all."""
     if request.get("TotalSegments") is None:
         return Span(*table_range(table.id))
     number, total = int(request["Segment"]), int(request["TotalSegments"])
