@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from merganser.model.errors import ConfigurationError
-from merganser.node.local_cluster import LocalCluster
+from merganser.node.local_cluster import LocalCluster, LocalNode
 
 WATCH_S = 0.2
 
@@ -24,11 +25,12 @@ def run_cluster(
     """Start the nodes, print where they are, and keep them until ctrl-C or SIGTERM.
 
     Raises:
-        ConfigurationError: a node cannot start, or ended by itself.
+        ConfigurationError: a node cannot start, or all have ended.
     """
     console = Console()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _directory(data) as directory:
+    with contextlib.ExitStack() as cleaning:
+        directory = data or _temporary(cleaning)
         cluster = LocalCluster(
             directory,
             nodes=nodes,
@@ -42,15 +44,27 @@ def run_cluster(
             console.print(_endpoints(cluster))
             kept = f"data in {directory}" if data else "data is removed at the end (--data DIR keeps it)"
             console.print(f"{kept}; logs in {directory}/node-*/node.log; ctrl-C stops the cluster")
-            _watch(cluster)
+            _watch(cluster, console)
+            cleaning.pop_all()  # the logs are worth keeping
+            raise ConfigurationError(f"every node has ended: see {directory}/node-*/node.log")
     console.print("stopped")
 
 
-def _watch(cluster: LocalCluster) -> None:
-    while all(node.pid is not None for node in cluster.nodes):
+def _watch(cluster: LocalCluster, console: Console) -> None:
+    """Say when a node ends; returns when none is left."""
+    running = list(enumerate(cluster.nodes, start=1))
+    while running:
+        for number, node in list(running):
+            if node.exit_status is not None:
+                running.remove((number, node))
+                again = shlex.join(["merganser", "serve", *node.arguments])
+                console.print(f"node {number} ended {_cause(node)}; start it again with\n{again}", soft_wrap=True)
         time.sleep(WATCH_S)
-    ended = [str(node.log) for node in cluster.nodes if node.pid is None]
-    raise ConfigurationError(f"a node ended by itself: see {', '.join(ended)}")
+
+
+def _cause(node: LocalNode) -> str:
+    status = node.exit_status or 0
+    return f"by signal {-status}" if status < 0 else f"with exit status {status}, see {node.log}"
 
 
 def _endpoints(cluster: LocalCluster) -> Table:
@@ -62,10 +76,7 @@ def _endpoints(cluster: LocalCluster) -> Table:
     return table
 
 
-@contextlib.contextmanager
-def _directory(data: Path | None) -> Iterator[Path]:
-    if data is not None:
-        yield data
-        return
-    with tempfile.TemporaryDirectory(prefix="merganser-") as temporary:
-        yield Path(temporary)
+def _temporary(cleaning: contextlib.ExitStack) -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="merganser-"))
+    cleaning.callback(shutil.rmtree, directory)
+    return directory

@@ -39,7 +39,7 @@ class LocalNode:
         self.log = directory / "node.log"
         self.addresses: dict[str, str] = {}
         """host:port by door ("dynamodb", "admin", "peers"), once it serves."""
-        self._arguments = list(arguments)
+        self.arguments = tuple(arguments)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
 
@@ -66,7 +66,7 @@ class LocalNode:
         with self.log.open("ab") as log:
             self._log_offset = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "merganser.cli", "serve", "--stop-with-stdin", *self._arguments],
+                [sys.executable, "-m", "merganser.cli", "serve", "--stop-with-stdin", *self.arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
