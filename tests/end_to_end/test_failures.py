@@ -277,3 +277,27 @@ def test_full_disk_refuses_writes_says_why_goes_on_reading_and_recovers(
         assert {key: key * 50_000 for key in acknowledged}.items() <= read_back(client, table).items()
         put(client, table, "again")
         assert get(client, table, "again") == "value of again"
+
+
+def test_node_that_missed_a_table_made_anew_serves_the_new_one_as_soon_as_it_is_ready(
+    tmp_path: Path, connect: Any, make_table: Any
+) -> None:
+    with LocalCluster(tmp_path) as cluster:
+        first, _, away = cluster.nodes
+        client = connect(first.dynamodb_url)
+        table = make_table(client)
+        put(client, table, "old")
+        away.kill()
+        client.delete_table(TableName=table)
+        client.create_table(
+            TableName=table,
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        away.start()
+        away.wait_until_ready()
+        late = connect(away.dynamodb_url)
+        assert "Item" not in late.get_item(TableName=table, Key={"pk": {"S": "old"}})
+        put(late, table, "new")
+        assert get(client, table, "new") == "value of new"

@@ -327,3 +327,34 @@ async def test_nodes_that_come_back_elsewhere_are_found_by_all(world: World) -> 
             for machine in world.machines
         )
     )
+
+
+@simulated()
+async def test_a_node_that_was_away_looks_for_news(world: World) -> None:
+    table = await started(world)
+    away = world.machines[2]
+    away.crash()
+    await drop(world.machines[0], table)
+    away.start()
+    catalog = (await world.up(away)).catalog
+    await away.spawn(catalog.look_for_news())
+    assert catalog.tables(table.wire) == []
+
+
+@simulated()
+async def test_a_node_that_reaches_no_majority_goes_on_without_news(world: World) -> None:
+    await started(world)
+    alone = world.machines[0]
+    world.cut_off(alone)
+    await alone.spawn(member(alone).catalog.look_for_news())
+
+
+@simulated()
+async def test_a_change_without_a_majority_in_reach_is_refused_at_once(world: World) -> None:
+    await world.start()
+    for machine in world.machines[1:]:
+        machine.crash()
+    began_s = now_s()
+    with pytest.raises(UnavailableError, match="nothing was changed"):
+        await create(world.machines[0], "t", timeout_s=30.0)
+    assert now_s() - began_s < 1.0  # virtual seconds

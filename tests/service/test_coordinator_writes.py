@@ -8,6 +8,8 @@ import pytest
 
 from merganser.model.consistency import Consistency
 from merganser.model.errors import RequestError, TableNotFoundError, UnavailableError, UnknownOutcomeError
+from merganser.model.row import Cell, Row
+from merganser.model.timestamp import Timestamp
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from merganser.storage.engine import Batch
@@ -21,6 +23,7 @@ from service.plays import (
     key_of,
     member,
     now_s,
+    plant,
     put,
     replicas_of,
     settled,
@@ -225,3 +228,34 @@ async def test_a_write_under_one_from_beyond_the_clock_bound_is_of_unknown_outco
     await world.up(behind)
     with pytest.raises(UnknownOutcomeError, match="may never be seen"):
         await put(behind, table, b"k", b"second")
+
+
+@simulated(machines=5)
+async def test_a_second_attempt_that_is_refused_does_not_undo_the_first(world: World) -> None:
+    table = await started(world)
+    replicas = replicas_of(world, table, b"k")
+    (outsider, *_) = [machine for machine in world.machines if machine not in replicas]
+    newer = Timestamp(outsider.wall_us() + MINUTE_US - 1_000_000, 9)
+    for replica in replicas:
+        plant(replica, table, b"k", Row((Cell(b"value", newer, b"newer"),)))
+        replica.skew_us = -5_000_000  # so that what the outsider mints after it is too far ahead for them
+    with pytest.raises(UnknownOutcomeError, match="may never be seen"):
+        await put(outsider, table, b"k", b"v", level=ONE)
+
+
+@simulated()
+async def test_a_coordinator_that_missed_a_drop_knows_the_newer_map_when_it_says_so(world: World) -> None:
+    old = await started(world)
+    *others, away = world.machines
+    world.cut_off(away)
+    deadline = now_s() + 60
+    catalog = member(others[0]).catalog
+    await others[0].spawn(catalog.drop_table(old, deadline=deadline))
+    new = await others[0].spawn(
+        catalog.create_table(wire=old.wire, name=old.name, definition=b"", unique_id="new", deadline=deadline)
+    )
+    assert member(away).topology.table(old.id) is not None
+    world.network.heal()
+    with pytest.raises(TableNotFoundError):
+        await put(away, old, b"k", b"v", level=ALL)
+    assert member(away).topology.table(new.id) == new

@@ -105,6 +105,7 @@ class Node:
         self._serve_peers = member.serve
         member.start(me.wire_addresses)
         self._closing.push_async_callback(member.close)
+        await member.catalog.look_for_news()  # or clients would meet tables that were dropped while it was away
         self._open_front_doors(member)
         for door in self._doors:  # they close before the member that answers behind them
             self._closing.push_async_callback(door.close, CLOSE_GRACE_S)

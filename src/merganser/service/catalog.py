@@ -210,7 +210,7 @@ class Catalog:
             UnknownOutcomeError: the change may still come into force.
         """
         is_offered = False
-        while self._loop.time() < deadline:
+        while self._loop.time() < deadline and (is_offered or self._is_majority_reachable):
             ballot = await self._next_ballot()
             newest = await self._prepare(ballot, deadline)
             if newest is not None:
@@ -235,6 +235,13 @@ class Catalog:
         except InvariantError:
             raise
         except MerganserError:
+            return
+
+    async def look_for_news(self) -> None:
+        """Ask a majority of the voters for news, as far as one answers; for a node that was away."""
+        try:
+            await self._refresh(self._loop.time() + ROUND_TIMEOUT_S)
+        except UnavailableError:
             return
 
     async def keep_addresses(self, wire_addresses: dict[str, str]) -> None:
@@ -346,6 +353,11 @@ class Catalog:
         )
         await asking.settled(self._loop.time() + timeout_s)
         return asking.quorum.replies
+
+    @property
+    def _is_majority_reachable(self) -> bool:
+        voters = self._voters()
+        return sum(map(self._asker.is_reachable, voters)) > len(voters) // 2
 
     def _voters(self) -> list[NodeId]:
         numbers = set(self.current.voters)

@@ -14,7 +14,7 @@ Source: DeCandia 2007 §4.5.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import msgspec
@@ -48,6 +48,8 @@ from merganser.storage.values import decode_row, encode_row
 HEDGE_S = 0.1  # a replica on a healthy network answers within a few milliseconds
 REPAIR_TIMEOUT_S = 5.0
 
+_OUTRANKED = "the write is stored under a newer one and may never be seen"
+
 
 class RangePage(msgspec.Struct, frozen=True):
     """Some rows of a range, in the order asked for."""
@@ -68,8 +70,10 @@ class Coordinator:
         timestamps: Timestamps,
         *,
         wall_us: Callable[[], int],
+        catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
-        """Coordinate requests over the replicas that ``topology`` names."""
+        """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map."""
+        self._catch_up = catch_up
         self._topology = topology
         self._asker = asker
         self._timestamps = timestamps
@@ -89,19 +93,19 @@ class Coordinator:
             RequestError: the level asks for more replicas than the table has.
             TableNotFoundError: the table was dropped meanwhile.
             UnavailableError: too few replicas, or no timestamp in time; nothing was written.
-            StorageFailedError: this node's disk failed, so it mints no timestamps; nothing was written.
             UnknownOutcomeError: too few acks by ``deadline``; some replicas may have it.
         """
         replicas = self._topology.replicas(table, key)
         required = self._required(table, level, replicas)
         timestamp = await self._first_timestamp(deadline)
-        while True:
-            row = encode_row(key, rows.stamp(mutation, timestamp))
-            writing = Writing(replicas, required=required)
-            await self._replicate(table, Apply(self._topology.map.epoch, table.id, key, row), writing, deadline)
-            if writing.outranked_by is None:
-                return timestamp
-            timestamp = await self._timestamp_after(writing.outranked_by, deadline)
+        outranked_by = await self._replicate(table, key, rows.stamp(mutation, timestamp), required, deadline)
+        while outranked_by is not None:
+            timestamp = await self._timestamp_after(outranked_by, deadline)
+            try:
+                outranked_by = await self._replicate(table, key, rows.stamp(mutation, timestamp), required, deadline)
+            except (TableNotFoundError, UnavailableError) as error:  # the earlier attempt is stored all the same
+                raise UnknownOutcomeError(f"{_OUTRANKED}: {error}") from None
+        return timestamp
 
     async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
@@ -118,10 +122,6 @@ class Coordinator:
             table, replicas, level, deadline, lambda node, timeout_s: self._asker.ask(node, read, timeout_s=timeout_s)
         )
         answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
-        distinct = set(answers.values())
-        if len(distinct) == 1:
-            stored = distinct.pop()
-            return None if stored is None else decode_row(key, stored)
         return self._reconcile(table, key, answers)
 
     async def read_range(
@@ -173,12 +173,17 @@ class Coordinator:
             resume = low if reverse and low > start else high if not reverse and high < end else None
         return RangePage(found, resume)
 
-    async def _replicate(self, table: Table, apply: Apply, writing: Writing, deadline: float) -> None:
+    async def _replicate(self, table: Table, key: bytes, row: Row, required: int, deadline: float) -> Timestamp | None:
+        """Send ``row`` to all replicas; returns at W acks what outranks it there, None if nothing does."""
+        replicas = self._topology.replicas(table, key)
+        writing = Writing(replicas, required=required)
+        apply = Apply(self._topology.map.epoch, table.id, key, encode_row(key, row))
         timeout_s = deadline - self._loop.time()
-        for replica in writing.replicas:
+        for replica in replicas:
             writing.watch(replica, self._asker.ask(replica, apply, timeout_s=timeout_s))
         if await writing.settled(deadline) is not Verdict.SUCCEEDED:
-            raise self._write_failure(table, writing, apply.map_epoch)
+            raise await self._write_failure(table, writing, apply.map_epoch)
+        return writing.outranked_by
 
     async def _first_timestamp(self, deadline: float) -> Timestamp:
         try:
@@ -191,10 +196,7 @@ class Coordinator:
             self._timestamps.observe(outranked_by)
             return await self._timestamps.mint(deadline)
         except (ClockSkewError, TimeoutError, StorageFailedError) as error:
-            raise UnknownOutcomeError(
-                f"the write is stored under one of {outranked_by.micros} µs and may never be seen: {error}; "
-                "check the clocks of the nodes"
-            ) from None
+            raise UnknownOutcomeError(f"{_OUTRANKED}: {error}; check the clocks of the nodes") from None
 
     def _run(
         self, table: Table, start: bytes, end: bytes, *, reverse: bool
@@ -232,17 +234,19 @@ class Coordinator:
             note_silence=self._asker.note_silence,
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
-            _raise_if_dropped(table, reading.errors, map_epoch)
+            await self._raise_if_dropped(table, reading.errors, map_epoch)
             raise UnavailableError(
                 f"{len(reading.quorum.replies)} of {required} replicas answered in time: {_reasons(reading.errors)}"
             )
         return reading
 
     def _reconcile(self, table: Table, key: bytes, answers: dict[NodeId, bytes | None]) -> Row | None:
-        """Merge the answers of several replicas and repair those that had less."""
+        """Merge the answers of the replicas and repair those that had less."""
+        distinct = set(answers.values())
+        if len(distinct) == 1:
+            stored = distinct.pop()
+            return None if stored is None else decode_row(key, stored)
         held = {node: decode_row(key, stored) for node, stored in answers.items() if stored is not None}
-        if not held:
-            return None
         newest, *others = held.values()
         for other in others:
             newest = rows.merge(newest, other)
@@ -266,8 +270,8 @@ class Coordinator:
             )
         return required
 
-    def _write_failure(self, table: Table, writing: Writing, map_epoch: int) -> Exception:
-        _raise_if_dropped(table, writing.errors, map_epoch)
+    async def _write_failure(self, table: Table, writing: Writing, map_epoch: int) -> Exception:
+        await self._raise_if_dropped(table, writing.errors, map_epoch)
         told = (
             f"{writing.quorum.acks} of {writing.required} replicas acknowledged the write: {_reasons(writing.errors)}"
         )
@@ -275,12 +279,16 @@ class Coordinator:
             return UnavailableError(f"{told}; nothing was written, try again")
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
 
+    async def _raise_if_dropped(self, table: Table, errors: dict[NodeId, BaseException], map_epoch: int) -> None:
+        """Believe a replica that misses the table unless it has yet to reach the epoch of the question.
 
-def _raise_if_dropped(table: Table, errors: dict[NodeId, BaseException], map_epoch: int) -> None:
-    """Believe a replica that misses the table unless it has yet to reach the epoch of the question."""
-    for error in errors.values():
-        if isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE and error.map_epoch >= map_epoch:
-            raise TableNotFoundError(f"table {table.name} was dropped")
+        This node has the newer map when it raises, so whoever looks the name up again finds what is there now.
+        """
+        for node, error in errors.items():
+            if isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE and error.map_epoch >= map_epoch:
+                if error.map_epoch > self._topology.map.epoch:
+                    await self._catch_up(node)
+                raise TableNotFoundError(f"table {table.name} was dropped")
 
 
 def _reasons(errors: dict[NodeId, BaseException]) -> str:

@@ -62,7 +62,9 @@ class Member:
         self.timestamps = Timestamps(clock, engine, wall_us=wall_us)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
-        self.coordinator = Coordinator(self.topology, asker, self.timestamps, wall_us=wall_us)
+        self.coordinator = Coordinator(
+            self.topology, asker, self.timestamps, wall_us=wall_us, catch_up=self.catalog.catch_up
+        )
         self._acceptor = Acceptor(engine, current)
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {

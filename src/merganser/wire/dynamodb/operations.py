@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from merganser.model.consistency import Consistency
-from merganser.model.errors import RequestError
+from merganser.model.errors import RequestError, TableNotFoundError
 from merganser.wire.dynamodb import shapes
 from merganser.wire.dynamodb.administration import Administration
 from merganser.wire.dynamodb.batches import batch_get_item, batch_write_item
@@ -102,7 +102,10 @@ class DynamoDB:
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         session = Session(self._coordinator, self._catalog, level=level, deadline=deadline)
         try:
-            return await serve(session, request)
+            try:
+                return await serve(session, request)
+            except TableNotFoundError:  # dropped while we looked, and perhaps made anew: its key has another id
+                return await serve(session, request)
         except RequestError:
             shapes.check(operation, _parsed(body), deep=True)  # what it finds, DynamoDB would have said first
             raise
