@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_fresh_directory_is_made_with_its_parents_and_gets_an_id(tmp_path: Path) -> None:
     with closing(opened(tmp_path / "a" / "b")) as directory:
-        assert len(directory.node_id) == 16
+        assert len(directory.identity.node_id) == 16
         assert (tmp_path / "a" / "b" / "node.json").exists()
 
 
@@ -57,13 +58,13 @@ def test_reopened_directory_has_the_same_id_whatever_the_dice(tmp_path: Path) ->
     with closing(opened(tmp_path)) as first:
         pass
     with closing(DataDirectory(tmp_path, rng=random.Random(8))) as second:
-        assert second.node_id == first.node_id
+        assert second.identity.node_id == first.identity.node_id
 
 
 def test_two_directories_have_different_ids(tmp_path: Path) -> None:
     rng = random.Random(7)
     with closing(DataDirectory(tmp_path / "1", rng=rng)) as one, closing(DataDirectory(tmp_path / "2", rng=rng)) as two:
-        assert one.node_id != two.node_id
+        assert one.identity.node_id != two.identity.node_id
 
 
 def test_directory_in_use_is_refused_with_the_process_that_uses_it(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_damaged_identity_is_refused_and_the_lock_given_back(tmp_path: Path, con
     assert "node.json is damaged" in refusal(tmp_path)
     (tmp_path / "node.json").write_bytes(b'{"format":1,"node_id":"00000000000000aa"}')
     with closing(opened(tmp_path)) as directory:
-        assert directory.node_id == "00000000000000aa"
+        assert directory.identity.node_id == "00000000000000aa"
 
 
 def test_newer_format_is_refused_with_both_formats(tmp_path: Path) -> None:
@@ -135,3 +136,33 @@ def test_lock_descriptor_is_closed_after_every_refusal(tmp_path: Path) -> None:
     for _ in range(5):
         refusal(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_directory_of_a_member_whose_database_is_gone_is_refused(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as directory:
+        directory.open_engine().close()
+        directory.joined("the cluster")
+    with closing(opened(tmp_path)) as directory:
+        directory.open_engine().close()
+    shutil.rmtree(tmp_path / "rocksdb")
+    with (
+        closing(opened(tmp_path)) as directory,
+        pytest.raises(ConfigurationError, match=r"a member of cluster the cluster, but its database .* is gone"),
+    ):
+        directory.open_engine()
+
+
+def test_directory_without_a_database_is_no_loss_before_the_node_is_a_member(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as directory:
+        directory.open_engine().close()
+    shutil.rmtree(tmp_path / "rocksdb")
+    with closing(opened(tmp_path)) as directory:
+        directory.open_engine().close()
+
+
+def test_database_of_another_cluster_is_refused(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as directory:
+        directory.joined("one")
+        directory.joined("one")
+        with pytest.raises(ConfigurationError, match="belongs to a member of cluster one, its database to one of two"):
+            directory.joined("two")

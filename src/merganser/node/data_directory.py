@@ -2,7 +2,7 @@
 
 ::
 
-    DIR/node.json   format and node id, written once
+    DIR/node.json   format, node id, and the cluster once the node is a member
     DIR/lock        held by the running process
     DIR/rocksdb/    the engine's own
 """
@@ -29,6 +29,8 @@ class Identity(msgspec.Struct, frozen=True):
 
     format: int
     node_id: NodeId
+    cluster_id: str = ""
+    """The cluster it is a member of; "" before it is one."""
 
 
 class DataDirectory:
@@ -49,7 +51,7 @@ class DataDirectory:
             raise _unusable(path, error) from None
         try:
             self._take_lock()
-            self.node_id = self._identity(rng).node_id
+            self.identity = self._identity(rng)
         except OSError as error:
             self.close()
             raise _unusable(path, error) from None
@@ -61,10 +63,36 @@ class DataDirectory:
         """Open the engine.
 
         Raises:
-            ConfigurationError: the directory cannot be opened as it is.
+            ConfigurationError: the directory cannot be opened as it is, or its database is gone: a member that
+                has forgotten its rows and its promises must not come back as if it were whole.
             CorruptionError: its files are damaged.
         """
-        return RocksEngine.open(self.path / "rocksdb")
+        database = self.path / "rocksdb"
+        if self.identity.cluster_id and not database.is_dir():
+            raise ConfigurationError(
+                f"--data {self.path} belongs to a member of cluster {self.identity.cluster_id}, but its database "
+                f"{database} is gone: bring it back from a copy made while the node was stopped"
+            )
+        return RocksEngine.open(database)
+
+    def joined(self, cluster_id: str) -> None:
+        """Remember that the node is a member of ``cluster_id``, durably.
+
+        Raises:
+            ConfigurationError: it is a member of another, or cannot be written.
+        """
+        if self.identity.cluster_id == cluster_id:
+            return
+        if self.identity.cluster_id:
+            raise ConfigurationError(
+                f"--data {self.path} belongs to a member of cluster {self.identity.cluster_id}, its database to one "
+                f"of {cluster_id}: put together what belongs together"
+            )
+        self.identity = msgspec.structs.replace(self.identity, cluster_id=cluster_id)
+        try:
+            _write_durably(self.path / "node.json", msgspec.json.encode(self.identity) + b"\n")
+        except OSError as error:
+            raise _unusable(self.path, error) from None
 
     def close(self) -> None:
         """Let another process have the directory."""

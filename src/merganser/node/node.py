@@ -26,7 +26,7 @@ from merganser.net.peers import Peers
 from merganser.node.admin import Admin
 from merganser.node.data_directory import DataDirectory
 from merganser.node.logs import event, failure
-from merganser.node.settings import Settings
+from merganser.node.settings import Settings, is_loopback
 from merganser.service.founding import Founding, check_address
 from merganser.service.member import Member
 from merganser.storage.memory import MemoryEngine
@@ -52,6 +52,7 @@ class Node:
         self.member: Member | None = None
         self._rng = random.Random(random.SystemRandom().getrandbits(256))
         self._peers: Peers | None = None
+        self._directory: DataDirectory | None = None
         self._doors: list[http.HttpServer] = []
         self._closing = contextlib.AsyncExitStack()
         self._serve_peers: Callable[[NodeId, Request], Awaitable[Reply]] | None = None
@@ -92,6 +93,8 @@ class Node:
         self._serve_peers = founding.serve
         current = await founding.membership()
         check_address(me, current)
+        if self._directory is not None:
+            self._directory.joined(current.cluster_id)
         self._transport.cluster_id = current.cluster_id
         self.member = member = Member(
             node_id,
@@ -109,6 +112,8 @@ class Node:
         self._open_front_doors(member)
         for door in self._doors:  # they close before the member that answers behind them
             self._closing.push_async_callback(door.close, CLOSE_GRACE_S)
+        if not is_loopback(self.settings.host):
+            event("peer and admin ports ask for no key: keep them inside a network you trust", host=self.settings.host)
         event(
             "ready",
             node=node_id,
@@ -130,7 +135,8 @@ class Node:
         self._closing.callback(directory.close)
         engine = directory.open_engine()
         self._closing.callback(engine.close)
-        return directory.node_id, engine
+        self._directory = directory
+        return directory.identity.node_id, engine
 
     async def _listen(self, node_id: NodeId) -> NodeRecord:
         """Take the ports; returns this node as it will introduce itself."""

@@ -19,7 +19,13 @@ KEYS = {"AKID": "secret/with+signs"}
 
 
 def signed(
-    *, secret: str = KEYS["AKID"], access_key: str = "AKID", path: str = "/", body: bytes = b"{}", **headers: str
+    *,
+    secret: str = KEYS["AKID"],
+    access_key: str = "AKID",
+    path: str = "/",
+    body: bytes = b"{}",
+    service: str = "dynamodb",
+    **headers: str,
 ) -> Request:
     request = AWSRequest(
         method="POST",
@@ -33,7 +39,7 @@ def signed(
     )
     request.context["timestamp"] = SIGNED_AT
     # what add_auth does, but for reading the clock
-    signer: Any = SigV4Auth(Credentials(access_key, secret), "dynamodb", "eu-west-1")
+    signer: Any = SigV4Auth(Credentials(access_key, secret), service, "eu-west-1")
     signer._modify_request_before_signing(request)
     to_sign = signer.string_to_sign(request, signer.canonical_request(request))
     signer._inject_signature_to_request(request, signer.signature(to_sign, request))
@@ -179,3 +185,9 @@ def test_open_door_looks_at_nothing() -> None:
     request = signed()
     request.headers = []
     verifier(is_open=True).verify(request)
+
+
+def test_signature_for_another_service_is_refused() -> None:
+    kind, message = refusal(signed(service="s3"))
+    assert kind == "InvalidSignatureException"
+    assert message.startswith("Credential should be scoped to correct service: 'dynamodb'")

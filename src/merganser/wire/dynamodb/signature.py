@@ -22,6 +22,7 @@ from merganser.net.http import Request
 from merganser.wire.dynamodb.errors import SERVICE, ApiError
 
 SKEW_MAX_S: Final = 15 * 60
+SERVICE_NAME: Final = "dynamodb"
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 _MISSING = "Request is missing Authentication Token"
@@ -91,6 +92,9 @@ class Verifier:
                 f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
                 f"'{day}' != '{date[:8]}', from '{date}'.",
             )
+        service = claim.scope.split("/")[2]
+        if service != SERVICE_NAME:
+            raise _error("InvalidSignature", f"Credential should be scoped to correct service: '{SERVICE_NAME}'. ")
         now_s = self._wall_us() // 1_000_000
         signed_s = _seconds(date)
         if signed_s < now_s - SKEW_MAX_S:
