@@ -135,6 +135,7 @@ async def page(
     rows_max: int = 1000,
     bytes_max: int = 1_000_000,
     level: Consistency = QUORUM,
+    timeout_s: float = TIMEOUT_S,
 ) -> RangePage:
     """Return one page of a range, read through ``machine``."""
     return await machine.spawn(
@@ -146,7 +147,7 @@ async def page(
             level=level,
             rows_max=rows_max,
             bytes_max=bytes_max,
-            deadline=now_s() + TIMEOUT_S,
+            deadline=now_s() + timeout_s,
         )
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from merganser.core import rows
@@ -10,12 +12,14 @@ from merganser.model.consistency import Consistency
 from merganser.model.errors import RequestError, UnavailableError
 from merganser.model.ids import PartitionId
 from merganser.model.row import CellWrite, Mutation
+from merganser.service.coordinator import RANGE_READS_MAX
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from merganser.storage import keys
 from service.plays import (
     ALL,
     CELL,
+    ONE,
     QUORUM,
     damage,
     held,
@@ -219,3 +223,20 @@ async def test_a_range_needs_as_many_replicas_as_its_level(world: World) -> None
         machine.crash()
     with pytest.raises(UnavailableError, match="can be reached"):
         await listing(world.machines[0], table, *keys.table_range(table.id), level=ALL)
+
+
+@simulated()
+async def test_range_reads_beyond_the_bound_wait_for_their_turn_and_give_up_at_their_deadline(world: World) -> None:
+    table = await started(world)
+    machine = world.machines[0]
+    await put(machine, table, b"k", b"v")
+    world.cut_off(machine)
+    whole = keys.table_range(table.id)
+    stuck = [asyncio.ensure_future(page(machine, table, *whole)) for _ in range(RANGE_READS_MAX)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(UnavailableError, match="range reads are under way"):
+        await page(machine, table, *whole, level=ONE, timeout_s=0.5)
+    world.network.heal()
+    waiting = asyncio.ensure_future(page(machine, table, *whole, level=ONE))
+    await asyncio.wait(stuck)
+    assert [key for key, _ in (await waiting).rows] == [key_of(table, b"k")]

@@ -47,6 +47,7 @@ from merganser.storage.values import decode_row, encode_row
 
 HEDGE_S = 0.1  # a replica on a healthy network answers within a few milliseconds
 REPAIR_TIMEOUT_S = 5.0
+RANGE_READS_MAX = 4  # pages decoded between two turns of the loop; 64 at once kept each put waiting for 300 ms
 
 _OUTRANKED = "the write is stored under a newer one and may never be seen"
 
@@ -79,6 +80,7 @@ class Coordinator:
         self._timestamps = timestamps
         self.wall_us = wall_us
         self.repairs = ReadRepair(lambda node, apply: asker.ask(node, apply, timeout_s=REPAIR_TIMEOUT_S))
+        self._range_reads = asyncio.Semaphore(RANGE_READS_MAX)
         self._loop = asyncio.get_running_loop()
 
     async def write(
@@ -146,8 +148,41 @@ class Coordinator:
             bytes_max: stored bytes after which a replica stops.
 
         Raises:
-            as `read`.
+            as `read`; UnavailableError also when too many such reads are under way until ``deadline``.
         """
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._range_reads.acquire()
+        except TimeoutError:
+            raise UnavailableError(
+                f"{RANGE_READS_MAX} range reads are under way through this node, try again"
+            ) from None
+        try:
+            return await self._read_run(
+                table,
+                start,
+                end,
+                reverse=reverse,
+                level=level,
+                rows_max=rows_max,
+                bytes_max=bytes_max,
+                deadline=deadline,
+            )
+        finally:
+            self._range_reads.release()
+
+    async def _read_run(
+        self,
+        table: Table,
+        start: bytes,
+        end: bytes,
+        *,
+        reverse: bool,
+        level: Consistency,
+        rows_max: int,
+        bytes_max: int,
+        deadline: float,
+    ) -> RangePage:
         run = self._run(table, start, end, reverse=reverse)
         if run is None:
             return RangePage([], None)
