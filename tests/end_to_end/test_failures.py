@@ -264,6 +264,9 @@ def test_full_disk_refuses_writes_says_why_goes_on_reading_and_recovers(
         shown = command("status", "--admin", one.nodes[0].addresses["admin"])
         assert shown.stdout.splitlines()[2].split()[1] == "read-only"
         assert "No space left on device" in shown.stdout
+        logged = [json.loads(line) for line in one.nodes[0].log.read_text().splitlines()]
+        (told,) = [line for line in logged if line["event"] == "storage failed"]
+        assert "No space left on device" in told["reason"]
         with pytest.raises(urllib.error.HTTPError) as ill:
             urllib.request.urlopen(f"http://{one.nodes[0].addresses['admin']}/health", timeout=5)
         with ill.value as health:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -59,8 +60,8 @@ class DataDirectory:
             self.close()
             raise
 
-    def open_engine(self) -> RocksEngine:
-        """Open the engine.
+    def open_engine(self, *, on_failure: Callable[[str], None] | None = None) -> RocksEngine:
+        """Open the engine; ``on_failure`` is told when it takes no more writes, and why.
 
         Raises:
             ConfigurationError: the directory cannot be opened as it is, or its database is gone: a member that
@@ -73,7 +74,7 @@ class DataDirectory:
                 f"--data {self.path} belongs to a member of cluster {self.identity.cluster_id}, but its database "
                 f"{database} is gone: bring it back from a copy made while the node was stopped"
             )
-        return RocksEngine.open(database)
+        return RocksEngine.open(database, on_failure=on_failure)
 
     def joined(self, cluster_id: str) -> None:
         """Remember that the node is a member of ``cluster_id``, durably.

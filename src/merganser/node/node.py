@@ -133,7 +133,7 @@ class Node:
             return NodeId(f"{self._rng.getrandbits(64):016x}"), MemoryEngine()
         directory = DataDirectory(Path(self.settings.data), rng=self._rng)
         self._closing.callback(directory.close)
-        engine = directory.open_engine()
+        engine = directory.open_engine(on_failure=lambda reason: failure("storage failed", reason=reason))
         self._closing.callback(engine.close)
         self._directory = directory
         return directory.identity.node_id, engine

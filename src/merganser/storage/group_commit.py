@@ -37,6 +37,7 @@ class GroupCommit:
     __slots__ = (
         "_current",
         "_next",
+        "_on_failure",
         "_open",
         "_rounds",
         "_sync",
@@ -47,13 +48,15 @@ class GroupCommit:
         "synced",
     )
 
-    def __init__(self, sync: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, sync: Callable[[], Awaitable[None]], *, on_failure: Callable[[str], None] | None = None) -> None:
         """Start with everything durable.
 
         Args:
             sync: brings to the disk all that was committed before it is called; anything it raises
                 is a failed fsync. Never called twice at a time.
+            on_failure: told, once, why nothing is taken any more; not of `stop`.
         """
+        self._on_failure = on_failure
         self.failure: str | None = None
         """Why nothing is taken any more."""
         self.committed = 0
@@ -118,17 +121,23 @@ class GroupCommit:
         """Take nothing any more and tell all who wait; the first reason stays."""
         if self.failure is not None:
             return
+        self._give_up(reason)
+        if self._on_failure is not None:
+            self._on_failure(reason)
+
+    def stop(self, reason: str) -> None:
+        """Take nothing any more, tell all who wait, and end the round in flight."""
+        if self.failure is None:
+            self._give_up(reason)
+        if self._rounds is not None and not self._rounds.get_loop().is_closed():
+            self._rounds.cancel()
+
+    def _give_up(self, reason: str) -> None:
         self.failure = reason
         for waiter in [*(self._current or ()), *self._next]:
             if not waiter.done() and not waiter.get_loop().is_closed():
                 waiter.set_exception(StorageFailedError(reason))
                 waiter.exception()  # a waiter whose task died with its node never asks, and that is no error
-
-    def stop(self, reason: str) -> None:
-        """Fail, and end the round in flight."""
-        self.fail(reason)
-        if self._rounds is not None and not self._rounds.get_loop().is_closed():
-            self._rounds.cancel()
 
     async def _run(self) -> None:
         """Run rounds for as long as someone waits: the one task of a group commit."""

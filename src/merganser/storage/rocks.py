@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,17 +53,19 @@ _MIB = 2**20
 class RocksEngine:
     """An `Engine` over a RocksDB database."""
 
-    def __init__(self, database: Rdict) -> None:
+    def __init__(self, database: Rdict, on_failure: Callable[[str], None] | None) -> None:
         """Take over an open database; see `open`."""
         self._database = database
-        self._group = GroupCommit(self._sync)
+        self._group = GroupCommit(self._sync, on_failure=on_failure)
         # Its own thread: an fsync must not queue behind whatever else the process runs in threads.
         self._syncer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merganser-fsync")
         self._is_closed = False
 
     @classmethod
-    def open(cls, path: Path) -> RocksEngine:
+    def open(cls, path: Path, *, on_failure: Callable[[str], None] | None = None) -> RocksEngine:
         """Open the database in ``path``, or make one if the directory is missing or empty.
+
+        ``on_failure`` is told why the engine takes no more writes, when that happens.
 
         Raises:
             ConfigurationError: another process has it open, it is not Merganser's, it is of a newer
@@ -77,7 +79,7 @@ class RocksEngine:
                 _finish_claim(path)
         except OSError as error:
             raise ConfigurationError(f"cannot use {path} as a data directory: {error}") from error
-        return cls(database)
+        return cls(database, on_failure)
 
     @property
     def failure(self) -> str | None:
