@@ -3,7 +3,8 @@
 The server listens, keeps the connections (`net/http_connection.py`) and the tasks of their requests, checks
 their time limits once a tick, and closes them with a grace.
 
-Invariants: one task per request, owned by the server; what the application raises is reported and answered.
+Invariants: one task per request, owned by the server; what the application raises is reported and answered;
+the bodies of all connections together stay within `HttpLimits.bodies_bytes_max`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class HttpServer:
         self.limits = limits or HttpLimits()
         self.connections: set[HttpConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.bodies_bytes = 0
+        """Of request bodies received and not yet answered, over all connections."""
         self.is_closing = False
         self._application = application
         self._on_error = on_error

@@ -10,6 +10,10 @@ Pipelined requests are answered in their order. They run at the same time only w
 safe (RFC 9110 §9.2.1); any other waits for those before it and is waited for by those after it
 (RFC 9112 §9.3.2), so that a read sees the write sent before it.
 
+A body is charged to the server's budget piece by piece. What does not fit is refused at once, so that
+nobody ever waits for room: the refused one gives its bytes back, and others go on. The bytes of a request
+are given back when it is answered or dropped.
+
 A client that leaves does not cancel its request: a write under way would end half done. The answer is
 dropped.
 
@@ -48,7 +52,7 @@ class Exchange:
     def __init__(self, request: Request | None, *, is_last: bool, is_http_1_0: bool = False) -> None:
         """Take the next place."""
         self.request = request
-        """None when it could not be read."""
+        """None when it could not be read, and once it is answered."""
         self.is_last = is_last
         self.is_http_1_0 = is_http_1_0
         self.answer: list[bytes] | None = None
@@ -63,6 +67,9 @@ class HttpConnection(asyncio.Protocol):
         self._server = server
         self._limits = server.limits
         self._parser = httptools.HttpRequestParser(self)
+        self._body: bytes | bytearray = b""
+        self._body_bytes = 0
+        """Charged to the server and not yet to an exchange."""
         self._exchanges: deque[Exchange] = deque()
         """In request order: answered first ones have left, the rest is running or waiting."""
         self._waiting: deque[Exchange] = deque()
@@ -117,8 +124,8 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let what is running end; drop the rest."""
         self._is_input_over = True
-        self._waiting.clear()
-        self._exchanges.clear()
+        self._drop_message()
+        self._drop_exchanges()
         self._unwritten.clear()
         self._server.connections.discard(self)
         if not self.lost.done():
@@ -191,34 +198,42 @@ class HttpConnection(asyncio.Protocol):
             self._headers.append((name.lower(), value.rstrip(b" \t")))  # llhttp strips the front only
 
     def on_headers_complete(self) -> None:
-        """Refuse a body that is announced too long; else ask for it if the client waits to be asked."""
+        """Refuse a body that is announced too long or has no room; else ask for it if the client waits for that."""
         if self._is_upgrade_offered():
             return
         self._is_in_head = False
         self._head_bytes = 0
+        expectation = None
         for name, value in self._headers:
-            if name == b"content-length" and int(value) > self._limits.body_bytes_max:
-                raise _RefusedRequestError(413, self._too_many_body_bytes())
-            if name == b"expect":
-                self._expect(value)
+            if name == b"content-length":
+                self._check_room(int(value))
+            elif name == b"expect":
+                expectation = value
+        if expectation is not None:
+            self._expect(expectation)
 
     def on_body(self, piece: bytes) -> None:
-        """Gather the body."""
-        self._body_bytes += len(piece)
-        if self._body_bytes > self._limits.body_bytes_max:
-            raise _RefusedRequestError(413, self._too_many_body_bytes())
-        self._body.append(piece)
+        """Gather the body, and charge it."""
+        size = len(piece)
+        self._body_bytes += size
+        self._server.bodies_bytes += size
+        self._check_room(0)
+        if not self._body:
+            self._body = piece
+            return
+        if isinstance(self._body, bytes):
+            self._body = bytearray(self._body)  # a list of pieces of two bytes would hold 27 times as much
+        self._body += piece
 
     def on_message_complete(self) -> None:
         """Put the request in line."""
         if self._is_upgrade_offered():
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(self._parser.get_method(), self._path, self._headers, body, self._peer)
+        request = Request(self._parser.get_method(), self._path, self._headers, bytes(self._body), self._peer)
         is_last = not self._parser.should_keep_alive()
         exchange = Exchange(request, is_last=is_last, is_http_1_0=self._parser.get_http_version() == "1.0")
         self._exchanges.append(exchange)
-        self._waiting.append(exchange)
+        self._waiting.append(exchange)  # from here on its bytes are the exchange's to give back
         self._is_input_over |= is_last
         self._forget_message()
 
@@ -262,7 +277,7 @@ class HttpConnection(asyncio.Protocol):
         exchange = Exchange(None, is_last=True)
         exchange.answer = self._server.encode(exchange, response)
         self._is_input_over = self._is_refused = True
-        self._is_continue_due = False
+        self._drop_message()
         self._exchanges.append(exchange)
         self._answer_done()
 
@@ -281,8 +296,16 @@ class HttpConnection(asyncio.Protocol):
     def _too_many_header_bytes(self) -> str:
         return f"more than {self._limits.header_bytes_max} bytes of headers"
 
-    def _too_many_body_bytes(self) -> str:
-        return f"more than {self._limits.body_bytes_max} bytes of body"
+    def _check_room(self, more_bytes: int) -> None:
+        if self._body_bytes + more_bytes > self._limits.body_bytes_max:
+            raise _RefusedRequestError(413, f"more than {self._limits.body_bytes_max} bytes of body")
+        most = self._limits.bodies_bytes_max
+        if self._server.bodies_bytes + more_bytes > most:
+            raise _RefusedRequestError(503, f"requests under way would hold more than {most} bytes; try again later")
+
+    def _drop_message(self) -> None:
+        self._server.bodies_bytes -= self._body_bytes
+        self._forget_message()
 
     def _forget_message(self) -> None:
         self._is_in_head = self._is_in_message = False
@@ -291,7 +314,7 @@ class HttpConnection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_count = 0
         self._head_bytes = 0
-        self._body: list[bytes] = []
+        self._body = b""
         self._body_bytes = 0
 
     def _note_time(self) -> None:
@@ -321,7 +344,12 @@ class HttpConnection(asyncio.Protocol):
         self._read_if_room()
 
     async def _serve(self, exchange: Exchange, request: Request) -> None:
-        exchange.answer = await self._server.answer(exchange, request)
+        body_bytes = len(request.body)
+        try:
+            exchange.answer = await self._server.answer(exchange, request)
+        finally:
+            self._server.bodies_bytes -= body_bytes
+        exchange.request = None  # an answer that waits for others holds no body
         self._server.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         self._running -= 1
         if self._transport.is_closing():
@@ -342,8 +370,16 @@ class HttpConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _has_room(self) -> bool:
-        bytes_waiting = sum(len(exchange.request.body) for exchange in self._waiting if exchange.request is not None)
-        return len(self._exchanges) < self._limits.pipelined_max and bytes_waiting < self._limits.body_bytes_max
+        has_bytes = self._bytes_waiting() < self._limits.body_bytes_max
+        return has_bytes and len(self._exchanges) < self._limits.pipelined_max
+
+    def _bytes_waiting(self) -> int:
+        return sum(len(exchange.request.body) for exchange in self._waiting if exchange.request is not None)
+
+    def _drop_exchanges(self) -> None:
+        self._server.bodies_bytes -= self._bytes_waiting()
+        self._waiting.clear()
+        self._exchanges.clear()
 
     # Answering.
 
@@ -353,8 +389,7 @@ class HttpConnection(asyncio.Protocol):
             self._unwritten += cast("list[bytes]", exchange.answer)
             if exchange.is_last:
                 self._is_input_over = True
-                self._waiting.clear()
-                self._exchanges.clear()
+                self._drop_exchanges()
         if self._is_continue_due and not self._exchanges:
             self._is_continue_due = False
             self._unwritten.append(_CONTINUE)

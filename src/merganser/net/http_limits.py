@@ -6,10 +6,13 @@ import msgspec
 
 
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client may make the server hold, and for how long."""
+    """What clients may make a server hold, and for how long."""
 
     body_bytes_max: int = 16 * 1024 * 1024
     """DynamoDB's largest request, a BatchWriteItem."""
+    bodies_bytes_max: int = 256 * 1024 * 1024
+    """Of all connections together, received and not yet answered; beyond it a request is refused with 503.
+    At least ``body_bytes_max``, or a body of that size is never taken."""
     header_bytes_max: int = 64 * 1024
     """Request line and headers together."""
     headers_max: int = 100
