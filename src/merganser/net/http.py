@@ -1,21 +1,10 @@
 """An HTTP/1.1 server for every front door: bytes to `Request`, `Response` to bytes.
 
-A connection is in one of these states; each but the last two has a time limit::
+The server listens, keeps the connections (`net/http_connection.py`) and the tasks of their requests, checks
+their time limits once a tick, and closes them with a grace.
 
-    idle --first byte--> incomplete --whole--> serving --answered--> idle
-      |                      |                    |
-      +-- idle_timeout_s     +-- request_timeout_s: 408              last answer, or the peer left: closed
-
-Pipelined requests are answered in their order. They run at the same time only while all of them are
-safe (RFC 9110 §9.2.1); any other waits for those before it and is waited for by those after it
-(RFC 9112 §9.3.2), so that a read sees the write sent before it.
-
-A client that leaves does not cancel its request: a write under way would end half done. The answer is
-dropped.
-
-Invariants: responses leave in request order; what a client can make us hold is bounded by
-`HttpLimits` and one read of the socket; nothing is read or begun while the client does not take its
-answers; after an error of the protocol one response says so and the connection closes.
+Invariants: one task per request, owned by the server; what the application raises is reported and answered;
+the bodies of all connections together stay within `HttpLimits.bodies_bytes_max`.
 """
 
 from __future__ import annotations
@@ -23,13 +12,10 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import cast
 
-import httptools
-import msgspec
-
+from merganser.net.http_connection import Exchange, HttpConnection
+from merganser.net.http_limits import HttpLimits
 from merganser.net.http_messages import Request, Response, encode_response, text_response
 
 __all__ = ["Application", "HttpLimits", "HttpServer", "Request", "Response", "text_response"]
@@ -37,31 +23,8 @@ __all__ = ["Application", "HttpLimits", "HttpServer", "Request", "Response", "te
 Application = Callable[[Request], Awaitable[Response]]
 """Answers a request. What it raises is its bug: reported and answered with 500."""
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"connection: close\r\n"
 _KEEP_ALIVE = b"connection: keep-alive\r\n"
-_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-_NEVER = float("inf")
-_LINGER_S = 2.0
-"""Enough for an answer to cross the world, too short to be worth an attacker's while."""
-_JOIN_BYTES_MAX = 64 * 1024
-"""Joining pieces costs less than a scattered write up to about this size."""
-
-
-class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client may make the server hold, and for how long."""
-
-    body_bytes_max: int = 16 * 1024 * 1024
-    """DynamoDB's largest request, a BatchWriteItem."""
-    header_bytes_max: int = 64 * 1024
-    """Request line and headers together."""
-    headers_max: int = 100
-    pipelined_max: int = 64
-    """Requests of one connection that may wait or run; beyond it, or beyond ``body_bytes_max`` bytes of
-    bodies that wait, nothing more is read."""
-    request_timeout_s: float = 30.0
-    """From the first byte of a request to its last, and for a client to take any of its answers."""
-    idle_timeout_s: float = 75.0
 
 
 class HttpServer:
@@ -79,6 +42,8 @@ class HttpServer:
         self.limits = limits or HttpLimits()
         self.connections: set[HttpConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.bodies_bytes = 0
+        """Of request bodies received and not yet answered, over all connections."""
         self.is_closing = False
         self._application = application
         self._on_error = on_error
@@ -123,7 +88,7 @@ class HttpServer:
         for listener in self._listeners:
             await listener.wait_closed()
 
-    async def answer(self, exchange: _Exchange, request: Request) -> list[bytes]:
+    async def answer(self, exchange: Exchange, request: Request) -> list[bytes]:
         """Return the application's response, or a 500 for its bug, as bytes."""
         try:
             return self.encode(exchange, await self._application(request))
@@ -131,7 +96,7 @@ class HttpServer:
             self._on_error(error)
             return self.encode(exchange, text_response(500, "internal error; the server's log has it"))
 
-    def encode(self, exchange: _Exchange, response: Response) -> list[bytes]:
+    def encode(self, exchange: Exchange, response: Response) -> list[bytes]:
         """Return ``response`` as the answer of ``exchange``."""
         connection = _CLOSE if exchange.is_last else _KEEP_ALIVE if exchange.is_http_1_0 else b""
         is_head = exchange.request is not None and exchange.request.method == b"HEAD"
@@ -159,362 +124,3 @@ class HttpServer:
     async def _wait(futures: list[asyncio.Task[None] | asyncio.Future[None]], timeout_s: float) -> None:
         if futures:
             await asyncio.wait(futures, timeout=timeout_s)
-
-
-class _RefusedRequestError(Exception):
-    """Raised through the parser: the request is not to be read to its end."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.response = text_response(status, message)
-
-
-class _Exchange:
-    """A request and the place of its response in the order of answers."""
-
-    __slots__ = ("answer", "is_http_1_0", "is_last", "request")
-
-    def __init__(self, request: Request | None, *, is_last: bool, is_http_1_0: bool = False) -> None:
-        self.request = request
-        """None when it could not be read."""
-        self.is_last = is_last
-        self.is_http_1_0 = is_http_1_0
-        self.answer: list[bytes] | None = None
-
-
-class HttpConnection(asyncio.Protocol):
-    """One client's connection."""
-
-    def __init__(self, server: HttpServer) -> None:
-        """Wait for the first request."""
-        self._loop = asyncio.get_running_loop()
-        self._server = server
-        self._limits = server.limits
-        self._parser = httptools.HttpRequestParser(self)
-        self._exchanges: deque[_Exchange] = deque()
-        """In request order: answered first ones have left, the rest is running or waiting."""
-        self._waiting: deque[_Exchange] = deque()
-        """The end of `_exchanges`: not begun."""
-        self._running = 0
-        self._is_unsafe_running = False
-        self._unwritten: list[bytes] = []
-        self._is_flush_due = False
-        self._is_paused = False
-        self._is_reading = True
-        self._is_input_over = False
-        """Nothing the client still says is heard."""
-        self._is_refused = False
-        """The last answer comes before the end of its request."""
-        self._is_lingering = False
-        self._stalled_bytes = 0
-        self._began_at = 0.0
-        self.expires_at = self._loop.time() + self._limits.idle_timeout_s
-        """By the loop's clock."""
-        self.lost: asyncio.Future[None] = self._loop.create_future()
-        self._forget_message()
-
-    # What the transport calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note who it is."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
-        self._is_plain = transport.get_extra_info("sslcontext") is None  # TLS cannot be closed by halves
-        self._server.connections.add(self)
-        peername = transport.get_extra_info("peername")
-        self._peer = f"{peername[0]}:{peername[1]}" if isinstance(peername, tuple) else ""
-        if self._server.is_closing:
-            self.abort()
-
-    def data_received(self, data: bytes) -> None:
-        """Begin the requests that ``data`` completes."""
-        if self._is_input_over:
-            return
-        self._parse(data)
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._limits.header_bytes_max and not self._is_input_over:
-                self._refuse(text_response(431, self._too_many_header_bytes()))
-        self._begin_due()
-        self._note_time()
-
-    def eof_received(self) -> bool:
-        """Answer what was asked; the client has only said that nothing more comes."""
-        self.close_when_answered()
-        return self._is_plain and not self._is_lingering and not self._transport.is_closing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let what is running end; drop the rest."""
-        self._is_input_over = True
-        self._waiting.clear()
-        self._exchanges.clear()
-        self._unwritten.clear()
-        self._server.connections.discard(self)
-        if not self.lost.done():
-            self.lost.set_result(None)
-
-    def pause_writing(self) -> None:
-        """Begin nothing more until the client has taken its answers."""
-        self._is_paused = True
-        self._stalled_bytes = self._transport.get_write_buffer_size()
-        self._read_if_room()
-        self._note_time()
-
-    def resume_writing(self) -> None:
-        """Go on."""
-        self._is_paused = False
-        self._flush()
-        self._begin_due()
-        self._note_time()
-
-    # What the server calls.
-
-    def close_when_answered(self) -> None:
-        """Hear nothing more; close after the last answer."""
-        self._is_input_over = True
-        if not self._exchanges and not self._unwritten:
-            self._transport.close()
-        elif self._exchanges:
-            self._exchanges[-1].is_last = True
-
-    def abort(self) -> None:
-        """Close without another word."""
-        self._is_input_over = True
-        self._transport.abort()
-
-    def expire(self, now: float) -> None:
-        """Act on ``expires_at`` having passed."""
-        if self._is_lingering or self._transport.is_closing():
-            self.abort()
-        elif self._is_paused:
-            buffered_bytes = self._transport.get_write_buffer_size()
-            if buffered_bytes >= self._stalled_bytes:
-                self.abort()
-            self._stalled_bytes = buffered_bytes
-            self.expires_at = now + self._limits.request_timeout_s
-        elif self._is_in_message and not self._is_input_over:
-            self._refuse(text_response(408, f"the request took longer than {self._limits.request_timeout_s:g} s"))
-            self._note_time()
-        else:
-            self._transport.close()
-
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        """Start the clock."""
-        self._is_in_head = self._is_in_message = True
-        self._began_at = self._loop.time()
-
-    def on_url(self, piece: bytes) -> None:
-        """Gather the target, which comes in pieces when the stream does."""
-        self._path += piece
-        self._count_head(len(piece))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; drop a trailer."""
-        self._header_count += 1
-        if self._header_count > self._limits.headers_max:
-            raise _RefusedRequestError(431, f"more than {self._limits.headers_max} headers")
-        self._count_head(len(name) + len(value))
-        if self._is_in_head:
-            self._headers.append((name.lower(), value.rstrip(b" \t")))  # llhttp strips the front only
-
-    def on_headers_complete(self) -> None:
-        """Refuse a body that is announced too long; else ask for it if the client waits to be asked."""
-        if self._is_upgrade_offered():
-            return
-        self._is_in_head = False
-        self._head_bytes = 0
-        for name, value in self._headers:
-            if name == b"content-length" and int(value) > self._limits.body_bytes_max:
-                raise _RefusedRequestError(413, self._too_many_body_bytes())
-            if name == b"expect":
-                self._expect(value)
-
-    def on_body(self, piece: bytes) -> None:
-        """Gather the body."""
-        self._body_bytes += len(piece)
-        if self._body_bytes > self._limits.body_bytes_max:
-            raise _RefusedRequestError(413, self._too_many_body_bytes())
-        self._body.append(piece)
-
-    def on_message_complete(self) -> None:
-        """Put the request in line."""
-        if self._is_upgrade_offered():
-            return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(self._parser.get_method(), self._path, self._headers, body, self._peer)
-        is_last = not self._parser.should_keep_alive()
-        exchange = _Exchange(request, is_last=is_last, is_http_1_0=self._parser.get_http_version() == "1.0")
-        self._exchanges.append(exchange)
-        self._waiting.append(exchange)
-        self._is_input_over |= is_last
-        self._forget_message()
-
-    # Reading.
-
-    def _parse(self, data: bytes) -> None:
-        while data:
-            try:
-                self._parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                data = self._head_without_upgrade() + data[upgrade.args[0] :]
-                self._parser = httptools.HttpRequestParser(self)
-            except httptools.HttpParserCallbackError as error:
-                if not isinstance(error.__context__, _RefusedRequestError):
-                    raise
-                self._refuse(error.__context__.response)
-                return
-            except httptools.HttpParserError as error:
-                if not self._is_input_over:  # bytes after the last request are nothing to us
-                    self._refuse(text_response(400, f"this is not HTTP/1.1: {error}"))
-                return
-
-    def _head_without_upgrade(self) -> bytes:
-        """Return the head of the request again, so that it is read on as HTTP/1.1, which a server may choose.
-
-        The parser takes all after an offer to upgrade for the other protocol, the body of the request as well.
-        """
-        if self._parser.get_method() == b"CONNECT":  # has no body, and has been put in line
-            return b""
-        version = self._parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._path, version)]
-        lines += [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
-        self._forget_message()
-        return b"".join([*lines, b"\r\n"])
-
-    def _is_upgrade_offered(self) -> bool:
-        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
-
-    def _refuse(self, response: Response) -> None:
-        exchange = _Exchange(None, is_last=True)
-        exchange.answer = self._server.encode(exchange, response)
-        self._is_input_over = self._is_refused = True
-        self._is_continue_due = False
-        self._exchanges.append(exchange)
-        self._answer_done()
-
-    def _expect(self, value: bytes) -> None:
-        if value.lower() != b"100-continue":
-            raise _RefusedRequestError(417, "the only expectation that can be met is 100-continue")
-        if self._parser.get_http_version() != "1.0":
-            self._is_continue_due = True
-            self._answer_done()
-
-    def _count_head(self, length: int) -> None:
-        self._head_bytes += length
-        if self._head_bytes > self._limits.header_bytes_max:
-            raise _RefusedRequestError(431, self._too_many_header_bytes())
-
-    def _too_many_header_bytes(self) -> str:
-        return f"more than {self._limits.header_bytes_max} bytes of headers"
-
-    def _too_many_body_bytes(self) -> str:
-        return f"more than {self._limits.body_bytes_max} bytes of body"
-
-    def _forget_message(self) -> None:
-        self._is_in_head = self._is_in_message = False
-        self._is_continue_due = False
-        self._path = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._header_count = 0
-        self._head_bytes = 0
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-
-    def _note_time(self) -> None:
-        if self._is_lingering:
-            return
-        if self._is_paused:
-            self.expires_at = self._loop.time() + self._limits.request_timeout_s
-        elif self._is_in_message and self._is_reading and not self._is_input_over:
-            self.expires_at = self._began_at + self._limits.request_timeout_s
-        elif self._exchanges:
-            self.expires_at = _NEVER
-        else:
-            self.expires_at = self._loop.time() + self._limits.idle_timeout_s
-
-    # Serving.
-
-    def _begin_due(self) -> None:
-        while self._waiting and not self._is_paused:
-            request = self._waiting[0].request
-            assert request is not None
-            is_safe = request.method in _SAFE
-            if self._running and (self._is_unsafe_running or not is_safe):
-                break
-            self._running += 1
-            self._is_unsafe_running = not is_safe
-            self._server.tasks.add(self._loop.create_task(self._serve(self._waiting.popleft(), request)))
-        self._read_if_room()
-
-    async def _serve(self, exchange: _Exchange, request: Request) -> None:
-        exchange.answer = await self._server.answer(exchange, request)
-        self._server.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-        self._running -= 1
-        if self._transport.is_closing():
-            return
-        self._answer_done()
-        self._begin_due()
-        self._note_time()
-
-    def _read_if_room(self) -> None:
-        wants_to_read = not self._is_paused and (not self._exchanges or self._has_room())
-        if wants_to_read == self._is_reading or self._transport.is_closing():
-            return
-        self._is_reading = wants_to_read
-        if wants_to_read:
-            self._began_at = self._loop.time()  # the client is not late for what we did not read
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
-
-    def _has_room(self) -> bool:
-        bytes_waiting = sum(len(exchange.request.body) for exchange in self._waiting if exchange.request is not None)
-        return len(self._exchanges) < self._limits.pipelined_max and bytes_waiting < self._limits.body_bytes_max
-
-    # Answering.
-
-    def _answer_done(self) -> None:
-        while self._exchanges and self._exchanges[0].answer is not None:
-            exchange = self._exchanges.popleft()
-            self._unwritten += cast("list[bytes]", exchange.answer)
-            if exchange.is_last:
-                self._is_input_over = True
-                self._waiting.clear()
-                self._exchanges.clear()
-        if self._is_continue_due and not self._exchanges:
-            self._is_continue_due = False
-            self._unwritten.append(_CONTINUE)
-        if not self._unwritten or self._is_flush_due:
-            return
-        if self._exchanges:  # others may be answered in this turn of the loop
-            self._is_flush_due = True
-            self._loop.call_soon(self._flush)
-        else:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._is_flush_due = False
-        if self._transport.is_closing() or self._is_paused:
-            return
-        pieces, self._unwritten = self._unwritten, []
-        if pieces:
-            if sum(map(len, pieces)) <= _JOIN_BYTES_MAX:
-                self._transport.write(b"".join(pieces))
-            else:
-                self._transport.writelines(pieces)
-        if self._is_input_over and not self._exchanges and not self._unwritten:
-            self._end()
-
-    def _end(self) -> None:
-        """Close; after a refusal only once the client has had time to read it.
-
-        Closing a socket with unread bytes resets it, and the client would lose the answer with them.
-        """
-        if not self._is_refused or not self._transport.can_write_eof():
-            self._transport.close()
-        elif not self._is_lingering:
-            self._is_lingering = True
-            self.expires_at = self._loop.time() + _LINGER_S
-            self._transport.write_eof()
