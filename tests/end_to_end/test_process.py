@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -208,3 +209,11 @@ def test_without_access_keys_any_signature_is_accepted_and_none_is_not(serve: An
 def test_no_auth_accepts_unsigned_requests(serve: Any, connect: Any) -> None:
     url = f"http://{serve('--ephemeral', '--no-auth').until('ready')['dynamodb']}"
     assert connect(url, is_signed=False).list_tables()["TableNames"] == []
+
+
+def test_node_that_is_told_to_stop_again_and_again_still_ends_cleanly(tmp_path: Path) -> None:
+    with LocalCluster(tmp_path, nodes=1) as one:
+        deadline = time.monotonic() + 30
+        while one.nodes[0].pid is not None and time.monotonic() < deadline:
+            one.nodes[0].kill(signal.SIGTERM)
+        assert one.nodes[0].exit_status == 0

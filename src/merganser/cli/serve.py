@@ -38,11 +38,16 @@ async def _until_stopped(settings: Settings, *, stop_with_stdin: bool) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     if stop_with_stdin:
         stdin = sys.stdin.fileno()
         loop.add_reader(stdin, _stop_at_end, stdin, stop)
-    await serve(settings, stop=stop)
+    try:
+        await serve(settings, stop=stop)
+    finally:
+        # Asked again on its way out, a node still ends cleanly: a handler of the loop would leave gaps.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _stop_at_end(stdin: int, stop: asyncio.Event) -> None:
