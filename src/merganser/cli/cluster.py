@@ -28,7 +28,8 @@ def run_cluster(
         ConfigurationError: a node cannot start, or all have ended.
     """
     console = Console()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also when whoever started us ignores ctrl-C
+        signal.signal(number, signal.default_int_handler)
     with contextlib.ExitStack() as cleaning:
         directory = data or _temporary(cleaning)
         cluster = LocalCluster(

@@ -37,17 +37,21 @@ def run_node(settings: Settings, *, stop_with_stdin: bool) -> None:
 async def _until_stopped(settings: Settings, *, stop_with_stdin: bool) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    before = {
+        number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     if stop_with_stdin:
         stdin = sys.stdin.fileno()
         loop.add_reader(stdin, _stop_at_end, stdin, stop)
     try:
         await serve(settings, stop=stop)
-    finally:
-        # Asked again on its way out, a node still ends cleanly: a handler of the loop would leave gaps.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        raise
+    for number in before:  # asked again on its way out, a node still ends cleanly; a handler of the loop leaves gaps
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _stop_at_end(stdin: int, stop: asyncio.Event) -> None:
