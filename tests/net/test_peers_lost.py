@@ -10,6 +10,7 @@ from merganser.model.errors import PeerLostError, PeerUnreachableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Done, Found, Reply, Request
 from merganser.net.frames import Answer, Hello, encode
+from merganser.net.limits import PeerLimits
 from net.peers_by_hand import (
     ANN,
     BEN,
@@ -149,5 +150,25 @@ def test_an_address_that_is_none_is_unreachable(run: Run) -> None:
             ann.set_peers({BEN: "nonsense"})
             with pytest.raises(PeerUnreachableError, match="write host:port"):
                 await ann.request(BEN, read(), timeout_s=LONG_S)
+
+    run(scenario())
+
+
+def test_a_peer_that_comes_back_and_says_hello_is_asked_at_once_whatever_the_backoff(run: Run) -> None:
+    async def scenario() -> None:
+        for_ever = PeerLimits(backoff_min_s=3600.0, backoff_max_s=3600.0)
+        async with peers(ANN, limits=for_ever) as ann, peers(BEN) as ben:
+            address_of_ann = f"127.0.0.1:{await ann.listen('127.0.0.1', 0)}"
+            port = await ben.listen("127.0.0.1", 0)
+            await ben.close()
+            ann.set_peers({BEN: f"127.0.0.1:{port}"})
+            with pytest.raises(PeerUnreachableError):
+                await ann.request(BEN, read(), timeout_s=LONG_S)
+            assert not ann.is_reachable(BEN)
+            async with peers(BEN) as again:
+                await again.listen("127.0.0.1", port)
+                again.set_peers({ANN: address_of_ann})
+                await until(lambda: ann.is_reachable(BEN))
+                assert await ann.request(BEN, read(), timeout_s=LONG_S) == Found(b"k")
 
     run(scenario())

@@ -2,7 +2,7 @@
 
 States of a link::
 
-    idle --open()--> first attempt --greeted--> up --lost--> waiting --backoff over--> attempt
+    idle --open()--> first attempt --greeted--> up --lost--> waiting --backoff over, or is_back()--> attempt
                           |                     ^               ^                      |  |
                           +----- failed --------|---------------+------- failed -------+  |
                                                 +----------------------- greeted ---------+
@@ -279,6 +279,7 @@ class Link:
         self._connection: Connection | None = None
         self._down_because = "not opened"
         self._task: asyncio.Task[None] | None = None
+        self._greeted = asyncio.Event()
 
     @property
     def is_connected(self) -> bool:
@@ -315,6 +316,11 @@ class Link:
             self._task.cancel()
         return self._task
 
+    def is_back(self) -> None:
+        """Try again now: the peer has just opened a connection itself, so requests may wait for the attempt."""
+        if self._connection is None:
+            self._greeted.set()
+
     async def _keep_connected(self, connection: Connection) -> None:
         backoff_s = self._limits.backoff_min_s
         while True:
@@ -324,9 +330,20 @@ class Link:
                 backoff_s = self._limits.backoff_min_s
             self._down_because = await connection.lost
             self._connection = None
-            await asyncio.sleep(backoff_s * self._random.uniform(0.5, 1.0))  # peers that lost the same node spread
+            is_greeted = await self._pause(backoff_s * self._random.uniform(0.5, 1.0))
             backoff_s = min(2 * backoff_s, self._limits.backoff_max_s)
             connection = self._new_connection()
+            if is_greeted:
+                self._connection = connection
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait before the next attempt; true if the peer came back meanwhile."""
+        self._greeted.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._greeted.wait()
+        except TimeoutError:
+            return False
 
     def _new_connection(self) -> Connection:
         return Connection(self._identity, self._limits, address=self.address, expected=self._peer)

@@ -53,6 +53,7 @@ class Peers:
         self._random = random
         self._client_tls = client_tls
         self._server = PeerServer(self._identity, handler, on_error, limits=self._limits, tls=server_tls)
+        self._server.on_greeted = self._is_back
         self._links: dict[tuple[NodeId, Traffic], Link] = {}
         self._tasks: set[asyncio.Task[None] | asyncio.Task[Reply]] = set()
 
@@ -137,6 +138,12 @@ class Peers:
             return await reply
         finally:
             connection.close(f"{address}: the request was answered or given up")
+
+    def _is_back(self, node: NodeId) -> None:
+        for traffic in Traffic:
+            link = self._links.get((node, traffic))
+            if link is not None:
+                link.is_back()
 
     def _new_link(self, node: NodeId, address: str) -> Link:
         return Link(node, address, self._identity, limits=self._limits, random=self._random, tls=self._client_tls)

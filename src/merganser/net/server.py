@@ -69,6 +69,8 @@ class PeerServer:
         self._handler = handler
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
+        self.on_greeted: Callable[[NodeId], None] | None = None
+        """Told of every node that opens a connection."""
 
     async def listen(self, host: str, port: int) -> int:
         """Accept peers on ``host`` and ``port`` (0 picks a free one); return the port.
@@ -238,6 +240,8 @@ class Incoming(asyncio.Protocol):
             self.close()
             return
         self._caller = NodeId(frame.node_id)
+        if self._server.on_greeted is not None:
+            self._server.on_greeted(self._caller)
         self._decoder.frame_bytes_max = self._server.limits.frame_bytes_max
         self._write(encode(self._server.identity.hello()))
 
