@@ -2,13 +2,14 @@
 
 States of a link::
 
-    idle --open()--> first attempt --greeted--> up --lost--> waiting --backoff over, or is_back()--> attempt
+    idle --open()--> first attempt --greeted--> up --lost--> waiting --backoff over--> attempt
                           |                     ^               ^                      |  |
                           +----- failed --------|---------------+------- failed -------+  |
                                                 +----------------------- greeted ---------+
 
 Requests wait during the first attempt, because nothing is known against the peer yet; in every later
-attempt they fail at once, so that a coordinator turns to the next node without losing time.
+attempt they fail at once, so that a coordinator turns to the next node without losing time. A peer that
+opens a connection itself ends the backoff (`Link.is_back`), and requests wait for that attempt too.
 
 A request is in ``_unwritten`` until its frame is handed to the transport, and in ``_pending`` until its
 future completes. That decides how it fails: `PeerUnreachableError` while it is in ``_unwritten``, and
