@@ -39,8 +39,8 @@ bench: $(STAMP) ## throughput, latency and CPU per operation of a local cluster
 soak: $(STAMP) ## the long hunt: thousands of simulation seeds, more kill -9 rounds
 	@$(BIN)/pytest -m soak
 
-lock: ## solve the dependencies again (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade -o requirements.lock
+lock: $(STAMP) ## solve the dependencies again
+	@$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --no-header --upgrade -o requirements.lock
 
 clean: ## remove what make made
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .hypothesis

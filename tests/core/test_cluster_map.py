@@ -64,8 +64,8 @@ def test_voters_are_an_odd_number_up_to_five(count: int, voters: int) -> None:
 
 def test_voters_lie_in_as_many_zones_as_there_are() -> None:
     cluster_map = maps.found(CLUSTER, founders("xxxxyz"))
-    voting = [maps.node_by_number(cluster_map, number) for number in cluster_map.voters]
-    assert sorted(node.zone for node in voting if node) == ["x", "x", "x", "y", "z"]
+    voting = [node for node in cluster_map.nodes if node.number in cluster_map.voters]
+    assert sorted(node.zone for node in voting) == ["x", "x", "x", "y", "z"]
 
 
 @given(zones=st.text("xyz", min_size=1, max_size=12), exponent=st.integers(0, 9))
@@ -98,7 +98,6 @@ def test_new_table_takes_the_next_id_and_the_next_epoch(three: ClusterMap) -> No
     table = maps.table_named(cluster_map, "dynamodb", "users")
     assert table is not None
     assert (table.id, table.n, table.definition) == (1, 3, b"{}")
-    assert maps.table_with_id(cluster_map, TableId(1)) is table
     assert (cluster_map.epoch, cluster_map.next_table_id) == (2, 2)
     maps.check(cluster_map)
 
@@ -154,12 +153,9 @@ def test_any_changes_lead_to_a_map_that_passes_the_check(changes: list[tuple[boo
 # Questions
 
 
-def test_nodes_are_found_by_id_and_by_number(three: ClusterMap) -> None:
+def test_nodes_are_found_by_id(three: ClusterMap) -> None:
     assert maps.node_by_id(three, NodeId("b")) is three.nodes[1]
-    assert maps.node_by_number(three, 2) is three.nodes[1]
     assert maps.node_by_id(three, NodeId("nobody")) is None
-    assert maps.node_by_number(three, 99) is None
-    assert maps.table_with_id(three, TableId(1)) is None
 
 
 # The check

@@ -106,26 +106,10 @@ def table_named(cluster_map: ClusterMap, wire: str, name: str) -> Table | None:
     return None
 
 
-def table_with_id(cluster_map: ClusterMap, table_id: TableId) -> Table | None:
-    """Return the table with that id."""
-    for table in cluster_map.tables:
-        if table.id == table_id:
-            return table
-    return None
-
-
 def node_by_id(cluster_map: ClusterMap, node_id: NodeId) -> NodeRecord | None:
     """Return the member with that id."""
     for node in cluster_map.nodes:
         if node.id == node_id:
-            return node
-    return None
-
-
-def node_by_number(cluster_map: ClusterMap, number: int) -> NodeRecord | None:
-    """Return the member with that number."""
-    for node in cluster_map.nodes:
-        if node.number == number:
             return node
     return None
 

@@ -146,12 +146,6 @@ class ReadQuorum(Generic[R]):
         """Return one more replica to ask because the others are slow, None if there is none or no need."""
         return self._ask_next()
 
-    @property
-    def is_agreed(self) -> bool:
-        """Tell whether all replies so far are equal; true while there is at most one."""
-        replies = list(self.replies.values())
-        return all(reply == replies[0] for reply in replies)
-
     def _ask_next(self) -> NodeId | None:
         if self.verdict is not Verdict.OPEN or self._asked == len(self._order):
             return None

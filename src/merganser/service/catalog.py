@@ -182,8 +182,8 @@ class Catalog:
             deadline=deadline,
         )
         table = cluster_map.table_named(changed, wire, name)
-        if table is None or table.unique_id != unique_id:
-            raise TableNotFoundError(f"table {name} was created and then dropped by another request")
+        if table is None:
+            raise InvariantError(f"the map of epoch {changed.epoch} lacks the table {name} that it was made for")
         return table
 
     async def drop_table(self, table: Table, *, deadline: float) -> None:

@@ -301,7 +301,7 @@ class Coordinator:
         if reachable < required:
             raise UnavailableError(
                 f"{level.value} needs {required} of {table.n} replicas and {reachable} can be reached; "
-                "nothing was written, try again or ask for a lower consistency"
+                "none was asked, try again or ask for a lower consistency"
             )
         return required
 

@@ -238,6 +238,3 @@ _MEASURE: dict[str, Callable[[AttributeMap, Any, int], int]] = {
     "NS": _numbers,
     "BS": _binaries,
 }
-
-KINDS: Final = frozenset(_MEASURE)
-"""The ten types."""
