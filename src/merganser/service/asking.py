@@ -17,16 +17,22 @@ from merganser.model.errors import (
     PeerLostError,
     PeerUnreachableError,
     RefusedError,
+    UnavailableError,
 )
 from merganser.model.ids import NodeId
 from merganser.model.messages import Merged, Reply, Request
 from merganser.model.timestamp import Timestamp
-from merganser.net.transport import Traffic, Transport
+from merganser.net.transport import Traffic, Transport, refusal_code
+from merganser.service.founding import FRESH
+from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 
 SILENCE_S = 2.0  # one request in that time pays for finding out whether the node answers again
 
 _WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError)
-_REFUSALS_THAT_MAY_HAVE_WRITTEN = frozenset({"storage_failed", "internal", "unknown_outcome", "peer_lost"})
+_REFUSALS_BEFORE_WRITING = frozenset(
+    (NO_SUCH_TABLE, NOT_A_REPLICA, FRESH, *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())))
+)
+"""All others, those of later releases among them, leave the outcome unknown."""
 
 
 class Asker:
@@ -206,5 +212,5 @@ def _error_of(future: asyncio.Future[Reply]) -> BaseException | None:
 
 def _wrote_nothing(error: BaseException) -> bool:
     if isinstance(error, RefusedError):
-        return error.code not in _REFUSALS_THAT_MAY_HAVE_WRITTEN
+        return error.code in _REFUSALS_BEFORE_WRITING
     return isinstance(error, _WROTE_NOTHING)
