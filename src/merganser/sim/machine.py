@@ -84,6 +84,17 @@ class Machine:
         self._loop.note("crash", self.address, kept)
         self.engine.power_cut(kept)
 
+    def image(self) -> dict[bytes, bytes]:
+        """Copy the disk, as a backup of the whole data directory would: what is synced, metadata included."""
+        return self.engine.image()
+
+    def restore(self, image: dict[bytes, bytes]) -> None:
+        """Put an old copy of the disk back; the machine is down."""
+        if self.is_up:
+            raise InvariantError(f"{self.address} is up: crash it before its disk is put back")
+        self._loop.note("restore", self.address)
+        self.engine.restore(image)
+
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``work`` on this machine; it dies with it."""
         if self._incarnation is None:
