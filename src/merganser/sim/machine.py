@@ -20,7 +20,7 @@ from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.founding import Founding
-from merganser.service.member import Member
+from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
 from merganser.storage.memory import MemoryEngine
@@ -49,6 +49,8 @@ class Machine:
         """Put a machine with an empty disk on the network, not started."""
         self.address = address
         self.skew_us = 0
+        self.clock_skew_max_s = CLOCK_SKEW_MAX_S
+        """Of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -146,6 +148,7 @@ class Machine:
             wall_us=self.wall_us,
             rng=self._rng,
             on_error=self.errors.append,
+            clock_skew_max_s=self.clock_skew_max_s,
         )
         transport.serve(member.serve)
         member.start(self.wire_addresses)
