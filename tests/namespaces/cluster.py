@@ -36,6 +36,7 @@ class NamespaceCluster:
             has_disks: a small disk for the data of each.
         """
         self.network = network
+        self.links = links
         self.disks = [Disk(directory / f"disk-{i}") for i in range(network.nodes)] if has_disks else []
         self._closing = contextlib.ExitStack()
         peers = [f"{network.host(i)}:{PEER_PORT}" for i in range(network.nodes)]
@@ -99,13 +100,14 @@ class NamespaceCluster:
         self.nodes[number].start()
         self.nodes[number].wait_until_ready()
 
-    def cut_power(self, number: int) -> None:
-        """End a node as a power cut does: what its system had not put on the disk is gone."""
-        node, disk = self.nodes[number], self.disks[number]
-        node.kill(signal.SIGSTOP)
-        image = disk.snapshot()
-        node.kill()
-        disk.come_back_as(image)
+    def cut_power(self, numbers: Sequence[int]) -> None:
+        """End nodes at one moment as a power cut does: what their systems had not put on the disks is gone."""
+        for number in numbers:
+            self.nodes[number].kill(signal.SIGSTOP)
+        for number in numbers:
+            image = self.disks[number].snapshot()
+            self.nodes[number].kill()
+            self.disks[number].come_back_as(image)
 
     def complaints(self) -> list[str]:
         """Return what nodes have logged as errors."""

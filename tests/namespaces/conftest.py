@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from merganser.testing.links import Links
-from namespaces.cluster import NamespaceCluster
+from namespaces.cluster import WAIT_S, NamespaceCluster
 from namespaces.network import CLIENTS, Network, unsupported
 from namespaces.workload import Workload
 
@@ -29,19 +31,32 @@ def laboratory(can_make_networks: None, tmp_path: Path) -> Iterator[Callable[...
     """Start a cluster with clients at work; everything is taken down at the end of the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*, nodes: int = 3, has_disks: bool = False, links: bool = False, seed: int = 0) -> Laboratory:
+        def start(*, nodes: int = 3, has_disks: bool = False, has_links: bool = False, **load: Any) -> Laboratory:
             network = stack.enter_context(Network(nodes))
-            between = Links(nodes, host=CLIENTS, prepare_thread=network.join_clients) if links else None
-            if between is not None:
-                stack.enter_context(between)
-            cluster = NamespaceCluster(tmp_path, network, links=between, has_disks=has_disks)
+            links = Links(nodes, host=CLIENTS, prepare_thread=network.join_clients) if has_links else None
+            if links is not None:
+                stack.enter_context(links)
+            cluster = NamespaceCluster(tmp_path, network, links=links, has_disks=has_disks)
             stack.enter_context(cluster)
-            workload = Workload(network, cluster.urls, seed=seed)
+            workload = Workload(network, cluster.urls, **load)
             stack.callback(workload.close)
             workload.start()
             return cluster, workload
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Wait until a condition holds; fails after a deadline."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.05)  # between two looks, not for the thing to happen
+
+    return wait
 
 
 @pytest.fixture

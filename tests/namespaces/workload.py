@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 TABLE = "registers"
-CLIENTS = 6
+CLIENTS = 12
 KEYS = tuple(f"key-{i}" for i in range(8))
-CLIENT_TIMEOUT_S = 3.0
+CLIENT_TIMEOUT_S = 1.0
 """Shorter than a node's own 10 s, so that outcomes are unknown that the cluster has yet to decide."""
 PROGRESS_S = 60.0
 ARE_READS_REPAIRED_FIRST = False
@@ -59,15 +59,26 @@ def _with_level(level: str) -> Callable[..., None]:
 class Workload:
     """Clients in threads of their own, from `start` to `stop`; each request goes to a node drawn at random."""
 
-    def __init__(self, network: Network, urls: Sequence[str], *, seed: int = 0) -> None:
-        """Prepare clients of the nodes at ``urls``."""
+    def __init__(
+        self, network: Network, urls: Sequence[str], *, seed: int = 0, level: str | None = None, payload_bytes: int = 0
+    ) -> None:
+        """Prepare clients of the nodes at ``urls``.
+
+        Args:
+            network: where the clients live.
+            urls: of all nodes.
+            seed: of the choice of nodes and keys.
+            level: of every request; none: QUORUM, as DynamoDB clients ask for it.
+            payload_bytes: to fill each item with, besides its value.
+        """
         self.puts: list[Put] = []
         self.gets: list[Get] = []
         self.failed_reads = 0
         self._seed = seed
         self._urls = urls
         self._pool = network.threads(CLIENTS)
-        self._clients = [client_of(url) for url in urls]
+        self._clients = [client_of(url, level) for url in urls]
+        self._payload = {"payload": {"S": "x" * payload_bytes}} if payload_bytes else {}
         self._numbers = itertools.count()
         self._is_over = threading.Event()
         self._running: list[Future[None]] = []
@@ -78,7 +89,7 @@ class Workload:
         self._running = [self._pool.submit(self._client, random.Random(f"{self._seed}-{i}")) for i in range(CLIENTS)]
         self.wait_for_progress()
 
-    def wait_for_progress(self, count: int = 60) -> None:
+    def wait_for_progress(self, count: int = 40) -> None:
         """Return once so many more writes that begin from now on are acknowledged, and as many reads answered."""
         began_s, puts, gets = time.monotonic(), len(self.puts), len(self.gets)
 
@@ -160,7 +171,7 @@ class Workload:
         value = f"value-{next(self._numbers)}"
         began_s = time.monotonic()
         try:
-            client.put_item(TableName=TABLE, Item={"pk": {"S": key}, "value": {"S": value}})
+            client.put_item(TableName=TABLE, Item={"pk": {"S": key}, "value": {"S": value}, **self._payload})
             outcome = Outcome.ACKNOWLEDGED
         except ClientError as error:  # 503 promises that nothing was written
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
