@@ -88,10 +88,11 @@ class NamespaceCluster:
         """Return what the admin port of a node tells."""
         return self._ask(number, "/status")
 
-    def wait_until_connected(self) -> None:
-        """Return when every node serves and is connected to every other."""
+    def wait_until_connected(self, numbers: Sequence[int] | None = None) -> None:
+        """Return when every node, or each of ``numbers``, serves and is connected to every other of them."""
+        wanted = range(len(self.nodes)) if numbers is None else numbers
         deadline = time.monotonic() + WAIT_S
-        while not all(self._is_connected(number) for number in range(len(self.nodes))):
+        while not all(self._connected(number) >= len(wanted) - 1 for number in wanted):
             assert time.monotonic() < deadline, "the nodes did not find one another again in time"
             time.sleep(0.05)  # between two looks
 
@@ -113,12 +114,15 @@ class NamespaceCluster:
         """Return what nodes have logged as errors."""
         return [line for node in self.nodes for line in node.log.read_text().splitlines() if '"level":"error"' in line]
 
-    def _is_connected(self, number: int) -> bool:
+    def _connected(self, number: int) -> int:
+        """Return how many peers a node is connected to; -1 if it does not serve."""
         try:
             found = self.status(number)
         except (OSError, http.client.HTTPException):
-            return False
-        return found.get("state") == "serving" and all(peer["connected"] for peer in found["peers"].values())
+            return -1
+        if found.get("state") != "serving":
+            return -1
+        return sum(peer["connected"] for peer in found["peers"].values())
 
     def _ask(self, number: int, path: str) -> dict[str, Any]:
         def ask() -> dict[str, Any]:

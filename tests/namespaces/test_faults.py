@@ -78,19 +78,36 @@ def test_delay_and_a_thin_line_lose_nothing_and_show_nothing_stale(laboratory: A
     verdict(cluster, load)
 
 
-@pytest.mark.parametrize("victims", [[1], [0, 1, 2]], ids=["one", "all"])
-def test_power_cut_under_load_loses_nothing_that_was_acknowledged(
-    can_make_disks: None, laboratory: Any, verdict: Any, victims: list[int]
+def test_power_cut_of_all_nodes_loses_nothing_that_was_acknowledged(
+    can_make_disks: None, laboratory: Any, verdict: Any
 ) -> None:
     cluster, load = laboratory(has_disks=True)
-    cluster.cut_power(victims)
-    if len(victims) == 1:
-        load.wait_for_progress()
-    for victim in victims:
-        cluster.nodes[victim].start()
-    for victim in victims:
-        cluster.nodes[victim].wait_until_ready()
+    cluster.cut_power([0, 1, 2])
+    for node in cluster.nodes:
+        node.start()
+    for node in cluster.nodes:
+        node.wait_until_ready()
     verdict(cluster, load)
+
+
+def test_what_two_nodes_acknowledged_survives_the_power_cut_of_one_and_the_absence_of_the_other(
+    can_make_disks: None, laboratory: Any
+) -> None:
+    cluster, load = laboratory(has_disks=True)
+    absent, cut, late = range(3)
+    cluster.nodes[late].kill()
+    load.wait_for_progress()
+    cluster.cut_power([cut])
+    cluster.nodes[absent].kill()
+    load.stop()
+    cluster.restart(cut)
+    cluster.restart(late)  # it knows nothing of the writes of the last while
+    cluster.wait_until_connected([cut, late])
+    assert load.differences("QUORUM", [cluster.urls[cut], cluster.urls[late]]) == []
+    assert load.violations() == []
+    cluster.restart(absent)
+    cluster.wait_until_connected()
+    assert [*load.final_state(), *load.violations()] == []
 
 
 def test_full_disk_under_load_stops_the_writes_of_one_node_only(

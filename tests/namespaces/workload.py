@@ -116,22 +116,25 @@ class Workload:
             client.close()
 
     def final_state(self) -> list[str]:
-        """Read every key through every node at QUORUM, then ALL, then ONE; returns what differs.
+        """Read every key through every node at QUORUM, then ALL, then ONE; returns what differs."""
+        return [told for level in ("QUORUM", "ALL", "ONE") for told in self.differences(level, self._urls)]
 
-        The reads at QUORUM become part of the history.
+    def differences(self, level: str, urls: Sequence[str]) -> list[str]:
+        """Read every key through the nodes at ``urls``; returns what differs.
+
+        What is read at QUORUM becomes part of the history.
         """
         told = []
-        for level in ("QUORUM", "ALL", "ONE"):
-            clients = [client_of(url, level) for url in self._urls]
-            for key in KEYS:
-                found = [self._pool.submit(self._read, client, key).result() for client in clients]
-                if level == "QUORUM":
-                    self.gets += found
-                values = {get.value for get in found}
-                if len(values) > 1:
-                    told.append(f"{key!r} at {level} is {[get.value for get in found]}, node by node")
-            for client in clients:
-                client.close()
+        clients = [client_of(url, level) for url in urls]
+        for key in KEYS:
+            found = [self._pool.submit(self._read, client, key).result() for client in clients]
+            if level == "QUORUM":
+                self.gets += found
+            values = [get.value for get in found]
+            if len(set(values)) > 1:
+                told.append(f"{key!r} at {level} is {values}, node by node")
+        for client in clients:
+            client.close()
         return told
 
     def violations(self) -> list[str]:
