@@ -14,6 +14,8 @@ from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
 from merganser.model.errors import (
     ClockSkewError,
     CorruptionError,
+    OverloadedError,
+    PeerBusyError,
     PeerLostError,
     PeerUnreachableError,
     RefusedError,
@@ -28,9 +30,17 @@ from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 
 SILENCE_S = 2.0  # one request in that time pays for finding out whether the node answers again
 
-_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError)
+OVERLOADED = refusal_code(OverloadedError())
+
+_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, OverloadedError)
 _REFUSALS_BEFORE_WRITING = frozenset(
-    (NO_SUCH_TABLE, NOT_A_REPLICA, FRESH, *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())))
+    (
+        NO_SUCH_TABLE,
+        NOT_A_REPLICA,
+        FRESH,
+        OVERLOADED,
+        *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())),
+    )
 )
 """All others, those of later releases among them, leave the outcome unknown."""
 
@@ -145,7 +155,7 @@ class Reading:
     ) -> None:
         """Ask ``replicas`` in the order given until ``required`` have answered.
 
-        ``note_silence`` is told of each that has not within ``hedge_s``.
+        ``note_silence`` is told of each that has not within ``hedge_s``, or has too much to do.
         """
         self.quorum: ReadQuorum[Reply] = ReadQuorum(replicas, required=required)
         self.errors: dict[NodeId, BaseException] = {}
@@ -192,6 +202,8 @@ class Reading:
             self.quorum.answered(replica, future.result())
         else:
             self.errors[replica] = error
+            if is_overload(error):
+                self._note_silence(replica)
             instead = self.quorum.failed(replica)
             if instead is not None and not self._settled.done():
                 self._send(instead)
@@ -208,6 +220,13 @@ def _error_of(future: asyncio.Future[Reply]) -> BaseException | None:
     if future.cancelled():
         return PeerLostError("the answer did not come in time")
     return future.exception()
+
+
+def is_overload(error: BaseException) -> bool:
+    """Tell whether a replica failed because it has too much to do."""
+    if isinstance(error, RefusedError):
+        return error.code == OVERLOADED
+    return isinstance(error, OverloadedError | PeerBusyError)
 
 
 def _wrote_nothing(error: BaseException) -> bool:

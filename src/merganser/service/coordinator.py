@@ -25,6 +25,7 @@ from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import (
     ClockSkewError,
+    OverloadedError,
     RefusedError,
     RequestError,
     StorageFailedError,
@@ -37,7 +38,8 @@ from merganser.model.messages import Apply, Found, Read, ReadRange, Reply, Rows
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
-from merganser.service.asking import Asker, Reading, Writing
+from merganser.service.admission import UnderWay, counted
+from merganser.service.asking import Asker, Reading, Writing, is_overload
 from merganser.service.range_merge import merge_pages
 from merganser.service.read_repair import ReadRepair
 from merganser.service.replica import NO_SUCH_TABLE
@@ -72,8 +74,13 @@ class Coordinator:
         *,
         wall_us: Callable[[], int],
         catch_up: Callable[[NodeId], Awaitable[None]],
+        under_way: UnderWay,
     ) -> None:
-        """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map."""
+        """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map.
+
+        Each read and write takes a place in ``under_way``, and is an OverloadedError if there is none.
+        """
+        self.under_way = under_way
         self._catch_up = catch_up
         self._topology = topology
         self._asker = asker
@@ -83,6 +90,7 @@ class Coordinator:
         self._range_reads = asyncio.Semaphore(RANGE_READS_MAX)
         self._loop = asyncio.get_running_loop()
 
+    @counted
     async def write(
         self, table: Table, key: bytes, mutation: Mutation, *, level: Consistency, deadline: float
     ) -> Timestamp:
@@ -109,6 +117,7 @@ class Coordinator:
                 raise UnknownOutcomeError(f"{_OUTRANKED}: {error}") from None
         return timestamp
 
+    @counted
     async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
 
@@ -126,6 +135,7 @@ class Coordinator:
         answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
         return self._reconcile(table, key, answers)
 
+    @counted
     async def read_range(
         self,
         table: Table,
@@ -270,8 +280,9 @@ class Coordinator:
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             await self._raise_if_dropped(table, reading.errors, map_epoch)
-            raise UnavailableError(
-                f"{len(reading.quorum.replies)} of {required} replicas answered in time: {_reasons(reading.errors)}"
+            raise _unavailable(
+                f"{len(reading.quorum.replies)} of {required} replicas answered in time: {_reasons(reading.errors)}",
+                reading.errors,
             )
         return reading
 
@@ -311,7 +322,7 @@ class Coordinator:
             f"{writing.quorum.acks} of {writing.required} replicas acknowledged the write: {_reasons(writing.errors)}"
         )
         if writing.is_certainly_unwritten:
-            return UnavailableError(f"{told}; nothing was written, try again")
+            return _unavailable(f"{told}; nothing was written, try again", writing.errors)
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
 
     async def _raise_if_dropped(self, table: Table, errors: dict[NodeId, BaseException], map_epoch: int) -> None:
@@ -324,6 +335,11 @@ class Coordinator:
                 if error.map_epoch > self._topology.map.epoch:
                     await self._catch_up(node)
                 raise TableNotFoundError(f"table {table.name} was dropped")
+
+
+def _unavailable(told: str, errors: dict[NodeId, BaseException]) -> UnavailableError:
+    is_too_much = bool(errors) and all(map(is_overload, errors.values()))
+    return OverloadedError(told) if is_too_much else UnavailableError(told)
 
 
 def _reasons(errors: dict[NodeId, BaseException]) -> str:

@@ -2,8 +2,8 @@
 
 A read that met different answers has the newest row in hand; the replicas that answered with less
 get it as an ordinary write, after the client has its answer. Repairs are best effort and bounded:
-beyond the bound they are dropped (the next read tries again), so a flood of stale reads cannot
-fill memory.
+beyond the bound, or while the node is busy, they are dropped (the next read tries again), so a flood
+of stale reads cannot fill memory.
 
 Source: DeCandia 2007 §5.
 """
@@ -27,13 +27,14 @@ class ReadRepair:
         """Send repairs with ``send``, whose futures end by themselves."""
         self._send = send
         self._under_way: set[asyncio.Future[Reply]] = set()
+        self.may_begin: Callable[[], bool] = lambda: True
         self.sent = 0
         self.dropped = 0
         self.failed = 0
 
     def repair(self, replica: NodeId, newest: Apply) -> None:
         """Bring ``replica`` up to ``newest`` in the background."""
-        if len(self._under_way) >= REPAIRS_MAX:
+        if len(self._under_way) >= REPAIRS_MAX or not self.may_begin():
             self.dropped += 1
             return
         self.sent += 1
