@@ -16,6 +16,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, UnavailableError
 from merganser.model.ids import NodeId
@@ -50,7 +51,8 @@ class Machine:
         self.address = address
         self.skew_us = 0
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
-        """Of its next lives."""
+        self.limits: AdmissionLimits | None = None
+        """Both of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -148,6 +150,7 @@ class Machine:
             wall_us=self.wall_us,
             rng=self._rng,
             on_error=self.errors.append,
+            limits=self.limits,
             clock_skew_max_s=self.clock_skew_max_s,
         )
         transport.serve(member.serve)
