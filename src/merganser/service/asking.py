@@ -32,7 +32,7 @@ SILENT_S = 0.1  # a node on a healthy network answers within a few milliseconds
 SILENCE_S = 2.0  # one request in that time pays for finding out whether the node answers again
 _TIMER_SLACK_S = 1e-4  # a timer may go off a little early, and would then find nothing to do
 
-_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError)
+_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, UnavailableError)
 _REFUSALS_BEFORE_WRITING = frozenset(
     (
         NO_SUCH_TABLE,
