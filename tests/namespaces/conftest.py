@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from merganser.testing.links import Links
 from namespaces.cluster import WAIT_S, NamespaceCluster
+from namespaces.disks import Disk
 from namespaces.network import CLIENTS, Network, unsupported
 from namespaces.workload import Workload
 
@@ -24,6 +26,17 @@ def can_make_networks() -> None:
     reason = unsupported()
     if reason is not None:
         pytest.skip(f"no network namespaces here: {reason}")
+
+
+@pytest.fixture(scope="session")
+def can_make_disks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skip, and say why, where an image cannot be mounted."""
+    disk = Disk(tmp_path_factory.mktemp("disks") / "disk")
+    try:
+        with disk:
+            pass
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no disks of their own here: {error}")
 
 
 @pytest.fixture

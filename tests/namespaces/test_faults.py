@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from typing import Any
 
 import pytest
@@ -11,21 +10,9 @@ import pytest
 from merganser.testing.conditions import CLEAR, Conditions
 from merganser.testing.registers import Outcome
 from namespaces.cluster import NamespaceCluster
-from namespaces.disks import Disk
 from namespaces.workload import Workload
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def can_make_disks(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Skip, and say why, where an image cannot be mounted."""
-    disk = Disk(tmp_path_factory.mktemp("disks") / "disk")
-    try:
-        with disk:
-            pass
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no disks of their own here: {error}")
 
 
 def test_faults_of_network_and_processes_lose_nothing_and_show_nothing_stale(laboratory: Any, verdict: Any) -> None:
