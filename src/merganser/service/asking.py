@@ -36,7 +36,7 @@ _TIMER_SLACK_S = 1e-4  # a timer may go off a little early, and would then find 
 
 OVERLOADED = refusal_code(OverloadedError())
 
-_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, OverloadedError)
+_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, UnavailableError)
 _REFUSALS_BEFORE_WRITING = frozenset(
     (
         NO_SUCH_TABLE,
