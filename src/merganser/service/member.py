@@ -20,10 +20,12 @@ from merganser.model.messages import (
     Apply,
     AskTime,
     FetchMap,
+    Hint,
     Introduce,
     Introduced,
     Prepare,
     Read,
+    ReadHint,
     ReadRange,
     Reply,
     Request,
@@ -34,6 +36,8 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.hint_store import HintStore
+from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
@@ -84,8 +88,21 @@ class Member:
             asker,
             self.timestamps,
             wall_us=wall_us,
+            rng=rng,
             catch_up=self.catalog.catch_up,
             under_way=self.admission.operations,
+        )
+        self.hints = HintStore(
+            self.topology, engine, wall_us=wall_us, observe=self.timestamps.observe, catch_up=self.catalog.catch_up
+        )
+        self.handoff = HintedHandoff(
+            self.topology,
+            asker,
+            self.hints,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            admit=self.admission.background,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
@@ -94,6 +111,8 @@ class Member:
             Apply: self.replica.apply,
             Read: self.replica.read,
             ReadRange: self.replica.read_range,
+            Hint: self.hints.keep,
+            ReadHint: self.hints.read,
             FetchMap: self._fetch_map,
             Introduce: self._introduce,
             Adopt: self._adopt,
@@ -119,7 +138,12 @@ class Member:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
-        for work in (self.catalog.gossip(), self.catalog.keep_addresses(wire_addresses), self.clock_watch.run()):
+        for work in (
+            self.catalog.gossip(),
+            self.catalog.keep_addresses(wire_addresses),
+            self.clock_watch.run(),
+            self.handoff.run(),
+        ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
             self._background.append(task)
@@ -130,6 +154,8 @@ class Member:
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
+        await self.handoff.close()
+        await self.coordinator.close()
         await self.timestamps.close()
         self.admission.close()
 
