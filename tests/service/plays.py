@@ -14,7 +14,7 @@ from merganser.model.ids import NodeId
 from merganser.model.row import CellWrite, Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.service.coordinator import RangePage
-from merganser.service.member import Member
+from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from merganser.storage import keys
@@ -24,6 +24,8 @@ from merganser.storage.values import decode_row, encode_row
 ONE, QUORUM, ALL = Consistency.ONE, Consistency.QUORUM, Consistency.ALL
 CELL = b"value"
 TIMEOUT_S = 2.0
+ANY_CLOCK_S = 1e6
+"""As the bound on skew: nodes mint whatever their clocks show."""
 
 Script = Callable[[World], Coroutine[Any, Any, None]]
 
@@ -49,8 +51,10 @@ def simulated(*, seed: int = 1, machines: int = 3, partitions: int = 16) -> Call
     return decorate
 
 
-async def started(world: World, *, n: int = 3) -> Table:
+async def started(world: World, *, n: int = 3, clock_skew_max_s: float = CLOCK_SKEW_MAX_S) -> Table:
     """Start every machine; return a table that all of them know."""
+    for machine in world.machines:
+        machine.clock_skew_max_s = clock_skew_max_s
     await world.start()
     table = await world.table(n=n)
     await until(lambda: all(member(machine).topology.table(table.id) for machine in world.machines))

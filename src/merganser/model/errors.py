@@ -44,7 +44,7 @@ class TableExistsError(RequestError):
 
 
 class ClockSkewError(MerganserError):
-    """A peer's timestamp lies further ahead of this node's clock than the bound allows."""
+    """This node's clock and those of its peers are further apart than a bound allows."""
 
 
 class PeerUnreachableError(MerganserError):

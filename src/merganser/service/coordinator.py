@@ -223,7 +223,7 @@ class Coordinator:
     async def _first_timestamp(self, deadline: float) -> Timestamp:
         try:
             return await self._timestamps.mint(deadline)
-        except (TimeoutError, StorageFailedError) as error:
+        except (ClockSkewError, TimeoutError, StorageFailedError) as error:
             raise UnavailableError(f"this node cannot mint a timestamp ({error}); nothing was written") from None
 
     async def _timestamp_after(self, outranked_by: Timestamp, deadline: float) -> Timestamp:

@@ -17,6 +17,7 @@ from merganser.model.messages import (
     Accept,
     Adopt,
     Apply,
+    AskTime,
     FetchMap,
     Introduce,
     Introduced,
@@ -29,6 +30,7 @@ from merganser.model.messages import (
 from merganser.net.transport import Transport
 from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
+from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
@@ -36,6 +38,9 @@ from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 
 CLOCK_AHEAD_US_MAX = 60_000_000  # hosts without time service drift by seconds a day; a minute is a broken clock
+CLOCK_SKEW_MAX_S = 10.0
+"""Off by more, a node mints nothing. With as much the other way on its peers, and the window of its ceiling after a
+restart, what it still mints is 30 s ahead of them at most, half of what they refuse."""
 
 
 class Member:
@@ -51,15 +56,23 @@ class Member:
         wall_us: Callable[[], int],
         rng: random.Random,
         on_error: Callable[[BaseException], None],
+        clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
+        on_clock: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
-        """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going."""
+        """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
+
+        ``on_clock`` is told why this node mints no more timestamps, and None when it does again.
+        """
         self._on_error = on_error
         self.engine = engine
         self.transport = transport
         self.topology = Topology(node, engine, current)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve)
-        self.timestamps = Timestamps(clock, engine, wall_us=wall_us)
+        self.clock_watch = ClockWatch(
+            self.topology, asker, wall_us=wall_us, rng=rng, skew_max_s=clock_skew_max_s, on_change=on_clock
+        )
+        self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
         self.coordinator = Coordinator(
@@ -76,6 +89,7 @@ class Member:
             Adopt: self._adopt,
             Prepare: self._prepare,
             Accept: self._accept,
+            AskTime: self.clock_watch.answer,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
@@ -90,7 +104,7 @@ class Member:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
-        for work in (self.catalog.gossip(), self.catalog.keep_addresses(wire_addresses)):
+        for work in (self.catalog.gossip(), self.catalog.keep_addresses(wire_addresses), self.clock_watch.run()):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
             self._background.append(task)
