@@ -51,11 +51,9 @@ import msgspec
 
 from merganser.core import rows
 from merganser.model.ids import NodeId
+from merganser.model.messages import A_CLIENTS
 from merganser.model.row import Cell, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
-
-CLIENT = -1
-"""What a client's write vouches for: nothing, and it is no repair either."""
 
 _WRITER_MAX = 2**32 - 1
 _NOTHING = Row(())
@@ -122,6 +120,20 @@ NEWCOMER = Standing()
 def right_after(horizon_us: int) -> Timestamp:
     """Return the timestamp that a write has to exceed to be taken."""
     return Timestamp(horizon_us, _WRITER_MAX)
+
+
+def taken(row: Row, *, sealed_us: int, floor_us: int, vouched_us: int) -> Row | None:
+    """Return what a replica takes of a row it was sent; ``row`` itself if all; None: nothing.
+
+    Args:
+        row: a client's write has one timestamp throughout.
+        sealed_us: the replica's.
+        floor_us: the replica's horizon, or the one it is about to adopt.
+        vouched_us: `messages.A_CLIENTS`, or the horizon of whoever held the row.
+    """
+    if vouched_us == A_CLIENTS:
+        return row if rows.newest(row).micros > sealed_us else None
+    return admissible(row, horizon_us=floor_us, vouched_us=vouched_us)
 
 
 def admissible(incoming: Row, *, horizon_us: int, vouched_us: int) -> Row | None:
@@ -191,6 +203,20 @@ def met(held: Row | None, other: Row | None, *, horizon_us: int, floor_us: int, 
     if merged == held:
         return held
     return merged if merged != _NOTHING else None
+
+
+def is_due(*, age_us: int, interval_us: int, rank: int) -> bool:
+    """Tell whether a replica that looks at each partition once per interval is to lead a round now.
+
+    The first replica of the preference list does, every time; the next ones when those before them have failed to, as
+    they would if they reach others less well.
+
+    Args:
+        age_us: of the replica's own horizon.
+        interval_us: between two rounds.
+        rank: place on the preference list, 0 first.
+    """
+    return age_us * 4 >= interval_us * (3 + 4 * rank)
 
 
 def highest_first(horizons: Mapping[NodeId, int]) -> list[NodeId]:

@@ -6,7 +6,8 @@ learns, and the write is sent again with a timestamp that counts. So with W + W 
 write that was acknowledged before it began, whatever the clocks show.
 
 A read asks R replicas, nearest first and one more when they are slow, merges what they hold, answers,
-and repairs those that had less. With R + W > N a read meets every write acknowledged before it began.
+and repairs those that had less. With R + W > N a read meets every write acknowledged before it began. Where one
+of them has purged tombstones, `core.horizon` says what the others may still add.
 
 Source: DeCandia 2007 §4.5.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -39,11 +41,12 @@ from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
 from merganser.service.asking import Asker, Reading, Writing
 from merganser.service.range_merge import merge_pages
-from merganser.service.read_repair import ReadRepair
+from merganser.service.read_repair import ReadRepair, reconcile
 from merganser.service.replica import NO_SUCH_TABLE
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
-from merganser.storage.values import decode_row, encode_row
+from merganser.storage import keys
+from merganser.storage.values import encode_row
 
 HEDGE_S = 0.1  # a replica on a healthy network answers within a few milliseconds
 REPAIR_TIMEOUT_S = 5.0
@@ -123,8 +126,9 @@ class Coordinator:
         reading = await self._ask_replicas(
             table, replicas, level, deadline, lambda node, timeout_s: self._asker.ask(node, read, timeout_s=timeout_s)
         )
-        answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
-        return self._reconcile(table, key, answers)
+        found = {node: cast("Found", reply) for node, reply in reading.quorum.replies.items()}
+        answers = {node: reply.row for node, reply in found.items()}
+        return self._reconcile(table, key, answers, lambda: {node: reply.horizon_us for node, reply in found.items()})
 
     async def read_range(
         self,
@@ -200,7 +204,7 @@ class Coordinator:
         found: list[tuple[bytes, Row]] = []
         now_s = self.wall_us() // 1_000_000
         for key, answers in merged.answers:
-            row = self._reconcile(table, key, answers)
+            row = self._reconcile(table, key, answers, partial(self._horizons_at, key, low, pages))
             if row is not None and not rows.is_tombstone(row, now_s):
                 found.append((key, row))
         resume = merged.resume
@@ -275,22 +279,25 @@ class Coordinator:
             )
         return reading
 
-    def _reconcile(self, table: Table, key: bytes, answers: dict[NodeId, bytes | None]) -> Row | None:
-        """Merge the answers of the replicas and repair those that had less."""
-        distinct = set(answers.values())
-        if len(distinct) == 1:
-            stored = distinct.pop()
-            return None if stored is None else decode_row(key, stored)
-        held = {node: decode_row(key, stored) for node, stored in answers.items() if stored is not None}
-        newest, *others = held.values()
-        for other in others:
-            newest = rows.merge(newest, other)
-        stale = [node for node in answers if node not in held or held[node] != newest]
-        if stale:
-            repair = Apply(self._topology.map.epoch, table.id, key, encode_row(key, newest))
-            for node in stale:
+    def _reconcile(
+        self, table: Table, key: bytes, answers: dict[NodeId, bytes | None], horizons: Callable[[], dict[NodeId, int]]
+    ) -> Row | None:
+        """Say what the replicas hold together, and repair those that had less; ``horizons`` is asked if they differ."""
+        is_one = len(set(answers.values())) == 1
+        found = reconcile(key, answers, {} if is_one else horizons())
+        if found.row is not None and found.stale:
+            repair = Apply(
+                self._topology.map.epoch, table.id, key, encode_row(key, found.row), vouched_us=found.vouched_us
+            )
+            for node in found.stale:
                 self.repairs.repair(node, repair)
-        return newest
+        return found.row
+
+    def _horizons_at(self, key: bytes, low: bytes, pages: dict[NodeId, Rows]) -> dict[NodeId, int]:
+        """The horizon of each replica for the partition of ``key``, a row of the range that begins at ``low``."""
+        ring = self._topology.ring
+        place = ring.partition_of(keys.token_in(key)) - ring.partition_of(keys.token_in(low))
+        return {node: page.horizons[place] if page.horizons else 0 for node, page in pages.items()}
 
     def _required(self, table: Table, level: Consistency, replicas: tuple[NodeId, ...] | list[NodeId]) -> int:
         try:

@@ -18,20 +18,26 @@ from merganser.model.messages import (
     Adopt,
     Apply,
     AskTime,
+    Complete,
     FetchMap,
     Introduce,
     Introduced,
+    Level,
     Prepare,
     Read,
     ReadRange,
     Reply,
     Request,
+    Seal,
 )
 from merganser.net.transport import Transport
 from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.horizons import Horizons
+from merganser.service.purge_round import Synchronise, cannot_synchronise
+from merganser.service.purger import PURGE_INTERVAL_S, Purger
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
@@ -58,6 +64,8 @@ class Member:
         on_error: Callable[[BaseException], None],
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
+        synchronise: Synchronise = cannot_synchronise,
+        purge_interval_s: float = PURGE_INTERVAL_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -74,7 +82,21 @@ class Member:
         )
         self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
-        self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
+        self.horizons = Horizons(self.topology, engine, rng=rng)
+        self.replica = Replica(
+            self.topology, engine, clock, self.horizons, wall_us=wall_us, catch_up=self.catalog.catch_up
+        )
+        self.purger = Purger(
+            self.topology,
+            asker,
+            self.horizons,
+            engine,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            synchronise=synchronise,
+            interval_s=purge_interval_s,
+        )
         self.coordinator = Coordinator(
             self.topology, asker, self.timestamps, wall_us=wall_us, catch_up=self.catalog.catch_up
         )
@@ -90,6 +112,9 @@ class Member:
             Prepare: self._prepare,
             Accept: self._accept,
             AskTime: self.clock_watch.answer,
+            Seal: self.purger.seal,
+            Complete: self.purger.complete,
+            Level: self.purger.level,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
@@ -104,7 +129,13 @@ class Member:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
-        for work in (self.catalog.gossip(), self.catalog.keep_addresses(wire_addresses), self.clock_watch.run()):
+        for work in (
+            self.catalog.gossip(),
+            self.catalog.keep_addresses(wire_addresses),
+            self.clock_watch.run(),
+            self.purger.run(),
+            self.purger.work_off(),
+        ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
             self._background.append(task)

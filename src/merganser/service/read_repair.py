@@ -11,13 +11,44 @@ Source: DeCandia 2007 §5.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import msgspec
+
+from merganser.core import horizon
 from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Apply, Reply
+from merganser.model.row import Row
+from merganser.storage.values import decode_row
 
 REPAIRS_MAX = 1024  # about 1 MiB of 1 KB rows in flight
+
+
+class Reconciled(msgspec.Struct, frozen=True):
+    """What several answers for one key come to."""
+
+    row: Row | None
+    stale: tuple[NodeId, ...]
+    """Who answered with less."""
+    vouched_us: int
+    """The highest horizon among those who answered: what ``row`` holds from before it is theirs."""
+
+
+def reconcile(key: bytes, answers: Mapping[NodeId, bytes | None], horizons: Mapping[NodeId, int]) -> Reconciled:
+    """Say what the replicas of ``key`` hold together, given the horizon of each.
+
+    Raises:
+        CorruptionError: an answer is damaged.
+    """
+    distinct = set(answers.values())
+    if len(distinct) == 1:
+        stored = distinct.pop()
+        return Reconciled(None if stored is None else decode_row(key, stored), (), 0)
+    held = {node: None if stored is None else decode_row(key, stored) for node, stored in answers.items()}
+    row = horizon.agreed((held[node], horizons[node]) for node in answers)
+    stale = tuple(node for node in answers if horizon.lacks(held[node], row))
+    return Reconciled(row, stale, max(horizons.values()))
 
 
 class ReadRepair:
