@@ -144,6 +144,8 @@ def admissible(incoming: Row, *, horizon_us: int, vouched_us: int) -> Row | None
         horizon_us: the replica's own, or the one it is about to adopt.
         vouched_us: the horizon of whoever sent it.
     """
+    if horizon_us == 0:  # none, and not the year 1970
+        return incoming
     if vouched_us >= horizon_us:
         return rows.purged(incoming, horizon_us)
     return later(incoming, horizon_us)

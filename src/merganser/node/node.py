@@ -104,6 +104,7 @@ class Node:
             wall_us=wall_us,
             rng=self._rng,
             on_error=lambda error: failure("background task failed", error),
+            purge_interval_s=self.settings.purge_interval_s,
         )
         self._serve_peers = member.serve
         member.start(me.wire_addresses)

@@ -15,9 +15,12 @@ from pathlib import Path
 import msgspec
 
 from merganser.model.errors import ConfigurationError
+from merganser.service.purger import PURGE_INTERVAL_S
 
 ENVIRONMENT_PREFIX = "MERGANSER_"
 PARTITIONS_DEFAULT = 256
+PURGE_INTERVAL_S_MIN = 60.0
+"""What is younger than the bound on clock skew is never purged."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Accept unsigned requests."""
     access_keys: dict[str, str] = {}
     """Secret by access key id; signatures are checked against them. None: any signature will do."""
+    purge_interval_s: float = PURGE_INTERVAL_S
+    """How often each partition drops the tombstones, and what has expired, that all replicas know of."""
     partitions: int = PARTITIONS_DEFAULT
     """Q of a cluster that is founded now, a power of two."""
 
@@ -140,6 +145,10 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be 0 to 65535, not {port}")
     if settings.partitions < 1 or settings.partitions & (settings.partitions - 1):
         raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
+    if not PURGE_INTERVAL_S_MIN <= settings.purge_interval_s < float("inf"):
+        raise ConfigurationError(
+            f"purge_interval_s must be at least {PURGE_INTERVAL_S_MIN:g}, not {settings.purge_interval_s:g}"
+        )
     _check_advertised(settings)
     for seed in settings.seed:
         _check_address("seed", seed)

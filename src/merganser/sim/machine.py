@@ -21,6 +21,7 @@ from merganser.model.errors import InvariantError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
+from merganser.service.purger import PURGE_INTERVAL_S
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
 from merganser.storage.memory import MemoryEngine
@@ -51,6 +52,8 @@ class Machine:
         self.skew_us = 0
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
         """Of its next lives."""
+        self.purge_interval_s = PURGE_INTERVAL_S
+        """Of its next lives, too."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -148,6 +151,7 @@ class Machine:
             wall_us=self.wall_us,
             rng=self._rng,
             on_error=self.errors.append,
+            purge_interval_s=self.purge_interval_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
         transport.serve(member.serve)
