@@ -8,9 +8,10 @@ import pytest
 
 from merganser.core import horizon
 from merganser.model.cluster import Table
+from merganser.model.consistency import Consistency
 from merganser.model.errors import RefusedError, UnavailableError
 from merganser.model.ids import PartitionId
-from merganser.model.messages import Apply, Complete, Found, Merged, Read, Reply, Request, Seal, Sealed
+from merganser.model.messages import Apply, Complete, Found, Hint, Merged, Read, Reply, Request, Seal, Sealed
 from merganser.model.row import Cell, CellWrite, Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.service import horizons as horizons_module
@@ -351,6 +352,36 @@ async def test_a_round_waits_for_hints_and_gives_up_when_they_stay(world: World)
     assert not began.done()
     keeper._has_hints = lambda *_, **__: False
     assert (await began).problem is None
+
+
+@simulated(machines=4)
+async def test_a_hint_from_before_the_seal_is_delivered_before_the_round_completes(world: World) -> None:
+    table = await compared(world)
+    replicas = replicas_of(world, table, b"k")
+    (keeper,) = [machine for machine in world.machines if machine not in replicas]
+    for replica in replicas:
+        replica.crash()
+    written = await put(keeper, table, b"k", b"v", level=Consistency.ANY)
+    await asyncio.sleep(1.0)
+    await up_again(world)
+    await past_the_margin()
+    assert (await purge_round(replicas[0], table, b"k")).problem is None
+    assert standing(replicas[0], table, b"k").horizon_us > written.micros
+    assert member(keeper).hints.targets() == []
+    for machine in world.machines:
+        assert await get(machine, table, b"k") == b"v"
+
+
+@simulated(machines=4)
+async def test_a_hint_from_before_the_seal_is_not_taken_after_it(world: World) -> None:
+    table = await compared(world)
+    await bury(world, table, b"k", by=replicas_of(world, table, b"k")[0])
+    (keeper,) = [machine for machine in world.machines if machine not in replicas_of(world, table, b"k")]
+    row, key = old_value(keeper, seconds_ago=PAST_MARGIN_S + 5), key_of(table, b"k")
+    sealed_us = standing(keeper, table, b"k").sealed_us
+    answer = await ask(keeper, Hint(0, table.id, key, encode_row(key, row), 1))
+    assert answer == Merged(horizon.right_after(sealed_us))
+    assert member(keeper).hints.targets() == []
 
 
 @simulated(machines=5)

@@ -87,6 +87,24 @@ class Accept(msgspec.Struct, frozen=True, array_like=True, tag=8):
     value: ClusterMap
 
 
+class Hint(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Keep ``row`` for the node with number ``target``, which is away, durably. Answered by `Merged`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    row: bytes
+    target: int
+
+
+class ReadHint(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """What is kept under ``key`` for nodes that are away. Answered by `Found`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+
+
 class AskTime(msgspec.Struct, frozen=True, array_like=True, tag=38):
     """Answered by `TimeIs`."""
 
@@ -205,5 +223,6 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
 Purging = Seal | Complete | Level
 """Of a round that raises the horizon of a partition."""
 
-Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept | AskTime | Purging
+Handoff = Hint | ReadHint
+Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept | Handoff | AskTime | Purging
 Reply = Done | Merged | Found | Rows | MapIs | Introduced | Promise | Accepted | TimeIs | Sealed | Refused

@@ -187,6 +187,7 @@ class Node:
             Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
             rng=self._rng,
             report=lambda error: failure("client request failed", error),
+            places=member.admission.requests,
             host=self.addresses["dynamodb"],
         )
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.clock import HybridClock
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
@@ -20,21 +21,26 @@ from merganser.model.messages import (
     AskTime,
     Complete,
     FetchMap,
+    Hint,
     Introduce,
     Introduced,
     Level,
     Prepare,
     Read,
+    ReadHint,
     ReadRange,
     Reply,
     Request,
     Seal,
 )
 from merganser.net.transport import Transport
+from merganser.service.admission import Admission
 from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.hint_store import HintStore
+from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
 from merganser.service.purge_round import Synchronise, cannot_synchronise
 from merganser.service.purger import PURGE_INTERVAL_S, Purger
@@ -62,6 +68,7 @@ class Member:
         wall_us: Callable[[], int],
         rng: random.Random,
         on_error: Callable[[BaseException], None],
+        limits: AdmissionLimits | None = None,
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
         synchronise: Synchronise = cannot_synchronise,
@@ -74,6 +81,7 @@ class Member:
         self._on_error = on_error
         self.engine = engine
         self.transport = transport
+        self.admission = Admission(limits)
         self.topology = Topology(node, engine, current)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve)
@@ -86,6 +94,32 @@ class Member:
         self.replica = Replica(
             self.topology, engine, clock, self.horizons, wall_us=wall_us, catch_up=self.catalog.catch_up
         )
+        self.coordinator = Coordinator(
+            self.topology,
+            asker,
+            self.timestamps,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            under_way=self.admission.operations,
+        )
+        self.hints = HintStore(
+            self.topology,
+            engine,
+            self.horizons,
+            wall_us=wall_us,
+            observe=self.timestamps.observe,
+            catch_up=self.catalog.catch_up,
+        )
+        self.handoff = HintedHandoff(
+            self.topology,
+            asker,
+            self.hints,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            admit=self.admission.background,
+        )
         self.purger = Purger(
             self.topology,
             asker,
@@ -95,17 +129,19 @@ class Member:
             rng=rng,
             catch_up=self.catalog.catch_up,
             synchronise=synchronise,
+            has_hints=self.hints.has_hints,
+            admit=self.admission.background,
             interval_s=purge_interval_s,
         )
-        self.coordinator = Coordinator(
-            self.topology, asker, self.timestamps, wall_us=wall_us, catch_up=self.catalog.catch_up
-        )
+        self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
             Read: self.replica.read,
             ReadRange: self.replica.read_range,
+            Hint: self.hints.keep,
+            ReadHint: self.hints.read,
             FetchMap: self._fetch_map,
             Introduce: self._introduce,
             Adopt: self._adopt,
@@ -121,9 +157,14 @@ class Member:
         """Answer a peer, or this node itself.
 
         Raises:
+            OverloadedError: there is no place for it; nothing was done.
             MerganserError: as the service that is asked.
         """
-        return await self._serve[type(request)](sender, request)
+        began = self.admission.begin(request)
+        try:
+            return await self._serve[type(request)](sender, request)
+        finally:
+            self.admission.end(request, began)
 
     def start(self, wire_addresses: dict[str, str]) -> None:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
@@ -133,6 +174,7 @@ class Member:
             self.catalog.gossip(),
             self.catalog.keep_addresses(wire_addresses),
             self.clock_watch.run(),
+            self.handoff.run(),
             self.purger.run(),
             self.purger.work_off(),
         ):
@@ -146,7 +188,10 @@ class Member:
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
+        await self.handoff.close()
+        await self.coordinator.close()
         await self.timestamps.close()
+        self.admission.close()
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -76,6 +76,7 @@ class Purger:
         catch_up: Callable[[NodeId], Awaitable[None]],
         synchronise: Synchronise,
         has_hints: Callable[..., bool] = lambda *_, **__: False,
+        admit: Callable[[], Awaitable[None]] | None = None,
         rewrite: Callable[[Iterable[Change]], None] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
     ) -> None:
@@ -84,6 +85,7 @@ class Purger:
         Args:
             synchronise: this node and a peer.
             has_hints: (table, first_token, last_token, *, until_us): whether this node keeps a hint from before.
+            admit: waits while clients need this node more.
             rewrite: changes rows, all together; the old bytes have been read in the same turn of the loop.
         """
         self._topology = topology
@@ -95,6 +97,7 @@ class Purger:
         self._catch_up = catch_up
         self.synchronise = synchronise
         self._has_hints = has_hints
+        self._admit = admit
         self._rewrite = rewrite or self._rewrite_alone
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
@@ -159,7 +162,7 @@ class Purger:
         Raises:
             RefusedError: another epoch, no such table, or the seal lies in this node's future.
         """
-        await self._admit(sender, request.map_epoch, request.table)
+        await self._admitted(sender, request.map_epoch, request.table)
         if request.horizon_us > self._wall_us():
             raise RefusedError(SEAL_AHEAD, "the seal lies ahead of this node's clock: check the clocks of the nodes")
         await self._horizons.seal(request.table, request.partition, request.horizon_us)
@@ -202,7 +205,7 @@ class Purger:
             vow=self._horizons.vow(table, partition),
         )
 
-    async def _admit(self, sender: NodeId, map_epoch: int, table: TableId) -> Table:
+    async def _admitted(self, sender: NodeId, map_epoch: int, table: TableId) -> Table:
         """Go on only with a leader that knows the same nodes, or one may have been left out."""
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
@@ -215,7 +218,7 @@ class Purger:
         return known
 
     async def _admit_replica(self, sender: NodeId, map_epoch: int, table: TableId, partition: PartitionId) -> Table:
-        known = await self._admit(sender, map_epoch, table)
+        known = await self._admitted(sender, map_epoch, table)
         ring = self._topology.ring
         if not (0 <= partition < ring.partitions and ring.holds(self._topology.node, partition, known.n)):
             raise self._not_a_replica(partition)
@@ -284,6 +287,8 @@ class Purger:
                 break
             position = keys.after(rows_read[-1][0])
             await asyncio.sleep(SLICE_ROWS / PURGE_ROWS_PER_S)
+            if self._admit is not None:
+                await self._admit()
         return changed
 
     def oldest_horizon_us(self, table: Table) -> int | None:

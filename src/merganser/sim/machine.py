@@ -16,6 +16,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, UnavailableError
 from merganser.model.ids import NodeId
@@ -51,9 +52,9 @@ class Machine:
         self.address = address
         self.skew_us = 0
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
-        """Of its next lives."""
+        self.limits: AdmissionLimits | None = None
         self.purge_interval_s = PURGE_INTERVAL_S
-        """Of its next lives, too."""
+        """All three of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -151,6 +152,7 @@ class Machine:
             wall_us=self.wall_us,
             rng=self._rng,
             on_error=self.errors.append,
+            limits=self.limits,
             purge_interval_s=self.purge_interval_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
