@@ -7,7 +7,8 @@ W + W > N a write outranks every write that was acknowledged before it began, wh
 
 A read asks R replicas, nearest first and one more when they are slow, merges what they hold, repairs those
 that had less (`service.read_repair`), and answers. With R + W > N a read meets every write acknowledged before
-it began, and everything that an earlier read of such a level returned.
+it began, and everything that an earlier read of such a level returned. Where one of them has purged tombstones,
+`core.horizon` says what the others may still add.
 
 That holds for named levels, which count primaries only. Explicit numbers count fallbacks as well (model.consistency).
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -51,6 +53,7 @@ from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.replica import NO_SUCH_TABLE
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
+from merganser.storage import keys
 from merganser.storage.values import encode_row
 
 HEDGE_S_MIN = 0.002  # below this a hedge saves nothing that a client could notice
@@ -156,14 +159,16 @@ class Coordinator:
 
         fallbacks = () if need.is_strict else self._fallbacks(table, key)
         reading = await self._ask_replicas(table, replicas, fallbacks, need, level, deadline, ask)
-        answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
-        found = reconcile(key, answers)
+        replies = {node: cast("Found", reply) for node, reply in reading.quorum.replies.items()}
+        answers = {node: reply.row for node, reply in replies.items()}
+        found = reconcile(key, answers, lambda node: replies[node].horizon_us)
         if found.stale:
             await self._bring_up(table, key, found, answers, replicas, need, deadline)
         if found.stale or self._rng.random() < LOOK_CHANCE:
             holders = [node for node in replicas if node in answers]
             unasked = [node for node in replicas if node not in answers]
-            self.repairs.look(read, found.row, holders=holders, unasked=unasked)
+            vouched_us = max(reply.horizon_us for reply in replies.values())
+            self.repairs.look(read, found.row, holders=holders, unasked=unasked, vouched_us=vouched_us)
         return found.row
 
     @counted
@@ -246,7 +251,7 @@ class Coordinator:
         repairs: list[Awaitable[None]] = []
         now_s = self.wall_us() // 1_000_000
         for key, answers in merged.answers:
-            one = reconcile(key, answers)
+            one = reconcile(key, answers, partial(self._horizon_at, key, low, pages))
             if one.stale:
                 repairs.append(self._bring_up(table, key, one, answers, replicas, need, deadline))
             if one.row is not None and not rows.is_tombstone(one.row, now_s):
@@ -257,6 +262,12 @@ class Coordinator:
         if resume is None:
             resume = low if reverse and low > start else high if not reverse and high < end else None
         return RangePage(found, resume)
+
+    def _horizon_at(self, key: bytes, low: bytes, pages: Mapping[NodeId, Rows], node: NodeId) -> int:
+        """The horizon of ``node`` for the partition of ``key``, a row of the range that begins at ``low``."""
+        horizons, ring = pages[node].horizons, self._topology.ring
+        place = ring.partition_of(keys.token_in(key)) - ring.partition_of(keys.token_in(low))
+        return horizons[place] if horizons else 0
 
     async def _replicate(
         self,
@@ -399,7 +410,8 @@ class Coordinator:
         not long: nothing is promised of it.
         """
         assert found.row is not None
-        newest = Apply(self._topology.map.epoch, table.id, key, encode_row(key, found.row))
+        row = encode_row(key, found.row)
+        newest = Apply(self._topology.map.epoch, table.id, key, row, vouched_us=found.vouched_us)
         stale = [node for node in found.stale if node in replicas]
         holding = sum(node in replicas for node in answers) - len(stale)
         if not stale or (need.is_strict and holding >= need.primaries):
