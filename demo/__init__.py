@@ -1,1 +1,1 @@
-"""Merganser's main job, shown: three nodes, real clients, a kill -9, and a verdict."""
+"""Merganser's main job, shown: three nodes, real clients, a partition, a kill -9, and a verdict."""

@@ -1,4 +1,4 @@
-"""``make demo``: load a real data set through boto3 while a node is killed, and see what is left.
+"""``make demo``: load a real data set through boto3 while a node is cut off and another killed, and see what is left.
 
 Exit status 0 if every acknowledged item is read back at QUORUM through every node and no client saw an
 error beyond the SDK's own retries; 1 otherwise.
@@ -23,32 +23,39 @@ from rich.table import Table
 
 from demo.cities import TABLE, Item, cities, key_of
 from demo.clients import client_of
+from demo.faults import FAULTS, Fault, Faults
 from demo.workers import CHUNK, Written, read_back, write
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster
+from merganser.testing.links import Links
 
+NODES = 3
 WRITERS = 4
-VICTIM = 1
 LOAD_TIMEOUT_S = 70.0  # the demo ends within two minutes, whatever happens
 
 READ_TIMEOUT_S = 25.0
+POLL_S = 0.1
+"""How late a fault may begin or end."""
 
 
 def main() -> int:
     """Run the demo; returns the exit status."""
     console = Console()
     items = cities()
-    with tempfile.TemporaryDirectory(prefix="merganser-demo-") as directory:
+    with tempfile.TemporaryDirectory(prefix="merganser-demo-") as directory, Links(NODES) as links:
+        cluster = LocalCluster(
+            Path(directory), zones=("zone-1", "zone-2", "zone-3"), peer_advertise=links.addresses, nodes=NODES
+        )
+        links.lead_to(cluster.peer_addresses)
         began = time.monotonic()
-        with LocalCluster(Path(directory), zones=("zone-1", "zone-2", "zone-3")) as cluster:
+        with cluster:
             console.print(f"three nodes, each with a copy of everything, serve after {time.monotonic() - began:.2f} s:")
             for number, node in enumerate(cluster.nodes, start=1):
                 console.print(f"  node {number}: {node.dynamodb_url}, process {node.pid}")
             _create_table(cluster)
-            written = _load(console, cluster, items)
-            _restart_victim(console, cluster)
+            written, faults = _load(console, cluster, links, items)
             wrong = _verify(console, cluster, _acknowledged(items, written))
-    return report(console, items, written, wrong)
+    return report(console, items, written, faults, wrong)
 
 
 def _create_table(cluster: LocalCluster) -> None:
@@ -68,8 +75,10 @@ def _create_table(cluster: LocalCluster) -> None:
     client.get_waiter("table_exists").wait(TableName=TABLE, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
 
 
-def _load(console: Console, cluster: LocalCluster, items: list[Item]) -> list[Written]:
-    """Write everything; half way, kill a node."""
+def _load(
+    console: Console, cluster: LocalCluster, links: Links, items: list[Item]
+) -> tuple[list[Written], list[Fault]]:
+    """Write everything, through faults."""
     endpoints = [node.dynamodb_url for node in cluster.nodes]
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, ProcessPoolExecutor(WRITERS, mp_context=spawn) as pool, _progress(console) as bar:
@@ -83,15 +92,12 @@ def _load(console: Console, cluster: LocalCluster, items: list[Item]) -> list[Wr
             pool.submit(write, endpoints, items, chunks, queue, deadline, is_batching=number % 2 == 1)
             for number in range(WRITERS)
         ]
-        is_killed = False
+        faults = Faults(cluster, links, lambda text: bar.console.print(f"  {text}", highlight=False))
         while not (bar.finished or all(future.done() for future in futures)):
             bar.advance(task, _next_progress(queue, futures))
-            if not is_killed and bar.tasks[0].completed >= len(items) / 2:
-                victim = cluster.nodes[VICTIM]
-                bar.console.print(f"  half way: kill -9 of node {VICTIM + 1}, process {victim.pid}; the load goes on")
-                victim.kill()
-                is_killed = True
-        return [*(future.result() for future in futures), _never_begun(chunks, items)]
+            faults.go_on(bar.tasks[0].completed / len(items))
+        written = [*(future.result() for future in futures), _never_begun(chunks, items)]
+        return written, faults.finish()
 
 
 def _never_begun(chunks: Queue[int], items: list[Item]) -> Written:
@@ -101,15 +107,6 @@ def _never_begun(chunks: Queue[int], items: list[Item]) -> Written:
         start = chunks.get()
         left.unacknowledged += map(key_of, items[start : start + CHUNK])
     return left
-
-
-def _restart_victim(console: Console, cluster: LocalCluster) -> None:
-    began = time.monotonic()
-    victim = cluster.nodes[VICTIM]
-    victim.kill()  # if the load ended before half way
-    victim.start()
-    victim.wait_until_ready()
-    console.print(f"  node {VICTIM + 1} serves again {time.monotonic() - began:.2f} s after its restart")
 
 
 def _verify(console: Console, cluster: LocalCluster, items: list[Item]) -> list[str]:
@@ -132,7 +129,7 @@ def _acknowledged(items: list[Item], written: list[Written]) -> list[Item]:
 
 def _next_progress(queue: Queue[int], futures: list[Future[Any]]) -> int:
     try:
-        return queue.get(timeout=0.5)
+        return queue.get(timeout=POLL_S)
     except Empty:
         for future in futures:
             if future.done():
@@ -146,13 +143,14 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def report(console: Console, items: list[Item], written: list[Written], wrong: list[str]) -> int:
+def report(console: Console, items: list[Item], written: list[Written], faults: list[Fault], wrong: list[str]) -> int:
     """Print what happened; returns the exit status, 0 only if all is well.
 
     Args:
         console: where to.
         items: what was to be written.
         written: by each writer.
+        faults: that there were meanwhile.
         wrong: sentences on acknowledged items that were not read back as they were written.
     """
     acknowledged = sum(one.acknowledged for one in written)
@@ -164,36 +162,47 @@ def report(console: Console, items: list[Item], written: list[Written], wrong: l
         ("items acknowledged", f"{acknowledged:,} of {len(items):,}"),
         ("errors seen by clients", f"{len(errors):,}"),
         ("retries inside the SDK", f"{sum(one.retries for one in written):,}"),
-        *_timings(written),
+        *_timings(written, faults),
         ("acknowledged items lost or different, over all 3 nodes", f"{len(wrong):,}"),
     ):
         table.add_row(*row)
     console.print(table)
     for sentence in (*errors[:5], *wrong[:5]):
         console.print(f"  {sentence}", markup=False)
-    failures = _failures(acks=acknowledged, items=len(items), errors=len(errors), wrong=len(wrong))
+    failures = _failures(acks=acknowledged, items=len(items), errors=len(errors), faults=len(faults), wrong=len(wrong))
     if failures:
         console.print(f"verdict: FAILED: {'; '.join(failures)}", style="bold red", highlight=False)
         return 1
     console.print(
-        "verdict: nothing lost. Every item was acknowledged although a node was killed, no client saw an error, "
-        "and all were read back at QUORUM through each of the 3 nodes.",
+        "verdict: nothing lost. Every item was acknowledged although a node was cut off and another killed, no client "
+        "saw an error, and all were read back at QUORUM through each of the 3 nodes.",
         style="bold green",
         highlight=False,
     )
     return 0
 
 
-def _timings(written: list[Written]) -> list[tuple[str, str]]:
+def _timings(written: list[Written], faults: list[Fault]) -> list[tuple[str, str]]:
     puts = [seconds for one in written for _, seconds in one.puts]
     batches = [seconds for one in written for _, seconds, _ in one.batches]
     moments = sorted(ack[0] for one in written for ack in (*one.puts, *one.batches))
-    gap = max((after - before for before, after in pairwise(moments)), default=0.0)
+    gaps = [(f"  {fault.name}", _gap(moments, fault.began_s, fault.ended_s)) for fault in faults]
     return [
         *_percentiles("PutItem as the client sees it", puts),
         *_percentiles(f"BatchWriteItem of {CHUNK}", batches),
-        ("longest time without an acknowledged write", f"{gap * 1000:.0f} ms"),
+        ("longest time without an acknowledged write", _gap(moments, float("-inf"), float("inf"))),
+        *gaps,
     ]
+
+
+def _gap(moments: list[float], began_s: float, ended_s: float | None) -> str:
+    """Return the longest time between two of ``moments`` that touches the time from ``began_s`` to ``ended_s``."""
+    touching = [
+        after - before
+        for before, after in pairwise(moments)
+        if after >= began_s and (ended_s is None or before <= ended_s)
+    ]
+    return f"{max(touching, default=0.0) * 1000:.0f} ms"
 
 
 def _percentiles(what: str, seconds: list[float]) -> list[tuple[str, str]]:
@@ -204,7 +213,7 @@ def _percentiles(what: str, seconds: list[float]) -> list[tuple[str, str]]:
     return [(f"{what}: p50, p99", f"{p50:.1f} ms, {p99:.1f} ms")]
 
 
-def _failures(*, acks: int, items: int, errors: int, wrong: int) -> list[str]:
+def _failures(*, acks: int, items: int, errors: int, faults: int, wrong: int) -> list[str]:
     found = []
     if not items:
         found.append("there was nothing to write")
@@ -212,6 +221,8 @@ def _failures(*, acks: int, items: int, errors: int, wrong: int) -> list[str]:
         found.append(f"clients saw {errors:,} errors")
     if acks != items:
         found.append(f"{acks:,} of {items:,} items were acknowledged")
+    if faults != FAULTS:
+        found.append(f"{faults} of {FAULTS} faults were brought about: the load was over too soon")
     if wrong:
         found.append(f"{wrong:,} findings on reading back")
     return found

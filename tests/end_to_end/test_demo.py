@@ -7,12 +7,18 @@ import io
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSRequest, AWSResponse
 from rich.console import Console
 
 
 @pytest.fixture(scope="module")
 def demo() -> Any:
     return importlib.import_module("demo.__main__")
+
+
+@pytest.fixture(scope="module")
+def clients() -> Any:
+    return importlib.import_module("demo.clients")
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +41,20 @@ def verdict(demo: Any, workers: Any, cities: Any) -> Any:
     """Return exit status and text for a load of ten items of which so many were acknowledged."""
 
     def report(
-        *, acks: int = 10, errors: list[str] | None = None, wrong: list[str] | None = None, items: int = 10
+        *,
+        acks: int = 10,
+        errors: list[str] | None = None,
+        wrong: list[str] | None = None,
+        items: int = 10,
+        faults: int = 2,
     ) -> tuple[int, str]:
         written = [
             workers.Written(puts=[(float(i), 0.001) for i in range(acks)][part::2], errors=errors or [])
             for part in (0, 1)
         ]
         screen = io.StringIO()
-        status = demo.report(Console(file=screen, width=80), cities[:items], written, wrong or [])
+        happened = [demo.Fault("while it rained", 2.5, 3.0), demo.Fault("while it snowed", 8.9, 9.5)][:faults]
+        status = demo.report(Console(file=screen, width=80), cities[:items], written, happened, wrong or [])
         return status, screen.getvalue()
 
     return report
@@ -53,7 +65,7 @@ def test_verdict_is_good_when_everything_was_acknowledged_and_read_back(verdict:
     assert status == 0
     assert "verdict: nothing lost" in text
     assert "10 of 10" in text
-    assert "1000 ms" in text  # the longest time without an acknowledged put
+    assert text.count("1000 ms") == 3  # the longest time without an acknowledged put, and that of each fault
 
 
 @pytest.mark.parametrize(
@@ -65,6 +77,7 @@ def test_verdict_is_good_when_everything_was_acknowledged_and_read_back(verdict:
         ({"acks": 11}, "11 of 10 items were acknowledged"),
         ({"acks": 0}, "0 of 10 items were acknowledged"),
         ({"acks": 0, "items": 0}, "there was nothing to write"),
+        ({"faults": 1}, "1 of 2 faults were brought about"),
     ],
 )
 def test_verdict_is_bad_and_says_why(verdict: Any, outcome: dict[str, Any], reason: str) -> None:
@@ -102,3 +115,41 @@ def test_items_that_were_not_acknowledged_are_not_looked_for(demo: Any, workers:
 
 def test_every_city_has_a_key_of_its_own(cities: Any) -> None:
     assert len(keyed(cities)) == len(cities) > 10_000
+
+
+def answer(status: int) -> tuple[Any, dict[str, Any]]:
+    headers: Any = {}
+    return AWSResponse("", status, headers, None), {}
+
+
+def attempts(balancer: Any, count: int) -> list[str]:
+    hosts = []
+    for _ in range(count):
+        request = AWSRequest("POST", "http://first:1/path")
+        balancer.use_next(request)
+        hosts.append(str(request.url))
+    return hosts
+
+
+def test_clients_go_round_all_nodes_and_set_one_that_failed_aside(
+    clients: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(clients.time, "monotonic", lambda: now)
+    balancer = clients.Balancer(["a:1", "b:1", "c:1"])
+    assert attempts(balancer, 4) == ["http://a:1/path", "http://b:1/path", "http://c:1/path", "http://a:1/path"]
+    balancer.note_failure(response=None, caught_exception=OSError())  # a
+    assert attempts(balancer, 3) == ["http://b:1/path", "http://c:1/path", "http://b:1/path"]
+    balancer.note_failure(response=answer(503), caught_exception=None)  # b
+    assert attempts(balancer, 2) == ["http://c:1/path", "http://c:1/path"]
+    balancer.note_failure(response=answer(503), caught_exception=None)  # c
+    assert len(attempts(balancer, 1)) == 1  # all have failed: it tries all the same
+    now = clients.ASIDE_S
+    assert sorted(attempts(balancer, 3)) == ["http://a:1/path", "http://b:1/path", "http://c:1/path"]
+
+
+def test_clients_keep_to_a_node_whose_answer_was_the_clients_own_fault(clients: Any) -> None:
+    balancer = clients.Balancer(["a:1"])
+    for status in (200, 400):
+        balancer.note_failure(response=answer(status), caught_exception=None)
+    assert balancer._aside_until == {"a:1": 0.0}

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from merganser.model.errors import PeerLostError, PeerUnreachableError
+from merganser.model.errors import PeerBusyError, PeerLostError, PeerUnreachableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Found, Reply, Request
 from merganser.net.frames import Call, Hello, encode
@@ -52,7 +52,7 @@ def test_more_bytes_than_allowed_for_a_peer_that_does_not_read_are_unreachable_a
                 await futures[-1]
             ann.set_peers({})
             errors = await asyncio.gather(*futures, return_exceptions=True)
-            assert {type(error) for error in errors} == {PeerLostError, PeerUnreachableError}
+            assert {type(error) for error in errors} == {PeerLostError, PeerUnreachableError, PeerBusyError}
 
     run(scenario())
 

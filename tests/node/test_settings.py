@@ -45,6 +45,8 @@ def test_every_setting_can_stand_in_the_environment() -> None:
     environment = {
         "MERGANSER_EPHEMERAL": "true",
         "MERGANSER_HOST": "127.0.0.2",
+        "MERGANSER_ADVERTISE_HOST": "db.example.org",
+        "MERGANSER_PEER_ADVERTISE": "127.0.0.3:2",
         "MERGANSER_DYNAMODB_PORT": "1",
         "MERGANSER_PEER_PORT": "2",
         "MERGANSER_ADMIN_PORT": "3",
@@ -59,6 +61,8 @@ def test_every_setting_can_stand_in_the_environment() -> None:
     assert settings == Settings(
         ephemeral=True,
         host="127.0.0.2",
+        advertise_host="db.example.org",
+        peer_advertise="127.0.0.3:2",
         dynamodb_port=1,
         peer_port=2,
         admin_port=3,
@@ -74,6 +78,8 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
     text = """
         data = "/d"
         host = "127.0.0.2"
+        advertise_host = "db.example.org"
+        peer_advertise = "127.0.0.2:2"
         dynamodb_port = 1
         peer_port = 2
         admin_port = 3
@@ -89,6 +95,8 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
     assert settings == Settings(
         data="/d",
         host="127.0.0.2",
+        advertise_host="db.example.org",
+        peer_advertise="127.0.0.2:2",
         dynamodb_port=1,
         peer_port=2,
         admin_port=3,
@@ -167,8 +175,42 @@ def test_seed_that_is_no_address_is_refused(seed: str) -> None:
 
 def test_seeds_without_the_node_itself_are_refused_before_anything_is_opened() -> None:
     message = refusal({"seed": ["127.0.0.1:7701", "127.0.0.1:7702"]})
-    assert "this node listens for peers on 127.0.0.1:7700" in message
+    assert "the peer address of this node is 127.0.0.1:7700" in message
     assert "its own address among them" in message
+
+
+@pytest.mark.parametrize(
+    ("given", "own"),
+    [
+        ({"peer_advertise": "10.0.0.1:9"}, "10.0.0.1:9"),
+        ({"peer_advertise": "10.0.0.1:9", "peer_port": 0}, "10.0.0.1:9"),
+        ({"advertise_host": "10.0.0.1"}, "10.0.0.1:7700"),
+        ({"advertise_host": "10.0.0.1", "peer_advertise": "10.0.0.2:9"}, "10.0.0.2:9"),
+    ],
+)
+def test_seeds_list_the_advertised_address(given: dict[str, object], own: str) -> None:
+    assert f"the peer address of this node is {own}" in refusal({"seed": ["127.0.0.1:7700"], **given})
+    assert load_settings({"data": "/d", "seed": [own], **given}, environment={}).seed == (own,)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_host_that_is_every_address_needs_one_to_tell_the_other_nodes(host: str) -> None:
+    given = {"host": host, "no_auth": True, "seed": ["10.0.0.1:7700"]}
+    assert "say with --advertise-host" in refusal(given)
+    assert load_settings({"data": "/d", **given, "advertise_host": "10.0.0.1"}, environment={})
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", ":7700", "10.0.0.1:0", "10.0.0.1:x"])
+def test_advertised_peer_address_that_is_none_is_refused(address: str) -> None:
+    message = refusal({"peer_advertise": address})
+    assert message.startswith("--peer-advertise must be HOST:PORT")
+    assert repr(address) in message
+
+
+def test_advertised_host_that_nobody_can_use_is_refused() -> None:
+    assert "--advertise-host names 0.0.0.0, which nobody can connect to" in refusal({"advertise_host": "0.0.0.0"})
+    assert "--peer-advertise names [::], which nobody" in refusal({"peer_advertise": "[::]:7700"})
+    assert "a host without a port, not '10.0.0.1:7700'" in refusal({"advertise_host": "10.0.0.1:7700"})
 
 
 @pytest.mark.parametrize("partitions", [0, -1, 3, 255])

@@ -33,7 +33,7 @@ def is_unwritten(*errors: Exception) -> bool:
 
 
 @pytest.mark.parametrize(
-    "code", ["no_such_table", "not_a_replica", "fresh_node", "clock_skew", "corruption", "unavailable"]
+    "code", ["no_such_table", "not_a_replica", "fresh_node", "clock_skew", "corruption", "unavailable", "overloaded"]
 )
 def test_refusals_that_come_before_a_write_leave_nothing_written(code: str) -> None:
     assert is_unwritten(RefusedError(code, ""), PeerUnreachableError(""))

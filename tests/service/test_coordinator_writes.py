@@ -15,6 +15,7 @@ from merganser.sim.world import World
 from merganser.storage.engine import Batch
 from service.plays import (
     ALL,
+    ANY_CLOCK_S,
     ONE,
     QUORUM,
     get,
@@ -112,7 +113,7 @@ async def test_lost_acks_are_an_unknown_outcome_for_the_replicas_have_it(world: 
 
 @simulated(machines=5)
 async def test_refusals_by_all_replicas_are_unavailable_for_nothing_was_written(world: World) -> None:
-    table = await started(world)
+    table = await started(world, clock_skew_max_s=ANY_CLOCK_S)
     replicas = replicas_of(world, table, b"k")
     (outsider, *_) = [machine for machine in world.machines if machine not in replicas]
     outsider.skew_us = 2 * MINUTE_US
@@ -123,7 +124,7 @@ async def test_refusals_by_all_replicas_are_unavailable_for_nothing_was_written(
 
 @simulated()
 async def test_one_ack_among_refusals_is_an_unknown_outcome(world: World) -> None:
-    table = await started(world)
+    table = await started(world, clock_skew_max_s=ANY_CLOCK_S)
     world.machines[0].skew_us = 2 * MINUTE_US  # its own replica takes what the others refuse
     with pytest.raises(UnknownOutcomeError, match="1 of 2 replicas acknowledged"):
         await put(world.machines[0], table, b"k", b"v")
@@ -160,7 +161,7 @@ async def test_replicas_that_have_not_heard_of_a_table_do_not_make_it_a_dropped_
 
 @simulated()
 async def test_a_coordinator_whose_disk_hangs_answers_by_the_deadline(world: World) -> None:
-    table = await started(world)
+    table = await started(world, clock_skew_max_s=ANY_CLOCK_S)
     machine = world.machines[0]
     hang(machine)
     machine.skew_us = 30_000_000  # beyond the ceiling: the next timestamp waits for the disk
@@ -206,7 +207,7 @@ async def test_a_replica_with_a_damaged_row_does_not_ack(world: World) -> None:
 
 @simulated()
 async def test_a_write_from_a_slow_clock_outranks_what_was_acknowledged_before_it(world: World) -> None:
-    table = await started(world)
+    table = await started(world, clock_skew_max_s=ANY_CLOCK_S)
     ahead, behind, _ = world.machines
     ahead.skew_us = 20_000_000
     first = await put(ahead, table, b"k", b"first")
@@ -218,7 +219,7 @@ async def test_a_write_from_a_slow_clock_outranks_what_was_acknowledged_before_i
 
 @simulated()
 async def test_a_write_under_one_from_beyond_the_clock_bound_is_of_unknown_outcome(world: World) -> None:
-    table = await started(world)
+    table = await started(world, clock_skew_max_s=ANY_CLOCK_S)
     ahead, behind, _ = world.machines
     ahead.skew_us = 50_000_000
     await put(ahead, table, b"k", b"first", level=ALL)

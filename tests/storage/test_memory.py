@@ -122,3 +122,37 @@ def test_a_scan_held_over_a_commit_is_a_bug_that_shows() -> None:
     engine.commit(Batch().delete(b"a"))
     with pytest.raises(InvariantError, match="held over a commit"):
         next(scan)
+
+
+@given(st.lists(changes, max_size=4), st.lists(changes, max_size=4), st.lists(changes, max_size=4))
+def test_an_image_is_what_has_reached_the_disk_and_can_be_put_back(
+    durable: list[list[tuple[bytes, bytes | None] | tuple[bytes, bytes, None]]],
+    unsynced: list[list[tuple[bytes, bytes | None] | tuple[bytes, bytes, None]]],
+    later: list[list[tuple[bytes, bytes | None] | tuple[bytes, bytes, None]]],
+) -> None:
+    async def scenario() -> None:
+        engine, expected = MemoryEngine(sync=quick), MemoryEngine()
+        for operations in durable:
+            batch = Batch()
+            batch.operations += operations
+            engine.commit(batch)
+            expected.commit(batch)
+        await engine.durable()
+        for operations in unsynced:
+            batch = Batch()
+            batch.operations += operations
+            engine.commit(batch)
+        image = engine.image()
+        assert sorted(image.items()) == rows(expected)
+        engine.power_cut(keep=len(unsynced))
+        for operations in later:
+            batch = Batch()
+            batch.operations += operations
+            engine.commit(batch)
+        await engine.durable()
+        engine.restore(image)
+        assert rows(engine) == rows(expected)
+        engine.power_cut(keep=0)
+        assert rows(engine) == rows(expected)
+
+    asyncio.run(scenario())

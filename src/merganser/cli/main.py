@@ -49,13 +49,19 @@ def serve(
     data: Annotated[str | None, typer.Option(help="Directory for this node's data, made if absent.")] = None,
     ephemeral: Annotated[bool | None, typer.Option("--ephemeral", help="Keep data in memory only.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    advertise_host: Annotated[
+        str | None, typer.Option(help="Host that clients and other nodes are told to use [the address to listen on].")
+    ] = None,
+    peer_advertise: Annotated[
+        str | None, typer.Option(help="HOST:PORT at which other nodes reach this one's peer port, if it is another.")
+    ] = None,
     dynamodb_port: Annotated[int | None, typer.Option(help="For DynamoDB clients [8000]; 0 picks one.")] = None,
     peer_port: Annotated[int | None, typer.Option(help="For other nodes [7700].")] = None,
     admin_port: Annotated[int | None, typer.Option(help="For status [7800]; 0 picks one.")] = None,
     zone: Annotated[str | None, typer.Option(help="Failure domain of this node, such as its rack.")] = None,
     seed: Annotated[
         list[str] | None,
-        typer.Option(help="HOST:PORT for peers of each node of a new cluster, this one among them; repeat."),
+        typer.Option(help="HOST:PORT for peers of each node of a new cluster, as advertised; repeat."),
     ] = None,
     no_auth: Annotated[bool | None, typer.Option("--no-auth", help="Accept unsigned requests.")] = None,
     config: Annotated[
@@ -75,6 +81,8 @@ def serve(
         "data": data,
         "ephemeral": ephemeral,
         "host": host,
+        "advertise_host": advertise_host,
+        "peer_advertise": peer_advertise,
         "dynamodb_port": dynamodb_port,
         "peer_port": peer_port,
         "admin_port": admin_port,

@@ -19,6 +19,10 @@ class UnavailableError(MerganserError):
     """Too few replicas could be reached; nothing was written, try again."""
 
 
+class OverloadedError(UnavailableError):
+    """This node, or too many replicas, have more to do than they take on; nothing was written, try again later."""
+
+
 class UnknownOutcomeError(MerganserError):
     """The request was sent on, but too few replicas answered: it may have happened, now or later."""
 
@@ -44,11 +48,15 @@ class TableExistsError(RequestError):
 
 
 class ClockSkewError(MerganserError):
-    """A peer's timestamp lies further ahead of this node's clock than the bound allows."""
+    """This node's clock and those of its peers are further apart than a bound allows."""
 
 
 class PeerUnreachableError(MerganserError):
-    """No connection to the peer, or its queue is full; the request was not sent."""
+    """No connection to the peer; the request was not sent."""
+
+
+class PeerBusyError(PeerUnreachableError):
+    """As many requests as may wait for the peer do so already; this one was not sent."""
 
 
 class PeerLostError(MerganserError):

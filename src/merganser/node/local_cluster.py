@@ -33,13 +33,17 @@ POLL_S = 0.005
 class LocalNode:
     """One node process."""
 
-    def __init__(self, directory: Path, arguments: Sequence[str]) -> None:
-        """Prepare a node that lives in ``directory``; ``arguments`` go to ``merganser serve``."""
+    def __init__(self, directory: Path, arguments: Sequence[str], *, prefix: Sequence[str] = ()) -> None:
+        """Prepare a node that lives in ``directory``; ``arguments`` go to ``merganser serve``.
+
+        ``prefix`` is a command that becomes the one that follows it, as ``nsenter`` does.
+        """
         self.directory = directory
         self.log = directory / "node.log"
         self.addresses: dict[str, str] = {}
         """host:port by door ("dynamodb", "admin", "peers"), once it serves."""
         self.arguments = tuple(arguments)
+        self._prefix = tuple(prefix)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
 
@@ -66,7 +70,7 @@ class LocalNode:
         with self.log.open("ab") as log:
             self._log_offset = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "merganser.cli", "serve", "--stop-with-stdin", *self.arguments],
+                [*self._prefix, sys.executable, "-m", "merganser.cli", "serve", "--stop-with-stdin", *self.arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -150,6 +154,7 @@ class LocalCluster:
         peer_port: int = 0,
         admin_port: int = 0,
         zones: Sequence[str] = (),
+        peer_advertise: Sequence[str] = (),
         arguments: Sequence[str] = (),
     ) -> None:
         """Prepare ``nodes`` nodes under ``directory``.
@@ -163,6 +168,7 @@ class LocalCluster:
             peer_port: likewise.
             admin_port: likewise.
             zones: failure domains, dealt out in turn.
+            peer_advertise: host:port for each node that leads to its peer port; none: the port itself.
             arguments: more options for every ``merganser serve``.
 
         Raises:
@@ -179,13 +185,19 @@ class LocalCluster:
             [first + i if first else next(free) for i in range(nodes)]
             for first in (peer_port, dynamodb_port, admin_port)
         )
-        seeds = [option for port in peer_ports for option in ("--seed", f"{host}:{port}")]
+        reachable = _reachable(host)
+        self.peer_addresses = [f"{reachable}:{port}" for port in peer_ports]
+        """host:port where each node listens for peers."""
+        advertised = peer_advertise or self.peer_addresses
+        assert len(advertised) == nodes
+        seeds = [option for address in advertised for option in ("--seed", address)]
         self.nodes = [
             LocalNode(
                 directory / f"node-{i + 1}",
                 [
                     *("--data", str(directory / f"node-{i + 1}" / "data")),
-                    *("--host", host),
+                    *("--host", host, "--advertise-host", reachable),
+                    *("--peer-advertise", advertised[i]),
                     *("--dynamodb-port", str(dynamodb_ports[i])),
                     *("--peer-port", str(peer_ports[i])),
                     *("--admin-port", str(admin_ports[i])),
@@ -228,6 +240,11 @@ class LocalCluster:
     ) -> None:
         """Stop."""
         self.stop()
+
+
+def _reachable(host: str) -> str:
+    """Return ``host``, or the loopback address if it stands for every address of this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def free_ports(host: str, count: int) -> list[int]:

@@ -58,7 +58,7 @@ class Node:
         self._serve_peers: Callable[[NodeId, Request], Awaitable[Reply]] | None = None
         self._dynamodb: http.Application = _founding
         self.addresses: dict[str, str] = {}
-        """host:port by door, once listening."""
+        """Advertised host:port by door, once listening."""
 
     async def start(self) -> None:
         """Open everything, become a member, and serve.
@@ -149,7 +149,8 @@ class Node:
             on_error=lambda error: failure("peer request failed", error),
         )
         self._closing.push_async_callback(self._peers.close)
-        self.addresses["peers"] = await self._take_port("peer", settings.peer_port, self._peers.listen)
+        peer_port = await self._take_port("peer", settings.peer_port, self._peers.listen)
+        self.addresses["peers"] = settings.advertised_to_peers(peer_port)
         doors: list[tuple[str, int, http.Application]] = [
             ("admin", settings.admin_port, Admin(lambda: self._peers, lambda: self.member)),
             ("dynamodb", settings.dynamodb_port, self._answer_dynamodb),
@@ -157,15 +158,15 @@ class Node:
         for name, port, application in doors:
             server = http.HttpServer(application, on_error=lambda error: failure("client request failed", error))
             self._closing.push_async_callback(server.close, CLOSE_GRACE_S)
-            self.addresses[name] = await self._take_port(name, port, server.listen)
+            self.addresses[name] = settings.advertised(await self._take_port(name, port, server.listen))
             self._doors.append(server)
         doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
         return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone)
 
-    async def _take_port(self, name: str, port: int, listen: Callable[[str, int], Awaitable[int]]) -> str:
+    async def _take_port(self, name: str, port: int, listen: Callable[[str, int], Awaitable[int]]) -> int:
         host = self.settings.host
         try:
-            return f"{host}:{await listen(host, port)}"
+            return await listen(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: no host can have that name
             raise ConfigurationError(
                 f"cannot listen on {host}:{port} {_way_out(error)}choose another --host or --{name}-port"
@@ -185,6 +186,7 @@ class Node:
             Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
             rng=self._rng,
             report=lambda error: failure("client request failed", error),
+            places=member.admission.requests,
             host=self.addresses["dynamodb"],
         )
 

@@ -29,6 +29,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keep everything in memory and forget it at the end."""
     host: str = "127.0.0.1"
     """Address to listen on, for clients and peers."""
+    advertise_host: str = ""
+    """Host that others are told to use for this node; none: ``host``."""
+    peer_advertise: str = ""
+    """host:port that other nodes use for this one's peer port; none: that port on the host they are told to use."""
     dynamodb_port: int = 8000
     peer_port: int = 7700
     admin_port: int = 7800
@@ -36,13 +40,21 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str = ""
     """Failure domain of this node, for example its rack."""
     seed: tuple[str, ...] = ()
-    """host:port for peers of every node of a new cluster, this one among them; none: a cluster of one."""
+    """Advertised host:port for peers of every node of a new cluster, this one among them; none: a cluster of one."""
     no_auth: bool = False
     """Accept unsigned requests."""
     access_keys: dict[str, str] = {}
     """Secret by access key id; signatures are checked against them. None: any signature will do."""
     partitions: int = PARTITIONS_DEFAULT
     """Q of a cluster that is founded now, a power of two."""
+
+    def advertised(self, port: int) -> str:
+        """Return host:port under which clients find the door that listens on ``port``."""
+        return f"{self.advertise_host or self.host}:{port}"
+
+    def advertised_to_peers(self, port: int) -> str:
+        """Return host:port under which other nodes find this one, whose peer port is ``port``."""
+        return self.peer_advertise or self.advertised(port)
 
 
 def load_settings(given: Mapping[str, object], *, environment: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -128,12 +140,14 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be 0 to 65535, not {port}")
     if settings.partitions < 1 or settings.partitions & (settings.partitions - 1):
         raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
+    _check_advertised(settings)
     for seed in settings.seed:
-        _check_seed(seed)
-    own = f"{settings.host}:{settings.peer_port}"
-    if settings.seed and settings.peer_port and own not in settings.seed:
+        _check_address("seed", seed)
+    own = settings.advertised_to_peers(settings.peer_port)
+    is_own_known = bool(settings.peer_port or settings.peer_advertise)
+    if settings.seed and is_own_known and own not in settings.seed:
         raise ConfigurationError(
-            f"--seed lists {', '.join(settings.seed)}, but this node listens for peers on {own}: give every node of "
+            f"--seed lists {', '.join(settings.seed)}, but the peer address of this node is {own}: give every node of "
             "the new cluster the same seeds, its own address among them"
         )
     if not settings.no_auth and not settings.access_keys and not is_loopback(settings.host):
@@ -144,10 +158,36 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _check_seed(seed: str) -> None:
-    host, _, port_text = seed.rpartition(":")
+def _check_advertised(settings: Settings) -> None:
+    if settings.peer_advertise:
+        _check_address("peer-advertise", settings.peer_advertise)
+    for name, host in (
+        ("advertise-host", settings.advertise_host),
+        ("peer-advertise", settings.peer_advertise.rpartition(":")[0]),
+    ):
+        if is_wildcard(host):
+            raise ConfigurationError(f"--{name} names {host}, which nobody can connect to: name this node's address")
+    if settings.advertise_host.count(":") == 1:  # an IPv6 address has two at least
+        raise ConfigurationError(f"--advertise-host is a host without a port, not {settings.advertise_host!r}")
+    if settings.seed and is_wildcard(settings.host) and not settings.advertise_host:
+        raise ConfigurationError(
+            f"--host {settings.host} listens on every address, which tells the other nodes none: "
+            "say with --advertise-host under which of them this node is reached"
+        )
+
+
+def _check_address(option: str, address: str) -> None:
+    host, _, port_text = address.rpartition(":")
     if not host or not port_text.isascii() or not port_text.isdigit() or not 0 < int(port_text) <= 65535:
-        raise ConfigurationError(f"--seed must be HOST:PORT with a port from 1 to 65535, not {seed!r}")
+        raise ConfigurationError(f"--{option} must be HOST:PORT with a port from 1 to 65535, not {address!r}")
+
+
+def is_wildcard(host: str) -> bool:
+    """Tell whether ``host`` stands for every address of the machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

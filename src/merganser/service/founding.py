@@ -57,7 +57,7 @@ class Founding:
         self._seeds = tuple(sorted(set(seeds) or {me.peer_address}))
         if me.peer_address not in self._seeds:
             raise ConfigurationError(
-                f"--seed lists {', '.join(self._seeds)}, but this node listens for peers on {me.peer_address}: "
+                f"--seed lists {', '.join(self._seeds)}, but the peer address of this node is {me.peer_address}: "
                 f"{SAME_SEEDS}"
             )
         self._me = me
@@ -152,6 +152,7 @@ def check_address(me: NodeRecord, current: ClusterMap) -> None:
         raise ConfigurationError(f"cluster {current.cluster_id} does not know node {me.id}")
     if known.peer_address != me.peer_address:
         raise ConfigurationError(
-            f"this data directory belongs to the node at {known.peer_address}, but this node listens for peers on "
-            f"{me.peer_address}: start it with the host and --peer-port it had"
+            f"this data directory belongs to the node at {known.peer_address}, but the peer address of this node is "
+            f"{me.peer_address}: start it with the host and --peer-port it had, or with --peer-advertise "
+            f"{known.peer_address} if others still reach it there"
         )

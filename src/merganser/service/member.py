@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.clock import HybridClock
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
@@ -17,25 +18,35 @@ from merganser.model.messages import (
     Accept,
     Adopt,
     Apply,
+    AskTime,
     FetchMap,
+    Hint,
     Introduce,
     Introduced,
     Prepare,
     Read,
+    ReadHint,
     ReadRange,
     Reply,
     Request,
 )
 from merganser.net.transport import Transport
+from merganser.service.admission import Admission
 from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
+from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.hint_store import HintStore
+from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 
 CLOCK_AHEAD_US_MAX = 60_000_000  # hosts without time service drift by seconds a day; a minute is a broken clock
+CLOCK_SKEW_MAX_S = 10.0
+"""Off by more, a node mints nothing. With as much the other way on its peers, and the window of its ceiling after a
+restart, what it still mints is 30 s ahead of them at most, half of what they refuse."""
 
 
 class Member:
@@ -51,46 +62,88 @@ class Member:
         wall_us: Callable[[], int],
         rng: random.Random,
         on_error: Callable[[BaseException], None],
+        limits: AdmissionLimits | None = None,
+        clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
+        on_clock: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
-        """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going."""
+        """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
+
+        ``on_clock`` is told why this node mints no more timestamps, and None when it does again.
+        """
         self._on_error = on_error
         self.engine = engine
         self.transport = transport
+        self.admission = Admission(limits)
         self.topology = Topology(node, engine, current)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve)
-        self.timestamps = Timestamps(clock, engine, wall_us=wall_us)
+        self.clock_watch = ClockWatch(
+            self.topology, asker, wall_us=wall_us, rng=rng, skew_max_s=clock_skew_max_s, on_change=on_clock
+        )
+        self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
         self.coordinator = Coordinator(
-            self.topology, asker, self.timestamps, wall_us=wall_us, catch_up=self.catalog.catch_up
+            self.topology,
+            asker,
+            self.timestamps,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            under_way=self.admission.operations,
         )
+        self.hints = HintStore(
+            self.topology, engine, wall_us=wall_us, observe=self.timestamps.observe, catch_up=self.catalog.catch_up
+        )
+        self.handoff = HintedHandoff(
+            self.topology,
+            asker,
+            self.hints,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            admit=self.admission.background,
+        )
+        self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
             Read: self.replica.read,
             ReadRange: self.replica.read_range,
+            Hint: self.hints.keep,
+            ReadHint: self.hints.read,
             FetchMap: self._fetch_map,
             Introduce: self._introduce,
             Adopt: self._adopt,
             Prepare: self._prepare,
             Accept: self._accept,
+            AskTime: self.clock_watch.answer,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
         """Answer a peer, or this node itself.
 
         Raises:
+            OverloadedError: there is no place for it; nothing was done.
             MerganserError: as the service that is asked.
         """
-        return await self._serve[type(request)](sender, request)
+        began = self.admission.begin(request)
+        try:
+            return await self._serve[type(request)](sender, request)
+        finally:
+            self.admission.end(request, began)
 
     def start(self, wire_addresses: dict[str, str]) -> None:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
-        for work in (self.catalog.gossip(), self.catalog.keep_addresses(wire_addresses)):
+        for work in (
+            self.catalog.gossip(),
+            self.catalog.keep_addresses(wire_addresses),
+            self.clock_watch.run(),
+            self.handoff.run(),
+        ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
             self._background.append(task)
@@ -101,7 +154,10 @@ class Member:
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
+        await self.handoff.close()
+        await self.coordinator.close()
         await self.timestamps.close()
+        self.admission.close()
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

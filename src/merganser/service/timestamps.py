@@ -3,6 +3,8 @@
 The hybrid clock is monotone while the process lives. Across restarts a durable ceiling stands in for
 it: nothing at or above the ceiling is ever minted, and a restarted node starts at the ceiling, even
 when its wall clock was set back meanwhile. The ceiling moves ahead of use, in the background.
+
+A node whose clock is too far from those of its peers mints nothing (`service.clock_watch`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable
 
 from merganser.core.clock import ClockCeiling, HybridClock
 from merganser.model.timestamp import Timestamp
+from merganser.service.clock_watch import ClockWatch
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
@@ -36,11 +39,19 @@ def load_ceiling(engine: Engine) -> int:
 class Timestamps:
     """The node's source of timestamps; see the module's docstring."""
 
-    def __init__(self, clock: HybridClock, engine: Engine, *, wall_us: Callable[[], int]) -> None:
-        """Mint from ``clock``, which must start at the engine's stored ceiling."""
+    def __init__(
+        self,
+        clock: HybridClock,
+        engine: Engine,
+        *,
+        wall_us: Callable[[], int],
+        watch: ClockWatch | None = None,
+    ) -> None:
+        """Mint from ``clock``, which must start at the engine's stored ceiling, while ``watch`` lets it."""
         self._clock = clock
         self._engine = engine
         self._wall_us = wall_us
+        self._watch = watch
         self._ceiling = ClockCeiling(load_ceiling(engine), window_us=WINDOW_US, step_us=STEP_US)
         self._raising: asyncio.Task[None] | None = None
 
@@ -48,12 +59,17 @@ class Timestamps:
         """Return a timestamp above every one this node has minted, in all its lives, or observed in this one.
 
         Args:
-            deadline: loop time until which a write of the ceiling may take.
+            deadline: loop time until which a write of the ceiling may take, or the first look at the peers' clocks.
 
         Raises:
+            ClockSkewError: this node's clock is too far from those of its peers.
             TimeoutError: the disk was too slow for that.
             StorageFailedError: the ceiling cannot be raised any more.
         """
+        if self._watch is not None:
+            if not self._watch.has_compared:
+                await self._watch.compared(deadline)
+            self._watch.check()
         timestamp = self._clock.mint(self._wall_us())
         raising = self._keep_ahead_of(timestamp.micros)
         while raising is not None and not self._ceiling.allows(timestamp.micros):

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from merganser.core import rows
 from merganser.core.token import token_of
 from merganser.model.cluster import Table
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, needed_to_read, needed_to_write
+from merganser.model.consistency import name_of as name_of_level
 from merganser.model.errors import InvariantError, MerganserError, RequestError, UnavailableError
 from merganser.model.row import CellWrite, Mutation, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
@@ -70,7 +71,7 @@ class Clients:
         value: bytes | None,
         *,
         client: int,
-        level: Consistency = Consistency.QUORUM,
+        level: WriteLevel = Consistency.QUORUM,
         lives_s: int | None = None,
         table: Table | None = None,
     ) -> Write:
@@ -78,11 +79,11 @@ class Clients:
         table = table or self.table
         expires_at_s = None if lives_s is None else machine.wall_us() // 1_000_000 + lives_s
         write = Write(key, value, self._loop.time(), client=client, expires_at_s=expires_at_s)
-        write.replicas = level.required(table.n)
+        write.replicas = needed_to_write(level, table.n).primaries
         self.history.writes.append(write)
         mutation = _mutation(value, expires_at_s, replaces=self.rng.random() < 0.2)
         work = member_of(machine).coordinator.write(table, key, mutation, level=level, deadline=self._deadline())
-        what = f"{'delete' if value is None else 'write'} {name_of(key)} {value!r} at {level.value}"
+        what = f"{'delete' if value is None else 'write'} {name_of(key)} {value!r} at {name_of_level(level)}"
         task = await self.ask(machine, work, what, client)
         if not task.done():
             return write
@@ -103,13 +104,13 @@ class Clients:
         key: bytes,
         *,
         client: int,
-        level: Consistency = Consistency.QUORUM,
+        level: ReadLevel = Consistency.QUORUM,
         table: Table | None = None,
     ) -> Read | None:
         """Read a row; None if there was no answer."""
         began_s = self._loop.time()
         work = member_of(machine).coordinator.read(table or self.table, key, level=level, deadline=self._deadline())
-        task = await self.ask(machine, work, f"read {name_of(key)} at {level.value}", client)
+        task = await self.ask(machine, work, f"read {name_of(key)} at {name_of_level(level)}", client)
         if not task.done() or _failed(task):
             return None
         return self._note_read(machine, key, task.result(), began_s, client, level)
@@ -140,6 +141,7 @@ class Clients:
         """Run ``work`` on ``machine`` and wait for it as long as a client would."""
         began_s = self._loop.time()
         task = machine.spawn(work)
+        task.add_done_callback(_heed)  # what comes after its client has gone is nobody's
         await asyncio.wait([task], timeout=CLIENT_TIMEOUT_S)
         self._loop.tell(f"client {client} to {machine.address} at {began_s:.4f} s: {what} -> {_answer(task)}")
         return task
@@ -167,12 +169,12 @@ class Clients:
         return page
 
     def _note_read(
-        self, machine: Machine, key: bytes, row: Row | None, began_s: float, client: int, level: Consistency
+        self, machine: Machine, key: bytes, row: Row | None, began_s: float, client: int, level: ReadLevel
     ) -> Read:
         wall_us = machine.wall_us()
         value = None if row is None else rows.live_value(row, CELL, wall_us // 1_000_000)
         read = Read(key, value, rows.newest(row) if row else BEGINNING, began_s, self._loop.time(), client)
-        read.replicas, read.wall_s = level.required(self.table.n), wall_us / 1e6
+        read.replicas, read.wall_s = needed_to_read(level, self.table.n).primaries, wall_us / 1e6
         self.history.reads.append(read)
         return read
 
@@ -201,6 +203,11 @@ def _mutation(value: bytes | None, expires_at_s: int | None, *, replaces: bool) 
     if value is None:
         return Mutation(deletes_row=True)
     return Mutation((CellWrite(CELL, value, expires_at_s),), deletes_row=replaces)
+
+
+def _heed(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _failed(task: asyncio.Task[Any]) -> bool:

@@ -8,6 +8,9 @@ inline after a virtual delay.
 A power cut is modelled by `Incarnation`: every task and callback carries the incarnation of the
 machine it belongs to in its context, and once that is dead the loop drops them where they stand. No
 ``except`` and no ``finally`` of theirs ever runs.
+
+A machine that is stopped (SIGSTOP) and goes on is modelled in the same way: while its incarnation is paused,
+the loop holds back what is its own, and runs it in the old order once it is resumed. Time does not wait.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ class Incarnation:
         """Begin a life of the machine ``name``."""
         self.name = name
         self.is_dead = False
+        self.is_paused = False
+        self.held: list[asyncio.Handle] = []
+        """What would have run while it is paused, in order."""
 
 
 INCARNATION: contextvars.ContextVar[Incarnation | None] = contextvars.ContextVar("incarnation", default=None)
@@ -91,9 +97,26 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def spawn(self, incarnation: Incarnation, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start ``work`` as a task that dies with ``incarnation``."""
-        context = contextvars.copy_context()
-        context.run(INCARNATION.set, incarnation)
-        return self.create_task(work, context=context)
+        return self.create_task(work, context=_context_of(incarnation))
+
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        """Start ``coro`` as a task; after the end, when what was abandoned is collected, nothing starts any more."""
+        if not self.is_closed():
+            return super().create_task(coro, **options)
+        coro.close()
+        ended = self.create_future()
+        ended.cancel()
+        return ended
+
+    def call_in(self, incarnation: Incarnation, callback: Callable[..., object], *args: Any) -> None:
+        """Call ``callback`` soon, as something that dies and pauses with ``incarnation``."""
+        self.call_soon(callback, *args, context=_context_of(incarnation))
+
+    def resume(self, incarnation: Incarnation) -> None:
+        """Let ``incarnation`` go on where it was paused: its timers are overdue, its messages unread."""
+        incarnation.is_paused = False
+        self._ready.extendleft(reversed(incarnation.held))  # before what is its own and ready since
+        incarnation.held.clear()
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run ``main`` to its end and throw away whatever else was going on."""
@@ -136,6 +159,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         incarnation = handle._context.get(INCARNATION)
         if incarnation is not None and incarnation.is_dead:
             self._abandoned.append(handle)
+            return
+        if incarnation is not None and incarnation.is_paused:
+            incarnation.held.append(handle)
             return
         self._steps += 1
         if self._steps > STEPS_MAX:
@@ -186,6 +212,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """There are no threads to wake the loop for."""
+
+
+def _context_of(incarnation: Incarnation) -> contextvars.Context:
+    context = contextvars.copy_context()
+    context.run(INCARNATION.set, incarnation)
+    return context
 
 
 def _abandon(task: asyncio.Task[Any]) -> None:

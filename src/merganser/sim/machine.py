@@ -1,6 +1,12 @@
 """One simulated machine: a member over a disk that forgets what was not synced.
 
 down --start()--> founding --a map names it--> up --crash()--> down
+                                               | ^
+                                       pause() v | resume()
+                                              paused
+
+Paused, it does nothing, as after SIGSTOP: its timers and messages wait, and connections to it stay open.
+A power cut ends a pause as well.
 """
 
 from __future__ import annotations
@@ -10,11 +16,12 @@ import random
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.founding import Founding
-from merganser.service.member import Member
+from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
 from merganser.storage.memory import MemoryEngine
@@ -46,6 +53,9 @@ class Machine:
         """How far the wall clock is off, apart from what it drifts."""
         self._drift = 0.0
         self._drifts_since_s = 0.0
+        self.clock_skew_max_s = CLOCK_SKEW_MAX_S
+        self.limits: AdmissionLimits | None = None
+        """Both of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -63,6 +73,11 @@ class Machine:
     def is_up(self) -> bool:
         """Tell whether the machine runs (it may still be founding)."""
         return self._incarnation is not None and not self._incarnation.is_dead
+
+    @property
+    def is_paused(self) -> bool:
+        """Tell whether the machine is stopped, to go on later."""
+        return self._incarnation is not None and self._incarnation.is_paused
 
     def wall_us(self) -> int:
         """Return what the machine's wall clock shows."""
@@ -94,10 +109,35 @@ class Machine:
         if self._incarnation is None:
             raise InvariantError(f"{self.address} never ran")
         self._incarnation.is_dead = True
+        self._loop.resume(self._incarnation)
         self.member = None
         kept = self._rng.randint(0, self.engine.unsynced_batches)
         self._loop.note("crash", self.address, kept)
         self.engine.power_cut(kept)
+
+    def image(self) -> dict[bytes, bytes]:
+        """Copy the disk, as a backup of the whole data directory would: what is synced, metadata included."""
+        return self.engine.image()
+
+    def restore(self, image: dict[bytes, bytes]) -> None:
+        """Put an old copy of the disk back; the machine is down."""
+        if self.is_up:
+            raise InvariantError(f"{self.address} is up: crash it before its disk is put back")
+        self._loop.note("restore", self.address)
+        self.engine.restore(image)
+
+    def pause(self) -> None:
+        """Stop everything on this machine until `resume`; nothing is lost, and time goes on."""
+        if self._incarnation is None or self._incarnation.is_dead:
+            raise InvariantError(f"{self.address} is down")
+        self._incarnation.is_paused = True
+        self._loop.note("pause", self.address)
+
+    def resume(self) -> None:
+        """Go on after `pause`; does nothing if the machine was not paused, or has lost power since."""
+        if self.is_paused and self._incarnation is not None:
+            self._loop.note("resume", self.address)
+            self._loop.resume(self._incarnation)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``work`` on this machine; it dies with it."""
@@ -125,6 +165,8 @@ class Machine:
             wall_us=self.wall_us,
             rng=self._rng,
             on_error=self.errors.append,
+            limits=self.limits,
+            clock_skew_max_s=self.clock_skew_max_s,
         )
         transport.serve(member.serve)
         member.start(self.wire_addresses)

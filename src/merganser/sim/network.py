@@ -89,7 +89,10 @@ class SimulatedNetwork:
             self.lost += 1
             return
         self.loop.note(kind, sender, receiver, number, payload)
-        machine.receive(sender, kind, number, payload)
+        if machine.incarnation.is_paused:  # it waits in the socket
+            self.loop.call_in(machine.incarnation, machine.receive, sender, kind, number, payload)
+        else:
+            machine.receive(sender, kind, number, payload)
 
 
 class SimulatedTransport:

@@ -113,6 +113,25 @@ class MemoryEngine:
         self._group.stop("the power was cut")
         self._group = GroupCommit(self._sync or _already_durable)
 
+    def image(self) -> dict[bytes, bytes]:
+        """Return a copy of what has reached the disk for sure, as if every unsynced batch were lost."""
+        self._forget_synced()
+        image = dict(self._rows)
+        for undo in reversed(self._undo):
+            for key, before in reversed(undo):
+                if before is None:
+                    image.pop(key, None)
+                else:
+                    image[key] = before
+        return image
+
+    def restore(self, image: dict[bytes, bytes]) -> None:
+        """Hold exactly what ``image`` held, durably; nobody waits for `durable`."""
+        assert self.is_all_durable
+        self._rows = SortedDict(image)
+        self._undo.clear()
+        self._changes += 1
+
     def close(self) -> None:
         """Take no more writes."""
         self._group.stop("the engine is closed")

@@ -6,7 +6,7 @@ A bug is planted by replacing a function of ours for one test. To add one: write
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,16 +14,20 @@ import pytest
 
 from merganser.core import cluster_map, rows
 from merganser.core.clock import HybridClock
+from merganser.core.hint_policy import Fate
 from merganser.core.register import AcceptorState
 from merganser.model.cluster import ClusterMap, Table
+from merganser.model.consistency import Need
 from merganser.model.ids import NodeId, TableId
-from merganser.model.messages import Accepted, Apply, Ballot, Merged, Promise, Rows
-from merganser.model.row import Cell, Row
+from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Rows
+from merganser.model.row import Cell
 from merganser.model.timestamp import Timestamp
-from merganser.service import catalog, coordinator, member, range_merge
-from merganser.service.asking import Reading, Writing
+from merganser.service import catalog, coordinator, hinted_handoff, member, range_merge
+from merganser.service.asking import Writing
 from merganser.service.coordinator import Coordinator, RangePage
-from merganser.service.read_repair import ReadRepair
+from merganser.service.hint_store import HintStore
+from merganser.service.hinted_handoff import HintedHandoff
+from merganser.service.read_repair import ReadRepair, Reconciled
 from merganser.service.replica import Replica
 from merganser.sim.scenario import Scenario
 from merganser.storage import keys
@@ -88,20 +92,32 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 
 @planted("held", "acknowledged")
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
-    class Short(Writing):
-        def __init__(self, replicas: Sequence[NodeId], *, required: int) -> None:
-            super().__init__(replicas, required=max(1, required - 1))
-
-    patch.setattr(coordinator, "Writing", Short)
+    _ask_one_less(patch, "_needed_to_write")
 
 
 @planted("acknowledged")
 def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
-    class Short(Reading):
-        def __init__(self, replicas: Sequence[NodeId], *, required: int, **other: Any) -> None:
-            super().__init__(replicas, required=max(1, required - 1), **other)
+    _ask_one_less(patch, "_needed_to_read")
 
-    patch.setattr(coordinator, "Reading", Short)
+
+@planted("held", "acknowledged", nodes=5)
+def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
+    real = Coordinator._needed_to_write
+
+    def sloppy(self: Coordinator, *of_the_write: Any) -> Need:
+        return Need(real(self, *of_the_write).nodes, 0)
+
+    patch.setattr(Coordinator, "_needed_to_write", sloppy)
+
+
+def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
+    real = getattr(Coordinator, method)
+
+    def short(self: Coordinator, *of_the_request: Any) -> Need:
+        need: Need = real(self, *of_the_request)
+        return Need(max(1, need.nodes - 1), max(0, need.primaries - 1))
+
+    patch.setattr(Coordinator, method, short)
 
 
 @planted("origin")
@@ -125,19 +141,16 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
 
 @planted("acknowledged")
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
-    real = Coordinator._reconcile
-
-    def oldest(self: Coordinator, table: Any, key: bytes, answers: Mapping[NodeId, bytes | None]) -> Row | None:
-        real(self, table, key, dict(answers))
+    def oldest(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
-        return min(held, key=rows.newest) if len(held) == len(answers) else None
+        return Reconciled(min(held, key=rows.newest) if len(held) == len(answers) else None, ())
 
-    patch.setattr(Coordinator, "_reconcile", oldest)
+    patch.setattr(coordinator, "reconcile", oldest)
 
 
 @planted("visible", nemesis="clocks", nodes=5, hot_keys=1)  # a replica learns the time from what it stores
 def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Writing, "_compare", lambda _self, _ack: None)
+    patch.setattr(Writing, "_acked", lambda _self, _node, _ack: None)
 
 
 @planted("timestamps", nemesis="all", clock_jump_s=40.0)
@@ -182,7 +195,55 @@ def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
 
 @planted("convergence")
 def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ReadRepair, "repair", lambda _self, _replica, _newest: None)
+    async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
+        return
+
+    patch.setattr(Coordinator, "_bring_up", leave_alone)
+    patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
+
+
+@planted("monotonic", workload="sessions")
+def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
+    async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
+        return 3
+
+    patch.setattr(ReadRepair, "settle", at_once)
+
+
+@planted("monotonic", "acknowledged", workload="sessions", nemesis="crashes")
+def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
+    async def read(self: Replica, sender: NodeId, request: Read) -> Found:
+        await self._admit(sender, request.map_epoch, request.table, request.key)
+        return Found(self._engine.get(request.key))
+
+    patch.setattr(Replica, "read", read)
+
+
+# Hints.
+
+
+@planted("hints")
+def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
+
+
+@planted("held", workload="levels", nodes=5, hot_keys=6)
+def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
+
+
+@planted("held", workload="levels", nodes=5, hot_keys=6)
+def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
+        await self._admit(sender, request.map_epoch, request.table, request.key)
+        return self._merge(request.target, request.key, request.row, decode_row(request.key, request.row))
+
+    patch.setattr(HintStore, "keep", keep)
+
+
+@planted("held", workload="levels", nodes=5, hot_keys=1)
+def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
 
 
 # Ranges.

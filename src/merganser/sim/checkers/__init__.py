@@ -13,8 +13,15 @@ import msgspec
 
 from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
 from merganser.sim.checkers.held import writes_too_few_hold
+from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
-from merganser.sim.checkers.replicas import NodeState, maps_that_differ, replicas_that_differ, rows_out_of_place
+from merganser.sim.checkers.replicas import (
+    NodeState,
+    hints_that_stay,
+    maps_that_differ,
+    replicas_that_differ,
+    rows_out_of_place,
+)
 from merganser.sim.checkers.resurrection import risen_from_the_dead
 from merganser.sim.checkers.scans import broken_scans
 from merganser.sim.checkers.sessions import broken_sessions
@@ -26,6 +33,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "acknowledged": lost_writes,
     "visible": invisible_writes,
     "origin": values_from_nowhere,
+    "monotonic": steps_back,
     "sessions": broken_sessions,
     "resurrection": risen_from_the_dead,
     "scans": broken_scans,
@@ -36,6 +44,7 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "convergence": replicas_that_differ,
     "strays": rows_out_of_place,
     "maps": maps_that_differ,
+    "hints": hints_that_stay,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {"held": writes_too_few_hold}
 OF_THE_RUN = ("readable", "errors")
@@ -44,6 +53,7 @@ PROMISES = {
     "acknowledged": "a read is at least as new as every acknowledged write that it met (R + W > N)",
     "visible": "an acknowledged write outranks those acknowledged before it began (W + W > N)",
     "origin": "no value comes from nowhere, and none that was refused is seen",
+    "monotonic": "what a read returned no later read or write goes back behind (R + R > N, R + W > N)",
     "sessions": "each client reads its own writes, and writes after them",
     "resurrection": "nothing deleted comes back, nothing expired is seen",
     "scans": "a paged read tells the keys in order, each once, and all that were there all along",
@@ -53,6 +63,7 @@ PROMISES = {
     "convergence": "all replicas of a key hold the same bytes",
     "strays": "nodes keep rows only of tables that exist and of partitions that are theirs",
     "maps": "all nodes know the same newest cluster map",
+    "hints": "all hints are handed over once all is well again",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
 }

@@ -2,7 +2,8 @@
 
 An ack is a promise about the disk, so this is judged on what the disks hold in the end, before any read repairs
 it: a write that survived only by luck is told as well. A replica holds a write if its row is as new;
-of what is deleted or expired nothing may be left.
+of what is deleted or expired nothing may be left. A write that hints alone may have acknowledged is held by one
+replica at least, because by then all hints are delivered.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def writes_too_few_hold(history: History, states: Sequence[NodeState]) -> Iterat
             holders = sum(
                 timestamp is not None and timestamp >= write.timestamp for timestamp in held if write.timestamp
             )
-            if holders < write.replicas:
+            if holders < max(1, write.replicas):
                 yield f"{key!r} of {write.timestamp} was acknowledged by {write.replicas}, and {holders} hold it"
 
 

@@ -2,6 +2,7 @@
 
 - Convergence: all replicas of a key hold the same bytes.
 - No strays: a node holds rows only of tables that exist and of partitions that are its own.
+- No hints: whoever has hints for another has handed them over.
 - One map: no two nodes know different maps of one epoch, and in the end all know the newest.
 """
 
@@ -24,6 +25,8 @@ class NodeState(msgspec.Struct, frozen=True):
     map: ClusterMap
     rows: dict[bytes, bytes]
     """Of all tables."""
+    hints: int = 0
+    """Kept for others."""
 
 
 def replicas_that_differ(states: Sequence[NodeState]) -> Iterator[str]:
@@ -50,6 +53,13 @@ def rows_out_of_place(states: Sequence[NodeState]) -> Iterator[str]:
                 yield f"{state.node} keeps {key!r} of table {keys.table_in(key)}, which is gone"
             elif state.node not in _replicas(ring, table, key):
                 yield f"{state.node} keeps {key!r} and is no replica of it"
+
+
+def hints_that_stay(states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each node that still has hints for others."""
+    for state in states:
+        if state.hints:
+            yield f"{state.node} still has {state.hints} hints though all is well"
 
 
 def maps_that_differ(states: Sequence[NodeState]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from merganser.sim.nemeses import clocks, crashes, partitions, storms
+from merganser.sim.nemeses import clocks, crashes, partitions, pauses, storms
 from merganser.sim.nemeses.arena import Arena
 
 Fault = Callable[[Arena], Awaitable[None]]
@@ -23,6 +23,7 @@ FAMILIES: dict[str, tuple[Fault, ...]] = {
         partitions.flapping,
     ),
     "crashes": (crashes.one, crashes.several, crashes.everything, crashes.again_and_again),
+    "pauses": (pauses.one, pauses.several, pauses.stutter),
     "storms": (storms.loss, storms.delay, storms.disorder, storms.all_at_once),
     "clocks": (clocks.jump, clocks.drift),
 }

@@ -71,6 +71,19 @@ class Arena:
             self._network.conditions = _worst(self._storms)
             self.tell("the storm is over")
 
+    @contextlib.contextmanager
+    def paused(self, victims: Sequence[Machine]) -> Iterator[None]:
+        """Stop ``victims``; another fault may start or stop them in between."""
+        for machine in victims:
+            if machine.is_up:
+                machine.pause()
+        try:
+            yield
+        finally:
+            for machine in victims:
+                machine.resume()
+            self.tell(f"{addresses(victims)} go on")
+
     def up(self) -> list[Machine]:
         """Return the machines that run."""
         return [machine for machine in self.machines if machine.is_up]
@@ -88,10 +101,11 @@ class Arena:
                 self.tell(f"{machine.address} starts")
 
     def heal(self) -> None:
-        """End whatever is left: links, clocks, machines."""
+        """End whatever is left: links, clocks, pauses, machines that are down."""
         self._network.heal()
         for machine in self.machines:
             machine.set_clock_right()
+            machine.resume()
         self.start(self.machines)
 
 

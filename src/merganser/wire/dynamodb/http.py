@@ -1,7 +1,10 @@
 """HTTP: from a request to an operation and back.
 
 `X-Amz-Target` names the operation, the body is JSON 1.0. Answers carry the CRC-32 that SDKs check
-and a request id. `x-merganser-consistency: QUORUM` sets the consistency of one request.
+and a request id. `x-merganser-consistency: QUORUM`, or `w=2,pw=1,r=2`, sets the consistency of one request.
+
+A request takes its place among those that are served before anything of it is looked at: refusing one costs a tenth
+of serving it.
 
 An error of ours that nobody expected is answered as DynamoDB answers its own, and reported.
 """
@@ -9,13 +12,14 @@ An error of ours that nobody expected is answered as DynamoDB answers its own, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import string
 import zlib
 from collections.abc import Callable
 from typing import Final
 
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import UNSAID, Levels, parse_levels
 from merganser.model.errors import UnknownOutcomeError
 from merganser.net.http import Request, Response
 from merganser.wire.dynamodb.errors import INTERNAL, UNKNOWN_OPERATION, ApiError, ValidationError, fault_of
@@ -44,6 +48,7 @@ class DynamoDBApplication:
         *,
         rng: random.Random,
         report: Report,
+        places: contextlib.AbstractAsyncContextManager[None] | None = None,
         host: str = "dynamodb.us-east-1.amazonaws.com",
     ) -> None:
         """Serve ``dynamodb`` to clients that ``verifier`` lets in.
@@ -53,6 +58,7 @@ class DynamoDBApplication:
             verifier: checks signatures.
             rng: draws what tells the request ids of this application from any other's.
             report: told of errors that are not the client's.
+            places: entered for each request, again and again; raises OverloadedError when there is no place.
             host: what the health check says it is.
         """
         self._dynamodb = dynamodb
@@ -60,6 +66,7 @@ class DynamoDBApplication:
         self._id_prefix = bytes(rng.choices(_ID_CHARACTERS, k=_ID_RANDOM))
         self._answers = 0
         self._report = report
+        self._places = places or contextlib.nullcontext()
         self._health = f"healthy: {host} ".encode()
 
     async def __call__(self, request: Request) -> Response:
@@ -67,7 +74,8 @@ class DynamoDBApplication:
         if request.method in (b"GET", b"HEAD"):
             return self._respond(200, self._health, b"text/plain")
         try:
-            body = await self._serve(request)
+            async with self._places:
+                body = await self._serve(request)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 (the root of a request's task)
@@ -80,7 +88,7 @@ class DynamoDBApplication:
     async def _serve(self, request: Request) -> bytes | list[bytes]:
         operation = self._operation(request)
         self._verifier.verify(request)
-        return await self._dynamodb.call(operation, request.body, _consistency(request))
+        return await self._dynamodb.call(operation, request.body, _levels(request))
 
     def _operation(self, request: Request) -> str:
         content_type = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
@@ -108,14 +116,12 @@ class DynamoDBApplication:
         return b"%b%0*d" % (self._id_prefix, _ID_COUNTED, self._answers)
 
 
-def _consistency(request: Request) -> Consistency | None:
+def _levels(request: Request) -> Levels:
     asked = request.header(b"x-merganser-consistency")
     if asked is None:
-        return None
+        return UNSAID
+    text = asked.decode("latin-1")
     try:
-        return Consistency(asked.decode("latin-1").strip().upper())
-    except ValueError:
-        levels = ", ".join(level.value for level in Consistency)
-        raise ValidationError(
-            f"x-merganser-consistency is {asked.decode('latin-1')!r}: choose one of {levels}"
-        ) from None
+        return parse_levels(text)
+    except ValueError as error:
+        raise ValidationError(f"x-merganser-consistency is {text!r}: {error}") from None
