@@ -116,3 +116,18 @@ def test_a_caller_that_does_not_take_its_answers_stops_being_served(run: Run) ->
             stranger.transport.abort()
 
     run(scenario())
+
+
+def test_more_incoming_connections_than_allowed_are_closed_at_once(run: Run) -> None:
+    async def scenario() -> None:
+        async with peers(BEN, echo, limits=PeerLimits(connections_max=2)) as ben:
+            port = await ben.listen("127.0.0.1", 0)
+            taken = [await stranger_calls_on(port, Hello(1, "cluster", ANN)) for _ in range(2)]
+            await until(lambda: all(len(stranger.heard()) == 1 for stranger in taken))
+            late = await stranger_calls_on(port, Hello(1, "cluster", ANN))
+            await until(lambda: late.is_lost)
+            assert late.heard() == []
+            for stranger in taken:
+                stranger.transport.abort()
+
+    run(scenario())

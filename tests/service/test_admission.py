@@ -158,7 +158,7 @@ async def test_replicas_that_refuse_for_overload_make_it_an_overload_and_nothing
     for machine in world.machines:
         overload(machine)
     with pytest.raises(OverloadedError, match="nothing was written"):
-        await put(world.machines[0], table, b"k", b"v", level=ONE)
+        await put(world.machines[0], table, b"k", b"v")
     with pytest.raises(OverloadedError, match="under way"):
         await read(world.machines[0], table, b"k")
     assert holders(world, table, b"k") == []

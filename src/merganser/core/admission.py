@@ -41,9 +41,9 @@ import enum
 
 import msgspec
 
-from merganser.model.messages import Apply, Read, ReadRange
+from merganser.model.messages import Apply, Hint, Read, ReadHint, ReadRange
 
-FOREGROUND = frozenset((Apply, Read, ReadRange))
+FOREGROUND = frozenset((Apply, Read, ReadRange, Hint, ReadHint))
 """What a replica refuses when it has too much to do. All else is rare, small, and what the cluster lives on."""
 
 TICK_S = 0.05

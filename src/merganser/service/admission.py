@@ -27,7 +27,7 @@ from merganser.core.admission import (
     is_busy,
 )
 from merganser.model.errors import OverloadedError
-from merganser.model.messages import Apply, ReadRange, Request
+from merganser.model.messages import Apply, Hint, ReadRange, Request
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -217,7 +217,7 @@ class Admission:
         """
         if type(request) not in FOREGROUND:
             return _UNCOUNTED
-        size = len(request.row) if type(request) is Apply else 0
+        size = len(request.row) if isinstance(request, Apply | Hint) else 0
         if size and self._served_bytes + size > self._limits.served_bytes_max:
             self._served.refused += 1
             raise OverloadedError(
@@ -234,7 +234,7 @@ class Admission:
         if began == _UNCOUNTED:
             return
         self._served.__exit__(None, None, None)
-        if type(request) is Apply:
+        if isinstance(request, Apply | Hint):
             self._served_bytes -= len(request.row)
         if type(request) is not ReadRange:  # whose pages take as long as they are large
             self._ended += 1

@@ -36,15 +36,15 @@ _TIMER_SLACK_S = 1e-4  # a timer may go off a little early, and would then find 
 
 OVERLOADED = refusal_code(OverloadedError())
 
-_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, OverloadedError)
+_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, UnavailableError)
 _REFUSALS_BEFORE_WRITING = frozenset(
     (
         NO_SUCH_TABLE,
         NOT_A_REPLICA,
         FRESH,
+        OVERLOADED,
         HINTS_FULL,
         HINT_WINDOW_OVER,
-        OVERLOADED,
         *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())),
     )
 )
@@ -133,6 +133,17 @@ class Writing:
                 timer.cancel()
         return self.quorum.verdict
 
+    async def hear_the_rest(self, deadline: float) -> None:
+        """Wait a little for the last answers, while all who have answered say that they wrote nothing."""
+        patience = min(deadline, self._loop.time() + SILENT_S)
+        while not (self.quorum.acks or self.quorum.is_complete or self._is_in_doubt) and self._loop.time() < patience:
+            self._settled = self._loop.create_future()
+            timer = self._loop.call_at(patience, _settle, self._settled)
+            try:
+                await self._settled
+            finally:
+                timer.cancel()
+
     @property
     def is_certainly_unwritten(self) -> bool:
         """Tell whether every node that was asked said that it wrote nothing, or could not be asked."""
@@ -147,7 +158,7 @@ class Writing:
             self._note_error(replica, error)
             self._replica_failed(replica, error)
             is_settled = self.quorum.failed(replica)
-        if is_settled:
+        if is_settled or self.quorum.verdict is Verdict.HOPELESS:
             self._settle()
 
     def _settle(self) -> None:

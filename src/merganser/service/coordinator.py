@@ -279,6 +279,8 @@ class Coordinator:
         verdict = Verdict.OPEN
         try:
             verdict = await writing.settled(deadline)
+            if verdict is Verdict.HOPELESS:
+                await writing.hear_the_rest(deadline)
         finally:
             if verdict is not Verdict.SUCCEEDED:
                 if instead_of is None and writing.is_certainly_unwritten:
@@ -344,8 +346,7 @@ class Coordinator:
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             await self._raise_if_dropped(table, reading.errors, map_epoch)
             raise _unavailable(
-                f"{len(quorum.replies)} of {_told(need)} answered in time: {_reasons(reading.errors)}",
-                reading.errors,
+                f"{len(quorum.replies)} of {_told(need)} answered in time: {_reasons(reading.errors)}", reading.errors
             )
         return reading
 
@@ -478,15 +479,15 @@ class Coordinator:
                 raise TableNotFoundError(f"table {table.name} was dropped")
 
 
+def _unavailable(told: str, errors: dict[NodeId, BaseException]) -> UnavailableError:
+    is_too_much = bool(errors) and all(map(is_overload, errors.values()))
+    return OverloadedError(told) if is_too_much else UnavailableError(told)
+
+
 def _told(need: Need) -> str:
     if need.is_strict:
         return f"{need.nodes} replicas"
     return f"{need.nodes} nodes" + (f", {need.primaries} of them replicas," if need.primaries else "")
-
-
-def _unavailable(told: str, errors: dict[NodeId, BaseException]) -> UnavailableError:
-    is_too_much = bool(errors) and all(map(is_overload, errors.values()))
-    return OverloadedError(told) if is_too_much else UnavailableError(told)
 
 
 def _reasons(errors: dict[NodeId, BaseException]) -> str:
