@@ -7,10 +7,13 @@ import sys
 
 import pytest
 
-from merganser.cli.simulate import simulate
-from merganser.model.consistency import Consistency
+from merganser.cli.simulate import EVERY, list_all, simulate
 from merganser.model.errors import ConfigurationError
+from merganser.service.read_repair import ReadRepair
+from merganser.sim import checkers
+from merganser.sim.nemeses import NEMESES
 from merganser.sim.scenario import Scenario
+from merganser.sim.workloads import WORKLOADS
 
 
 def test_runs_that_keep_their_promises_end_with_their_sum_and_status_0() -> None:
@@ -22,13 +25,17 @@ def test_runs_that_keep_their_promises_end_with_their_sum_and_status_0() -> None
     assert last.endswith(" 0 violations")
 
 
-def test_a_broken_promise_is_told_with_the_command_that_replays_it(capsys: pytest.CaptureFixture[str]) -> None:
-    scenario = Scenario(machines=4, read_level=Consistency.ONE)
-    assert not simulate("0:20", scenario, processes=2, is_traced=False)
+def test_a_broken_promise_is_told_with_the_command_that_replays_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReadRepair, "repair", lambda _self, _replica, _newest: None)
+    assert not simulate("0:5", Scenario(workload=EVERY, nodes=4, clock_jump_s=7.5), processes=1)
     told = capsys.readouterr().out.splitlines()
-    violation = next(line for line in told if ": lost: " in line)
-    seed = violation.split(":")[0].removeprefix("seed ")
-    assert f"  replay: merganser sim --seeds {seed} --trace --machines 4" in told
+    violation = next(line for line in told if ": convergence: " in line)
+    seed = int(violation.split(":")[0].removeprefix("seed "))
+    workload = list(WORKLOADS)[seed % len(WORKLOADS)]
+    options = f"--workload {workload} --nodes 4 --clock-jump 7.5"
+    assert f"  replay: merganser sim --seeds {seed} --trace {options}" in told
     assert not told[-1].endswith(" 0 violations")
 
 
@@ -37,10 +44,31 @@ def test_a_trace_tells_faults_requests_and_answers(capsys: pytest.CaptureFixture
     told = capsys.readouterr().out
     assert "-> nothing" in told
     assert " s by node " in told
-    assert "the network is well" in told
+    assert "fault: " in told
+    assert "all is healed" in told
+
+
+def test_a_matrix_has_a_row_for_each_workload_under_each_nemesis(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate("5", Scenario(), processes=1, is_matrix=True)
+    told = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| ") for line in told) == len(WORKLOADS) * len(NEMESES) + 3  # head, rule, sum
+    assert told[0].startswith("| nemesis | workload | seeds |")
+
+
+def test_the_list_names_workloads_nemeses_and_checkers(capsys: pytest.CaptureFixture[str]) -> None:
+    list_all()
+    told = capsys.readouterr().out
+    for name in [*WORKLOADS, *NEMESES, *checkers.names()]:
+        assert f"\n  {name} " in told
 
 
 @pytest.mark.parametrize("seeds", ["", "a", "5:5", "9:3", "-3:4", "1:2:3"])
 def test_seeds_that_are_none_are_refused(seeds: str) -> None:
     with pytest.raises(ConfigurationError, match="FIRST:END"):
-        simulate(seeds, Scenario(), processes=1, is_traced=False)
+        simulate(seeds, Scenario(), processes=1)
+
+
+@pytest.mark.parametrize("scenario", [Scenario(workload="x"), Scenario(workload=EVERY, nemesis="x")])
+def test_names_that_there_are_not_are_refused(scenario: Scenario) -> None:
+    with pytest.raises(ConfigurationError, match="is called 'x'"):
+        simulate("1", scenario, processes=1)

@@ -164,19 +164,47 @@ def bench(
 @app.command()
 def sim(
     seeds: Annotated[str, typer.Option(help="FIRST:END, the end left out; or one seed.")] = "0:200",
-    machines: Annotated[int, typer.Option(min=1, max=64, help="Machines of the simulated cluster.")] = 3,
-    operations: Annotated[int, typer.Option(min=1, help="Requests of each of the four clients.")] = 25,
-    clock_jump: Annotated[float, typer.Option(min=0.0, max=50.0, help="Seconds a clock may be off.")] = 5.0,
-    loss: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of messages that storms lose.")] = 0.2,
+    workload: Annotated[str, typer.Option(help="What clients do; 'every' takes one after another.")] = "every",
+    nemesis: Annotated[str, typer.Option(help="What goes wrong; 'all' mixes every family of faults.")] = "all",
+    nodes: Annotated[int, typer.Option(min=1, max=64, help="Nodes of the simulated cluster.")] = 3,
+    zones: Annotated[int, typer.Option(min=1, help="Zones that the nodes are spread over.")] = 3,
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of the ring, a power of two.")] = 16,
+    operations: Annotated[int, typer.Option(min=1, help="Operations of each of the four clients.")] = 25,
+    hot_keys: Annotated[int, typer.Option(min=1, help="Keys that all clients share.")] = 3,
+    loss: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of messages that the worst storms lose.")] = 0.2,
+    clock_jump: Annotated[float, typer.Option(min=0.0, max=120.0, help="Seconds a clock may be off.")] = 5.0,
     processes: Annotated[int, typer.Option(min=1, help="Seeds run at the same time.")] = os.cpu_count() or 1,
     trace: Annotated[bool, typer.Option("--trace", help="Print what happened in each run.")] = False,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Run the seeds for each workload under each nemesis; print the table.")
+    ] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List workloads, nemeses and checkers, and run nothing.")
+    ] = False,
 ) -> None:
-    """Run whole clusters under simulated faults; exit status 1 if one broke a promise."""
-    from merganser.cli.simulate import simulate
+    """Run whole clusters under simulated faults; exit status 1 if one broke a promise.
+
+    One seed decides everything that happens in a run. The sum of all runs comes last; a seed that failed is
+    printed with the command that replays it.
+    """
+    from merganser.cli.simulate import list_all, simulate
     from merganser.sim.scenario import Scenario
 
-    scenario = Scenario(machines=machines, operations=operations, clock_jump_s=clock_jump, losses=(loss / 10, loss))
-    if not simulate(seeds, scenario, processes=processes, is_traced=trace):
+    if list_:
+        list_all()
+        return
+    scenario = Scenario(
+        workload=workload,
+        nemesis=nemesis,
+        nodes=nodes,
+        zones=zones,
+        partitions=partitions,
+        operations=operations,
+        hot_keys=hot_keys,
+        loss=loss,
+        clock_jump_s=clock_jump,
+    )
+    if not simulate(seeds, scenario, processes=processes, is_traced=trace, is_matrix=matrix):
         raise typer.Exit(1)
 
 

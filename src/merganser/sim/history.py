@@ -1,15 +1,20 @@
-"""What clients asked and heard, and whether a leaderless table may have answered so.
+"""What clients asked and heard in one run: the evidence that the checkers judge.
 
-Rows carry the timestamps that order them, so the check is exact and cheap: with W and R at QUORUM a
-read returns a write at least as new as every write that was acknowledged before the read began, and
-never one that nobody made. A write whose outcome is unknown may be seen at any time, or never.
+Rows carry the timestamps that order them, so most checks are exact and cheap. ``replicas`` of a
+record is how many primaries its consistency level counted; two requests whose counts add up to
+more than N met at a replica, and only then does one promise anything about the other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
 import msgspec
 
-from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.model.timestamp import Timestamp
+
+QUORUM_OF_3 = 2
 
 
 class Write(msgspec.Struct):
@@ -22,8 +27,18 @@ class Write(msgspec.Struct):
     acked_s: float | None = None
     """None: refused, failed or unknown."""
     timestamp: Timestamp | None = None
-    """Known once acknowledged."""
+    """What orders the row; known once acknowledged."""
     is_certainly_unwritten: bool = False
+    client: int = 0
+    replicas: int = QUORUM_OF_3
+    expires_at_s: int | None = None
+    """On the wall clock; from then on it reads as a delete."""
+    minted: Timestamp | None = None
+    """What the coordinator minted: a delete is ordered right before it."""
+
+    def reads_as_nothing(self, wall_s: float) -> bool:
+        """Tell whether a reader whose clock shows ``wall_s`` sees nothing of it."""
+        return self.value is None or (self.expires_at_s is not None and self.expires_at_s <= wall_s)
 
 
 class Read(msgspec.Struct):
@@ -35,63 +50,90 @@ class Read(msgspec.Struct):
     """Of the row; BEGINNING if there was none."""
     began_s: float
     ended_s: float
+    client: int = 0
+    replicas: int = QUORUM_OF_3
+    wall_s: float = 0.0
+    """What the coordinator's clock showed when it answered."""
+
+
+class Scan(msgspec.Struct):
+    """One paged read of a range, as far as it came."""
+
+    low: bytes
+    high: bytes
+    """Exclusive; all of ``low <= key < high`` was covered."""
+    is_reverse: bool
+    keys: list[bytes]
+    """As they came."""
+    began_s: float
+    ended_s: float
+    replicas: int = QUORUM_OF_3
+
+
+class TableChange(msgspec.Struct):
+    """One attempt to create or to drop a table."""
+
+    name: str
+    unique_id: str
+    is_drop: bool
+    began_s: float
+    acked_s: float | None = None
+    is_certainly_undone: bool = False
+
+
+class TableLookup(msgspec.Struct):
+    """One answered question for a table by its name."""
+
+    name: str
+    unique_id: str | None
+    """None: there is none."""
+    began_s: float
+    ended_s: float
+    is_settled: bool = False
+    """Asked when all was well and every node knew the newest map."""
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> bytes: ...
+
+
+R = TypeVar("R", bound=_Keyed)
 
 
 class History:
-    """Writes and reads of one run."""
+    """The records of one run on tables of ``n`` replicas, in the order in which they began."""
 
-    def __init__(self) -> None:
+    def __init__(self, n: int = 3) -> None:
         """Begin with nothing."""
+        self.n = n
         self.writes: list[Write] = []
         self.reads: list[Read] = []
+        self.scans: list[Scan] = []
+        self.table_changes: list[TableChange] = []
+        self.table_lookups: list[TableLookup] = []
 
-    def newest_acked(self, key: bytes, before_s: float) -> Timestamp:
-        """Return the newest timestamp acknowledged for ``key`` before ``before_s``."""
-        return max(
-            (
-                w.timestamp
-                for w in self._writes_of(key)
-                if w.timestamp and w.acked_s is not None and w.acked_s < before_s
-            ),
-            default=BEGINNING,
-        )
+    def meet(self, one: Write | Read | Scan, other: Write | Read | Scan) -> bool:
+        """Tell whether the replicas that the two counted must overlap."""
+        return one.replicas + other.replicas > self.n
 
-    def violations(self) -> list[str]:
-        """Return a sentence for each read that no correct table could have given."""
-        told = [violation for read in self.reads if (violation := self._violation(read))]
-        return told + [violation for write in self.writes if (violation := self._overtaken(write))]
+    def writes_by_key(self) -> dict[bytes, list[Write]]:
+        """Return the writes of each key."""
+        return _by_key(self.writes)
 
-    def _overtaken(self, write: Write) -> str | None:
-        """An acknowledged write must outrank those acknowledged before it began, or it was never visible."""
-        if write.timestamp is None:
-            return None
-        floor = self.newest_acked(write.key, write.began_s)
-        if write.timestamp > floor or (write.value is None and write.timestamp == floor):
-            return None  # a tombstone buries what is exactly as old
-        return f"invisible: a write of {write.key!r} acknowledged with {write.timestamp}, begun after {floor} was"
-
-    def _violation(self, read: Read) -> str | None:
-        floor = self.newest_acked(read.key, read.began_s)
-        if read.timestamp < floor:
-            return f"lost: {_told(read)}, after {floor} was acknowledged"
-        if read.timestamp == BEGINNING:
-            return None
-        if read.value is None:
-            source = [w for w in self._writes_of(read.key) if w.value is None]
-        else:
-            source = [w for w in self._writes_of(read.key) if w.value == read.value]
-        # a coordinator whose clock was behind sent the same value under earlier timestamps first
-        made = [w for w in source if w.began_s <= read.ended_s and (w.timestamp or read.timestamp) >= read.timestamp]
-        if not made:
-            return f"from nowhere: {_told(read)}"
-        if all(w.is_certainly_unwritten for w in made):
-            return f"refused, yet written: {_told(read)}"
-        return None
-
-    def _writes_of(self, key: bytes) -> list[Write]:
-        return [write for write in self.writes if write.key == key]
+    def reads_by_key(self) -> dict[bytes, list[Read]]:
+        """Return the reads of each key."""
+        return _by_key(self.reads)
 
 
-def _told(read: Read) -> str:
+def _by_key(records: Iterable[R]) -> dict[bytes, list[R]]:
+    found: dict[bytes, list[R]] = {}
+    for record in records:
+        found.setdefault(record.key, []).append(record)
+    return found
+
+
+def told(read: Read) -> str:
+    """Return the read in words."""
     when = f"from {read.began_s:.4f} to {read.ended_s:.4f} s"
     return f"a read of {read.key!r} {when} returned {read.value!r} of {read.timestamp}"

@@ -99,6 +99,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Start ``work`` as a task that dies with ``incarnation``."""
         return self.create_task(work, context=_context_of(incarnation))
 
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        """Start ``coro`` as a task; after the end, when what was abandoned is collected, nothing starts any more."""
+        if not self.is_closed():
+            return super().create_task(coro, **options)
+        coro.close()
+        ended = self.create_future()
+        ended.cancel()
+        return ended
+
     def call_in(self, incarnation: Incarnation, callback: Callable[..., object], *args: Any) -> None:
         """Call ``callback`` soon, as something that dies and pauses with ``incarnation``."""
         self.call_soon(callback, *args, context=_context_of(incarnation))

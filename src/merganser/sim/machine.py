@@ -51,6 +51,9 @@ class Machine:
         """Put a machine with an empty disk on the network, not started."""
         self.address = address
         self.skew_us = 0
+        """How far the wall clock is off, apart from what it drifts."""
+        self._drift = 0.0
+        self._drifts_since_s = 0.0
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
         self.limits: AdmissionLimits | None = None
         self.purge_interval_s = PURGE_INTERVAL_S
@@ -81,7 +84,19 @@ class Machine:
 
     def wall_us(self) -> int:
         """Return what the machine's wall clock shows."""
-        return EPOCH_US + int(self._loop.time() * 1e6) + self.skew_us
+        now_s = self._loop.time()
+        drifted_s = self._drift * (now_s - self._drifts_since_s) if self._drift else 0.0
+        return EPOCH_US + int((now_s + drifted_s) * 1e6) + self.skew_us
+
+    def drift(self, rate: float) -> None:
+        """Let the wall clock gain ``rate`` seconds a second from now on; what it has drifted so far stays."""
+        now_s = self._loop.time()
+        self.skew_us += int(self._drift * (now_s - self._drifts_since_s) * 1e6)
+        self._drift, self._drifts_since_s = rate, now_s
+
+    def set_clock_right(self) -> None:
+        """Show the true time from now on."""
+        self.skew_us, self._drift = 0, 0.0
 
     def start(self) -> None:
         """Begin a new life on the disk that the last one left."""

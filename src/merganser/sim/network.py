@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
@@ -43,7 +44,7 @@ class SimulatedNetwork:
         self.lost = 0
         self._rng = rng
         self._machines: dict[str, SimulatedTransport] = {}
-        self._cut: set[tuple[str, str]] = set()
+        self._cuts: Counter[tuple[str, str]] = Counter()
 
     def attach(self, address: str, machine: SimulatedTransport) -> None:
         """Let ``machine`` receive what is sent to ``address``."""
@@ -55,12 +56,18 @@ class SimulatedNetwork:
         return machine is not None and not machine.incarnation.is_dead
 
     def cut(self, sender: str, receiver: str) -> None:
-        """Lose everything from ``sender`` to ``receiver`` from now on."""
-        self._cut.add((sender, receiver))
+        """Lose everything from ``sender`` to ``receiver`` until it was mended as often as it was cut."""
+        self._cuts[sender, receiver] += 1
+
+    def mend(self, sender: str, receiver: str) -> None:
+        """Undo one cut, if there is one."""
+        self._cuts[sender, receiver] -= 1
+        if self._cuts[sender, receiver] <= 0:
+            del self._cuts[sender, receiver]
 
     def heal(self) -> None:
         """Undo every cut and return to healthy conditions."""
-        self._cut.clear()
+        self._cuts.clear()
         self.conditions = Conditions()
 
     def carry(self, sender: str, receiver: str, kind: str, number: int, payload: bytes) -> None:
@@ -78,7 +85,7 @@ class SimulatedNetwork:
 
     def _arrive(self, sender: str, receiver: str, kind: str, number: int, payload: bytes) -> None:
         machine = self._machines.get(receiver)
-        if machine is None or machine.incarnation.is_dead or (sender, receiver) in self._cut:
+        if machine is None or machine.incarnation.is_dead or (sender, receiver) in self._cuts:
             self.lost += 1
             return
         self.loop.note(kind, sender, receiver, number, payload)

@@ -1,14 +1,23 @@
-"""The checker of histories: known good ones, known bad ones, and a slower judge that agrees with it."""
+"""Reads of acknowledged writes: known good histories, known bad ones, and a slower judge that agrees."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
+from merganser.sim.checkers.origin import values_from_nowhere
 from merganser.sim.history import History, Read, Write
 
 K = b"k"
+W = TypeVar("W", Write, Read)
+
+
+def violations(told: History) -> list[str]:
+    return [*lost_writes(told), *invisible_writes(told), *values_from_nowhere(told)]
 
 
 def at(micros: int) -> Timestamp:
@@ -51,11 +60,11 @@ def test_good_histories_pass() -> None:
         history(acked(b"a", 9, 0, 3), acked(b"b", 3, 2, 4), saw(b"a", 9, 5, 6)),  # at the same time: either may win
         history(acked(b"a", 3, 0, 1), acked(b"b", 9, 2, 5), saw(b"b", 4, 3, 4)),  # seen before it was sent again, later
     ):
-        assert good.violations() == []
+        assert violations(good) == []
 
 
 def test_a_write_acknowledged_under_an_older_one_is_told() -> None:
-    (told,) = history(acked(b"old", 9, 0, 1), acked(b"new", 3, 2, 3)).violations()
+    (told,) = violations(history(acked(b"old", 9, 0, 1), acked(b"new", 3, 2, 3)))
     assert told.startswith("invisible: a write of b'k'")
 
 
@@ -65,7 +74,7 @@ def test_a_read_older_than_what_was_acknowledged_before_it_is_a_lost_write() -> 
         history(acked(b"a", 1, 0, 1), acked(b"b", 2, 2, 3), saw(b"a", 1, 4, 5)),
         history(acked(b"a", 1, 0, 1), acked(None, 2, 2, 3), saw(b"a", 1, 4, 5)),
     ):
-        (told,) = bad.violations()
+        (told,) = violations(bad)
         assert told.startswith("lost: a read of b'k'")
 
 
@@ -77,13 +86,13 @@ def test_a_value_that_nobody_wrote_is_told() -> None:
         history(acked(b"a", 1, 0, 1, key=b"other"), saw(b"a", 1, 2, 3)),
         history(acked(b"a", 1, 4, 5), saw(b"a", 1, 2, 3)),  # before it was written
     ):
-        (told,) = bad.violations()
+        (told,) = violations(bad)
         assert told.startswith("from nowhere")
 
 
 def test_a_write_that_was_refused_must_not_be_seen() -> None:
     refused = Write(K, b"a", 0, is_certainly_unwritten=True)
-    (told,) = history(refused, saw(b"a", 1, 2, 3)).violations()
+    (told,) = violations(history(refused, saw(b"a", 1, 2, 3)))
     assert told.startswith("refused, yet written")
 
 
@@ -118,7 +127,8 @@ def reads(draw: st.DrawFn) -> Read:
 def is_explained(read: Read, made: list[Write]) -> bool:
     """Try every state the read can have met: the newest write in it is one that was begun and not refused.
 
-    What was acknowledged before the read is in it for certain. A write of unknown outcome has any timestamp, an
+    What was acknowledged before the read is in it for certain, or was a delete, and is purged.
+    A write of unknown outcome has any timestamp, an
     acknowledged one may have been sent with earlier ones first.
     """
     certain = [w for w in made if w.acked_s is not None and w.acked_s < read.began_s]
@@ -127,13 +137,44 @@ def is_explained(read: Read, made: list[Write]) -> bool:
     states = [(None, BEGINNING)] + [
         (write.value, moment) for write in possible for moment in moments if moment <= (write.timestamp or moment)
     ]
-    floor = max((write.timestamp for write in certain if write.timestamp), default=BEGINNING)
+    floor, value = max(((w.timestamp, w.value) for w in certain if w.timestamp), default=(BEGINNING, None))
+    if value is None and (read.value, read.timestamp) == (None, BEGINNING):
+        return True  # a tombstone that was purged
     return any(state == (read.value, read.timestamp) and state[1] >= floor for state in states)
 
 
 @settings(max_examples=500, deadline=None)
 @given(writes(), reads())
 def test_the_checker_agrees_with_a_judge_that_tries_every_state(made: list[Write], read: Read) -> None:
-    verdict = [told for told in history(*made, read).violations() if not told.startswith("invisible")] == []
+    verdict = [told for told in violations(history(*made, read)) if not told.startswith("invisible")] == []
     event(f"good: {verdict}")
     assert verdict == is_explained(read, made)
+
+
+# Levels: a read answers for the writes whose replicas it must have met, and for no others.
+
+
+def test_a_read_that_need_not_have_met_a_write_may_miss_it() -> None:
+    for w, r in (1, 1), (1, 2), (2, 1):
+        assert violations(history(_at(w, acked(b"a", 1, 0, 1)), _at(r, saw_nothing(2, 3)))) == []
+
+
+def test_a_read_that_must_have_met_a_write_may_not() -> None:
+    for w, r in (1, 3), (2, 2), (3, 1):
+        (told,) = violations(history(_at(w, acked(b"a", 1, 0, 1)), _at(r, saw_nothing(2, 3))))
+        assert told.startswith("lost")
+
+
+def test_of_a_delete_and_of_an_expired_value_nothing_may_be_left() -> None:
+    assert violations(history(acked(None, 1, 0, 1), saw_nothing(2, 3))) == []
+    mortal = acked(b"a", 1, 0, 1)
+    mortal.expires_at_s = 10
+    late, early = saw_nothing(2, 3), saw_nothing(2, 3)
+    late.wall_s, early.wall_s = 10.0, 9.9
+    assert violations(history(mortal, late)) == []
+    assert len(violations(history(mortal, early))) == 1
+
+
+def _at(replicas: int, record: W) -> W:
+    record.replicas = replicas
+    return record

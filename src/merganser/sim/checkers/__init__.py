@@ -1,0 +1,101 @@
+"""Pure judges of a run: evidence in, a sentence for each broken promise out.
+
+Those of `OF_HISTORY` judge what clients asked and heard, those of `OF_STATES` what the nodes hold once all is well
+again, those of `OF_BOTH` compare the two. `readable` and `errors` are found while the evidence is gathered
+(`sim.verdict`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
+from merganser.sim.checkers.held import writes_too_few_hold
+from merganser.sim.checkers.monotonic import steps_back
+from merganser.sim.checkers.origin import values_from_nowhere
+from merganser.sim.checkers.replicas import (
+    NodeState,
+    hints_that_stay,
+    maps_that_differ,
+    replicas_that_differ,
+    rows_out_of_place,
+)
+from merganser.sim.checkers.resurrection import risen_from_the_dead
+from merganser.sim.checkers.scans import broken_scans
+from merganser.sim.checkers.sessions import broken_sessions
+from merganser.sim.checkers.tables import broken_tables
+from merganser.sim.checkers.timestamps import timestamps_that_fell
+from merganser.sim.history import History
+
+OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
+    "acknowledged": lost_writes,
+    "visible": invisible_writes,
+    "origin": values_from_nowhere,
+    "monotonic": steps_back,
+    "sessions": broken_sessions,
+    "resurrection": risen_from_the_dead,
+    "scans": broken_scans,
+    "timestamps": timestamps_that_fell,
+    "tables": broken_tables,
+}
+OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
+    "convergence": replicas_that_differ,
+    "strays": rows_out_of_place,
+    "maps": maps_that_differ,
+    "hints": hints_that_stay,
+}
+OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {"held": writes_too_few_hold}
+OF_THE_RUN = ("readable", "errors")
+
+PROMISES = {
+    "acknowledged": "a read is at least as new as every acknowledged write that it met (R + W > N)",
+    "visible": "an acknowledged write outranks those acknowledged before it began (W + W > N)",
+    "origin": "no value comes from nowhere, and none that was refused is seen",
+    "monotonic": "what a read returned no later read or write goes back behind (R + R > N, R + W > N)",
+    "sessions": "each client reads its own writes, and writes after them",
+    "resurrection": "nothing deleted comes back, nothing expired is seen",
+    "scans": "a paged read tells the keys in order, each once, and all that were there all along",
+    "timestamps": "a node mints each timestamp once and always later ones, over all its lives",
+    "tables": "tables change one after another, and what was reported stays so",
+    "held": "as many replicas hold an acknowledged write as acknowledged it",
+    "convergence": "all replicas of a key hold the same bytes",
+    "strays": "nodes keep rows only of tables that exist and of partitions that are theirs",
+    "maps": "all nodes know the same newest cluster map",
+    "hints": "all hints are handed over once all is well again",
+    "readable": "every key can be read and the table scanned through any node once all is well again",
+    "errors": "nothing fails behind the scenes",
+}
+"""What each checker sees to."""
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A promise that a run broke."""
+
+    checker: str
+    sentence: str
+
+    def __str__(self) -> str:
+        """Return checker and sentence in one line."""
+        return f"{self.checker}: {self.sentence}"
+
+
+def names() -> list[str]:
+    """Return the names of all checkers."""
+    return [*OF_HISTORY, *OF_BOTH, *OF_STATES, *OF_THE_RUN]
+
+
+def judge_history(history: History) -> list[Violation]:
+    """Return what the checkers say of what clients asked and heard."""
+    return [Violation(name, sentence) for name, check in OF_HISTORY.items() for sentence in check(history)]
+
+
+def judge_states(states: Sequence[NodeState]) -> list[Violation]:
+    """Return what the checkers say of what the nodes hold."""
+    return [Violation(name, sentence) for name, check in OF_STATES.items() for sentence in check(states)]
+
+
+def judge_both(history: History, states: Sequence[NodeState]) -> list[Violation]:
+    """Return what the checkers say of what was acknowledged and what is held."""
+    return [Violation(name, sentence) for name, check in OF_BOTH.items() for sentence in check(history, states)]

@@ -1,0 +1,53 @@
+"""As many replicas hold an acknowledged write as acknowledged it, for as long as its table lives.
+
+An ack is a promise about the disk, so this is judged on what the disks hold in the end, before any read repairs
+it: a write that survived only by luck is told as well. A replica holds a write if its row is as new;
+of what is deleted or expired nothing may be left. A write that hints alone may have acknowledged is held by one
+replica at least, because by then all hints are delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from merganser.core import rows
+from merganser.model.errors import CorruptionError
+from merganser.model.timestamp import Timestamp
+from merganser.sim.checkers.replicas import NodeState, replicas_of
+from merganser.sim.history import History, Write
+from merganser.storage.values import decode_row
+
+
+def writes_too_few_hold(history: History, states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each acknowledged write that fewer replicas hold than its level counted."""
+    for key, writes in history.writes_by_key().items():
+        acked = [write for write in writes if write.timestamp is not None and not write.reads_as_nothing(float("inf"))]
+        nodes = replicas_of(key, states)
+        if not acked or not nodes or _may_be_gone(writes):
+            continue
+        held = [_newest(key, state) for state in states if state.node in nodes]
+        for write in acked:
+            holders = sum(
+                timestamp is not None and timestamp >= write.timestamp for timestamp in held if write.timestamp
+            )
+            if holders < max(1, write.replicas):
+                yield f"{key!r} of {write.timestamp} was acknowledged by {write.replicas}, and {holders} hold it"
+
+
+def _may_be_gone(writes: list[Write]) -> bool:
+    """Tell whether the newest state of the key may be nothing at all, its tombstone purged."""
+    newest = max((write.timestamp for write in writes if write.timestamp is not None), default=None)
+    return any(
+        write.reads_as_nothing(float("inf"))
+        and not write.is_certainly_unwritten
+        and (write.timestamp is None or newest is None or write.timestamp >= newest)
+        for write in writes
+    )
+
+
+def _newest(key: bytes, state: NodeState) -> Timestamp | None:
+    stored = state.rows.get(key)
+    try:
+        return None if stored is None else rows.newest(decode_row(key, stored))
+    except CorruptionError:
+        return None

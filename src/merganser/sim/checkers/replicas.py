@@ -1,0 +1,83 @@
+"""What must be true of the replicas once everything is well again.
+
+- Convergence: all replicas of a key hold the same bytes.
+- No strays: a node holds rows only of tables that exist and of partitions that are its own.
+- No hints: whoever has hints for another has handed them over.
+- One map: no two nodes know different maps of one epoch, and in the end all know the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from merganser.core.ring import Ring
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.ids import NodeId
+from merganser.storage import keys
+
+
+class NodeState(msgspec.Struct, frozen=True):
+    """What one node knows and holds in the end."""
+
+    node: NodeId
+    map: ClusterMap
+    rows: dict[bytes, bytes]
+    """Of all tables."""
+    hints: int = 0
+    """Kept for others."""
+
+
+def replicas_that_differ(states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each key that its replicas hold differently."""
+    newest = max((state.map for state in states), key=lambda current: current.epoch)
+    ring, tables = Ring(newest), {table.id: table for table in newest.tables}
+    for key in sorted({key for state in states for key in state.rows}):
+        table = tables.get(keys.table_in(key))
+        if table is None:
+            continue
+        replicas = _replicas(ring, table, key)
+        held = {state.rows.get(key) for state in states if state.node in replicas}
+        if len(held) > 1:
+            yield f"the replicas of {key!r} did not converge"
+
+
+def rows_out_of_place(states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each row of a table that is gone or of a partition that is another's."""
+    for state in states:
+        ring, tables = Ring(state.map), {table.id: table for table in state.map.tables}
+        for key in state.rows:
+            table = tables.get(keys.table_in(key))
+            if table is None:
+                yield f"{state.node} keeps {key!r} of table {keys.table_in(key)}, which is gone"
+            elif state.node not in _replicas(ring, table, key):
+                yield f"{state.node} keeps {key!r} and is no replica of it"
+
+
+def hints_that_stay(states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each node that still has hints for others."""
+    for state in states:
+        if state.hints:
+            yield f"{state.node} still has {state.hints} hints though all is well"
+
+
+def maps_that_differ(states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each node whose map is not the one of the others."""
+    first, *others = states
+    for state in others:
+        if state.map.epoch == first.map.epoch and state.map != first.map:
+            yield f"{state.node} and {first.node} know different maps of epoch {state.map.epoch}"
+        elif state.map.epoch != first.map.epoch:
+            yield f"{state.node} is at epoch {state.map.epoch} and {first.node} at {first.map.epoch}"
+
+
+def replicas_of(key: bytes, states: Sequence[NodeState]) -> tuple[NodeId, ...]:
+    """Return who keeps ``key`` by the newest map; nobody if its table is gone."""
+    newest = max((state.map for state in states), key=lambda current: current.epoch)
+    table = next((table for table in newest.tables if table.id == keys.table_in(key)), None)
+    return () if table is None else _replicas(Ring(newest), table, key)
+
+
+def _replicas(ring: Ring, table: Table, key: bytes) -> tuple[NodeId, ...]:
+    return ring.preference_list(ring.partition_of(keys.token_in(key)), table.n)

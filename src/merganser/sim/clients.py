@@ -1,0 +1,236 @@
+"""What the clients of a run can do; everything they ask and hear goes into its history.
+
+A request runs on the machine it is sent to and dies with it; its client then never hears, and the
+outcome stays unknown. Every answer is told to the timeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from merganser.core import rows
+from merganser.core.token import token_of
+from merganser.model.cluster import Table
+from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, needed_to_read, needed_to_write
+from merganser.model.consistency import name_of as name_of_level
+from merganser.model.errors import InvariantError, MerganserError, RequestError, UnavailableError
+from merganser.model.row import CellWrite, Mutation, Row
+from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.service.coordinator import RangePage
+from merganser.service.member import Member
+from merganser.sim.history import History, Read, Scan, Write
+from merganser.sim.machine import EPOCH_US, Machine
+from merganser.sim.world import World
+from merganser.storage import keys
+
+CELL = b"value"
+REQUEST_TIMEOUT_S = 2.0
+CLIENT_TIMEOUT_S = 3.0  # beyond its deadline a coordinator may still have to mint a timestamp
+PAGE_ATTEMPTS = 5
+
+T = TypeVar("T")
+
+
+class Clients:
+    """The clients of one run on one table; see the module's docstring."""
+
+    def __init__(self, world: World, table: Table, history: History, *, think_s: float) -> None:
+        """Ask the machines of ``world``, pausing ``think_s`` on average between requests."""
+        self.world = world
+        self.table = table
+        self.history = history
+        self.rng = world.rng
+        self._loop = world.loop
+        self._think_s = think_s
+        self._values = 0
+
+    async def think(self) -> None:
+        """Pause as a client does between two requests."""
+        await asyncio.sleep(self.rng.expovariate(1 / self._think_s))
+
+    def any_node(self) -> Machine | None:
+        """Return a machine to talk to; None if the one drawn does not answer the phone."""
+        machine = self.rng.choice(self.world.machines)
+        return machine if machine.is_up and machine.member is not None else None
+
+    def key(self, name: str, sort_key: str = "") -> bytes:
+        """Return the key of a row of the table."""
+        return keys.row_key(self.table.id, token_of(name.encode()), name.encode(), sort_key.encode())
+
+    def new_value(self) -> bytes:
+        """Return a value that no other write carries."""
+        self._values += 1
+        return f"value-{self._values}".encode()
+
+    async def write(
+        self,
+        machine: Machine,
+        key: bytes,
+        value: bytes | None,
+        *,
+        client: int,
+        level: WriteLevel = Consistency.QUORUM,
+        lives_s: int | None = None,
+        table: Table | None = None,
+    ) -> Write:
+        """Write ``value`` (None deletes), to expire ``lives_s`` from now on the machine's clock."""
+        table = table or self.table
+        expires_at_s = None if lives_s is None else machine.wall_us() // 1_000_000 + lives_s
+        write = Write(key, value, self._loop.time(), client=client, expires_at_s=expires_at_s)
+        write.replicas = needed_to_write(level, table.n).primaries
+        self.history.writes.append(write)
+        mutation = _mutation(value, expires_at_s, replaces=self.rng.random() < 0.2)
+        work = member_of(machine).coordinator.write(table, key, mutation, level=level, deadline=self._deadline())
+        what = f"{'delete' if value is None else 'write'} {name_of(key)} {value!r} at {name_of_level(level)}"
+        task = await self.ask(machine, work, what, client)
+        if not task.done():
+            return write
+        error = task.exception()
+        if error is None:
+            write.minted = task.result()
+            write.timestamp = rows.newest(rows.stamp(mutation, write.minted))
+            write.acked_s = self._loop.time()
+        elif isinstance(error, UnavailableError | RequestError):
+            write.is_certainly_unwritten = True
+        elif not isinstance(error, MerganserError):
+            raise error
+        return write
+
+    async def read(
+        self,
+        machine: Machine,
+        key: bytes,
+        *,
+        client: int,
+        level: ReadLevel = Consistency.QUORUM,
+        table: Table | None = None,
+    ) -> Read | None:
+        """Read a row; None if there was no answer."""
+        began_s = self._loop.time()
+        work = member_of(machine).coordinator.read(table or self.table, key, level=level, deadline=self._deadline())
+        task = await self.ask(machine, work, f"read {name_of(key)} at {name_of_level(level)}", client)
+        if not task.done() or _failed(task):
+            return None
+        return self._note_read(machine, key, task.result(), began_s, client, level)
+
+    async def scan(self, *, client: int, is_reverse: bool) -> Scan:
+        """Read the whole table page by page, each page through a drawn node, as far as it goes."""
+        start, end = keys.table_range(self.table.id)
+        scan = Scan(start, end, is_reverse, [], self._loop.time(), 0.0)
+        failures = 0
+        while failures < PAGE_ATTEMPTS:
+            machine = self.any_node()
+            page = None if machine is None else await self._page(machine, start, end, is_reverse, client)
+            if page is None:
+                failures += 1
+                await self.think()
+                continue
+            scan.keys += [key for key, _ in page.rows]
+            if page.resume is None:
+                break
+            start, end = (start, page.resume) if is_reverse else (page.resume, end)
+        else:  # it stopped half way: what lies before is covered
+            scan.low, scan.high = (end, scan.high) if is_reverse else (scan.low, start)
+        scan.ended_s = self._loop.time()
+        self.history.scans.append(scan)
+        return scan
+
+    async def ask(self, machine: Machine, work: Coroutine[Any, Any, T], what: str, client: int) -> asyncio.Task[T]:
+        """Run ``work`` on ``machine`` and wait for it as long as a client would."""
+        began_s = self._loop.time()
+        task = machine.spawn(work)
+        task.add_done_callback(_heed)  # what comes after its client has gone is nobody's
+        await asyncio.wait([task], timeout=CLIENT_TIMEOUT_S)
+        self._loop.tell(f"client {client} to {machine.address} at {began_s:.4f} s: {what} -> {_answer(task)}")
+        return task
+
+    async def _page(
+        self, machine: Machine, start: bytes, end: bytes, is_reverse: bool, client: int
+    ) -> RangePage | None:
+        began_s = self._loop.time()
+        work = member_of(machine).coordinator.read_range(
+            self.table,
+            start,
+            end,
+            reverse=is_reverse,
+            level=Consistency.QUORUM,
+            rows_max=self.rng.randint(1, 20),
+            bytes_max=self.rng.choice((1, 300, 100_000)),
+            deadline=self._deadline(),
+        )
+        task = await self.ask(machine, work, f"scan {'back' if is_reverse else 'forth'}", client)
+        if not task.done() or _failed(task):
+            return None
+        page = task.result()
+        for key, row in page.rows:
+            self._note_read(machine, key, row, began_s, client, Consistency.QUORUM)
+        return page
+
+    def _note_read(
+        self, machine: Machine, key: bytes, row: Row | None, began_s: float, client: int, level: ReadLevel
+    ) -> Read:
+        wall_us = machine.wall_us()
+        value = None if row is None else rows.live_value(row, CELL, wall_us // 1_000_000)
+        read = Read(key, value, rows.newest(row) if row else BEGINNING, began_s, self._loop.time(), client)
+        read.replicas, read.wall_s = needed_to_read(level, self.table.n).primaries, wall_us / 1e6
+        self.history.reads.append(read)
+        return read
+
+    def _deadline(self) -> float:
+        return self._loop.time() + REQUEST_TIMEOUT_S
+
+
+def member_of(machine: Machine) -> Member:
+    """Return the member that runs on ``machine``.
+
+    Raises:
+        InvariantError: none does.
+    """
+    if machine.member is None:
+        raise InvariantError(f"{machine.address} is not up")
+    return machine.member
+
+
+def name_of(key: bytes) -> str:
+    """Return a key as people read it."""
+    _, _, partition_key, sort_key = keys.split_row_key(key)
+    return partition_key.decode() + ("/" + sort_key.decode() if sort_key else "")
+
+
+def _mutation(value: bytes | None, expires_at_s: int | None, *, replaces: bool) -> Mutation:
+    if value is None:
+        return Mutation(deletes_row=True)
+    return Mutation((CellWrite(CELL, value, expires_at_s),), deletes_row=replaces)
+
+
+def _heed(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    error = task.exception()
+    if error is not None and not isinstance(error, MerganserError):
+        raise error
+    return error is not None
+
+
+def _answer(task: asyncio.Task[Any]) -> str:
+    if not task.done():
+        return "no answer"
+    error = task.exception()
+    return f"{type(error).__name__}: {error}" if error is not None else _told(task.result())
+
+
+def _told(result: object) -> str:
+    if result is None:
+        return "nothing"
+    if isinstance(result, RangePage):
+        return f"{len(result.rows)} rows, {'the end' if result.resume is None else 'to be resumed'}"
+    if isinstance(result, Row):
+        return f"{rows.live_value(result, CELL, 0)!r} of {_told(rows.newest(result))}"
+    if isinstance(result, Timestamp):
+        return f"{(result.micros - EPOCH_US) / 1e6:.6f} s by node {result.writer}"
+    return str(result)

@@ -1,0 +1,70 @@
+"""What goes wrong in a run, one module a family; each fault is a coroutine that hurts, waits and undoes.
+
+A nemesis is a set of faults. It runs in one to three lanes at a time, each drawing one fault after another, so
+that faults overlap: a machine restarts while a link of it is cut, and its clock jumps meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from merganser.sim.nemeses import clocks, crashes, partitions, pauses, storms
+from merganser.sim.nemeses.arena import Arena
+
+Fault = Callable[[Arena], Awaitable[None]]
+
+FAMILIES: dict[str, tuple[Fault, ...]] = {
+    "partitions": (
+        partitions.halves,
+        partitions.one_way,
+        partitions.one_link,
+        partitions.bridge,
+        partitions.flapping,
+    ),
+    "crashes": (crashes.one, crashes.several, crashes.everything, crashes.again_and_again),
+    "pauses": (pauses.one, pauses.several, pauses.stutter),
+    "storms": (storms.loss, storms.delay, storms.disorder, storms.all_at_once),
+    "clocks": (clocks.jump, clocks.drift),
+}
+NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
+    "none": (),
+    **{name: (family,) for name, family in FAMILIES.items()},
+    "all": tuple(FAMILIES.values()),
+}
+"""By name, the families of faults; a family is drawn first, then a fault of it."""
+
+LANES = (1, 1, 2, 3)
+
+
+class Nemesis:
+    """The faults of one run."""
+
+    def __init__(self, name: str, arena: Arena) -> None:
+        """Hurt ``arena`` with the faults of `NEMESES` called ``name``."""
+        self.arena = arena
+        self._families = NEMESES[name]
+        self._lanes: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin; `stop` ends it."""
+        if self._families:
+            lanes = self.arena.rng.choice(LANES)
+            self._lanes = [asyncio.get_running_loop().create_task(self._lane()) for _ in range(lanes)]
+
+    async def stop(self) -> None:
+        """Begin no more faults, undo those under way and heal the rest."""
+        for lane in self._lanes:
+            lane.cancel()
+        for lane in self._lanes:
+            try:
+                await lane
+            except asyncio.CancelledError:
+                continue
+        self.arena.heal()
+
+    async def _lane(self) -> None:
+        rng = self.arena.rng
+        while True:
+            await asyncio.sleep(rng.uniform(0.1, 1.0))
+            await rng.choice(rng.choice(self._families))(self.arena)

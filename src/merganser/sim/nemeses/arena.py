@@ -1,0 +1,129 @@
+"""Where faults happen: the cluster, the dice, and the count of what was done to it.
+
+Every fault is undone by the one who began it, also when it is cut short, so faults of several kinds may
+overlap on one machine. `heal` makes sure in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from merganser.sim.machine import Machine
+from merganser.sim.network import Conditions
+from merganser.sim.world import World
+
+LASTS_S = (0.1, 1.5)  # clients work for a few seconds, and give up on a request after two
+
+
+class Arena:
+    """A cluster under faults; see the module's docstring."""
+
+    def __init__(self, world: World, *, loss: float, clock_jump_s: float) -> None:
+        """Hurt the machines of ``world``: storms lose up to ``loss``, clocks are off up to ``clock_jump_s``."""
+        self.rng = world.rng
+        self.machines = world.machines
+        self.loss = loss
+        self.clock_jump_s = clock_jump_s
+        self.faults: Counter[str] = Counter()
+        """How often each was injected."""
+        self._network = world.network
+        self._loop = world.loop
+        self._storms: list[Conditions] = []
+
+    def note(self, fault: str, sentence: str) -> None:
+        """Count one ``fault`` and tell what happens."""
+        self.faults[fault] += 1
+        self._loop.tell(f"fault: {sentence}")
+
+    def tell(self, sentence: str) -> None:
+        """Tell of something that is not a fault."""
+        self._loop.tell(sentence)
+
+    async def pass_time(self) -> None:
+        """Return after the time a fault lasts."""
+        await asyncio.sleep(self.rng.uniform(*LASTS_S))
+
+    @contextlib.contextmanager
+    def cut(self, links: Iterable[tuple[Machine, Machine]]) -> Iterator[None]:
+        """Lose everything from the first to the second machine of each of ``links``."""
+        addresses = [(sender.address, receiver.address) for sender, receiver in links]
+        for sender, receiver in addresses:
+            self._network.cut(sender, receiver)
+        try:
+            yield
+        finally:
+            for sender, receiver in addresses:
+                self._network.mend(sender, receiver)
+            self.tell("these links are well again")
+
+    @contextlib.contextmanager
+    def storm(self, conditions: Conditions) -> Iterator[None]:
+        """Have the network behave so, and as badly as every other storm under way."""
+        self._storms.append(conditions)
+        self._network.conditions = _worst(self._storms)
+        try:
+            yield
+        finally:
+            self._storms.remove(conditions)
+            self._network.conditions = _worst(self._storms)
+            self.tell("the storm is over")
+
+    @contextlib.contextmanager
+    def paused(self, victims: Sequence[Machine]) -> Iterator[None]:
+        """Stop ``victims``; another fault may start or stop them in between."""
+        for machine in victims:
+            if machine.is_up:
+                machine.pause()
+        try:
+            yield
+        finally:
+            for machine in victims:
+                machine.resume()
+            self.tell(f"{addresses(victims)} go on")
+
+    def up(self) -> list[Machine]:
+        """Return the machines that run."""
+        return [machine for machine in self.machines if machine.is_up]
+
+    def crash(self, victims: Sequence[Machine]) -> None:
+        """Cut the power of ``victims`` at one moment."""
+        for machine in victims:
+            machine.crash()
+
+    def start(self, machines: Sequence[Machine]) -> None:
+        """Start those of ``machines`` that are down."""
+        for machine in machines:
+            if not machine.is_up:
+                machine.start()
+                self.tell(f"{machine.address} starts")
+
+    def heal(self) -> None:
+        """End whatever is left: links, clocks, pauses, machines that are down."""
+        self._network.heal()
+        for machine in self.machines:
+            machine.set_clock_right()
+            machine.resume()
+        self.start(self.machines)
+
+
+def both_ways(some: Iterable[Machine], others: Sequence[Machine]) -> list[tuple[Machine, Machine]]:
+    """Return every link between ``some`` and ``others``, in both directions."""
+    pairs = [(one, other) for one in some for other in others]
+    return pairs + [(other, one) for one, other in pairs]
+
+
+def addresses(machines: Iterable[Machine]) -> str:
+    """Return the machines in words."""
+    return ", ".join(machine.address for machine in machines) or "nobody"
+
+
+def _worst(storms: Sequence[Conditions]) -> Conditions:
+    well = Conditions()
+    return Conditions(
+        delay_s=max((storm.delay_s for storm in storms), key=lambda delay_s: delay_s[1], default=well.delay_s),
+        loss=max((storm.loss for storm in storms), default=well.loss),
+        duplication=max((storm.duplication for storm in storms), default=well.duplication),
+    )

@@ -1,0 +1,125 @@
+"""Gather the evidence once all is well again, and have it judged.
+
+After the last fault the cluster gets time to settle. Then what each replica holds is noted, every key is read
+through drawn nodes, the table is scanned both ways, and the checkers have their say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from merganser.model.cluster import Table
+from merganser.model.consistency import Consistency
+from merganser.model.errors import MerganserError
+from merganser.model.ids import TableId
+from merganser.sim import checkers
+from merganser.sim.checkers import Violation
+from merganser.sim.checkers.replicas import NodeState
+from merganser.sim.clients import Clients, member_of, name_of
+from merganser.sim.history import History, TableLookup
+from merganser.sim.machine import EPOCH_US, Machine
+from merganser.storage import keys
+
+SETTLE_S = 60.0
+POLL_S = 0.1
+JUDGE = -1
+"""The client that asks when all is well."""
+
+
+class Verdict:
+    """What a healed cluster says about the run that is over."""
+
+    def __init__(self, clients: Clients, history: History) -> None:
+        """Ask through ``clients``, who made ``history``."""
+        self._clients = clients
+        self._history = history
+        self._world = clients.world
+        self._violations: list[Violation] = []
+
+    async def violations(self) -> list[Violation]:
+        """Return every promise that was broken."""
+        await self._settle()
+        states = self._states()
+        self._violations += checkers.judge_both(self._history, states)
+        await self._read_everything()
+        await self._look_up_tables()
+        await self._scan_everything()
+        self._violations += checkers.judge_history(self._history)
+        self._violations += checkers.judge_states(self._states())
+        self._add("errors", [f"{error!r}" for error in self._world.errors()])
+        return self._violations
+
+    async def _settle(self) -> None:
+        """Wait until all know one map and nothing is under way; what does not come to be is told by the checkers."""
+        await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
+        await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
+        await self._repaired()
+        expiries = [write.expires_at_s for write in self._history.writes if write.expires_at_s is not None]
+        left_s = max(expiries, default=0) - EPOCH_US / 1e6 - self._world.loop.time()
+        await asyncio.sleep(max(0.0, left_s))
+
+    async def _repaired(self) -> None:
+        for machine in self._world.machines:
+            await machine.spawn(member_of(machine).coordinator.repairs.idle())
+
+    async def _read_everything(self) -> None:
+        """Read each key at QUORUM through a drawn node, then at ALL, which repairs."""
+        tables = {table.id: table for table in member_of(self._world.machines[0]).topology.map.tables}
+        for key in sorted({write.key for write in self._history.writes if keys.table_in(write.key) in tables}):
+            for level in Consistency.QUORUM, Consistency.ALL:
+                if not await self._is_readable(tables[keys.table_in(key)], key, level):
+                    self._add("readable", [f"{name_of(key)} cannot be read at {level.value} though all is well"])
+        await self._repaired()
+
+    async def _is_readable(self, table: Table, key: bytes, level: Consistency) -> bool:
+        give_up_at = self._world.loop.time() + SETTLE_S
+        while await self._clients.read(self._any_machine(), key, client=JUDGE, level=level, table=table) is None:
+            if self._world.loop.time() > give_up_at:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    async def _scan_everything(self) -> None:
+        """Scan the whole table both ways: the live keys, in order, and no others."""
+        newest = {read.key: read.value for read in self._history.reads}
+        low, high = keys.table_range(self._clients.table.id)
+        live = [key for key in sorted(newest) if low <= key < high and newest[key] is not None]
+        for is_reverse in False, True:
+            scan = await self._clients.scan(client=JUDGE, is_reverse=is_reverse)
+            if scan.keys != (live[::-1] if is_reverse else live):
+                self._add("readable", [f"a scan (reverse={is_reverse}) of {len(live)} live keys gave {len(scan.keys)}"])
+
+    async def _look_up_tables(self) -> None:
+        for name in sorted({change.name for change in self._history.table_changes}):
+            for machine in self._world.machines:
+                began_s = self._world.loop.time()
+                work = member_of(machine).catalog.table("sim", name, deadline=began_s + SETTLE_S)
+                task = await self._clients.ask(machine, work, f"look up {name}", JUDGE)
+                error = task.exception() if task.done() else None
+                if error is not None and not isinstance(error, MerganserError):
+                    raise error
+                found = task.result().unique_id if task.done() and error is None else None
+                ended_s = self._world.loop.time()
+                self._history.table_lookups.append(TableLookup(name, found, began_s, ended_s, is_settled=True))
+
+    def _states(self) -> list[NodeState]:
+        return [_state_of(machine) for machine in self._world.machines]
+
+    def _any_machine(self) -> Machine:
+        return self._world.rng.choice(self._world.machines)
+
+    def _add(self, checker: str, sentences: Iterable[str]) -> None:
+        self._violations += [Violation(checker, sentence) for sentence in sentences]
+
+    async def _wait_until(self, is_so: Callable[[], bool]) -> None:
+        give_up_at = self._world.loop.time() + SETTLE_S
+        while not is_so() and self._world.loop.time() < give_up_at:  # noqa: ASYNC110  # any condition
+            await asyncio.sleep(POLL_S)
+
+
+def _state_of(machine: Machine) -> NodeState:
+    member = member_of(machine)
+    _, metadata_end = keys.table_range(TableId(0))
+    rows = dict(machine.engine.scan(metadata_end, b"\xff" * keys.TOKEN_END))
+    return NodeState(member.topology.node, member.topology.map, rows, member.handoff.pending())

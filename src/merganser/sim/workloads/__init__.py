@@ -1,0 +1,36 @@
+"""What clients do in a run, one module each; `sim.checkers` judges what they heard.
+
+A workload is built over `Clients` and says what client number ``i`` does, once. Everything it asks goes through
+`Clients`, so it is in the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from merganser.sim.clients import Clients
+from merganser.sim.workloads.deletes import Deletes
+from merganser.sim.workloads.levels import Levels
+from merganser.sim.workloads.registers import Registers
+from merganser.sim.workloads.scans import Scans
+from merganser.sim.workloads.sessions import Sessions
+from merganser.sim.workloads.tables import Tables
+
+
+class Workload(Protocol):
+    """What the clients of a run do."""
+
+    async def client(self, number: int, operations: int) -> None:
+        """Be client ``number`` for so many operations."""
+
+
+WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
+    "registers": Registers,
+    "sessions": Sessions,
+    "deletes": Deletes,
+    "scans": Scans,
+    "levels": Levels,
+    "tables": Tables,
+}
+"""By name; each is made of the clients and the number of keys that all of them share."""

@@ -1,0 +1,16 @@
+"""Every seed that ever failed, with its scenario and what was wrong then.
+
+A change of the simulator or of the code may change what a seed does. It stays all the same: it costs some
+milliseconds, and the mechanism that failed has a test of its own.
+"""
+
+from __future__ import annotations
+
+from merganser.sim.scenario import Scenario
+
+HARD = Scenario(nodes=5, partitions=8, loss=0.5, clock_jump_s=40.0, operations=50, hot_keys=1)
+
+FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
+    (0, Scenario(clock_jump_s=120.0), "a write that one replica took and two refused was called unwritten"),
+    (100_670, HARD, "repairs were judged before clocks had caught up with rows more than a minute ahead"),
+]

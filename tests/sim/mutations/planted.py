@@ -1,0 +1,320 @@
+"""Deliberate bugs, one a mechanism, and the scenario in which the simulator must find each.
+
+A bug is planted by replacing a function of ours for one test. To add one: write a function that takes a
+`pytest.MonkeyPatch`, and name in `@planted` the scenario and the checkers of which one must speak up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from merganser.core import cluster_map, rows
+from merganser.core.clock import HybridClock
+from merganser.core.hint_policy import Fate
+from merganser.core.register import AcceptorState
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.consistency import Need
+from merganser.model.ids import NodeId, TableId
+from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Rows
+from merganser.model.row import Cell
+from merganser.model.timestamp import Timestamp
+from merganser.service import catalog, coordinator, hinted_handoff, member, range_merge
+from merganser.service.asking import Writing
+from merganser.service.coordinator import Coordinator, RangePage
+from merganser.service.hint_store import HintStore
+from merganser.service.hinted_handoff import HintedHandoff
+from merganser.service.read_repair import ReadRepair, Reconciled
+from merganser.service.replica import Replica
+from merganser.sim.scenario import Scenario
+from merganser.storage import keys
+from merganser.storage.engine import Batch
+from merganser.storage.memory import MemoryEngine
+from merganser.storage.values import decode_row
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+class Planted(msgspec.Struct, frozen=True):
+    """A bug, and how it is to be found."""
+
+    name: str
+    plant: Plant
+    scenario: Scenario
+    checkers: tuple[str, ...]
+    """Any of them will do."""
+    seeds_max: int
+    """A bug that survives so many was not found."""
+
+
+PLANTED: list[Planted] = []
+
+
+def planted(*checkers: str, seeds_max: int = 150, **scenario: Any) -> Callable[[Plant], Plant]:
+    """Note a bug that one of ``checkers`` must find under ``scenario``."""
+
+    def note(plant: Plant) -> Plant:
+        PLANTED.append(Planted(plant.__name__, plant, Scenario(**scenario), checkers, seeds_max))
+        return plant
+
+    return note
+
+
+# Durability.
+
+
+@planted("held", "acknowledged", nemesis="crashes")
+def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
+    async def at_once(_engine: MemoryEngine) -> None:
+        return
+
+    patch.setattr(MemoryEngine, "durable", at_once)
+    patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
+
+
+@planted("held", "acknowledged", nemesis="crashes")
+def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
+    real = MemoryEngine.power_cut
+    patch.setattr(MemoryEngine, "_forget_synced", lambda _engine: None)
+    patch.setattr(MemoryEngine, "power_cut", lambda engine, keep: real(engine, min(keep, 1)))
+
+
+@planted("held", "acknowledged", nemesis="crashes")
+def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
+
+
+# Quorums.
+
+
+@planted("held", "acknowledged")
+def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
+    _ask_one_less(patch, "_needed_to_write")
+
+
+@planted("acknowledged")
+def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
+    _ask_one_less(patch, "_needed_to_read")
+
+
+@planted("held", "acknowledged", nodes=5)
+def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
+    real = Coordinator._needed_to_write
+
+    def sloppy(self: Coordinator, *of_the_write: Any) -> Need:
+        return Need(real(self, *of_the_write).nodes, 0)
+
+    patch.setattr(Coordinator, "_needed_to_write", sloppy)
+
+
+def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
+    real = getattr(Coordinator, method)
+
+    def short(self: Coordinator, *of_the_request: Any) -> Need:
+        need: Need = real(self, *of_the_request)
+        return Need(max(1, need.nodes - 1), max(0, need.primaries - 1))
+
+    patch.setattr(Coordinator, method, short)
+
+
+@planted("origin")
+def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Writing, "is_certainly_unwritten", True)
+
+
+# Versions.
+
+
+@planted("acknowledged", "held")
+def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
+    async def overwrite(self: Replica, sender: NodeId, request: Apply) -> Merged:
+        await self._admit(sender, request.map_epoch, request.table, request.key)
+        self._engine.commit(Batch().put(request.key, request.row))
+        await self._engine.durable()
+        return Merged()
+
+    patch.setattr(Replica, "apply", overwrite)
+
+
+@planted("acknowledged")
+def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
+    def oldest(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
+        held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
+        return Reconciled(min(held, key=rows.newest) if len(held) == len(answers) else None, ())
+
+    patch.setattr(coordinator, "reconcile", oldest)
+
+
+@planted("visible", nemesis="clocks", nodes=5, hot_keys=1)  # a replica learns the time from what it stores
+def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Writing, "_acked", lambda _self, _node, _ack: None)
+
+
+@planted("timestamps", nemesis="all", clock_jump_s=40.0)
+def timestamp_ceiling_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(member, "load_ceiling", lambda _engine: 0)
+
+
+@planted("timestamps", nemesis="clocks")
+def clock_that_follows_the_wall_backwards(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(HybridClock, "mint", lambda self, wall_us: Timestamp(wall_us, self._writer))
+
+
+@planted("resurrection", workload="deletes")
+def replica_drops_a_tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
+    real = Batch.put
+
+    def put(self: Batch, key: bytes, value: bytes) -> Batch:
+        is_row = keys.table_in(key) != TableId(0)
+        return self.delete(key) if is_row and not decode_row(key, value).cells else real(self, key, value)
+
+    patch.setattr(Batch, "put", put)
+
+
+@planted("acknowledged", "resurrection", workload="deletes")
+def expired_cell_loses_to_an_older_one(patch: pytest.MonkeyPatch) -> None:
+    real = rows._is_later
+
+    def is_later(cell: Cell, other: Cell) -> bool:
+        is_mortal = cell.expires_at_s is not None
+        return real(cell, other) if is_mortal == (other.expires_at_s is not None) else not is_mortal
+
+    patch.setattr(rows, "_is_later", is_later)
+
+
+@planted("resurrection", workload="deletes")
+def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rows, "_is_live", lambda cell, _now_s: cell.value is not None)
+
+
+# Repair.
+
+
+@planted("convergence")
+def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
+    async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
+        return
+
+    patch.setattr(Coordinator, "_bring_up", leave_alone)
+    patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
+
+
+@planted("monotonic", workload="sessions")
+def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
+    async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
+        return 3
+
+    patch.setattr(ReadRepair, "settle", at_once)
+
+
+@planted("monotonic", "acknowledged", workload="sessions", nemesis="crashes")
+def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
+    async def read(self: Replica, sender: NodeId, request: Read) -> Found:
+        await self._admit(sender, request.map_epoch, request.table, request.key)
+        return Found(self._engine.get(request.key))
+
+    patch.setattr(Replica, "read", read)
+
+
+# Hints.
+
+
+@planted("hints")
+def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
+
+
+@planted("held", workload="levels", nodes=5, hot_keys=6)
+def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
+
+
+@planted("held", workload="levels", nodes=5, hot_keys=6)
+def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
+        await self._admit(sender, request.map_epoch, request.table, request.key)
+        return self._merge(request.target, request.key, request.row, decode_row(request.key, request.row))
+
+    patch.setattr(HintStore, "keep", keep)
+
+
+@planted("held", workload="levels", nodes=5, hot_keys=1)
+def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
+
+
+# Ranges.
+
+
+@planted("scans", "readable", workload="scans")
+def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
+    real = range_merge.merge_pages
+
+    def lossy(pages: Mapping[NodeId, Rows], *, reverse: bool) -> range_merge.MergedPage:
+        page = real(pages, reverse=reverse)
+        return page if page.resume is None or reverse else msgspec.structs.replace(page, answers=page.answers[:-1])
+
+    patch.setattr("merganser.service.coordinator.merge_pages", lossy)
+
+
+@planted("scans", "readable", workload="scans")
+def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
+    def reach(pages: Mapping[NodeId, Rows], *, reverse: bool) -> bytes | None:
+        stops = [page.rows[-1][0] for page in pages.values() if not page.is_last]
+        return None if not stops else min(stops) if reverse else max(stops)
+
+    patch.setattr(range_merge, "_reach", reach)
+
+
+@planted("scans", "readable", workload="scans", nodes=5)
+def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
+    real = Coordinator.read_range
+
+    async def further(self: Coordinator, table: Table, start: bytes, end: bytes, **other: Any) -> RangePage:
+        page = await real(self, table, start, end, **other)
+        if page.resume is None or other.get("reverse") or len(page.resume) != keys.TOKEN_END:
+            return page
+        partition = self._topology.ring.partition_of(keys.token_in(page.resume))
+        _, high = self._topology.partition_range(table, partition, partition)
+        return page if high >= end else RangePage(page.rows, high)
+
+    patch.setattr(Coordinator, "read_range", further)
+
+
+# Tables.
+
+
+@planted("strays", workload="tables")
+def dropped_table_keeps_its_rows(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Batch, "delete_range", lambda self, _start, _end: self)
+
+
+@planted("maps", "tables", "errors", workload="tables")
+def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
+    def prepare(self: AcceptorState, ballot: Ballot) -> tuple[AcceptorState, Promise]:
+        return self, Promise(ballot, self.accepted, self.value)
+
+    def accept(self: AcceptorState, ballot: Ballot, value: ClusterMap) -> tuple[AcceptorState, Accepted]:
+        return AcceptorState(ballot, ballot, value), Accepted(ballot)
+
+    patch.setattr(AcceptorState, "prepare", prepare)
+    patch.setattr(AcceptorState, "accept", accept)
+
+
+@planted("maps", "tables", workload="tables", seeds_max=300)
+def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
+    real = catalog.Catalog._prepare
+
+    async def prepare(self: catalog.Catalog, ballot: Ballot, deadline: float) -> ClusterMap | None:
+        found = await real(self, ballot, deadline)
+        return None if found is None else self.current
+
+    patch.setattr(catalog.Catalog, "_prepare", prepare)
+
+
+@planted("tables", workload="tables")
+def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(cluster_map, "without_table", lambda current, **_which: current)
