@@ -43,8 +43,8 @@ def _synchroniser(world: World, machine: Machine) -> Synchronise:
 def _reached(world: World, machine: Machine, peer: NodeId) -> Machine:
     for other in world.machines:
         if other.member is not None and other.member.topology.node == peer:
-            links = {(machine.address, other.address), (other.address, machine.address)}
-            if not links & world.network._cut:
+            links = ((machine.address, other.address), (other.address, machine.address))
+            if not any(world.network.is_cut(*link) for link in links):
                 return other
     raise PeerUnreachableError(f"{peer} is away")
 

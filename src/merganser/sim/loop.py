@@ -97,12 +97,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def spawn(self, incarnation: Incarnation, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start ``work`` as a task that dies with ``incarnation``."""
-        return self.create_task(work, context=_context_of(incarnation))
+        task: asyncio.Task[T] = self.create_task(work, context=_context_of(incarnation))
+        return task
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """Start ``coro`` as a task; after the end, when what was abandoned is collected, nothing starts any more."""
         if not self.is_closed():
-            return super().create_task(coro, **options)
+            task: asyncio.Task[Any] = super().create_task(coro, **options)
+            return task
         coro.close()
         ended = self.create_future()
         ended.cancel()
