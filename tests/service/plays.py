@@ -9,7 +9,7 @@ from typing import Any
 from merganser.core import rows
 from merganser.core.token import token_of
 from merganser.model.cluster import Table
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
 from merganser.model.ids import NodeId
 from merganser.model.row import CellWrite, Mutation, Row
 from merganser.model.timestamp import Timestamp
@@ -96,7 +96,7 @@ async def put(
     name: bytes,
     value: bytes | None,
     *,
-    level: Consistency = QUORUM,
+    level: WriteLevel = QUORUM,
     expires_at_s: int | None = None,
     timeout_s: float = TIMEOUT_S,
 ) -> Timestamp:
@@ -114,7 +114,7 @@ async def read(
     table: Table,
     name: bytes,
     *,
-    level: Consistency = QUORUM,
+    level: ReadLevel = QUORUM,
     timeout_s: float = TIMEOUT_S,
 ) -> Row | None:
     """Read through ``machine``."""
@@ -123,7 +123,7 @@ async def read(
     )
 
 
-async def get(machine: Machine, table: Table, name: bytes, *, level: Consistency = QUORUM) -> bytes | None:
+async def get(machine: Machine, table: Table, name: bytes, *, level: ReadLevel = QUORUM) -> bytes | None:
     """Return the value that a client of ``machine`` sees."""
     row = await read(machine, table, name, level=level)
     return None if row is None else rows.live_value(row, CELL, member(machine).coordinator.wall_us() // 1_000_000)
@@ -138,7 +138,7 @@ async def page(
     reverse: bool = False,
     rows_max: int = 1000,
     bytes_max: int = 1_000_000,
-    level: Consistency = QUORUM,
+    level: ReadLevel = QUORUM,
     timeout_s: float = TIMEOUT_S,
 ) -> RangePage:
     """Return one page of a range, read through ``machine``."""
@@ -190,8 +190,9 @@ def damage(machine: Machine, table: Table, name: bytes) -> bytes:
 
 
 async def settled(world: World) -> None:
-    """Return when no write and no repair is on its way any more."""
+    """Return when no write, no hint to a keeper and no repair is on its way any more."""
     for machine in world.machines:
         if machine.member is not None:
+            await machine.spawn(machine.member.coordinator.hinting.idle())
             await machine.spawn(machine.member.coordinator.repairs.idle())
     await asyncio.sleep(0.1)

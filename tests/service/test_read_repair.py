@@ -9,7 +9,7 @@ import pytest
 
 from merganser.model.errors import PeerLostError
 from merganser.model.ids import NodeId, TableId
-from merganser.model.messages import Apply, Merged, Reply
+from merganser.model.messages import Apply, Merged, Reply, Request
 from merganser.service.read_repair import REPAIRS_MAX, ReadRepair
 from merganser.sim.loop import SimulatedLoop
 
@@ -23,7 +23,7 @@ class Peer:
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[Reply]] = []
 
-    def send(self, _node: NodeId, _apply: Apply) -> asyncio.Future[Reply]:
+    def send(self, _node: NodeId, _request: Request) -> asyncio.Future[Reply]:
         self.asked.append(asyncio.get_running_loop().create_future())
         return self.asked[-1]
 

@@ -12,6 +12,7 @@ from merganser.model.consistency import Consistency
 from merganser.model.ids import NodeId
 from merganser.model.messages import Apply, Done
 from merganser.service.asking import Writing
+from merganser.service.coordinator import Coordinator
 from merganser.service.read_repair import ReadRepair
 from merganser.service.replica import Replica
 from merganser.sim.scenario import Outcome, Scenario, run_scenario
@@ -128,7 +129,11 @@ def test_a_replica_that_overwrites_instead_of_merging_is_caught(monkeypatch: pyt
 
 
 def test_a_coordinator_that_never_repairs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ReadRepair, "repair", lambda _self, _replica, _newest: None)
+    async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
+        return
+
+    monkeypatch.setattr(Coordinator, "_bring_up", leave_alone)
+    monkeypatch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
     outcome = _hunt(Scenario())
     assert outcome is not None
     assert any("converge" in violation for violation in outcome.violations)

@@ -1,28 +1,31 @@
-"""Count the answers of one request to the replicas of one key, and say when the client may hear.
+"""Count the answers of one request to the nodes of one key, and say when the client may hear.
 
-A replica of a write is in one of three places, one of a read in one of four::
+A primary of a write is in one of three places, a node of a read in one of four. A fallback of a write is
+enlisted when it is sent the hint for a primary that is away, and so is the coordinator when it keeps
+hints itself::
 
-    write:              pending --acked()----> acked
-                        pending --failed()---> failed
+    write:   pending --acked()----> acked            enlisted --hinted()------> holds it
+             pending --failed()---> failed           enlisted --hint_failed()-> forgotten
 
-    read:   unasked --> pending --answered()-> replied
-                        pending --failed()---> failed
+    read:    unasked --> pending --answered()-> replied
+                         pending --failed()---> failed
 
-The verdict is given once, as soon as it is certain: SUCCEEDED when ``required`` replicas have answered,
-HOPELESS when too few are left that still could. Answers after that are still recorded: a late
-ack saves a hint, a late reply may show a stale replica.
+The verdict is given once, as soon as it is certain: SUCCEEDED when ``required`` distinct nodes have
+answered and ``required_primaries`` of them are primaries, HOPELESS when too few are left that still could.
+Answers after that are still recorded: a late ack saves a hint, a late reply may show a stale replica.
 
-Invariants: each replica is in exactly one place; a verdict other than OPEN never changes; what comes from
-a node that is not pending (repeated, forged, after its failure) changes nothing.
+Invariants: each node is in exactly one place; a verdict other than OPEN never changes; what comes from
+a node that is not pending (repeated, forged, after its failure) changes nothing; a node that holds the
+write twice, as a primary and as a fallback of another, counts once.
 
-Source: DeCandia 2007 §4.5, §4.6. Asking another replica when answers are slow: Dean and Barroso 2013,
-"The Tail at Scale", hedged requests.
+Source: DeCandia 2007 §4.5, §4.6 (sloppy quorum); the preference list annotated primary or fallback: riak_kv.
+Asking another replica when answers are slow: Dean and Barroso 2013, "The Tail at Scale", hedged requests.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Generic, TypeVar
 
 from merganser.model.ids import NodeId
@@ -41,115 +44,219 @@ class Verdict(enum.Enum):
 class WriteQuorum:
     """The acks of one write."""
 
-    __slots__ = ("_failed", "_pending", "_required", "acks", "verdict")
+    __slots__ = (
+        "_enlisted",
+        "_failed",
+        "_holders",
+        "_pending",
+        "_required",
+        "_required_primaries",
+        "primary_acks",
+        "verdict",
+    )
 
-    def __init__(self, replicas: Sequence[NodeId], *, required: int) -> None:
+    def __init__(self, replicas: Sequence[NodeId], *, required: int, required_primaries: int = 0) -> None:
         """Open the count.
 
         Args:
-            replicas: where the write goes, no duplicates.
-            required: acks that make a success, at least 1; more than there are replicas is hopeless.
+            replicas: the primaries, no duplicates.
+            required: nodes that make a success, at least 1; more than there are replicas is hopeless.
+            required_primaries: how many of them must be primaries.
         """
         self._pending = set(replicas)
         assert required >= 1
         assert len(self._pending) == len(replicas)
         self._failed: set[NodeId] = set()
+        self._enlisted: dict[NodeId, int] = {}
+        self._holders: set[NodeId] = set()
         self._required = required
-        self.acks = 0
-        """Replicas that have the write durably."""
-        self.verdict = Verdict.OPEN if len(replicas) >= required else Verdict.HOPELESS
+        self._required_primaries = required_primaries
+        self.primary_acks = 0
+        """Primaries that have the write durably."""
+        is_possible = len(replicas) >= max(required, required_primaries)
+        self.verdict = Verdict.OPEN if is_possible else Verdict.HOPELESS
+
+    @property
+    def acks(self) -> int:
+        """Distinct nodes that have the write durably, be it as a hint."""
+        return len(self._holders)
 
     def acked(self, replica: NodeId) -> bool:
         """Record that ``replica`` has the write durably; true if that settled the verdict."""
         if replica not in self._pending:
             return False
         self._pending.remove(replica)
-        self.acks += 1
-        if self.acks != self._required or self.verdict is not Verdict.OPEN:
-            return False
-        self.verdict = Verdict.SUCCEEDED
-        return True
+        self._holders.add(replica)
+        self.primary_acks += 1
+        return self._has_succeeded()
 
     def failed(self, replica: NodeId) -> bool:
-        """Record that ``replica`` refused or went away; true if that settled the verdict."""
+        """Record that ``replica`` refused or went away; true if that settled the verdict.
+
+        Whoever stands in for it is enlisted before, or the verdict may be that it is hopeless.
+        """
         if replica not in self._pending:
             return False
         self._pending.remove(replica)
         self._failed.add(replica)
-        if self.acks + len(self._pending) >= self._required or self.verdict is not Verdict.OPEN:
+        return self._is_now_hopeless()
+
+    def enlist(self, fallback: NodeId) -> None:
+        """Expect a hint to be stored on ``fallback``; once for each hint, if it is to store several."""
+        self._enlisted[fallback] = self._enlisted.get(fallback, 0) + 1
+
+    def hinted(self, fallback: NodeId) -> bool:
+        """Record that ``fallback`` keeps a hint durably; true if that settled the verdict."""
+        if fallback not in self._enlisted:
             return False
-        self.verdict = Verdict.HOPELESS
-        return True
+        del self._enlisted[fallback]
+        self._holders.add(fallback)
+        return self._has_succeeded()
+
+    def hint_failed(self, fallback: NodeId) -> bool:
+        """Record that ``fallback`` did not store one of its hints; true if that settled the verdict."""
+        if fallback not in self._enlisted:
+            return False
+        self._enlisted[fallback] -= 1
+        if not self._enlisted[fallback]:
+            del self._enlisted[fallback]
+        return self._is_now_hopeless()
 
     def is_pending(self, replica: NodeId) -> bool:
         """Tell whether an answer of ``replica`` would still count."""
         return replica in self._pending
 
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether every node that was asked has answered or failed."""
+        return not self._pending and not self._enlisted
+
     def silent(self) -> frozenset[NodeId]:
-        """Return the replicas that need a hint if nothing more is heard."""
+        """Return the primaries that need a hint if nothing more is heard."""
         return frozenset(self._pending | self._failed)
+
+    def _has_succeeded(self) -> bool:
+        if self.verdict is not Verdict.OPEN or len(self._holders) < self._required:
+            return False
+        if self.primary_acks < self._required_primaries:
+            return False
+        self.verdict = Verdict.SUCCEEDED
+        return True
+
+    def _is_now_hopeless(self) -> bool:
+        if self.verdict is not Verdict.OPEN:
+            return False
+        possible_primaries = self.primary_acks + len(self._pending)
+        possible = len(self._holders | self._pending | self._enlisted.keys())
+        if possible >= self._required and possible_primaries >= self._required_primaries:
+            return False
+        self.verdict = Verdict.HOPELESS
+        return True
 
 
 class ReadQuorum(Generic[R]):
     """The replies to one read, of whatever kind, and whom to ask next."""
 
-    __slots__ = ("_asked", "_order", "_pending", "_possible", "_required", "replies", "verdict")
+    __slots__ = (
+        "_first",
+        "_order",
+        "_pending",
+        "_primaries",
+        "_required",
+        "_required_primaries",
+        "_unasked",
+        "replies",
+        "verdict",
+    )
 
-    def __init__(self, replicas: Sequence[NodeId], *, required: int) -> None:
-        """Open the count, with the replicas of `first` pending.
+    def __init__(
+        self,
+        nodes: Sequence[NodeId],
+        *,
+        required: int,
+        primaries: Collection[NodeId] | None = None,
+        required_primaries: int = 0,
+    ) -> None:
+        """Open the count, with the nodes of `first` pending.
 
         Args:
-            replicas: whom to ask, best first, no duplicates.
-            required: replies that make a success, at least 1; more than there are replicas is hopeless.
+            nodes: whom to ask, best first, no duplicates.
+            required: replies that make a success, at least 1; more than there are nodes is hopeless.
+            primaries: which of the nodes are primaries, the others being fallbacks; None: all.
+            required_primaries: how many replies must be from primaries, at most ``required``.
         """
-        assert required >= 1
-        assert len(set(replicas)) == len(replicas)
-        self._order = tuple(replicas)
+        assert required >= max(1, required_primaries)
+        assert len(set(nodes)) == len(nodes)
+        self._order = tuple(nodes)
+        self._primaries = primaries
         self._required = required
-        self._asked = min(required, len(replicas))
-        self._pending = set(self._order[: self._asked])
-        self._possible = len(replicas)
+        self._required_primaries = 0 if primaries is None else required_primaries
+        self._first = self._order[:required] if primaries is None else self._enough_primaries_first()
+        self._pending = set(self._first)
+        self._unasked = [node for node in self._order if node not in self._pending]
         self.replies: dict[NodeId, R] = {}
-        """What each replica replied, in order of arrival."""
-        self.verdict = Verdict.OPEN if len(replicas) >= required else Verdict.HOPELESS
+        """What each node replied, in order of arrival."""
+        self.verdict = Verdict.OPEN if self._is_possible() else Verdict.HOPELESS
 
     def first(self) -> tuple[NodeId, ...]:
-        """Return the replicas to ask at once: the first ``required``."""
-        return self._order[: self._required]
+        """Return the nodes to ask at once: the first ``required``, enough primaries among them."""
+        return self._first
 
-    def answered(self, replica: NodeId, reply: R) -> bool:
-        """Record what ``replica`` replied; true if that settled the verdict."""
-        if replica not in self._pending:
+    def answered(self, node: NodeId, reply: R) -> bool:
+        """Record what ``node`` replied; true if that settled the verdict."""
+        if node not in self._pending:
             return False
-        self._pending.remove(replica)
-        self.replies[replica] = reply
-        if len(self.replies) != self._required or self.verdict is not Verdict.OPEN:
+        self._pending.remove(node)
+        self.replies[node] = reply
+        if len(self.replies) < self._required or self.verdict is not Verdict.OPEN:
+            return False
+        if self._required_primaries and self._primaries_in(self.replies) < self._required_primaries:
             return False
         self.verdict = Verdict.SUCCEEDED
         return True
 
-    def failed(self, replica: NodeId) -> NodeId | None:
-        """Record that ``replica`` will not reply; return the one to ask instead, None if there is none."""
-        if replica not in self._pending:
+    def failed(self, node: NodeId) -> NodeId | None:
+        """Record that ``node`` will not reply; return the one to ask instead, None if there is none."""
+        if node not in self._pending:
             return None
-        self._pending.remove(replica)
-        self._possible -= 1
-        if self._possible < self._required and self.verdict is Verdict.OPEN:
+        self._pending.remove(node)
+        if self.verdict is Verdict.OPEN and not self._is_possible():
             self.verdict = Verdict.HOPELESS
-        return self._ask_next()
+        expected_primaries = self._primaries_in(self.replies) + self._primaries_in(self._pending)
+        return self._ask_next(only_primaries=expected_primaries < self._required_primaries)
 
     def waiting_for(self) -> tuple[NodeId, ...]:
-        """Return the replicas that were asked and have neither replied nor failed."""
-        return tuple(replica for replica in self._order if replica in self._pending)
+        """Return the nodes that were asked and have neither replied nor failed."""
+        return tuple(node for node in self._order if node in self._pending)
 
-    def hedge(self) -> NodeId | None:
-        """Return one more replica to ask because the others are slow, None if there is none or no need."""
-        return self._ask_next()
+    def hedge(self, *, only_primaries: bool = False) -> NodeId | None:
+        """Return one more node to ask because the others are slow, None if there is none or no need."""
+        return self._ask_next(only_primaries=only_primaries)
 
-    def _ask_next(self) -> NodeId | None:
-        if self.verdict is not Verdict.OPEN or self._asked == len(self._order):
+    def _enough_primaries_first(self) -> tuple[NodeId, ...]:
+        must = [node for node in self._order if self._is_primary(node)][: self._required_primaries]
+        others = [node for node in self._order if node not in must][: self._required - len(must)]
+        return tuple(node for node in self._order if node in must or node in others)
+
+    def _is_possible(self) -> bool:
+        if len(self.replies) + len(self._pending) + len(self._unasked) < self._required:
+            return False
+        if not self._required_primaries:
+            return True
+        return self._primaries_in((*self.replies, *self._pending, *self._unasked)) >= self._required_primaries
+
+    def _ask_next(self, *, only_primaries: bool) -> NodeId | None:
+        if self.verdict is not Verdict.OPEN:
             return None
-        replica = self._order[self._asked]
-        self._asked += 1
-        self._pending.add(replica)
-        return replica
+        for node in self._unasked:
+            if self._is_primary(node) or not only_primaries:
+                self._unasked.remove(node)
+                self._pending.add(node)
+                return node
+        return None
+
+    def _is_primary(self, node: NodeId) -> bool:
+        return self._primaries is None or node in self._primaries
+
+    def _primaries_in(self, nodes: Collection[NodeId]) -> int:
+        return sum(map(self._is_primary, nodes))

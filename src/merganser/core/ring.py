@@ -6,13 +6,16 @@ found by walking clockwise from it: each node once, a zone twice only when all z
 were taken equally often, until there are N nodes or no more. Nodes that own no partition are on
 no list.
 
+The nodes further along the walk are the fallbacks of the partition, in that order (core.hint_policy).
+
 Invariants: the list for N is the beginning of the list for N+1; its first node is the partition's
-owner; token ranges tile the ring without gap or overlap.
+owner; preference list and fallbacks together are every node that owns anything, each once; token
+ranges tile the ring without gap or overlap.
 
 A ring is built once per epoch and never changes; lists are computed for all partitions when an N is
 first asked for, and kept.
 
-Source: DeCandia 2007 §4.2, §4.3, §6.2 (strategy 3).
+Source: DeCandia 2007 §4.2, §4.3, §4.6 (fallbacks), §6.2 (strategy 3).
 """
 
 from __future__ import annotations
@@ -57,6 +60,10 @@ class Ring:
         """Return the ``n`` nodes that hold ``partition``, or all that own anything if they are fewer."""
         lists = self._lists.get(n)
         return (lists or self._make_lists(n))[partition]
+
+    def fallbacks(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
+        """Return the nodes after the first ``n``: who stands in for a primary that is away, best first."""
+        return self._walks[partition][n:]
 
     def holds(self, node: NodeId, partition: PartitionId, n: int) -> bool:
         """Tell whether ``node`` is among the first ``n`` for ``partition``."""

@@ -81,6 +81,24 @@ class Accept(msgspec.Struct, frozen=True, array_like=True, tag=8):
     value: ClusterMap
 
 
+class Hint(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """Keep ``row`` for the node with number ``target``, which is away, durably. Answered by `Merged`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    row: bytes
+    target: int
+
+
+class ReadHint(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """What is kept under ``key`` for nodes that are away. Answered by `Found`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+
+
 class AskTime(msgspec.Struct, frozen=True, array_like=True, tag=38):
     """Answered by `TimeIs`."""
 
@@ -150,5 +168,5 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
     map_epoch: int = 0
 
 
-Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept | AskTime
+Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept | Hint | ReadHint | AskTime
 Reply = Done | Merged | Found | Rows | MapIs | Introduced | Promise | Accepted | TimeIs | Refused

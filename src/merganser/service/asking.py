@@ -7,9 +7,11 @@ way as a peer, without the network.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from merganser.core.hint_policy import HINT_WINDOW_OVER, HINTS_FULL
 from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
 from merganser.model.errors import (
     ClockSkewError,
@@ -26,11 +28,20 @@ from merganser.net.transport import Traffic, Transport, refusal_code
 from merganser.service.founding import FRESH
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 
+SILENT_S = 0.1  # a node on a healthy network answers within a few milliseconds
 SILENCE_S = 2.0  # one request in that time pays for finding out whether the node answers again
+_TIMER_SLACK_S = 1e-4  # a timer may go off a little early, and would then find nothing to do
 
 _WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError)
 _REFUSALS_BEFORE_WRITING = frozenset(
-    (NO_SUCH_TABLE, NOT_A_REPLICA, FRESH, *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())))
+    (
+        NO_SUCH_TABLE,
+        NOT_A_REPLICA,
+        FRESH,
+        HINTS_FULL,
+        HINT_WINDOW_OVER,
+        *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())),
+    )
 )
 """All others, those of later releases among them, leave the outcome unknown."""
 
@@ -64,6 +75,12 @@ class Asker:
 
         return sorted(nodes, key=cost)
 
+    def is_responsive(self, node: NodeId) -> bool:
+        """Tell whether ``node`` can be reached and has not been silent of late."""
+        if node == self.node:
+            return True
+        return self._transport.is_reachable(node) and self._silent_until.get(node, 0.0) <= self._loop.time()
+
     def note_silence(self, node: NodeId) -> None:
         """Ask others before ``node`` for a while: it keeps a request waiting, stopped perhaps, or overloaded."""
         self._silent_until[node] = self._loop.time() + SILENCE_S
@@ -83,16 +100,17 @@ class Asker:
 class Writing:
     """One request to all the replicas of a key, until enough of them have acked it."""
 
-    def __init__(self, replicas: Sequence[NodeId], *, required: int) -> None:
-        """Wait for ``required`` acks of ``replicas``."""
+    def __init__(self, replicas: Sequence[NodeId], *, required: int, required_primaries: int = 0) -> None:
+        """Wait for ``required`` acks, ``required_primaries`` of them by ``replicas`` themselves."""
         self.replicas = replicas
         self.required = required
-        self.quorum = WriteQuorum(replicas, required=required)
+        self.quorum = WriteQuorum(replicas, required=required, required_primaries=required_primaries)
         self.errors: dict[NodeId, BaseException] = {}
         self.outranked_by: Timestamp | None = None
         """The newest of what the replicas that acked held already and that is as new as the write, or newer."""
         self._loop = asyncio.get_running_loop()
         self._settled = self._loop.create_future()
+        self._is_in_doubt = False
 
     def watch(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         """Count how ``future`` ends as the answer of ``replica``."""
@@ -101,6 +119,8 @@ class Writing:
     async def settled(self, deadline: float) -> Verdict:
         """Return the verdict; OPEN if ``deadline`` (loop time) came first."""
         if self.quorum.verdict is Verdict.OPEN:
+            if self._settled.done():  # an earlier call ran out of time
+                self._settled = self._loop.create_future()
             timer = self._loop.call_at(deadline, _settle, self._settled)
             try:
                 await self._settled
@@ -110,91 +130,132 @@ class Writing:
 
     @property
     def is_certainly_unwritten(self) -> bool:
-        """Tell whether every replica said that it wrote nothing, or was never asked."""
-        silent = self.quorum.silent()
-        answers = self.errors.values()
-        return self.quorum.acks == 0 and len(answers) == len(silent) and all(map(_wrote_nothing, answers))
+        """Tell whether every node that was asked said that it wrote nothing, or could not be asked."""
+        return self.quorum.acks == 0 and self.quorum.is_complete and not self._is_in_doubt
 
     def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
-        error = _error_of(future)  # answers of nodes that are not among the replicas count for nothing
+        error = error_of(future)  # answers of nodes that are not among the replicas count for nothing
         if error is None:
-            self._compare(future.result())
-            settled = self.quorum.acked(replica)
+            self._acked(replica, future.result())
+            is_settled = self.quorum.acked(replica)
         else:
-            self.errors[replica] = error
-            settled = self.quorum.failed(replica)
-        if settled:
-            _settle(self._settled)
+            self._note_error(replica, error)
+            self._replica_failed(replica, error)
+            is_settled = self.quorum.failed(replica)
+        if is_settled:
+            self._settle()
 
-    def _compare(self, ack: Reply) -> None:
+    def _settle(self) -> None:
+        _settle(self._settled)
+
+    def _acked(self, _node: NodeId, ack: Reply) -> None:
         if isinstance(ack, Merged) and ack.outranked_by is not None:
             self.outranked_by = max(self.outranked_by or ack.outranked_by, ack.outranked_by)
 
+    def _replica_failed(self, replica: NodeId, error: BaseException) -> None:
+        """Do what is to be done before the failure is counted."""
+
+    def _note_error(self, node: NodeId, error: BaseException) -> None:
+        self.errors[node] = error
+        if not _wrote_nothing(error):
+            self._is_in_doubt = True
+
 
 class Reading:
-    """One question to as many replicas as must answer, and to one more when one fails or ``hedge_s`` pass."""
+    """One question to as many nodes as must answer, and to one more when one fails or is slow.
+
+    Slow comes in two degrees. After ``hedge_s``, which is what the slowest of them usually takes at most, one
+    more primary is asked: that happens every day. Who has not answered after `SILENT_S` is called silent, and
+    another is asked in its place, be it a fallback.
+    """
 
     def __init__(
         self,
-        replicas: Sequence[NodeId],
+        quorum: ReadQuorum[Reply],
         *,
-        required: int,
         ask: Callable[[NodeId], asyncio.Future[Reply]],
         hedge_s: float,
         note_silence: Callable[[NodeId], None],
+        note_latency: Callable[[NodeId, float], None] | None = None,
     ) -> None:
-        """Ask ``replicas`` in the order given until ``required`` have answered.
+        """Ask the nodes of ``quorum`` in its order until its verdict is given.
 
-        ``note_silence`` is told of each that has not within ``hedge_s``.
+        Args:
+            quorum: counts, fresh.
+            ask: sends the question.
+            hedge_s: when to ask one more, and after as long again another.
+            note_silence: told of each that has not answered within `SILENT_S`.
+            note_latency: told of each answer, how many seconds it took.
         """
-        self.quorum: ReadQuorum[Reply] = ReadQuorum(replicas, required=required)
+        self.quorum = quorum
         self.errors: dict[NodeId, BaseException] = {}
         self._ask = ask
         self._hedge_s = hedge_s
         self._note_silence = note_silence
+        self._note_latency = note_latency
         self._loop = asyncio.get_running_loop()
         self._settled = self._loop.create_future()
+        self._asked_at: dict[NodeId, float] = {}
+        self._silent: set[NodeId] = set()
 
     async def settled(self, deadline: float) -> Verdict:
         """Ask, and return the verdict; OPEN if ``deadline`` (loop time) came first."""
-        for replica in self.quorum.first():
-            self._send(replica)
-        self._wait_before_asking_more(deadline)
+        now = self._loop.time()
+        for node in self.quorum.first():
+            self._send(node, now)
+        self._hedge_at = now + self._hedge_s
+        self._timer = self._loop.call_at(min(deadline, self._hedge_at, now + SILENT_S), self._wake, deadline)
         try:
             await self._settled
         finally:
             self._timer.cancel()
         return self.quorum.verdict
 
-    def _send(self, replica: NodeId) -> None:
-        self._ask(replica).add_done_callback(lambda ended: self._count(replica, ended))
+    def _send(self, node: NodeId, now: float) -> None:
+        self._asked_at[node] = now
+        self._ask(node).add_done_callback(lambda ended: self._count(node, ended))
 
-    def _wait_before_asking_more(self, deadline: float) -> None:
-        more_at = self._loop.time() + self._hedge_s
-        if more_at < deadline:
-            self._timer = self._loop.call_at(more_at, self._ask_one_more, deadline)
-        else:
-            self._timer = self._loop.call_at(deadline, _settle, self._settled)
-
-    def _ask_one_more(self, deadline: float) -> None:
-        for silent in self.quorum.waiting_for():
-            self._note_silence(silent)
-        replica = self.quorum.hedge()
-        if replica is None:
-            self._timer = self._loop.call_at(deadline, _settle, self._settled)
+    def _wake(self, deadline: float) -> None:
+        """Do what is due, and sleep until there is more to do than counting."""
+        now = self._loop.time() + _TIMER_SLACK_S
+        if now >= deadline:
+            _settle(self._settled)
             return
-        self._send(replica)
-        self._wait_before_asking_more(deadline)
+        silent = self._newly_silent(now)
+        for _ in range(silent):
+            self._hedge(now, only_primaries=False)
+        if not silent and now >= self._hedge_at:
+            self._hedge(now, only_primaries=True)
+        not_silent = (self._asked_at[node] for node in self.quorum.waiting_for() if node not in self._silent)
+        silence_at = min(not_silent, default=math.inf) + SILENT_S
+        self._timer = self._loop.call_at(min(deadline, self._hedge_at, silence_at), self._wake, deadline)
 
-    def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
-        error = _error_of(future)
+    def _newly_silent(self, now: float) -> int:
+        count = 0
+        for node in self.quorum.waiting_for():
+            if node not in self._silent and now >= self._asked_at[node] + SILENT_S:
+                self._silent.add(node)
+                self._note_silence(node)
+                count += 1
+        return count
+
+    def _hedge(self, now: float, *, only_primaries: bool) -> None:
+        another = self.quorum.hedge(only_primaries=only_primaries)
+        self._hedge_at = now + self._hedge_s if another is not None else math.inf
+        if another is not None:
+            self._send(another, now)
+
+    def _count(self, node: NodeId, future: asyncio.Future[Reply]) -> None:
+        error = error_of(future)
         if error is None:
-            self.quorum.answered(replica, future.result())
+            if self._note_latency is not None:
+                self._note_latency(node, self._loop.time() - self._asked_at[node])
+            self.quorum.answered(node, future.result())
         else:
-            self.errors[replica] = error
-            instead = self.quorum.failed(replica)
+            self.errors[node] = error
+            instead = self.quorum.failed(node)
             if instead is not None and not self._settled.done():
-                self._send(instead)
+                self._send(instead, self._loop.time())
         if self.quorum.verdict is not Verdict.OPEN:
             _settle(self._settled)
 
@@ -204,7 +265,8 @@ def _settle(settled: asyncio.Future[None]) -> None:
         settled.set_result(None)
 
 
-def _error_of(future: asyncio.Future[Reply]) -> BaseException | None:
+def error_of(future: asyncio.Future[Reply]) -> BaseException | None:
+    """Return how a request that has ended failed, None if it was answered."""
     if future.cancelled():
         return PeerLostError("the answer did not come in time")
     return future.exception()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from merganser.core import cluster_map
-from merganser.core.quorum import Verdict
+from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, PrepareRound, next_ballot
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
@@ -345,8 +345,7 @@ class Catalog:
         """Ask until a majority has answered; returns the answers there are when that is so, or hopeless."""
         timeout_s = min(ROUND_TIMEOUT_S, deadline - self._loop.time())
         asking = Reading(
-            self._asker.nearest_first(voters),
-            required=len(voters) // 2 + 1,
+            ReadQuorum(self._asker.nearest_first(voters), required=len(voters) // 2 + 1),
             ask=lambda node: self._asker.ask(node, request, timeout_s=timeout_s),
             hedge_s=ROUND_HEDGE_S,
             note_silence=self._asker.note_silence,

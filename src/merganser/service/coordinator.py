@@ -1,28 +1,33 @@
 """Coordinate reads and writes of leaderless tables; any node does it for any key.
 
-A write gets its timestamp here, goes to all N replicas of its key at once and is answered at W acks. If
-one of those replicas held something newer, this node's clock is behind that of another: the clock
-learns, and the write is sent again with a timestamp that counts. So with W + W > N a write outranks every
-write that was acknowledged before it began, whatever the clocks show.
+A write gets its timestamp here, goes to all N replicas of its key at once and is answered at W acks; who does
+not ack gets a hint (`service.hinting`). If one of those replicas held something newer, this node's clock is
+behind that of another: the clock learns, and the write is sent again with a timestamp that counts. So with
+W + W > N a write outranks every write that was acknowledged before it began, whatever the clocks show.
 
-A read asks R replicas, nearest first and one more when they are slow, merges what they hold, answers,
-and repairs those that had less. With R + W > N a read meets every write acknowledged before it began.
+A read asks R replicas, nearest first and one more when they are slow, merges what they hold, repairs those
+that had less (`service.read_repair`), and answers. With R + W > N a read meets every write acknowledged before
+it began, and everything that an earlier read of such a level returned.
 
-Source: DeCandia 2007 §4.5.
+That holds for named levels, which count primaries only. Explicit numbers count fallbacks as well (model.consistency).
+
+Source: DeCandia 2007 §4.5, §4.6.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
 import msgspec
 
 from merganser.core import rows
-from merganser.core.quorum import Verdict
+from merganser.core.latency import Latencies
+from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import Need, ReadLevel, WriteLevel, name_of, needed_to_read, needed_to_write
 from merganser.model.errors import (
     ClockSkewError,
     RefusedError,
@@ -33,19 +38,21 @@ from merganser.model.errors import (
     UnknownOutcomeError,
 )
 from merganser.model.ids import NodeId
-from merganser.model.messages import Apply, Found, Read, ReadRange, Reply, Rows
+from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Reply, Rows
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
-from merganser.service.asking import Asker, Reading, Writing
+from merganser.service.asking import SILENT_S, Asker, Reading, Writing
+from merganser.service.hinting import HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
-from merganser.service.read_repair import ReadRepair
+from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.replica import NO_SUCH_TABLE
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
-from merganser.storage.values import decode_row, encode_row
+from merganser.storage.values import encode_row
 
-HEDGE_S = 0.1  # a replica on a healthy network answers within a few milliseconds
+HEDGE_S_MIN = 0.002  # below this a hedge saves nothing that a client could notice
+LOOK_CHANCE = 0.01  # costs 2 % of the reads at ONE, and finds what was missed on every item read some hundred times
 REPAIR_TIMEOUT_S = 5.0
 RANGE_READS_MAX = 4  # pages decoded between two turns of the loop; 64 at once kept each put waiting for 300 ms
 
@@ -71,6 +78,7 @@ class Coordinator:
         timestamps: Timestamps,
         *,
         wall_us: Callable[[], int],
+        rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
         """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map."""
@@ -78,13 +86,21 @@ class Coordinator:
         self._topology = topology
         self._asker = asker
         self._timestamps = timestamps
+        self._rng = rng
+        self._latencies = Latencies()
         self.wall_us = wall_us
-        self.repairs = ReadRepair(lambda node, apply: asker.ask(node, apply, timeout_s=REPAIR_TIMEOUT_S))
+        self.hinting = Hinting(topology, asker)
+        self.repairs = ReadRepair(lambda node, request: asker.ask(node, request, timeout_s=REPAIR_TIMEOUT_S))
         self._range_reads = asyncio.Semaphore(RANGE_READS_MAX)
         self._loop = asyncio.get_running_loop()
 
+    async def close(self) -> None:
+        """Stop what goes on after the answers."""
+        self.hinting.close()
+        await self.repairs.close()
+
     async def write(
-        self, table: Table, key: bytes, mutation: Mutation, *, level: Consistency, deadline: float
+        self, table: Table, key: bytes, mutation: Mutation, *, level: WriteLevel, deadline: float
     ) -> Timestamp:
         """Apply ``mutation`` to the row under ``key``; returns its timestamp once ``level`` is met.
 
@@ -97,34 +113,49 @@ class Coordinator:
             UnavailableError: too few replicas, or no timestamp in time; nothing was written.
             UnknownOutcomeError: too few acks by ``deadline``; some replicas may have it.
         """
-        replicas = self._topology.replicas(table, key)
-        required = self._required(table, level, replicas)
+        need = self._needed_to_write(table, key, level)
         timestamp = await self._first_timestamp(deadline)
-        outranked_by = await self._replicate(table, key, rows.stamp(mutation, timestamp), required, deadline)
-        while outranked_by is not None:
-            timestamp = await self._timestamp_after(outranked_by, deadline)
+        writing = await self._replicate(table, key, rows.stamp(mutation, timestamp), need, deadline)
+        while writing.outranked_by is not None:
+            timestamp = await self._timestamp_after(writing, writing.outranked_by, deadline)
             try:
-                outranked_by = await self._replicate(table, key, rows.stamp(mutation, timestamp), required, deadline)
+                row = rows.stamp(mutation, timestamp)
+                writing = await self._replicate(table, key, row, need, deadline, instead_of=writing)
             except (TableNotFoundError, UnavailableError) as error:  # the earlier attempt is stored all the same
                 raise UnknownOutcomeError(f"{_OUTRANKED}: {error}") from None
+        writing.keep_hints()
         return timestamp
 
-    async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
+    async def read(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
 
         Raises:
             RequestError: the level asks for more replicas than the table has.
             TableNotFoundError: the table was dropped meanwhile.
-            UnavailableError: too few replicas answered by ``deadline``.
+            UnavailableError: too few replicas answered, or took what others of them had, by ``deadline``.
             CorruptionError: an answer is damaged.
         """
-        read = Read(self._topology.map.epoch, table.id, key)
-        replicas = self._asker.nearest_first(self._topology.replicas(table, key))
-        reading = await self._ask_replicas(
-            table, replicas, level, deadline, lambda node, timeout_s: self._asker.ask(node, read, timeout_s=timeout_s)
-        )
+        need = self._needed_to_read(table, level)
+        replicas = self._topology.replicas(table, key)
+        epoch = self._topology.map.epoch
+        read = Read(epoch, table.id, key)
+        hint = None if need.is_strict else ReadHint(epoch, table.id, key)
+
+        def ask(node: NodeId, timeout_s: float) -> asyncio.Future[Reply]:
+            question = read if hint is None or node in replicas else hint
+            return self._asker.ask(node, question, timeout_s=timeout_s)
+
+        fallbacks = () if need.is_strict else self._fallbacks(table, key)
+        reading = await self._ask_replicas(table, replicas, fallbacks, need, level, deadline, ask)
         answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
-        return self._reconcile(table, key, answers)
+        found = reconcile(key, answers)
+        if found.stale:
+            await self._bring_up(table, key, found, answers, replicas, need, deadline)
+        if found.stale or self._rng.random() < LOOK_CHANCE:
+            holders = [node for node in replicas if node in answers]
+            unasked = [node for node in replicas if node not in answers]
+            self.repairs.look(read, found.row, holders=holders, unasked=unasked)
+        return found.row
 
     async def read_range(
         self,
@@ -133,7 +164,7 @@ class Coordinator:
         end: bytes,
         *,
         reverse: bool = False,
-        level: Consistency,
+        level: ReadLevel,
         rows_max: int,
         bytes_max: int,
         deadline: float,
@@ -178,7 +209,7 @@ class Coordinator:
         end: bytes,
         *,
         reverse: bool,
-        level: Consistency,
+        level: ReadLevel,
         rows_max: int,
         bytes_max: int,
         deadline: float,
@@ -188,9 +219,13 @@ class Coordinator:
             return RangePage([], None)
         low, high, replicas = run
         question = ReadRange(self._topology.map.epoch, table.id, low, high, reverse, rows_max, bytes_max)
+        need = self._needed_to_read(table, level)
+        need = Need(need.nodes, need.nodes)  # fallbacks hold hints by key and target, not ranges of them
         reading = await self._ask_replicas(
             table,
-            self._asker.nearest_first(replicas),
+            replicas,
+            (),
+            need,
             level,
             deadline,
             lambda node, timeout_s: self._asker.ask(node, question, timeout_s=timeout_s, traffic=Traffic.BULK),
@@ -198,27 +233,51 @@ class Coordinator:
         pages = {node: cast("Rows", reply) for node, reply in reading.quorum.replies.items()}
         merged = merge_pages(pages, reverse=reverse)
         found: list[tuple[bytes, Row]] = []
+        repairs: list[Awaitable[None]] = []
         now_s = self.wall_us() // 1_000_000
         for key, answers in merged.answers:
-            row = self._reconcile(table, key, answers)
-            if row is not None and not rows.is_tombstone(row, now_s):
-                found.append((key, row))
+            one = reconcile(key, answers)
+            if one.stale:
+                repairs.append(self._bring_up(table, key, one, answers, replicas, need, deadline))
+            if one.row is not None and not rows.is_tombstone(one.row, now_s):
+                found.append((key, one.row))
+        if repairs:
+            await asyncio.gather(*repairs)
         resume = merged.resume
         if resume is None:
             resume = low if reverse and low > start else high if not reverse and high < end else None
         return RangePage(found, resume)
 
-    async def _replicate(self, table: Table, key: bytes, row: Row, required: int, deadline: float) -> Timestamp | None:
-        """Send ``row`` to all replicas; returns at W acks what outranks it there, None if nothing does."""
-        replicas = self._topology.replicas(table, key)
-        writing = Writing(replicas, required=required)
+    async def _replicate(
+        self,
+        table: Table,
+        key: bytes,
+        row: Row,
+        need: Need,
+        deadline: float,
+        *,
+        instead_of: HintedWriting | None = None,
+    ) -> HintedWriting:
+        """Send ``row`` to all replicas; returns when ``need`` is met, and leaves the hints to the caller.
+
+        ``instead_of`` is an earlier attempt, whose hints are of no use any more.
+        """
+        if instead_of is not None:
+            instead_of.forget()
         apply = Apply(self._topology.map.epoch, table.id, key, encode_row(key, row))
-        timeout_s = deadline - self._loop.time()
-        for replica in replicas:
-            writing.watch(replica, self._asker.ask(replica, apply, timeout_s=timeout_s))
-        if await writing.settled(deadline) is not Verdict.SUCCEEDED:
-            raise await self._write_failure(table, writing, apply.map_epoch)
-        return writing.outranked_by
+        writing = self.hinting.write(table, apply, need, deadline=deadline)
+        verdict = Verdict.OPEN
+        try:
+            verdict = await writing.settled(deadline)
+        finally:
+            if verdict is not Verdict.SUCCEEDED:
+                if instead_of is None and writing.is_certainly_unwritten:
+                    writing.forget()
+                else:
+                    writing.keep_hints()
+        if verdict is not Verdict.SUCCEEDED:
+            raise await self._write_failure(table, writing, need, apply.map_epoch)
+        return writing
 
     async def _first_timestamp(self, deadline: float) -> Timestamp:
         try:
@@ -226,11 +285,12 @@ class Coordinator:
         except (ClockSkewError, TimeoutError, StorageFailedError) as error:
             raise UnavailableError(f"this node cannot mint a timestamp ({error}); nothing was written") from None
 
-    async def _timestamp_after(self, outranked_by: Timestamp, deadline: float) -> Timestamp:
+    async def _timestamp_after(self, writing: HintedWriting, outranked_by: Timestamp, deadline: float) -> Timestamp:
         try:
             self._timestamps.observe(outranked_by)
             return await self._timestamps.mint(deadline)
         except (ClockSkewError, TimeoutError, StorageFailedError) as error:
+            writing.keep_hints()
             raise UnknownOutcomeError(f"{_OUTRANKED}: {error}; check the clocks of the nodes") from None
 
     def _run(
@@ -254,62 +314,143 @@ class Coordinator:
     async def _ask_replicas(
         self,
         table: Table,
-        replicas: list[NodeId],
-        level: Consistency,
+        replicas: tuple[NodeId, ...],
+        fallbacks: Sequence[NodeId],
+        need: Need,
+        level: ReadLevel,
         deadline: float,
         ask: Callable[[NodeId, float], asyncio.Future[Reply]],
     ) -> Reading:
-        required = self._required(table, level, replicas)
+        self._check_reachable(table, need, level, replicas, fallbacks)
         map_epoch = self._topology.map.epoch
+        quorum = self._read_quorum(self._asker.nearest_first(replicas), fallbacks, need)
         reading = Reading(
-            replicas,
-            required=required,
+            quorum,
             ask=lambda node: ask(node, deadline - self._loop.time()),
-            hedge_s=HEDGE_S,
+            hedge_s=self._hedge_s(quorum.first()),
             note_silence=self._asker.note_silence,
+            note_latency=self._note_latency,
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             await self._raise_if_dropped(table, reading.errors, map_epoch)
             raise UnavailableError(
-                f"{len(reading.quorum.replies)} of {required} replicas answered in time: {_reasons(reading.errors)}"
+                f"{len(quorum.replies)} of {_told(need)} answered in time: {_reasons(reading.errors)}"
             )
         return reading
 
-    def _reconcile(self, table: Table, key: bytes, answers: dict[NodeId, bytes | None]) -> Row | None:
-        """Merge the answers of the replicas and repair those that had less."""
-        distinct = set(answers.values())
-        if len(distinct) == 1:
-            stored = distinct.pop()
-            return None if stored is None else decode_row(key, stored)
-        held = {node: decode_row(key, stored) for node, stored in answers.items() if stored is not None}
-        newest, *others = held.values()
-        for other in others:
-            newest = rows.merge(newest, other)
-        stale = [node for node in answers if node not in held or held[node] != newest]
-        if stale:
-            repair = Apply(self._topology.map.epoch, table.id, key, encode_row(key, newest))
-            for node in stale:
-                self.repairs.repair(node, repair)
-        return newest
+    def _read_quorum(self, replicas: list[NodeId], fallbacks: Sequence[NodeId], need: Need) -> ReadQuorum[Reply]:
+        """Fallbacks come after the primaries that answer and before those that do not."""
+        if need.is_strict:
+            return ReadQuorum(replicas, required=need.nodes)
+        answering = [node for node in replicas if self._asker.is_responsive(node)]
+        away = [node for node in replicas if node not in answering]
+        return ReadQuorum(
+            (*answering, *fallbacks, *away),
+            required=need.nodes,
+            primaries=replicas,
+            required_primaries=need.primaries,
+        )
 
-    def _required(self, table: Table, level: Consistency, replicas: tuple[NodeId, ...] | list[NodeId]) -> int:
+    def _fallbacks(self, table: Table, key: bytes) -> list[NodeId]:
+        """Return who may keep hints for ``key``, this node last: as many as there are primaries, and this one."""
+        me = self._asker.node
+        others = [node for node in self._topology.fallbacks(table, key) if self._asker.is_responsive(node)][: table.n]
+        is_further_keeper = me not in others and me not in self._topology.replicas(table, key)
+        return [*others, me] if is_further_keeper else others
+
+    def _hedge_s(self, nodes: Sequence[NodeId]) -> float:
+        """Return what the slowest of ``nodes`` usually takes at most."""
+        hedge_s = HEDGE_S_MIN
+        for node in nodes:
+            if node != self._asker.node:
+                p95_s = self._latencies.p95_s(node)
+                hedge_s = max(hedge_s, SILENT_S if p95_s is None else p95_s)
+        return min(hedge_s, SILENT_S)
+
+    def _note_latency(self, node: NodeId, seconds: float) -> None:
+        if node != self._asker.node:
+            self._latencies.add(node, seconds)
+
+    async def _bring_up(
+        self,
+        table: Table,
+        key: bytes,
+        found: Reconciled,
+        answers: Mapping[NodeId, bytes | None],
+        replicas: tuple[NodeId, ...],
+        need: Need,
+        deadline: float,
+    ) -> None:
+        """Return once as many primaries hold what was found as had to be read.
+
+        Fallbacks that answered with less are left alone. A sloppy read waits for the primaries it has read, but
+        not long: nothing is promised of it.
+        """
+        assert found.row is not None
+        newest = Apply(self._topology.map.epoch, table.id, key, encode_row(key, found.row))
+        stale = [node for node in found.stale if node in replicas]
+        holding = sum(node in replicas for node in answers) - len(stale)
+        if not stale or (need.is_strict and holding >= need.primaries):
+            for node in stale:
+                self.repairs.repair(node, newest)
+            return
+        patience = deadline if holding < need.primaries else min(deadline, self._loop.time() + SILENT_S)
+        holding += await self.repairs.settle(
+            newest,
+            stale=stale,
+            unasked=[node for node in replicas if node not in answers],
+            required=need.primaries - holding if holding < need.primaries else len(stale),
+            deadline=patience,
+        )
+        if holding < need.primaries:
+            raise UnavailableError(
+                f"the replicas differ, and {holding} of {need.primaries} hold the newest row in time: a later read "
+                "might not see it, try again"
+            )
+
+    def _needed_to_read(self, table: Table, level: ReadLevel) -> Need:
         try:
-            required = level.required(table.n)
+            return needed_to_read(level, table.n)
         except ValueError as error:
             raise RequestError(str(error)) from None
-        reachable = sum(map(self._asker.is_reachable, replicas))
-        if reachable < required:
+
+    def _needed_to_write(self, table: Table, key: bytes, level: WriteLevel) -> Need:
+        try:
+            need = needed_to_write(level, table.n)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        replicas = self._topology.replicas(table, key)
+        fallbacks = () if need.is_strict else (*self._topology.fallbacks(table, key), self._asker.node)
+        self._check_reachable(table, need, level, replicas, fallbacks)
+        return need
+
+    def _check_reachable(
+        self,
+        table: Table,
+        need: Need,
+        level: WriteLevel | ReadLevel,
+        replicas: tuple[NodeId, ...],
+        fallbacks: Sequence[NodeId],
+    ) -> None:
+        primaries = sum(map(self._asker.is_reachable, replicas))
+        if primaries < need.primaries:
             raise UnavailableError(
-                f"{level.value} needs {required} of {table.n} replicas and {reachable} can be reached; "
+                f"{name_of(level)} needs {need.primaries} of {table.n} replicas and {primaries} can be reached; "
                 "none was asked, try again or ask for a lower consistency"
             )
-        return required
+        if need.is_strict:
+            return
+        nodes = sum(map(self._asker.is_reachable, dict.fromkeys((*replicas, *fallbacks))))
+        if nodes < need.nodes:
+            raise UnavailableError(
+                f"{name_of(level)} needs {need.nodes} nodes and {nodes} can be reached; "
+                "none was asked, try again or ask for a lower consistency"
+            )
 
-    async def _write_failure(self, table: Table, writing: Writing, map_epoch: int) -> Exception:
+    async def _write_failure(self, table: Table, writing: Writing, need: Need, map_epoch: int) -> Exception:
         await self._raise_if_dropped(table, writing.errors, map_epoch)
-        told = (
-            f"{writing.quorum.acks} of {writing.required} replicas acknowledged the write: {_reasons(writing.errors)}"
-        )
+        acks = writing.quorum.primary_acks if need.is_strict else writing.quorum.acks
+        told = f"{acks} of {_told(need)} acknowledged the write: {_reasons(writing.errors)}"
         if writing.is_certainly_unwritten:
             return UnavailableError(f"{told}; nothing was written, try again")
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
@@ -324,6 +465,12 @@ class Coordinator:
                 if error.map_epoch > self._topology.map.epoch:
                     await self._catch_up(node)
                 raise TableNotFoundError(f"table {table.name} was dropped")
+
+
+def _told(need: Need) -> str:
+    if need.is_strict:
+        return f"{need.nodes} replicas"
+    return f"{need.nodes} nodes" + (f", {need.primaries} of them replicas," if need.primaries else "")
 
 
 def _reasons(errors: dict[NodeId, BaseException]) -> str:

@@ -19,10 +19,12 @@ from merganser.model.messages import (
     Apply,
     AskTime,
     FetchMap,
+    Hint,
     Introduce,
     Introduced,
     Prepare,
     Read,
+    ReadHint,
     ReadRange,
     Reply,
     Request,
@@ -32,6 +34,8 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.hint_store import HintStore
+from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
@@ -76,7 +80,13 @@ class Member:
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
         self.coordinator = Coordinator(
-            self.topology, asker, self.timestamps, wall_us=wall_us, catch_up=self.catalog.catch_up
+            self.topology, asker, self.timestamps, wall_us=wall_us, rng=rng, catch_up=self.catalog.catch_up
+        )
+        self.hints = HintStore(
+            self.topology, engine, wall_us=wall_us, observe=self.timestamps.observe, catch_up=self.catalog.catch_up
+        )
+        self.handoff = HintedHandoff(
+            self.topology, asker, self.hints, wall_us=wall_us, rng=rng, catch_up=self.catalog.catch_up
         )
         self._acceptor = Acceptor(engine, current)
         self._background: list[asyncio.Task[None]] = []
@@ -84,6 +94,8 @@ class Member:
             Apply: self.replica.apply,
             Read: self.replica.read,
             ReadRange: self.replica.read_range,
+            Hint: self.hints.keep,
+            ReadHint: self.hints.read,
             FetchMap: self._fetch_map,
             Introduce: self._introduce,
             Adopt: self._adopt,
@@ -104,7 +116,12 @@ class Member:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
-        for work in (self.catalog.gossip(), self.catalog.keep_addresses(wire_addresses), self.clock_watch.run()):
+        for work in (
+            self.catalog.gossip(),
+            self.catalog.keep_addresses(wire_addresses),
+            self.clock_watch.run(),
+            self.handoff.run(),
+        ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
             self._background.append(task)
@@ -115,6 +132,8 @@ class Member:
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
+        await self.handoff.close()
+        await self.coordinator.close()
         await self.timestamps.close()
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:

@@ -1,58 +1,192 @@
 """Read repair: bring replicas up to what a read has just merged.
 
-A read that met different answers has the newest row in hand; the replicas that answered with less
-get it as an ordinary write, after the client has its answer. Repairs are best effort and bounded:
-beyond the bound they are dropped (the next read tries again), so a flood of stale reads cannot
-fill memory.
+A read that met different answers has the newest row in hand. Before the client hears it, as many primaries
+as the read had to ask must hold it (`ReadRepair.settle`), or a later read might meet only replicas that do
+not: reads of one key would go back in time. A replica that answers a repair with something newer holds it, too.
 
-Source: DeCandia 2007 §5.
+What the read did not ask is looked at in the background (`ReadRepair.look`): always after a mismatch, because
+where one replica missed a write others may have, and now and then without one. That is best effort and
+bounded: beyond the bound it is dropped (the next read tries again), so a flood of stale reads cannot fill memory.
+
+Source: DeCandia 2007 §5; blocking repair and why: Cassandra, CASSANDRA-4456 and CASSANDRA-10726.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
+import msgspec
+
+from merganser.core import rows
+from merganser.core.quorum import Verdict
 from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId
-from merganser.model.messages import Apply, Reply
+from merganser.model.messages import Apply, Found, Read, Reply, Request
+from merganser.model.row import Row
+from merganser.service.asking import SILENT_S, Writing, error_of
+from merganser.storage.values import decode_row, encode_row
 
 REPAIRS_MAX = 1024  # about 1 MiB of 1 KB rows in flight
+
+
+class Reconciled(msgspec.Struct, frozen=True):
+    """What several answers for one key come to."""
+
+    row: Row | None
+    stale: tuple[NodeId, ...]
+    """Who answered with less."""
+
+
+def reconcile(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
+    """Merge the answers of the replicas of ``key``.
+
+    Raises:
+        CorruptionError: an answer is damaged.
+    """
+    distinct = set(answers.values())
+    if len(distinct) == 1:
+        stored = distinct.pop()
+        return Reconciled(None if stored is None else decode_row(key, stored), ())
+    held = {node: decode_row(key, stored) for node, stored in answers.items() if stored is not None}
+    newest, *others = held.values()
+    for other in others:
+        newest = rows.merge(newest, other)
+    return Reconciled(newest, tuple(node for node in answers if node not in held or held[node] != newest))
 
 
 class ReadRepair:
     """Repairs under way; see the module's docstring."""
 
-    def __init__(self, send: Callable[[NodeId, Apply], asyncio.Future[Reply]]) -> None:
-        """Send repairs with ``send``, whose futures end by themselves."""
-        self._send = send
+    def __init__(self, ask: Callable[[NodeId, Request], asyncio.Future[Reply]]) -> None:
+        """Send repairs and questions with ``ask``, whose futures end by themselves."""
+        self._ask = ask
+        self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Future[Reply]] = set()
+        self._looks: set[asyncio.Task[None]] = set()
         self.sent = 0
         self.dropped = 0
         self.failed = 0
 
+    async def settle(
+        self, newest: Apply, *, stale: Sequence[NodeId], unasked: Sequence[NodeId], required: int, deadline: float
+    ) -> int:
+        """Bring ``stale`` replicas up to ``newest``; returns once ``required`` of them hold it, or at ``deadline``.
+
+        When they fail or are silent, the replicas that the read did not ask are sent it as well.
+
+        Returns:
+            how many hold it that did not, as far as they have said so.
+        """
+        spreading = _Spreading(stale, unasked, required=required, send=lambda node: self._send(node, newest))
+        verdict = await spreading.settled(min(deadline, self._loop.time() + SILENT_S))
+        if verdict is Verdict.OPEN and deadline > self._loop.time():
+            spreading.widen()
+            await spreading.settled(deadline)
+        return spreading.quorum.acks
+
     def repair(self, replica: NodeId, newest: Apply) -> None:
         """Bring ``replica`` up to ``newest`` in the background."""
-        if len(self._under_way) >= REPAIRS_MAX:
+        if self._is_full:
             self.dropped += 1
-            return
-        self.sent += 1
-        future = self._send(replica, newest)
-        self._under_way.add(future)
-        future.add_done_callback(self._ended)
+        else:
+            self._send(replica, newest)
+
+    def look(self, read: Read, row: Row | None, *, holders: Sequence[NodeId], unasked: Sequence[NodeId]) -> None:
+        """Compare the replicas that a read did not ask with its outcome, and repair them, in the background.
+
+        Args:
+            read: the question.
+            row: what came of it.
+            holders: who holds that; they are repaired if one of the others has more.
+            unasked: whom to ask.
+        """
+        if self._is_full:
+            self.dropped += 1
+        elif unasked:
+            task = self._loop.create_task(self._look(read, row, holders, unasked))
+            self._looks.add(task)
+            task.add_done_callback(self._looked)
 
     async def idle(self) -> None:
         """Return when no repair is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        while self._under_way or self._looks:
+            await asyncio.wait(self._looks or self._under_way)
+
+    async def close(self) -> None:
+        """Give up what is under way; futures end by themselves."""
+        for task in self._looks:
+            task.cancel()
+        if self._looks:
+            await asyncio.wait(self._looks)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._under_way) + len(self._looks) >= REPAIRS_MAX
+
+    def _send(self, replica: NodeId, newest: Apply) -> asyncio.Future[Reply]:
+        self.sent += 1
+        future = self._ask(replica, newest)
+        self._under_way.add(future)
+        future.add_done_callback(self._ended)
+        return future
+
+    async def _look(self, read: Read, row: Row | None, holders: Sequence[NodeId], unasked: Sequence[NodeId]) -> None:
+        futures = {node: self._ask(node, read) for node in unasked}
+        await asyncio.wait(futures.values())
+        answers: dict[NodeId, bytes | None] = dict.fromkeys(holders, None if row is None else encode_row(read.key, row))
+        for node, future in futures.items():
+            if error_of(future) is None:
+                answers[node] = cast("Found", future.result()).row
+        found = reconcile(read.key, answers)
+        if found.row is not None and found.stale:
+            newest = Apply(read.map_epoch, read.table, read.key, encode_row(read.key, found.row))
+            for node in found.stale:
+                self.repair(node, newest)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._looks.discard(task)
+        self._note_failure(None if task.cancelled() else task.exception())
 
     def _ended(self, future: asyncio.Future[Reply]) -> None:
         self._under_way.discard(future)
-        if future.cancelled():
-            return
-        error = future.exception()
+        self._note_failure(None if future.cancelled() else future.exception())
+
+    def _note_failure(self, error: BaseException | None) -> None:
         if error is None:
             return
         self.failed += 1
         if not isinstance(error, MerganserError):
             raise error
+
+
+class _Spreading(Writing):
+    """One row on its way to those that lack it, and to others when these do not take it."""
+
+    def __init__(
+        self,
+        stale: Sequence[NodeId],
+        unasked: Sequence[NodeId],
+        *,
+        required: int,
+        send: Callable[[NodeId], asyncio.Future[Reply]],
+    ) -> None:
+        super().__init__((*stale, *unasked), required=required)
+        self._send = send
+        self._unasked = list(unasked)
+        for node in stale:
+            self.watch(node, send(node))
+
+    def widen(self) -> None:
+        """Send it to everyone who is left."""
+        while self._unasked:
+            self._send_to_another()
+
+    def _replica_failed(self, replica: NodeId, error: BaseException) -> None:
+        if self._unasked and self.quorum.verdict is Verdict.OPEN:
+            self._send_to_another()
+
+    def _send_to_another(self) -> None:
+        node = self._unasked.pop(0)
+        self.watch(node, self._send(node))

@@ -65,6 +65,18 @@ class Topology:
         """Return the table of that id, None if it is dropped or not known yet."""
         return self._tables.get(table)
 
+    def number_of(self, node: NodeId) -> int | None:
+        """Return the number of a member, None if it is none."""
+        return self._numbers.get(node)
+
+    def node_of(self, number: int) -> NodeId | None:
+        """Return the member with that number, None if there is none."""
+        return self._nodes.get(number)
+
+    def fallbacks(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
+        """Return the nodes after the primaries of ``key``, in the order in which they stand in."""
+        return self.ring.fallbacks(self.ring.partition_of(keys.token_in(key)), table.n)
+
     def replicas(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
         """Return the preference list of ``key``, primaries only."""
         return self.ring.preference_list(self.ring.partition_of(keys.token_in(key)), table.n)
@@ -120,3 +132,5 @@ class Topology:
         self.map = current
         self.ring = Ring(current)
         self._tables = {table.id: table for table in current.tables}
+        self._numbers = {node.id: node.number for node in current.nodes}
+        self._nodes = {node.number: node.id for node in current.nodes}

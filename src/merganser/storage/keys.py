@@ -11,7 +11,8 @@ The escape keeps the order of partition keys, and no partition key's bytes begin
 rows of one partition key are one range, and so is every arc of the ring (design: cheap to stream,
 count, drop). Ranges are half open, ``start <= key < end``, as `Engine.scan` takes them.
 
-Metadata keys are table 0 and a name; they have no token.
+Metadata keys are table 0 and a name; they have no token. Hints are metadata: ``hint|``, the number of the
+node they are for in 4 bytes, the key of the row.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _TOKEN_AT = 4
 TOKEN_END = 12
 _END = b"\x00\x01"
 _METADATA = TableId(0)
+_HINTS = _TABLE.pack(_METADATA) + b"hint|"
+_HINT_ROW_AT = len(_HINTS) + _TABLE.size
 
 
 def row_key(table: TableId, token: Token, partition_key: bytes, sort_key: bytes = b"") -> bytes:
@@ -115,6 +118,35 @@ def prefix_end(prefix: bytes) -> bytes:
 def metadata_key(name: str) -> bytes:
     """Return the key of a piece of the node's own metadata."""
     return _TABLE.pack(_METADATA) + name.encode()
+
+
+def hint_key(target: int, row_key: bytes) -> bytes:
+    """Return the key of the hint for the row under ``row_key`` and the node with number ``target``.
+
+    The hints of a target lie together, in the order of their rows; ``row_key`` may be any bound of a range of rows.
+    """
+    return _HINTS + _TABLE.pack(target) + row_key
+
+
+def split_hint_key(key: bytes) -> tuple[int, bytes]:
+    """Return the target's number and the row's key.
+
+    Raises:
+        CorruptionError: `hint_key` never returned this.
+    """
+    if not key.startswith(_HINTS) or len(key) < _HINT_ROW_AT:
+        raise _garbage(key)
+    return int(_TABLE.unpack_from(key, len(_HINTS))[0]), key[_HINT_ROW_AT:]
+
+
+def hint_range(target: int) -> tuple[bytes, bytes]:
+    """Return the range of all hints for the node with number ``target``."""
+    return hint_key(target, b""), prefix_end(hint_key(target, b""))
+
+
+def all_hints_range() -> tuple[bytes, bytes]:
+    """Return the range of all hints."""
+    return _HINTS, prefix_end(_HINTS)
 
 
 def _garbage(key: bytes) -> CorruptionError:

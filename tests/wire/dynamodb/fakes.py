@@ -12,7 +12,7 @@ from sortedcontainers import SortedDict
 
 from merganser.core.rows import is_tombstone, merge, stamp
 from merganser.model.cluster import ClusterMap, NodeRecord, Table
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, WriteLevel
 from merganser.model.errors import TableExistsError, TableNotFoundError
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.row import Mutation, Row
@@ -36,7 +36,7 @@ class FakeCoordinator:
 
     def __init__(self) -> None:
         self.rows: SortedDict[bytes, Row] = SortedDict()
-        self.levels: list[Consistency] = []
+        self.levels: list[WriteLevel | ReadLevel] = []
         self.failure: Callable[[bytes], Exception | None] = lambda key: None
         self.page_rows_max = 1000
         self.ranges_read = 0
@@ -45,14 +45,14 @@ class FakeCoordinator:
     def wall_us(self) -> int:
         return NOW_US
 
-    async def write(self, table: Table, key: bytes, mutation: Mutation, *, level: Consistency, deadline: float) -> None:
+    async def write(self, table: Table, key: bytes, mutation: Mutation, *, level: WriteLevel, deadline: float) -> None:
         self._admit(key, level, deadline)
         self._writes += 1
         row = stamp(mutation, Timestamp(NOW_US + self._writes, 1))
         before = self.rows.get(key)
         self.rows[key] = row if before is None else merge(before, row)
 
-    async def read(self, table: Table, key: bytes, *, level: Consistency, deadline: float) -> Row | None:
+    async def read(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> Row | None:
         self._admit(key, level, deadline)
         return self.rows.get(key)
 
@@ -63,7 +63,7 @@ class FakeCoordinator:
         end: bytes,
         *,
         reverse: bool,
-        level: Consistency,
+        level: ReadLevel,
         rows_max: int,
         bytes_max: int,
         deadline: float,
@@ -81,7 +81,7 @@ class FakeCoordinator:
                 rows.append((key, self.rows[key]))
         return FakeRangePage(rows, None)
 
-    def _admit(self, key: bytes, level: Consistency, deadline: float) -> None:
+    def _admit(self, key: bytes, level: WriteLevel | ReadLevel, deadline: float) -> None:
         assert deadline > asyncio.get_running_loop().time()
         self.levels.append(level)
         failure = self.failure(key)
@@ -142,7 +142,8 @@ class Cluster:
         """Return the answer, or "Type | message" of the error."""
         body = request if isinstance(request, bytes) else orjson.dumps(request)
         try:
-            answer = self.run(self.dynamodb.call(operation, body, level))
+            levels = UNSAID if level is None else Levels(level, level)
+            answer = self.run(self.dynamodb.call(operation, body, levels))
         except Exception as error:
             fault = fault_of(error)
             if fault.status == 500 and "outcome" not in fault.message:

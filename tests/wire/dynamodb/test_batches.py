@@ -155,7 +155,7 @@ def test_others_are_served_while_a_large_batch_is_looked_into(cluster: Cluster) 
         body = orjson.dumps({"RequestItems": {"str": items}, "ReturnConsumedCapacity": "TOTAL"})
         try:
             with pytest.raises(ValidationError, match="not supported yet"):  # after the items, before the writes
-                await cluster.dynamodb.call("BatchWriteItem", body, None)
+                await cluster.dynamodb.call("BatchWriteItem", body)
         finally:
             other.cancel()
 

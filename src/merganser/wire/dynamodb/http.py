@@ -1,7 +1,7 @@
 """HTTP: from a request to an operation and back.
 
 `X-Amz-Target` names the operation, the body is JSON 1.0. Answers carry the CRC-32 that SDKs check
-and a request id. `x-merganser-consistency: QUORUM` sets the consistency of one request.
+and a request id. `x-merganser-consistency: QUORUM`, or `w=2,pw=1,r=2`, sets the consistency of one request.
 
 An error of ours that nobody expected is answered as DynamoDB answers its own, and reported.
 """
@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import UNSAID, Levels, parse_levels
 from merganser.model.errors import UnknownOutcomeError
 from merganser.net.http import Request, Response
 from merganser.wire.dynamodb.errors import INTERNAL, UNKNOWN_OPERATION, ApiError, ValidationError, fault_of
@@ -80,7 +80,7 @@ class DynamoDBApplication:
     async def _serve(self, request: Request) -> bytes | list[bytes]:
         operation = self._operation(request)
         self._verifier.verify(request)
-        return await self._dynamodb.call(operation, request.body, _consistency(request))
+        return await self._dynamodb.call(operation, request.body, _levels(request))
 
     def _operation(self, request: Request) -> str:
         content_type = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
@@ -108,14 +108,12 @@ class DynamoDBApplication:
         return b"%b%0*d" % (self._id_prefix, _ID_COUNTED, self._answers)
 
 
-def _consistency(request: Request) -> Consistency | None:
+def _levels(request: Request) -> Levels:
     asked = request.header(b"x-merganser-consistency")
     if asked is None:
-        return None
+        return UNSAID
+    text = asked.decode("latin-1")
     try:
-        return Consistency(asked.decode("latin-1").strip().upper())
-    except ValueError:
-        levels = ", ".join(level.value for level in Consistency)
-        raise ValidationError(
-            f"x-merganser-consistency is {asked.decode('latin-1')!r}: choose one of {levels}"
-        ) from None
+        return parse_levels(text)
+    except ValueError as error:
+        raise ValidationError(f"x-merganser-consistency is {text!r}: {error}") from None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import UNSAID, Levels
 from merganser.model.errors import RequestError, TableNotFoundError
 from merganser.wire.dynamodb import shapes
 from merganser.wire.dynamodb.administration import Administration
@@ -81,13 +81,13 @@ class DynamoDB:
         """Tell whether there is such an operation."""
         return operation in self._operations
 
-    async def call(self, operation: str, body: bytes, level: Consistency | None) -> bytes | list[bytes]:
+    async def call(self, operation: str, body: bytes, levels: Levels = UNSAID) -> bytes | list[bytes]:
         """Serve one request and return the JSON of its answer, in pieces if that saves copying.
 
         Args:
             operation: DynamoDB's name of it.
             body: JSON.
-            level: the consistency that the request names; None leaves it to ConsistentRead and QUORUM.
+            levels: the consistency that the request asks for; unsaid leaves it to ConsistentRead and QUORUM.
 
         Raises:
             ApiError: with DynamoDB's type and text.
@@ -100,7 +100,7 @@ class DynamoDB:
         request = _parsed(body)
         shapes.check(operation, request, deep=False)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
-        session = Session(self._coordinator, self._catalog, level=level, deadline=deadline)
+        session = Session(self._coordinator, self._catalog, levels=levels, deadline=deadline)
         try:
             try:
                 return await serve(session, request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from merganser.model.cluster import Table
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import Consistency, Levels, ReadLevel, needed_to_read, needed_to_write
 from merganser.model.errors import TableNotFoundError
 from merganser.model.row import Mutation
 from merganser.wire.dynamodb.errors import NotFoundError, ValidationError
@@ -21,14 +21,14 @@ WIRE: Final = "dynamodb"
 class Session:
     """What the operations see of the cluster while they serve one request."""
 
-    __slots__ = ("_coordinator", "_level", "catalog", "deadline")
+    __slots__ = ("_coordinator", "_levels", "catalog", "deadline")
 
     def __init__(
         self,
         coordinator: Coordinator,
         catalog: Catalog,
         *,
-        level: Consistency | None,
+        levels: Levels,
         deadline: float,
     ) -> None:
         """Bind a request to the cluster.
@@ -36,11 +36,11 @@ class Session:
         Args:
             coordinator: does the reads and writes.
             catalog: knows the tables.
-            level: what the request asked for by name, None if it did not.
+            levels: what the request asked for, besides what its operation says.
             deadline: the loop's time at which the request is given up.
         """
         self._coordinator = coordinator
-        self._level = level
+        self._levels = levels
         self.catalog = catalog
         self.deadline = deadline
 
@@ -61,8 +61,12 @@ class Session:
             raise NotFoundError(not_found) from None
 
     async def write(self, table: Table, key: bytes, mutation: Mutation) -> None:
-        """Write a row, at QUORUM unless the request named a level."""
-        level = _checked(self._level or Consistency.QUORUM, table)
+        """Write a row, at QUORUM unless the request said otherwise."""
+        level = self._levels.write or Consistency.QUORUM
+        try:
+            needed_to_write(level, table.n)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
         await self._coordinator.write(table, key, mutation, level=level, deadline=self.deadline)
 
     async def item(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
@@ -95,13 +99,10 @@ class Session:
             deadline=self.deadline,
         )
 
-    def _reading(self, table: Table, *, is_consistent: bool) -> Consistency:
-        return _checked(self._level or (Consistency.QUORUM if is_consistent else Consistency.ONE), table)
-
-
-def _checked(level: Consistency, table: Table) -> Consistency:
-    try:
-        level.required(table.n)
-    except ValueError as error:
-        raise ValidationError(str(error)) from None
-    return level
+    def _reading(self, table: Table, *, is_consistent: bool) -> ReadLevel:
+        level = self._levels.read or (Consistency.QUORUM if is_consistent else Consistency.ONE)
+        try:
+            needed_to_read(level, table.n)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+        return level
