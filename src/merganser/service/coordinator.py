@@ -30,6 +30,7 @@ from merganser.model.cluster import Table
 from merganser.model.consistency import Need, ReadLevel, WriteLevel, name_of, needed_to_read, needed_to_write
 from merganser.model.errors import (
     ClockSkewError,
+    OverloadedError,
     RefusedError,
     RequestError,
     StorageFailedError,
@@ -42,7 +43,8 @@ from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Re
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
-from merganser.service.asking import SILENT_S, Asker, Reading, Writing
+from merganser.service.admission import UnderWay, counted
+from merganser.service.asking import SILENT_S, Asker, Reading, Writing, is_overload
 from merganser.service.hinting import HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
@@ -80,8 +82,13 @@ class Coordinator:
         wall_us: Callable[[], int],
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
+        under_way: UnderWay,
     ) -> None:
-        """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map."""
+        """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map.
+
+        Each read and write takes a place in ``under_way``, and is an OverloadedError if there is none.
+        """
+        self.under_way = under_way
         self._catch_up = catch_up
         self._topology = topology
         self._asker = asker
@@ -99,6 +106,7 @@ class Coordinator:
         self.hinting.close()
         await self.repairs.close()
 
+    @counted
     async def write(
         self, table: Table, key: bytes, mutation: Mutation, *, level: WriteLevel, deadline: float
     ) -> Timestamp:
@@ -126,6 +134,7 @@ class Coordinator:
         writing.keep_hints()
         return timestamp
 
+    @counted
     async def read(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
 
@@ -157,6 +166,7 @@ class Coordinator:
             self.repairs.look(read, found.row, holders=holders, unasked=unasked)
         return found.row
 
+    @counted
     async def read_range(
         self,
         table: Table,
@@ -269,6 +279,8 @@ class Coordinator:
         verdict = Verdict.OPEN
         try:
             verdict = await writing.settled(deadline)
+            if verdict is Verdict.HOPELESS:
+                await writing.hear_the_rest(deadline)
         finally:
             if verdict is not Verdict.SUCCEEDED:
                 if instead_of is None and writing.is_certainly_unwritten:
@@ -333,8 +345,8 @@ class Coordinator:
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             await self._raise_if_dropped(table, reading.errors, map_epoch)
-            raise UnavailableError(
-                f"{len(quorum.replies)} of {_told(need)} answered in time: {_reasons(reading.errors)}"
+            raise _unavailable(
+                f"{len(quorum.replies)} of {_told(need)} answered in time: {_reasons(reading.errors)}", reading.errors
             )
         return reading
 
@@ -452,7 +464,7 @@ class Coordinator:
         acks = writing.quorum.primary_acks if need.is_strict else writing.quorum.acks
         told = f"{acks} of {_told(need)} acknowledged the write: {_reasons(writing.errors)}"
         if writing.is_certainly_unwritten:
-            return UnavailableError(f"{told}; nothing was written, try again")
+            return _unavailable(f"{told}; nothing was written, try again", writing.errors)
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
 
     async def _raise_if_dropped(self, table: Table, errors: dict[NodeId, BaseException], map_epoch: int) -> None:
@@ -465,6 +477,11 @@ class Coordinator:
                 if error.map_epoch > self._topology.map.epoch:
                     await self._catch_up(node)
                 raise TableNotFoundError(f"table {table.name} was dropped")
+
+
+def _unavailable(told: str, errors: dict[NodeId, BaseException]) -> UnavailableError:
+    is_too_much = bool(errors) and all(map(is_overload, errors.values()))
+    return OverloadedError(told) if is_too_much else UnavailableError(told)
 
 
 def _told(need: Need) -> str:

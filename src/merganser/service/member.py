@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.clock import HybridClock
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
@@ -30,6 +31,7 @@ from merganser.model.messages import (
     Request,
 )
 from merganser.net.transport import Transport
+from merganser.service.admission import Admission
 from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
@@ -60,6 +62,7 @@ class Member:
         wall_us: Callable[[], int],
         rng: random.Random,
         on_error: Callable[[BaseException], None],
+        limits: AdmissionLimits | None = None,
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
@@ -70,6 +73,7 @@ class Member:
         self._on_error = on_error
         self.engine = engine
         self.transport = transport
+        self.admission = Admission(limits)
         self.topology = Topology(node, engine, current)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve)
@@ -80,14 +84,27 @@ class Member:
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
         self.coordinator = Coordinator(
-            self.topology, asker, self.timestamps, wall_us=wall_us, rng=rng, catch_up=self.catalog.catch_up
+            self.topology,
+            asker,
+            self.timestamps,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            under_way=self.admission.operations,
         )
         self.hints = HintStore(
             self.topology, engine, wall_us=wall_us, observe=self.timestamps.observe, catch_up=self.catalog.catch_up
         )
         self.handoff = HintedHandoff(
-            self.topology, asker, self.hints, wall_us=wall_us, rng=rng, catch_up=self.catalog.catch_up
+            self.topology,
+            asker,
+            self.hints,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            admit=self.admission.background,
         )
+        self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
@@ -108,9 +125,14 @@ class Member:
         """Answer a peer, or this node itself.
 
         Raises:
+            OverloadedError: there is no place for it; nothing was done.
             MerganserError: as the service that is asked.
         """
-        return await self._serve[type(request)](sender, request)
+        began = self.admission.begin(request)
+        try:
+            return await self._serve[type(request)](sender, request)
+        finally:
+            self.admission.end(request, began)
 
     def start(self, wire_addresses: dict[str, str]) -> None:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
@@ -135,6 +157,7 @@ class Member:
         await self.handoff.close()
         await self.coordinator.close()
         await self.timestamps.close()
+        self.admission.close()
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

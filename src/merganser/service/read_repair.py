@@ -6,7 +6,8 @@ not: reads of one key would go back in time. A replica that answers a repair wit
 
 What the read did not ask is looked at in the background (`ReadRepair.look`): always after a mismatch, because
 where one replica missed a write others may have, and now and then without one. That is best effort and
-bounded: beyond the bound it is dropped (the next read tries again), so a flood of stale reads cannot fill memory.
+bounded: beyond the bound, or while the node is busy, it is dropped (the next read tries again), so a flood of
+stale reads cannot fill memory.
 
 Source: DeCandia 2007 §5; blocking repair and why: Cassandra, CASSANDRA-4456 and CASSANDRA-10726.
 """
@@ -65,6 +66,7 @@ class ReadRepair:
         self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Future[Reply]] = set()
         self._looks: set[asyncio.Task[None]] = set()
+        self.may_begin: Callable[[], bool] = lambda: True
         self.sent = 0
         self.dropped = 0
         self.failed = 0
@@ -123,7 +125,7 @@ class ReadRepair:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._under_way) + len(self._looks) >= REPAIRS_MAX
+        return len(self._under_way) + len(self._looks) >= REPAIRS_MAX or not self.may_begin()
 
     def _send(self, replica: NodeId, newest: Apply) -> asyncio.Future[Reply]:
         self.sent += 1
