@@ -18,7 +18,9 @@ from merganser.core.horizon import (
     later,
     met,
     right_after,
-    taken,
+)
+from merganser.core.horizon import (
+    taken as taken_of,
 )
 from merganser.model.ids import NodeId
 from merganser.model.messages import A_CLIENTS
@@ -38,6 +40,11 @@ def tombstone(micros: int) -> Row:
 
 
 horizons = st.integers(1, 4)
+
+
+def taken(row: Row, *, sealed_us: int, floor_us: int, vouched_us: int) -> Row | None:
+    newest_us = rows.newest(row).micros
+    return taken_of(row, newest_us=newest_us, sealed_us=sealed_us, floor_us=floor_us, vouched_us=vouched_us)
 
 
 # What a purge drops

@@ -122,17 +122,18 @@ def right_after(horizon_us: int) -> Timestamp:
     return Timestamp(horizon_us, _WRITER_MAX)
 
 
-def taken(row: Row, *, sealed_us: int, floor_us: int, vouched_us: int) -> Row | None:
+def taken(row: Row, *, newest_us: int, sealed_us: int, floor_us: int, vouched_us: int) -> Row | None:
     """Return what a replica takes of a row it was sent; ``row`` itself if all; None: nothing.
 
     Args:
         row: a client's write has one timestamp throughout.
+        newest_us: the row's latest time.
         sealed_us: the replica's.
         floor_us: the replica's horizon, or the one it is about to adopt.
         vouched_us: `messages.A_CLIENTS`, or the horizon of whoever held the row.
     """
     if vouched_us == A_CLIENTS:
-        return row if rows.newest(row).micros > sealed_us else None
+        return row if newest_us > sealed_us else None
     return admissible(row, horizon_us=floor_us, vouched_us=vouched_us)
 
 

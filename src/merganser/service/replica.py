@@ -19,8 +19,9 @@ from merganser.core import horizon, rows
 from merganser.core.clock import HybridClock
 from merganser.model.errors import RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
-from merganser.model.messages import Apply, Found, Merged, Read, ReadRange, Rows
+from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Read, ReadRange, Rows
 from merganser.model.row import Row
+from merganser.model.timestamp import Timestamp
 from merganser.service.horizons import Horizons
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -68,12 +69,13 @@ class Replica:
         """
         partition = await self._admit(sender, request.map_epoch, request.table, request.key)
         incoming = decode_row(request.key, request.row)
-        self._clock.observe(rows.newest(incoming), self._wall_us())
+        newest = rows.newest(incoming)
+        self._clock.observe(newest, self._wall_us())
         standing = self._horizons.known(request.table, partition)
         if standing is None:
             outcome = self._take(request.key, incoming, request.row)
         else:
-            outcome = self._take_part(request, partition, standing, incoming)
+            outcome = self._take_part(request, partition, standing, incoming, newest)
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
         return outcome
@@ -109,9 +111,18 @@ class Replica:
             await self._engine.durable()
         return page
 
-    def _take_part(self, request: Apply, partition: PartitionId, standing: horizon.Standing, incoming: Row) -> Merged:
-        floor_us = self._horizons.floor_us(request.table, partition)
-        part = horizon.taken(incoming, sealed_us=standing.sealed_us, floor_us=floor_us, vouched_us=request.vouched_us)
+    def _take_part(
+        self, request: Apply, partition: PartitionId, standing: horizon.Standing, incoming: Row, newest: Timestamp
+    ) -> Merged:
+        vouched_us = request.vouched_us
+        floor_us = 0 if vouched_us == A_CLIENTS else self._horizons.floor_us(request.table, partition)
+        part = horizon.taken(
+            incoming,
+            newest_us=newest.micros,
+            sealed_us=standing.sealed_us,
+            floor_us=floor_us,
+            vouched_us=vouched_us,
+        )
         if part is None:
             return Merged(horizon.right_after(max(standing.sealed_us, floor_us)))
         return self._take(request.key, part, request.row if part is incoming else encode_row(request.key, part))
