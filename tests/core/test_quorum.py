@@ -9,6 +9,7 @@ from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
 from merganser.model.ids import NodeId
 
 A, B, C, STRANGER = NodeId("a"), NodeId("b"), NodeId("c"), NodeId("stranger")
+D, E = NodeId("d"), NodeId("e")
 ABC = (A, B, C)
 
 replica_lists = st.integers(1, 6).map(lambda n: tuple(NodeId(f"n{i}") for i in range(n)))
@@ -85,6 +86,109 @@ def test_write_verdict_is_what_the_counts_say_and_never_changes(
         possible = len(replicas) - len(heard) + acks
         assert (quorum.verdict is Verdict.SUCCEEDED) == (acks >= required)
         assert (quorum.verdict is Verdict.HOPELESS) == (possible < required)
+
+
+# Sloppy writes
+
+
+def sloppy(required: int, primaries: int = 0) -> WriteQuorum:
+    return WriteQuorum(ABC, required=required, required_primaries=primaries)
+
+
+def test_a_hint_on_a_fallback_counts_as_a_node_that_has_the_write() -> None:
+    quorum = sloppy(2)
+    quorum.acked(A)
+    quorum.enlist(D)
+    assert quorum.hinted(D)
+    assert (quorum.verdict, quorum.acks, quorum.primary_acks) == (Verdict.SUCCEEDED, 2, 1)
+    assert quorum.silent() == {B, C}
+
+
+def test_hints_do_not_count_as_primaries() -> None:
+    quorum = sloppy(2, primaries=2)
+    quorum.enlist(D)
+    assert [quorum.acked(A), quorum.hinted(D), quorum.acked(B)] == [False, False, True]
+
+
+def test_primaries_out_of_reach_make_a_write_that_insists_on_them_hopeless_whatever_fallbacks_do() -> None:
+    quorum = sloppy(2, primaries=2)
+    quorum.enlist(D)
+    quorum.enlist(E)
+    assert [quorum.failed(A), quorum.failed(B)] == [False, True]
+    assert quorum.verdict is Verdict.HOPELESS
+
+
+def test_an_enlisted_fallback_keeps_hope_alive_until_it_fails_as_well() -> None:
+    quorum = sloppy(2)
+    quorum.enlist(D)
+    assert not any([quorum.failed(A), quorum.failed(B)])
+    assert quorum.hint_failed(D)
+    assert quorum.verdict is Verdict.HOPELESS
+
+
+def test_a_coordinator_that_keeps_hints_for_several_counts_once() -> None:
+    quorum = sloppy(2)
+    quorum.enlist(D)
+    quorum.enlist(D)
+    assert not quorum.hint_failed(D)
+    assert not quorum.hinted(D)
+    assert not quorum.hinted(D)
+    assert quorum.acks == 1
+
+
+def test_a_primary_that_keeps_a_hint_for_another_counts_once() -> None:
+    quorum = sloppy(2)
+    quorum.enlist(A)
+    assert [quorum.acked(A), quorum.hinted(A)] == [False, False]
+    assert quorum.acks == 1
+    assert [quorum.failed(B), quorum.failed(C)] == [False, True], "nobody else can have it"
+
+
+def test_hints_of_fallbacks_that_were_not_enlisted_count_for_nothing() -> None:
+    quorum = sloppy(1)
+    assert not quorum.hinted(D)
+    assert not quorum.hint_failed(D)
+    assert (quorum.acks, quorum.verdict) == (0, Verdict.OPEN)
+
+
+sloppy_events = st.lists(
+    st.tuples(st.sampled_from(["acked", "failed", "enlist", "hinted", "hint_failed"]), st.sampled_from("abcde")),
+    max_size=25,
+)
+
+
+@given(required=st.integers(1, 3), primaries=st.integers(0, 3), events=sloppy_events)
+def test_sloppy_write_verdict_is_what_the_counts_say(
+    required: int, primaries: int, events: list[tuple[str, str]]
+) -> None:
+    quorum = sloppy(required, primaries)
+    acked, failed, hinted, enlisted = set[str](), set[str](), set[str](), list[str]()
+    for what, name in events:
+        before = quorum.verdict
+        node = NodeId(name)
+        settled = getattr(quorum, what)(node)
+        is_pending = name in "abc" and name not in acked | failed
+        if what in ("acked", "failed") and is_pending:
+            (acked if what == "acked" else failed).add(name)
+        elif what == "enlist":
+            enlisted.append(name)
+        elif what == "hinted" and name in enlisted:
+            hinted.add(name)
+            enlisted = [other for other in enlisted if other != name]
+        elif what == "hint_failed" and name in enlisted:
+            enlisted.remove(name)
+        assert before in (Verdict.OPEN, quorum.verdict), "a verdict stays"
+        assert quorum.acks == len(acked | hinted)
+        pending = set("abc") - acked - failed
+        assert quorum.is_complete == (not pending and not enlisted)
+        if before is not Verdict.OPEN or what == "enlist":
+            assert not settled
+            continue
+        assert settled == (quorum.verdict is not Verdict.OPEN)
+        is_met = len(acked | hinted) >= required and len(acked) >= primaries
+        can_be_met = len(acked | hinted | pending | set(enlisted)) >= required and len(acked | pending) >= primaries
+        assert (quorum.verdict is Verdict.SUCCEEDED) == is_met
+        assert (quorum.verdict is Verdict.HOPELESS) == (not can_be_met)
 
 
 # Reads
@@ -184,3 +288,83 @@ def test_read_verdict_is_what_the_counts_say_and_enough_replicas_are_always_aske
         assert (quorum.verdict is Verdict.HOPELESS) == (len(replicas) - len(failed) < required)
         if quorum.verdict is Verdict.OPEN:
             assert len(asked) - len(failed) >= required
+
+
+# Sloppy reads
+
+
+def sloppy_read(*order: NodeId, required: int, primaries: int = 0) -> ReadQuorum[bytes | None]:
+    return ReadQuorum(order, required=required, primaries=ABC, required_primaries=primaries)
+
+
+def test_fallbacks_are_asked_in_the_order_given_and_count_as_replies() -> None:
+    quorum = sloppy_read(A, D, B, C, required=2)
+    assert quorum.first() == (A, D)
+    assert [quorum.answered(A, b"row"), quorum.answered(D, None)] == [False, True]
+
+
+def test_a_read_that_insists_on_primaries_asks_enough_of_them_first() -> None:
+    quorum = sloppy_read(A, D, E, B, C, required=3, primaries=2)
+    assert quorum.first() == (A, D, B)
+    assert [quorum.answered(A, b"row"), quorum.answered(D, None), quorum.answered(B, None)] == [False, False, True]
+
+
+def test_a_failed_primary_that_is_needed_is_replaced_by_a_primary() -> None:
+    quorum = sloppy_read(A, D, E, B, C, required=2, primaries=1)
+    assert quorum.first() == (A, D)
+    assert quorum.failed(A) == B
+    assert quorum.failed(D) == E
+
+
+def test_a_read_is_hopeless_without_the_primaries_it_insists_on() -> None:
+    quorum = sloppy_read(A, D, E, B, C, required=2, primaries=2)
+    assert [quorum.failed(A), quorum.failed(B)] == [C, None]
+    assert quorum.verdict is Verdict.HOPELESS
+
+
+def test_a_hedge_may_be_for_primaries_only() -> None:
+    quorum = sloppy_read(A, D, B, required=1)
+    assert [quorum.hedge(only_primaries=True), quorum.hedge(only_primaries=True), quorum.hedge()] == [B, None, D]
+
+
+@given(
+    order=st.permutations(list("abcde")),
+    required=st.integers(1, 4),
+    primaries=st.integers(0, 3),
+    events=st.lists(
+        st.tuples(st.sampled_from(["answered", "failed", "hedge", "hedge primary"]), st.sampled_from("abcde"))
+    ),
+)
+def test_sloppy_read_verdict_is_what_the_counts_say_and_enough_are_always_asked(
+    order: list[str], required: int, primaries: int, events: list[tuple[str, str]]
+) -> None:
+    primaries = min(primaries, required)
+    quorum = sloppy_read(*map(NodeId, order), required=required, primaries=primaries)
+    asked, replied, failed = set(quorum.first()), set[str](), set[str]()
+    for what, name in events:
+        node = NodeId(name)
+        is_pending = node in asked and name not in replied | failed
+        another = None
+        if what == "answered":
+            quorum.answered(node, b"row")
+            replied |= {name} if is_pending else set()
+        elif what == "failed":
+            failed |= {name} if is_pending else set()
+            another = quorum.failed(node)
+        else:
+            another = quorum.hedge(only_primaries=what == "hedge primary")
+            assert another is None or what == "hedge" or another in ABC
+        if another is not None:
+            assert another not in asked
+            asked.add(another)
+        left = set("abcde") - failed
+        can_be_met = len(left) >= required and len(left & set("abc")) >= primaries
+        is_met = len(replied) >= required and len(replied & set("abc")) >= primaries
+        assert set(quorum.replies) == replied
+        assert is_met or quorum.verdict is not Verdict.SUCCEEDED
+        assert not can_be_met or quorum.verdict is not Verdict.HOPELESS
+        if quorum.verdict is Verdict.OPEN:
+            assert can_be_met
+            assert not is_met
+            assert len(asked - failed) >= required
+            assert len((asked - failed) & set(ABC)) >= primaries

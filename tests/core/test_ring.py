@@ -73,6 +73,15 @@ def test_list_is_the_beginning_of_the_longer_list_and_starts_with_the_owner(clus
 
 
 @given(cluster_map=maps(), n=st.integers(1, 9))
+def test_fallbacks_are_everyone_else_in_the_order_of_the_walk(cluster_map: ClusterMap, n: int) -> None:
+    ring = Ring(cluster_map)
+    for partition in map(PartitionId, range(ring.partitions)):
+        everyone = ring.preference_list(partition, len(cluster_map.nodes))
+        assert ring.preference_list(partition, n) + ring.fallbacks(partition, n) == everyone
+        assert set(everyone) == set(owning_nodes(cluster_map))
+
+
+@given(cluster_map=maps(), n=st.integers(1, 9))
 def test_list_is_what_a_plain_walk_finds(cluster_map: ClusterMap, n: int) -> None:
     ring = Ring(cluster_map)
     for partition in range(ring.partitions):

@@ -105,3 +105,24 @@ def test_nothing_lies_between_a_key_and_the_one_after_it(key: bytes, other: byte
 def test_metadata_lies_before_every_table() -> None:
     assert keys.metadata_key("ÿÿÿÿÿÿÿÿÿÿÿ") < keys.table_range(TableId(1))[0]
     assert keys.table_in(keys.metadata_key("ballot")) == 0
+
+
+targets = st.integers(1, 2**32 - 1) | st.integers(1, 3)
+
+
+@given(targets, parts, targets, parts)
+def test_hints_lie_by_target_and_then_in_the_order_of_their_rows(
+    target: int, row: tuple[TableId, Token, bytes, bytes], other: int, other_row: tuple[TableId, Token, bytes, bytes]
+) -> None:
+    key, other_key = keys.hint_key(target, keys.row_key(*row)), keys.hint_key(other, keys.row_key(*other_row))
+    assert (key < other_key) == ((target, row) < (other, other_row))
+    start, end = keys.hint_range(target)
+    assert (start <= other_key < end) == (target == other)
+    assert keys.all_hints_range()[0] <= key < keys.all_hints_range()[1]
+    assert keys.split_hint_key(key) == (target, keys.row_key(*row))
+
+
+@pytest.mark.parametrize("key", [b"", keys.metadata_key("cluster_map"), keys.metadata_key("hint|") + b"\0\0"])
+def test_what_is_no_hint_is_not_split_as_one(key: bytes) -> None:
+    with pytest.raises(CorruptionError):
+        keys.split_hint_key(key)

@@ -87,6 +87,23 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
             "dropped": member.coordinator.hinting.dropped,
         },
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
+        "hints": _hints(member),
+    }
+
+
+def _hints(member: Member) -> dict[str, object]:
+    """Tell what this node keeps for others, and what became of what it sent and took since its start."""
+    store, handoff, hinting = member.hints, member.handoff, member.coordinator.hinting
+    return {
+        "stored": [msgspec.to_builtins(stored) for stored in store.summary()],
+        "taken": store.stored,
+        "not_taken": store.refused,
+        "damaged": store.damaged,
+        "delivered": handoff.delivered,
+        "moved": handoff.moved,
+        "refused": handoff.refused,
+        "sent": hinting.sent,
+        "unkept": hinting.unkept + hinting.dropped,
     }
 
 

@@ -36,7 +36,7 @@ _TIMER_SLACK_S = 1e-4  # a timer may go off a little early, and would then find 
 
 OVERLOADED = refusal_code(OverloadedError())
 
-_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, OverloadedError)
+_WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, UnavailableError)
 _REFUSALS_BEFORE_WRITING = frozenset(
     (
         NO_SUCH_TABLE,
@@ -200,7 +200,7 @@ class Reading:
             quorum: counts, fresh.
             ask: sends the question.
             hedge_s: when to ask one more, and after as long again another.
-            note_silence: told of each that has not answered within `SILENT_S`.
+            note_silence: told of each that has not answered within `SILENT_S`, or has too much to do.
             note_latency: told of each answer, how many seconds it took.
         """
         self.quorum = quorum

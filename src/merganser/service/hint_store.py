@@ -61,6 +61,17 @@ class Held(msgspec.Struct):
     """When the oldest was stored, or earlier."""
 
 
+class Summary(msgspec.Struct, frozen=True):
+    """What is stored for one target, for people."""
+
+    node: int
+    """Its number."""
+    hints: int
+    bytes: int
+    oldest_s: int
+    """Age of the oldest hint, or somewhat more."""
+
+
 class HintStore:
     """This node's hints; see the module's docstring."""
 
@@ -147,6 +158,15 @@ class HintStore:
     def held(self, target: int) -> Held:
         """Return how much is stored for the node with number ``target``."""
         return self._held.get(target) or Held()
+
+    def summary(self) -> list[Summary]:
+        """Return what is stored for whom."""
+        now_us = self._wall_us()
+        return [
+            Summary(target, held.hints, held.stored_bytes, max(0, (now_us - held.oldest_us) // 1_000_000))
+            for target in self.targets()
+            if (held := self._held[target])
+        ]
 
     def slice(self, target: int, start: bytes, *, hints_max: int, bytes_max: int) -> list[StoredHint]:
         """Return the next hints for ``target``, in the order of their keys; at least one if there is any.

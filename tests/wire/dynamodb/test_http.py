@@ -10,7 +10,7 @@ import orjson
 import pytest
 from botocore.retries.standard import ThrottledRetryableChecker
 
-from merganser.model.consistency import Consistency
+from merganser.model.consistency import Consistency, ReadQuorums, WriteQuorums
 from merganser.model.errors import OverloadedError
 from merganser.net.http import Request, Response
 from merganser.wire.dynamodb.attributes import normalise
@@ -164,6 +164,40 @@ def test_our_own_bug_is_reported_and_told_to_nobody(door: Door) -> None:
     assert response.status == 500
     assert b"inside" not in body_of(response)
     assert door.reported == [bug]
+
+
+def test_header_takes_numbers_for_writes_and_reads_at_once(door: Door) -> None:
+    level = b"w=2,pw=1,r=3,pr=2"
+    door.send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}', x_merganser_consistency=level)
+    door.send("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}', x_merganser_consistency=level)
+    assert door.cluster.coordinator.levels == [ReadQuorums(r=3, pr=2), WriteQuorums(w=2, pw=1)]
+
+
+def test_numbers_for_the_other_kind_of_request_leave_the_default(door: Door) -> None:
+    door.send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}', x_merganser_consistency=b"w=2")
+    door.send("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}', x_merganser_consistency=b"r=2")
+    assert door.cluster.coordinator.levels == [Consistency.ONE, Consistency.QUORUM]
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "level", "message"),
+    [
+        ("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}', b"w=4", "w=4 and the table has 3 replicas"),
+        ("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}', b"r=0", "r=0 asks nobody"),
+        ("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}', b"ANY", "ANY is for writes"),
+        ("Scan", b'{"TableName":"str"}', b"ANY", "ANY is for writes"),
+        ("ListTables", b"{}", b"w=x", "w is 'x': write a number of nodes"),
+    ],
+)
+def test_levels_that_make_no_sense_are_refused(
+    door: Door, operation: str, body: bytes, level: bytes, message: str
+) -> None:
+    response = door.send(operation, body, x_merganser_consistency=level)
+    answer = orjson.loads(body_of(response))
+    assert response.status == 400
+    assert answer["__type"].endswith("ValidationException")
+    assert message in answer["message"]
+    assert door.cluster.coordinator.levels == []
 
 
 @pytest.mark.parametrize(("operation", "mebibytes"), [(b"PutItem", 4), (b"Query", 4), (b"BatchWriteItem", 16)])

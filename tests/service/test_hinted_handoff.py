@@ -1,0 +1,540 @@
+"""Hinted handoff: what a replica missed waits with others and is handed over when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from merganser.core import hint_policy
+from merganser.core.placement import spread
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.errors import RefusedError, UnavailableError, UnknownOutcomeError
+from merganser.model.ids import NodeId
+from merganser.model.messages import Apply, Hint, Reply, Request
+from merganser.model.row import Cell, Row
+from merganser.model.timestamp import Timestamp
+from merganser.net.transport import Traffic
+from merganser.service import hinting
+from merganser.service.hint_store import HintStore
+from merganser.sim.machine import EPOCH_US, Machine
+from merganser.sim.world import World
+from merganser.storage import keys
+from service.hints import drained, hint, hints_left, keep, keepers, kept, number
+from service.plays import (
+    ALL,
+    CELL,
+    ONE,
+    damage,
+    get,
+    held,
+    holders,
+    key_of,
+    member,
+    now_s,
+    put,
+    replicas_of,
+    settled,
+    simulated,
+    started,
+    until,
+)
+
+
+def row(value: bytes = b"v", micros: int = 0) -> Row:
+    return Row((Cell(CELL, Timestamp(EPOCH_US + micros, 9), value),))
+
+
+def noted(machine: Machine, kind: type[Request]) -> list[tuple[NodeId, Request, Traffic]]:
+    """Return the list, growing from now on, of what ``machine`` sends of that kind."""
+    sent: list[tuple[NodeId, Request, Traffic]] = []
+    asker = member(machine).coordinator._asker
+    forward = asker._transport.request
+
+    def request(
+        node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
+    ) -> asyncio.Future[Reply]:
+        if isinstance(request, kind):
+            sent.append((node, request, traffic))
+        return forward(node, request, timeout_s=timeout_s, traffic=traffic)
+
+    asker._transport.request = request  # type: ignore[method-assign]
+    return sent
+
+
+def refusing(machine: Machine, is_refused: Callable[[Apply], RefusedError | None]) -> list[Apply]:
+    """Have ``machine`` refuse some writes; return the list, growing, of all that reach it."""
+    seen: list[Apply] = []
+    serve = member(machine).replica.apply
+
+    async def apply(sender: NodeId, request: Apply) -> Reply:
+        seen.append(request)
+        refusal = is_refused(request)
+        if refusal is not None:
+            raise refusal
+        return await serve(sender, request)
+
+    member(machine)._serve[Apply] = apply
+    return seen
+
+
+# Storing
+
+
+@simulated(machines=5)
+async def test_a_replica_that_is_down_gets_its_copy_on_the_first_fallback(world: World) -> None:
+    table = await started(world)
+    first, _, third = replicas_of(world, table, b"k")
+    fallbacks = member(first).topology.fallbacks(table, key_of(table, b"k"))
+    (keeper,) = [m for m in world.machines if m.member and member(m).topology.node == fallbacks[0]]
+    third.crash()
+    await put(first, table, b"k", b"v")
+    await settled(world)
+    third.start()
+    await world.up(third)
+    assert keepers(world, third) == [keeper]
+
+
+@simulated()
+async def test_without_a_fallback_the_coordinator_keeps_the_hint(world: World) -> None:
+    table = await started(world)
+    coordinator, _, away = world.machines
+    target = number(away)
+    away.crash()
+    await put(coordinator, table, b"k", b"v")
+    await settled(world)
+    assert member(coordinator).hints.held(target).hints == 1
+
+
+@simulated()
+async def test_a_replica_that_is_silent_gets_a_hint_and_marks_no_write_as_failed(world: World) -> None:
+    table = await started(world)
+    coordinator, _, silent = world.machines
+    world.cut_off(silent)
+    await put(coordinator, table, b"k", b"v")
+    await settled(world)
+    assert kept(coordinator, silent) == [b"k"]
+
+
+@simulated()
+async def test_a_replica_that_acks_late_but_before_it_is_called_silent_gets_no_hint(world: World) -> None:
+    table = await started(world)
+    world.network.conditions.delay_s = (0.015, 0.02)
+    for i in range(20):
+        await put(world.machines[0], table, b"%d" % i, b"v", level=ONE)
+    await settled(world)
+    assert hints_left(world) == 0
+    assert member(world.machines[0]).coordinator.hinting.sent == 0
+
+
+@simulated()
+async def test_a_write_of_unknown_outcome_leaves_hints_so_that_replicas_become_equal(world: World) -> None:
+    table = await started(world)
+    coordinator, *others = world.machines
+    world.cut_off(coordinator)
+    with pytest.raises(UnknownOutcomeError):
+        await put(coordinator, table, b"k", b"v")
+    await settled(world)
+    assert [kept(coordinator, other) for other in others] == [[b"k"], [b"k"]]
+    world.network.heal()
+    await drained(world)
+    assert len(holders(world, table, b"k")) == 3
+
+
+@simulated(machines=5)
+async def test_a_write_that_is_reported_as_unwritten_leaves_no_hint(world: World) -> None:
+    table = await started(world)
+    replicas = replicas_of(world, table, b"k")
+    (outsider, *_) = [machine for machine in world.machines if machine not in replicas]
+    for replica in replicas[:2]:
+        refusing(replica, lambda _: RefusedError("unavailable", "not now"))
+    replicas[2].crash()
+    with pytest.raises(UnavailableError, match="nothing was written"):
+        await put(outsider, table, b"k", b"v", level=ONE)
+    await settled(world)
+    await world.start()
+    await settled(world)
+    assert (hints_left(world), holders(world, table, b"k")) == (0, [])
+
+
+@pytest.mark.parametrize("code", ["clock_skew", "corruption"])
+def test_a_refusal_that_would_come_again_leaves_no_hint(code: str) -> None:
+    @simulated()
+    async def play(world: World) -> None:
+        table = await started(world)
+        refusing(world.machines[2], lambda _: RefusedError(code, "never"))
+        await put(world.machines[0], table, b"k", b"v")
+        await settled(world)
+        assert hints_left(world) == 0
+
+    play()
+
+
+@simulated()
+async def test_an_overloaded_replica_gets_a_hint_when_it_refuses(world: World) -> None:
+    table = await started(world)
+    coordinator, _, busy = world.machines
+    is_busy = True
+    refusing(busy, lambda _: RefusedError("overloaded", "later") if is_busy else None)
+    await put(coordinator, table, b"k", b"v")
+    await settled(world)
+    assert kept(coordinator, busy) == [b"k"]
+    is_busy = False
+    await drained(world)
+    assert held(busy, table, b"k") is not None
+
+
+@simulated(machines=6)
+async def test_a_fallback_that_has_no_room_is_passed_over_for_the_next(world: World) -> None:
+    table = await started(world)
+    first, _, away = replicas_of(world, table, b"k")
+    outsiders = member(first).topology.fallbacks(table, key_of(table, b"k"))
+    full, spare = (next(m for m in world.machines if member(m).topology.node == node) for node in outsiders[:2])
+
+    async def refuse(_sender: NodeId, _request: Hint) -> Reply:
+        raise RefusedError(hint_policy.HINTS_FULL, "full")
+
+    member(full)._serve[Hint] = refuse
+    target = number(away)
+    away.crash()
+    await put(first, table, b"k", b"v")
+    await settled(world)
+    assert [member(machine).hints.held(target).hints for machine in (full, spare)] == [0, 1]
+
+
+@simulated()
+async def test_a_write_that_was_sent_again_leaves_hints_for_the_last_attempt_only(world: World) -> None:
+    table = await started(world)
+    ahead, behind, away = world.machines
+    ahead.skew_us, behind.skew_us = 4_000_000, -4_000_000
+    await put(ahead, table, b"k", b"first", level=ALL)
+    target = number(away)
+    away.crash()
+    hints = noted(behind, Hint)
+    before = member(behind).hints.stored
+    await put(behind, table, b"k", b"second")
+    await settled(world)
+    assert member(behind).hints.stored == before + 1
+    assert hints == [], "it keeps its own"
+    assert member(behind).hints.held(target).hints == 1
+
+
+@simulated()
+async def test_writes_beyond_the_bound_are_not_looked_after_and_counted(world: World) -> None:
+    table = await started(world)
+    coordinator, _, away = world.machines
+    before, hinting.WATCHED_MAX = hinting.WATCHED_MAX, 2
+    target = number(away)
+    away.crash()
+    try:
+        await asyncio.gather(*(put(coordinator, table, b"%d" % i, b"v") for i in range(5)))
+    finally:
+        hinting.WATCHED_MAX = before
+    await settled(world)
+    assert member(coordinator).coordinator.hinting.dropped == 3
+    assert member(coordinator).hints.held(target).hints == 2
+
+
+# Delivery
+
+
+@simulated()
+async def test_hints_are_delivered_when_their_target_is_back_without_a_read(world: World) -> None:
+    table = await started(world)
+    coordinator, _, away = world.machines
+    away.crash()
+    for i in range(50):
+        await put(coordinator, table, b"%d" % i, b"v")
+    await put(coordinator, table, b"0", None)
+    await settled(world)
+    away.start()
+    await world.up(away)
+    await drained(world)
+    for i in range(50):
+        name = b"%d" % i
+        assert held(away, table, name) == held(coordinator, table, name)
+    assert member(coordinator).handoff.delivered == 50
+
+
+@simulated()
+async def test_hints_go_in_the_order_of_their_keys_as_bulk_and_a_few_at_a_time(world: World) -> None:
+    table = await started(world)
+    coordinator, _, away = world.machines
+    away.crash()
+    for i in range(300):
+        await put(coordinator, table, b"%d" % i, b"v", level=ONE)
+    await settled(world)
+    sent = noted(coordinator, Apply)
+    under_way: list[int] = []
+    away.start()
+    await world.up(away)
+    seen = refusing(away, lambda _: under_way.append(len(sent) - len(seen)))
+    await drained(world)
+    delivered = [request.key for _, request, traffic in sent if traffic is Traffic.BULK and isinstance(request, Apply)]
+    assert delivered == sorted(delivered)
+    assert len(delivered) == 300
+    assert max(under_way) < hint_policy.WINDOW_MAX
+
+
+@simulated()
+async def test_an_overloaded_target_is_left_alone_for_a_while(world: World) -> None:
+    table = await started(world)
+    coordinator, _, away = world.machines
+    away.crash()
+    for i in range(40):
+        await put(coordinator, table, b"%d" % i, b"v", level=ONE)
+    await settled(world)
+    away.start()
+    await world.up(away)
+    seen = refusing(away, lambda _: RefusedError("overloaded", "later") if now_s() < until_s else None)
+    until_s = now_s() + 10.0
+    await asyncio.sleep(9.9)
+    assert 0 < len(seen) <= 5 * hint_policy.WINDOW_MIN
+    await drained(world)
+    assert len(holders(world, table, b"39")) == 3
+
+
+@simulated()
+async def test_a_hint_that_is_refused_stays_and_the_others_go(world: World) -> None:
+    table = await started(world)
+    coordinator, _, away = world.machines
+    away.crash()
+    for name in (b"a", b"b", b"c"):
+        await put(coordinator, table, name, b"v")
+    await settled(world)
+    away.start()
+    await world.up(away)
+    refused = key_of(table, b"b")
+    refusing(away, lambda apply: RefusedError("clock_skew", "") if apply.key == refused and now_s() < until_s else None)
+    until_s = now_s() + 30.0
+    await until(lambda: kept(coordinator, away) == [b"b"])
+    await asyncio.sleep(10.0)
+    assert kept(coordinator, away) == [b"b"]
+    await drained(world)
+    assert held(away, table, b"b") is not None
+
+
+@simulated()
+async def test_hints_survive_a_crash_of_their_keeper_and_of_their_target_at_any_moment(world: World) -> None:
+    table = await started(world)
+    keeper, _, target = world.machines
+    target.crash()
+    names = [b"%d" % i for i in range(200)]
+    for name in names:
+        await put(keeper, table, name, b"v", level=ONE)
+    await settled(world)
+    for victim in (keeper, target, keeper, target):
+        await world.start()
+        await asyncio.sleep(world.rng.uniform(0.8, 1.3))
+        victim.crash()
+    await world.start()
+    await drained(world)
+    for name in names:
+        assert held(target, table, name) is not None
+
+
+@simulated()
+async def test_no_hint_is_given_up_before_its_target_has_acked_it(world: World) -> None:
+    table = await started(world)
+    keeper, _, target = world.machines
+    target.crash()
+    await put(keeper, table, b"k", b"v")
+    await settled(world)
+    target.start()
+    await world.up(target)
+    world.network.cut(target.address, keeper.address)  # it takes the row and is not heard
+    await until(lambda: held(target, table, b"k"))
+    await asyncio.sleep(20.0)
+    assert kept(keeper, target) == [b"k"]
+    world.network.heal()
+    await drained(world)
+
+
+@simulated()
+async def test_a_target_with_a_damaged_row_keeps_its_hint_waiting(world: World) -> None:
+    table = await started(world)
+    keeper, _, target = world.machines
+    await put(keeper, table, b"k", b"old", level=ALL)
+    damage(target, table, b"k")
+    await keep(keeper, hint(table, b"k", row(b"new", 10**7), number(target)))
+    await asyncio.sleep(5.0)
+    assert kept(keeper, target) == [b"k"]
+
+
+@simulated(machines=5, partitions=16)
+async def test_when_the_target_holds_the_key_no_more_those_that_do_get_the_hint(world: World) -> None:
+    table = await started(world)
+    replicas = replicas_of(world, table, b"k")
+    outsiders = [machine for machine in world.machines if machine not in replicas]
+    keeper = outsiders[0]
+    for machine in replicas:
+        world.network.cut(keeper.address, machine.address)
+    await keep(keeper, hint(table, b"k", row(), number(replicas[2])))
+    newer = without_ownership(member(keeper).topology.map, number(replicas[2]))
+    world.network.heal()
+    for machine in world.machines:
+        await machine.spawn(member(machine).topology.learn(newer))
+    now = replicas_of(world, table, b"k")
+    assert replicas[2] not in now
+    await drained(world)
+    assert sorted(holders(world, table, b"k")) == sorted(machine.address for machine in now)
+    assert member(keeper).handoff.moved == 1
+
+
+@simulated(machines=5, partitions=16)
+async def test_a_keeper_that_missed_the_move_learns_of_it_from_the_target(world: World) -> None:
+    table = await started(world)
+    replicas = replicas_of(world, table, b"k")
+    (keeper, *_) = [machine for machine in world.machines if machine not in replicas]
+    newer = without_ownership(member(keeper).topology.map, number(replicas[2]))
+    for machine in world.machines:
+        if machine is not keeper:
+            await machine.spawn(member(machine).topology.learn(newer))
+    await keep(keeper, hint(table, b"k", row(), number(replicas[2])))
+    await drained(world)
+    assert sorted(holders(world, table, b"k")) == sorted(m.address for m in replicas_of(world, table, b"k"))
+
+
+def without_ownership(current: ClusterMap, without: int) -> ClusterMap:
+    """Return the next map, in which the node with that number owns nothing."""
+    owning = [node for node in current.nodes if node.number != without]
+    owners = spread(owning, current.partitions)
+    return msgspec.structs.replace(current, epoch=current.epoch + 1, owners=owners)
+
+
+@simulated()
+async def test_hints_for_a_table_that_is_dropped_while_their_target_is_away_are_given_up(world: World) -> None:
+    table = await started(world)
+    keeper, other, target = world.machines
+    target.crash()
+    await put(keeper, table, b"k", b"v")
+    await settled(world)
+    await other.spawn(member(other).catalog.drop_table(table, deadline=now_s() + 30.0))
+    await until(lambda: not list(keeper.engine.scan(*keys.all_hints_range())))
+
+
+@simulated()
+async def test_a_keeper_whose_disk_has_failed_loses_no_hint(world: World) -> None:
+    table = await started(world)
+    keeper, _, target = world.machines
+    target.crash()
+    await put(keeper, table, b"k", b"v")
+    await settled(world)
+    keeper.engine._group.fail("the disk is full")
+    target.start()
+    await world.up(target)
+    await until(lambda: held(target, table, b"k"))
+    assert kept(keeper, target) == [b"k"], "it cannot be deleted, and will be delivered again"
+    keeper.crash()
+    await world.start()
+    await drained(world)
+
+
+# The whole, under faults
+
+
+async def stormy(world: World) -> None:
+    """Write through two machines that stay up while links are cut and all others come and go; then heal."""
+    table = await started(world)
+    rng, coordinators, others = world.rng, world.machines[:2], world.machines[2:]
+
+    async def write_some(machine: Machine) -> None:
+        for i in range(20):
+            await asyncio.sleep(rng.expovariate(20.0))
+            name = b"%d" % rng.randrange(8)
+            value = None if rng.random() < 0.2 else b"%s-%d" % (machine.address.encode(), i)
+            try:
+                await put(machine, table, name, value, level=ONE if rng.random() < 0.5 else ALL, timeout_s=1.0)
+            except (UnavailableError, UnknownOutcomeError):
+                pass
+
+    writing = [asyncio.ensure_future(write_some(machine)) for machine in coordinators]
+    while not all(task.done() for task in writing):
+        await asyncio.sleep(rng.uniform(0.05, 0.4))
+        victim = rng.choice(others)
+        if not victim.is_up:
+            victim.start()
+        elif rng.random() < 0.5:
+            victim.crash()
+        elif rng.random() < 0.5:
+            world.cut_off(victim)
+        else:
+            world.network.cut(rng.choice(coordinators).address, victim.address)
+        if rng.random() < 0.3:
+            world.network.heal()
+    for task in writing:
+        await task
+    world.network.heal()
+    await world.start()
+    await drained(world)
+    compare(world, table)
+
+
+def compare(world: World, table: Table) -> None:
+    for i in range(8):
+        name = b"%d" % i
+        replicas = replicas_of(world, table, name)
+        assert len({machine.engine.get(key_of(table, name)) for machine in replicas}) == 1, name
+
+
+def run_storms(seeds: range) -> list[str]:
+    """Return what went wrong, by seed."""
+    told = []
+    for seed in seeds:
+        world = World(seed, machines=5, partitions=8)
+        try:
+            world.run(stormy)
+        except (AssertionError, TimeoutError) as error:
+            told.append(f"seed {seed}: {error!r}")
+        told += [f"seed {seed}: {error!r}" for error in world.errors()]
+    return told
+
+
+def test_after_a_storm_hints_drain_to_zero_and_replicas_are_equal_without_a_read() -> None:
+    assert run_storms(range(100)) == []
+
+
+def test_the_storm_leaves_replicas_apart_when_hints_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hinting.HintedWriting, "stand_in", lambda _self, _primary: None)
+    assert run_storms(range(10)) != []
+
+
+def test_the_storm_leaves_replicas_apart_when_hints_are_given_up_before_the_ack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = HintStore.slice
+
+    def and_give_up(self: HintStore, target: int, start: bytes, *, hints_max: int, bytes_max: int) -> object:
+        hints = real(self, target, start, hints_max=hints_max, bytes_max=bytes_max)
+        self.delivered(target, hints)
+        return hints
+
+    monkeypatch.setattr(HintStore, "slice", and_give_up)
+    assert run_storms(range(20)) != []
+
+
+def test_the_storm_leaves_replicas_apart_when_a_later_hint_overwrites_an_earlier_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = HintStore._merge
+
+    def overwrite(self: HintStore, target: int, key: bytes, *rest: object, **options: object) -> object:
+        self._remove([keys.hint_key(target, key)])
+        return real(self, target, key, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HintStore, "_merge", overwrite)
+    assert run_storms(range(40)) != []
+
+
+@simulated()
+async def test_get_through_the_node_that_was_away_sees_what_was_handed_over(world: World) -> None:
+    table = await started(world)
+    coordinator, _, away = world.machines
+    away.crash()
+    await put(coordinator, table, b"k", b"v")
+    await settled(world)
+    await world.start()
+    await drained(world)
+    assert await get(away, table, b"k", level=ONE) == b"v"
