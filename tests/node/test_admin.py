@@ -61,4 +61,3 @@ async def test_status_tells_what_is_going_on(world: World) -> None:
     _, found = await page(world.machines[0], b"/status")
     assert found["load"]["background_share"] == 1.0
     assert found["load"]["requests_limit"] == 256
-    assert found["hints"]["kept_here"] == 0

@@ -93,7 +93,9 @@ def resident_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
-def run_overload(cluster: LocalCluster, *, connections: int, processes: int, duration_s: float) -> Report:
+def run_overload(
+    cluster: LocalCluster, *, connections: int, processes: int, duration_s: float, item_bytes: int = 1000
+) -> Report:
     """Measure ``cluster``, which runs.
 
     Raises:
@@ -103,6 +105,7 @@ def run_overload(cluster: LocalCluster, *, connections: int, processes: int, dur
         endpoints=tuple(node.dynamodb_url for node in cluster.nodes),
         table="overload",
         items=2_000,
+        item_bytes=item_bytes,
         connections=CAPACITY_CONNECTIONS,
         processes=processes,
         duration_s=duration_s / 3,
@@ -158,13 +161,18 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=3000)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--duration", type=float, default=15.0, help="seconds of overload")
+    parser.add_argument("--item-bytes", type=int, default=1000)
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="merganser-overload-") as directory,
         LocalCluster(Path(directory), nodes=3) as cluster,
     ):
         report = run_overload(
-            cluster, connections=given.connections, processes=given.processes, duration_s=given.duration
+            cluster,
+            connections=given.connections,
+            processes=given.processes,
+            duration_s=given.duration,
+            item_bytes=given.item_bytes,
         )
     sys.stdout.write(told(report))
 

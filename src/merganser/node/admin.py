@@ -79,13 +79,6 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         },
         "clock": msgspec.to_builtins(member.clock_watch.standing()),
         "load": msgspec.to_builtins(member.admission.load()),
-        "hints": {
-            "kept_here": member.handoff.pending(),
-            "delivered": member.handoff.delivered,
-            "sent": member.coordinator.hinting.sent,
-            "unkept": member.coordinator.hinting.unkept,
-            "dropped": member.coordinator.hinting.dropped,
-        },
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
     }
