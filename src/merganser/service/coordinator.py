@@ -45,7 +45,7 @@ from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Re
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
-from merganser.service.admission import UnderWay, counted
+from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import SILENT_S, Asker, Reading, Writing, is_overload
 from merganser.service.hinting import HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
@@ -109,7 +109,7 @@ class Coordinator:
         self.hinting.close()
         await self.repairs.close()
 
-    @counted
+    @timed
     async def write(
         self, table: Table, key: bytes, mutation: Mutation, *, level: WriteLevel, deadline: float
     ) -> Timestamp:
@@ -137,7 +137,7 @@ class Coordinator:
         writing.keep_hints()
         return timestamp
 
-    @counted
+    @timed
     async def read(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
 
