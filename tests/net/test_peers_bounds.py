@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from merganser.model.errors import PeerLostError, PeerUnreachableError
+from merganser.model.errors import PeerBusyError, PeerLostError, PeerUnreachableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Found, Reply, Request
 from merganser.net.frames import Call, Hello, encode
@@ -52,7 +52,7 @@ def test_more_bytes_than_allowed_for_a_peer_that_does_not_read_are_unreachable_a
                 await futures[-1]
             ann.set_peers({})
             errors = await asyncio.gather(*futures, return_exceptions=True)
-            assert {type(error) for error in errors} == {PeerLostError, PeerUnreachableError}
+            assert {type(error) for error in errors} == {PeerLostError, PeerUnreachableError, PeerBusyError}
 
     run(scenario())
 
@@ -114,5 +114,20 @@ def test_a_caller_that_does_not_take_its_answers_stops_being_served(run: Run) ->
             stranger.transport.resume_reading()
             await until(lambda: served == sent + 50)
             stranger.transport.abort()
+
+    run(scenario())
+
+
+def test_more_incoming_connections_than_allowed_are_closed_at_once(run: Run) -> None:
+    async def scenario() -> None:
+        async with peers(BEN, echo, limits=PeerLimits(connections_max=2)) as ben:
+            port = await ben.listen("127.0.0.1", 0)
+            taken = [await stranger_calls_on(port, Hello(1, "cluster", ANN)) for _ in range(2)]
+            await until(lambda: all(len(stranger.heard()) == 1 for stranger in taken))
+            late = await stranger_calls_on(port, Hello(1, "cluster", ANN))
+            await until(lambda: late.is_lost)
+            assert late.heard() == []
+            for stranger in taken:
+                stranger.transport.abort()
 
     run(scenario())

@@ -55,6 +55,8 @@ def test_every_setting_can_stand_in_the_environment() -> None:
         "MERGANSER_NO_AUTH": "1",
         "MERGANSER_ACCESS_KEYS": "one:first,two:se:cond",
         "MERGANSER_PARTITIONS": "64",
+        "MERGANSER_CONNECTIONS_MAX": "100",
+        "MERGANSER_CLOCK_SKEW_MAX_S": "2.5",
     }
     settings = load_settings({}, environment=environment)
 
@@ -71,6 +73,8 @@ def test_every_setting_can_stand_in_the_environment() -> None:
         no_auth=True,
         access_keys={"one": "first", "two": "se:cond"},
         partitions=64,
+        connections_max=100,
+        clock_skew_max_s=2.5,
     )
 
 
@@ -87,6 +91,8 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         seed = ["127.0.0.2:2"]
         no_auth = true
         partitions = 64
+        connections_max = 100
+        clock_skew_max_s = 2.5
         [access_keys]
         one = "first"
     """
@@ -105,6 +111,8 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         no_auth=True,
         access_keys={"one": "first"},
         partitions=64,
+        connections_max=100,
+        clock_skew_max_s=2.5,
     )
 
 
@@ -177,6 +185,19 @@ def test_seeds_without_the_node_itself_are_refused_before_anything_is_opened() -
     message = refusal({"seed": ["127.0.0.1:7701", "127.0.0.1:7702"]})
     assert "the peer address of this node is 127.0.0.1:7700" in message
     assert "its own address among them" in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("CONNECTIONS_MAX", "0", "connections_max must be 1 or more, not 0"),
+        ("CLOCK_SKEW_MAX_S", "0.1", "clock_skew_max_s must be 1 to 20, not 0.1"),
+        ("CLOCK_SKEW_MAX_S", "60", "clock_skew_max_s must be 1 to 20, not 60"),
+        ("CLOCK_SKEW_MAX_S", "nan", "clock_skew_max_s must be 1 to 20, not nan"),
+    ],
+)
+def test_bounds_that_bound_nothing_are_refused(variable: str, value: str, message: str) -> None:
+    assert refusal(environment={f"MERGANSER_{variable}": value}) == message
 
 
 @pytest.mark.parametrize(

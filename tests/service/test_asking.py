@@ -33,7 +33,7 @@ def is_unwritten(*errors: Exception) -> bool:
 
 
 @pytest.mark.parametrize(
-    "code", ["no_such_table", "not_a_replica", "fresh_node", "clock_skew", "corruption", "unavailable"]
+    "code", ["no_such_table", "not_a_replica", "fresh_node", "clock_skew", "corruption", "unavailable", "overloaded"]
 )
 def test_refusals_that_come_before_a_write_leave_nothing_written(code: str) -> None:
     assert is_unwritten(RefusedError(code, ""), PeerUnreachableError(""))
@@ -46,3 +46,39 @@ def test_any_other_refusal_leaves_the_outcome_unknown(code: str) -> None:
 
 def test_a_lost_peer_leaves_the_outcome_unknown() -> None:
     assert not is_unwritten(PeerLostError(""), PeerUnreachableError(""))
+
+
+def test_the_last_refusal_is_waited_for_when_all_others_wrote_nothing() -> None:
+    async def script() -> None:
+        loop = asyncio.get_running_loop()
+        replicas = [NodeId(str(number)) for number in range(3)]
+        writing = Writing(replicas, required=2)
+        futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in replicas]
+        for replica, future in zip(replicas, futures, strict=True):
+            writing.watch(replica, future)
+        for future in futures[:2]:
+            future.set_exception(RefusedError("overloaded", ""))
+        assert await writing.settled(loop.time() + 1) is Verdict.HOPELESS
+        assert not writing.is_certainly_unwritten
+        loop.call_later(0.05, futures[2].set_exception, RefusedError("overloaded", ""))
+        await writing.hear_the_rest(loop.time() + 1)
+        assert writing.is_certainly_unwritten
+        assert loop.time() < 0.06
+
+    SimulatedLoop(random.Random(1)).run(script())
+
+
+@pytest.mark.parametrize("deadline_s", [0.01, 10.0])
+def test_a_silent_replica_is_waited_for_a_moment_only(deadline_s: float) -> None:
+    async def script() -> None:
+        loop = asyncio.get_running_loop()
+        writing = Writing([NodeId("0"), NodeId("1")], required=2)
+        refused: asyncio.Future[Reply] = loop.create_future()
+        writing.watch(NodeId("0"), refused)
+        refused.set_exception(RefusedError("overloaded", ""))
+        assert await writing.settled(loop.time() + 1) is Verdict.HOPELESS
+        await writing.hear_the_rest(loop.time() + deadline_s)
+        assert loop.time() == pytest.approx(min(deadline_s, 0.1))
+        assert not writing.is_certainly_unwritten
+
+    SimulatedLoop(random.Random(1)).run(script())

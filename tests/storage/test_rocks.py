@@ -220,22 +220,6 @@ def test_a_damaged_table_file_is_never_a_short_scan(path: Path, reverse: bool) -
     assert refused.count((True, True)) >= 15
 
 
-def test_a_damaged_log_refuses_to_open(path: Path) -> None:
-    engine = RocksEngine.open(path)
-    for number in range(100):
-        engine.commit(Batch().put(b"%03d" % number, bytes(100)))
-    asyncio.run(engine.durable())
-    crashed = path.parent / "crashed"
-    shutil.copytree(path, crashed)
-    engine.close()
-    (log,) = crashed.glob("*.log")
-    damaged = bytearray(log.read_bytes())
-    damaged[5_000] ^= 1
-    log.write_bytes(damaged)
-    with pytest.raises(CorruptionError, match="is damaged, start from a copy"):
-        RocksEngine.open(crashed)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"

@@ -59,6 +59,7 @@ def run_and_kill(directory: Path, *, first: int, acks: int) -> dict[int, int]:
 def check(directory: Path, *, first: int, last: dict[int, int]) -> None:
     engine = RocksEngine.open(directory)
     try:
+        assert engine.lost is None
         for writer, acknowledged in last.items():
             newest = int(engine.get(b"newest/%d" % writer) or b"-1")
             assert newest >= acknowledged

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 
 import uvloop
 
 from merganser.model.errors import ConfigurationError, CorruptionError
-from merganser.node.logs import failure, log_to
+from merganser.node.logs import event, failure, log_to
 from merganser.node.node import serve
 from merganser.node.settings import Settings
+
+DESCRIPTORS_OWN = 1024  # RocksDB's files, peers, the admin port
 
 
 def run_node(settings: Settings, *, stop_with_stdin: bool) -> None:
@@ -24,6 +27,7 @@ def run_node(settings: Settings, *, stop_with_stdin: bool) -> None:
         SystemExit: with status 1 after any other error, which is in the log.
     """
     log_to(sys.stderr)
+    _allow_descriptors(settings.connections_max + DESCRIPTORS_OWN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_until_stopped(settings, stop_with_stdin=stop_with_stdin))
@@ -32,6 +36,17 @@ def run_node(settings: Settings, *, stop_with_stdin: bool) -> None:
     except Exception as error:  # noqa: BLE001 - the root of the process
         failure("the node ended by an error of its own", error)
         raise SystemExit(1) from None
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Let this process have as many file descriptors as its connections may need, as far as it may."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted:
+        return
+    granted = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (granted, most))
+    if granted < wanted:
+        event("too few file descriptors: raise the hard limit or lower connections_max", wanted=wanted, allowed=granted)
 
 
 async def _until_stopped(settings: Settings, *, stop_with_stdin: bool) -> None:

@@ -19,6 +19,10 @@ class UnavailableError(MerganserError):
     """Too few replicas could be reached; nothing was written, try again."""
 
 
+class OverloadedError(UnavailableError):
+    """This node, or too many replicas, have more to do than they take on; nothing was written, try again later."""
+
+
 class UnknownOutcomeError(MerganserError):
     """The request was sent on, but too few replicas answered: it may have happened, now or later."""
 
@@ -48,7 +52,11 @@ class ClockSkewError(MerganserError):
 
 
 class PeerUnreachableError(MerganserError):
-    """No connection to the peer, or its queue is full; the request was not sent."""
+    """No connection to the peer; the request was not sent."""
+
+
+class PeerBusyError(PeerUnreachableError):
+    """As many requests as may wait for the peer do so already; this one was not sent."""
 
 
 class PeerLostError(MerganserError):

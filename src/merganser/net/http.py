@@ -4,7 +4,8 @@ The server listens, keeps the connections (`net/http_connection.py`) and the tas
 their time limits once a tick, and closes them with a grace.
 
 Invariants: one task per request, owned by the server; what the application raises is reported and answered;
-the bodies of all connections together stay within `HttpLimits.bodies_bytes_max`.
+the bodies of all connections together stay within `HttpLimits.bodies_bytes_max`, the answers that clients do
+not take within `answers_bytes_max` and one answer, the connections within `connections_max` and `refusals_max`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from merganser.net.http_connection import Exchange, HttpConnection
 from merganser.net.http_limits import HttpLimits
 from merganser.net.http_messages import Request, Response, encode_response, text_response
 
-__all__ = ["Application", "HttpLimits", "HttpServer", "Request", "Response", "text_response"]
+__all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "Response", "text_response"]
 
 Application = Callable[[Request], Awaitable[Response]]
 """Answers a request. What it raises is its bug: reported and answered with 500."""
+
+BodyBound = Callable[[list[tuple[bytes, bytes]]], int]
+"""Returns how many bytes of body a request with these headers may have, asked before the body is read."""
 
 _CLOSE = b"connection: close\r\n"
 _KEEP_ALIVE = b"connection: keep-alive\r\n"
@@ -36,10 +40,21 @@ class HttpServer:
         *,
         on_error: Callable[[BaseException], None],
         limits: HttpLimits | None = None,
+        body_bound: BodyBound | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Serve ``application``; report its bugs to ``on_error``."""
+        """Serve ``application``; report its bugs to ``on_error``.
+
+        ``body_bound`` may allow a request less than ``limits`` do; it is asked about bodies over a mebibyte only.
+        """
         self.limits = limits or HttpLimits()
+        self.body_bound = body_bound
+        self.refusals = 0
+        """Connections that are being told that there are too many."""
+        self.refused_connections = 0
+        """Since the start."""
+        self.answers_bytes = 0
+        """Written and not taken by their clients, over all connections that are paused."""
         self.connections: set[HttpConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.bodies_bytes = 0

@@ -18,7 +18,7 @@ A client that leaves does not cancel its request: a write under way would end ha
 dropped.
 
 Invariants: responses leave in request order; what a client can make us hold is bounded by
-`HttpLimits` and one read of the socket; nothing is read or begun while the client does not take its
+`HttpLimits`, one read of the socket and one answer; nothing is read or begun while the client does not take its
 answers; after an error of the protocol one response says so and the connection closes.
 """
 
@@ -40,6 +40,8 @@ _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _NEVER = float("inf")
 _LINGER_S = 2.0
 """Enough for an answer to cross the world, too short to be worth an attacker's while."""
+_QUESTIONED_BYTES = 1024 * 1024
+"""Whether the application takes a body at all is asked from here on; below it is not worth the call."""
 _JOIN_BYTES_MAX = 64 * 1024
 """Joining pieces costs less than a scattered write up to about this size."""
 
@@ -66,6 +68,8 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._server = server
         self._limits = server.limits
+        self._body_bytes_max = self._limits.body_bytes_max
+        """Of the request that is being read."""
         self._parser = httptools.HttpRequestParser(self)
         self._body: bytes | bytearray = b""
         self._body_bytes = 0
@@ -85,7 +89,10 @@ class HttpConnection(asyncio.Protocol):
         self._is_refused = False
         """The last answer comes before the end of its request."""
         self._is_lingering = False
+        self._is_one_too_many = False
         self._stalled_bytes = 0
+        self._answers_bytes = 0
+        """Charged to the server."""
         self._began_at = 0.0
         self.expires_at = self._loop.time() + self._limits.idle_timeout_s
         """By the loop's clock."""
@@ -103,6 +110,8 @@ class HttpConnection(asyncio.Protocol):
         self._peer = f"{peername[0]}:{peername[1]}" if isinstance(peername, tuple) else ""
         if self._server.is_closing:
             self.abort()
+        elif len(self._server.connections) - self._server.refusals > self._limits.connections_max:
+            self._turn_away()
 
     def data_received(self, data: bytes) -> None:
         """Begin the requests that ``data`` completes."""
@@ -127,6 +136,8 @@ class HttpConnection(asyncio.Protocol):
         self._drop_message()
         self._drop_exchanges()
         self._unwritten.clear()
+        self._charge_answers(0)
+        self._server.refusals -= self._is_one_too_many
         self._server.connections.discard(self)
         if not self.lost.done():
             self.lost.set_result(None)
@@ -135,12 +146,14 @@ class HttpConnection(asyncio.Protocol):
         """Begin nothing more until the client has taken its answers."""
         self._is_paused = True
         self._stalled_bytes = self._transport.get_write_buffer_size()
+        self._charge_answers(self._stalled_bytes)
         self._read_if_room()
         self._note_time()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._is_paused = False
+        self._charge_answers(0)
         self._flush()
         self._begin_due()
         self._note_time()
@@ -169,6 +182,7 @@ class HttpConnection(asyncio.Protocol):
             if buffered_bytes >= self._stalled_bytes:
                 self.abort()
             self._stalled_bytes = buffered_bytes
+            self._charge_answers(buffered_bytes)
             self.expires_at = now + self._limits.request_timeout_s
         elif self._is_in_message and not self._is_input_over:
             self._refuse(text_response(408, f"the request took longer than {self._limits.request_timeout_s:g} s"))
@@ -204,11 +218,18 @@ class HttpConnection(asyncio.Protocol):
         self._is_in_head = False
         self._head_bytes = 0
         expectation = None
+        announced_bytes = 0
         for name, value in self._headers:
             if name == b"content-length":
-                self._check_room(int(value))
+                announced_bytes = int(value)
+            elif name == b"transfer-encoding":
+                self._question_body()
             elif name == b"expect":
                 expectation = value
+        if announced_bytes >= _QUESTIONED_BYTES:
+            self._question_body()
+        if announced_bytes:
+            self._check_room(announced_bytes)
         if expectation is not None:
             self._expect(expectation)
 
@@ -296,9 +317,13 @@ class HttpConnection(asyncio.Protocol):
     def _too_many_header_bytes(self) -> str:
         return f"more than {self._limits.header_bytes_max} bytes of headers"
 
+    def _question_body(self) -> None:
+        if self._server.body_bound is not None:
+            self._body_bytes_max = min(self._body_bytes_max, self._server.body_bound(self._headers))
+
     def _check_room(self, more_bytes: int) -> None:
-        if self._body_bytes + more_bytes > self._limits.body_bytes_max:
-            raise _RefusedRequestError(413, f"more than {self._limits.body_bytes_max} bytes of body")
+        if self._body_bytes + more_bytes > self._body_bytes_max:
+            raise _RefusedRequestError(413, f"more than {self._body_bytes_max} bytes of body")
         most = self._limits.bodies_bytes_max
         if self._server.bodies_bytes + more_bytes > most:
             raise _RefusedRequestError(503, f"requests under way would hold more than {most} bytes; try again later")
@@ -316,6 +341,7 @@ class HttpConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._body = b""
         self._body_bytes = 0
+        self._body_bytes_max = self._limits.body_bytes_max
 
     def _note_time(self) -> None:
         if self._is_lingering:
@@ -328,6 +354,25 @@ class HttpConnection(asyncio.Protocol):
             self.expires_at = _NEVER
         else:
             self.expires_at = self._loop.time() + self._limits.idle_timeout_s
+
+    # Too much.
+
+    def _turn_away(self) -> None:
+        """Tell the client that there are too many, if not too many are being told just now."""
+        self._server.refused_connections += 1
+        if self._server.refusals >= self._limits.refusals_max:
+            self.abort()
+            return
+        self._is_one_too_many = True
+        self._server.refusals += 1
+        self._refuse(text_response(503, f"{self._limits.connections_max} connections are open; try again later"))
+
+    def _charge_answers(self, unwritten_bytes: int) -> None:
+        """Note how much of its answers the client has not taken; close it if all together have left too much."""
+        self._server.answers_bytes += unwritten_bytes - self._answers_bytes
+        self._answers_bytes = unwritten_bytes
+        if unwritten_bytes and self._server.answers_bytes > self._limits.answers_bytes_max:
+            self.abort()
 
     # Serving.
 

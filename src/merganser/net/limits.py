@@ -14,6 +14,8 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Per outgoing connection: some 100 ms of requests at the highest rate one core reaches."""
     unwritten_bytes_max: int = 32 * 1024 * 1024
     """Per outgoing connection; a new request fails once this is reached, so it is passed by one frame at most."""
+    connections_max: int = 4096
+    """Incoming; two of every other node, and room for strangers. One more is closed at once."""
     requests_served_max: int = 1024
     """Per incoming connection; beyond it nothing more is read."""
     frame_bytes_max: int = FRAME_BYTES_MAX

@@ -29,6 +29,7 @@ from typing import cast
 from merganser.model.errors import (
     ConfigurationError,
     CorruptionError,
+    PeerBusyError,
     PeerLostError,
     PeerUnreachableError,
     RefusedError,
@@ -95,7 +96,7 @@ class Connection(asyncio.Protocol):
         future: asyncio.Future[Reply] = self._loop.create_future()
         objection = self._objection(timeout_s)
         if objection is not None:
-            return failed(future, PeerUnreachableError(objection))
+            return failed(future, objection)
         self._last_id += 1
         request_id = self._last_id
         call = Call(request_id, max(1, int(timeout_s * 1000)), body)
@@ -189,14 +190,14 @@ class Connection(asyncio.Protocol):
 
     # Requests.
 
-    def _objection(self, timeout_s: float) -> str | None:
+    def _objection(self, timeout_s: float) -> PeerUnreachableError | None:
         if self._closed_because is not None:
-            return self._closed_because
+            return PeerUnreachableError(self._closed_because)
         if len(self._pending) >= self._limits.requests_in_flight_max:
-            return f"{self._name}: {len(self._pending)} requests are unanswered, no more are taken"
+            return PeerBusyError(f"{self._name}: {len(self._pending)} requests are unanswered, no more are taken")
         if self._unwritten_bytes >= self._limits.unwritten_bytes_max:
-            return f"{self._name}: {self._unwritten_bytes} bytes wait for the network, no more are taken"
-        return None if timeout_s > 0 else f"{self._name}: no time was left for the request"
+            return PeerBusyError(f"{self._name}: {self._unwritten_bytes} bytes wait for the network, no more are taken")
+        return None if timeout_s > 0 else PeerUnreachableError(f"{self._name}: no time was left for the request")
 
     def _flush_soon(self) -> None:
         if self.is_ready and not self._is_paused and not self._is_flush_due:

@@ -160,6 +160,9 @@ class Incoming(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         self._silence = self._loop.call_later(self._server.limits.connect_timeout_s, self.abort)
         self._server.connections.add(self)
+        if len(self._server.connections) > self._server.limits.connections_max:
+            self.abort()
+            return
         detect_dead_peer(transport)
         transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
 

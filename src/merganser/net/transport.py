@@ -33,7 +33,8 @@ class Transport(Protocol):
 
         The future always completes, at the latest after ``timeout_s``. It fails with
 
-        - PeerUnreachableError: not sent (no connection, unknown node, queue full);
+        - PeerUnreachableError: not sent (no connection, unknown node);
+        - PeerBusyError, which is one of those: not sent, because too much waits for that peer already;
         - PeerLostError: sent, but the connection broke or the time was up: unknown whether done;
         - RefusedError: the peer answered `Refused`.
         """

@@ -1,7 +1,8 @@
 """The admin port: what this node knows of itself and its cluster, as JSON over HTTP.
 
 ``GET /status`` this node; ``GET /ring`` the cluster map's nodes and owners; ``GET /health`` 200 while the
-node serves clients, 503 before, and once its disk has failed. Read only; it listens on the same host
+node serves clients, 503 before, once its disk has failed, and while its clock is wrong: other nodes take what this one
+does not. Read only; it listens on the same host
 as everything else.
 """
 
@@ -39,12 +40,18 @@ class Admin:
         member, peers = self._member(), self._peers()
         if member is None or peers is None:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
-        is_ill = page is _health and member.engine.failure is not None
+        is_ill = page is _health and _state(member) != "serving"
         return _answer(503 if is_ill else 200, page(member, peers))
 
 
 def _answer(status: int, content: object) -> Response:
     return Response(status, _JSON, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _state(member: Member) -> str:
+    if member.engine.failure is not None:
+        return "read-only"
+    return "serving" if member.clock_watch.standing().refusal is None else "wrong clock"
 
 
 def _status(member: Member, peers: Peers) -> dict[str, object]:
@@ -53,8 +60,8 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
     connected = peers.connected()
     repairs = member.coordinator.repairs
     return {
-        "state": "serving" if member.engine.failure is None else "read-only",
-        "failure": member.engine.failure,
+        "state": _state(member),
+        "failure": member.engine.failure or member.clock_watch.standing().refusal,
         "version": merganser.__version__,
         "node": topology.node,
         "number": topology.me.number,
@@ -69,6 +76,16 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
             node.id: {"address": node.peer_address, "connected": connected.get(node.id, False)}
             for node in current.nodes
             if node.id != topology.node
+        },
+        "clock": msgspec.to_builtins(member.clock_watch.standing()),
+        "load": msgspec.to_builtins(member.admission.load()),
+        "purge": {
+            "oldest_horizons_us": {t.name: member.purger.oldest_horizon_us(t) for t in current.tables},
+            "rounds_completed": member.purger.rounds_completed,
+            "rounds_given_up": member.purger.rounds_given_up,
+            "last_problem": member.purger.last_problem,
+            "rows_purged": member.purger.purged_rows,
+            "partitions_in_doubt": len(member.horizons.doubted()),
         },
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
@@ -115,7 +132,7 @@ def _ring(member: Member, _peers: Peers) -> dict[str, object]:
 
 
 def _health(member: Member, _peers: Peers) -> dict[str, object]:
-    return {"state": "serving" if member.engine.failure is None else "read-only"}
+    return {"state": _state(member)}
 
 
 _PAGES: dict[bytes, Callable[[Member, Peers], dict[str, object]]] = {

@@ -31,7 +31,7 @@ from merganser.service.founding import Founding, check_address
 from merganser.service.member import Member
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
-from merganser.wire.dynamodb.http import DynamoDBApplication
+from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.signature import Verifier
 
@@ -104,6 +104,9 @@ class Node:
             wall_us=wall_us,
             rng=self._rng,
             on_error=lambda error: failure("background task failed", error),
+            clock_skew_max_s=self.settings.clock_skew_max_s,
+            on_clock=_tell_of_clock,
+            purge_interval_s=self.settings.purge_interval_s,
         )
         self._serve_peers = member.serve
         member.start(me.wire_addresses)
@@ -151,17 +154,20 @@ class Node:
         self._closing.push_async_callback(self._peers.close)
         peer_port = await self._take_port("peer", settings.peer_port, self._peers.listen)
         self.addresses["peers"] = settings.advertised_to_peers(peer_port)
-        doors: list[tuple[str, int, http.Application]] = [
-            ("admin", settings.admin_port, Admin(lambda: self._peers, lambda: self.member)),
-            ("dynamodb", settings.dynamodb_port, self._answer_dynamodb),
+        doors = [
+            ("admin", settings.admin_port, _server(Admin(lambda: self._peers, lambda: self.member))),
+            ("dynamodb", settings.dynamodb_port, self._dynamodb_server()),
         ]
-        for name, port, application in doors:
-            server = http.HttpServer(application, on_error=lambda error: failure("client request failed", error))
+        for name, port, server in doors:
             self._closing.push_async_callback(server.close, CLOSE_GRACE_S)
             self.addresses[name] = settings.advertised(await self._take_port(name, port, server.listen))
             self._doors.append(server)
         doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
         return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone)
+
+    def _dynamodb_server(self) -> http.HttpServer:
+        limits = http.HttpLimits(connections_max=self.settings.connections_max)
+        return _server(self._answer_dynamodb, limits=limits, body_bound=body_bound)
 
     async def _take_port(self, name: str, port: int, listen: Callable[[str, int], Awaitable[int]]) -> int:
         host = self.settings.host
@@ -186,8 +192,27 @@ class Node:
             Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
             rng=self._rng,
             report=lambda error: failure("client request failed", error),
+            places=member.admission.requests,
             host=self.addresses["dynamodb"],
         )
+
+
+def _server(
+    application: http.Application, *, limits: http.HttpLimits | None = None, body_bound: http.BodyBound | None = None
+) -> http.HttpServer:
+    return http.HttpServer(
+        application,
+        on_error=lambda error: failure("client request failed", error),
+        limits=limits,
+        body_bound=body_bound,
+    )
+
+
+def _tell_of_clock(reason: str | None) -> None:
+    if reason is None:
+        event("clock is right again, timestamps are minted")
+    else:
+        failure("clock is wrong, no timestamps are minted", reason=reason)
 
 
 def _way_out(error: OSError | UnicodeError) -> str:

@@ -16,6 +16,8 @@ from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
 from merganser.model.errors import (
     ClockSkewError,
     CorruptionError,
+    OverloadedError,
+    PeerBusyError,
     PeerLostError,
     PeerUnreachableError,
     RefusedError,
@@ -32,12 +34,15 @@ SILENT_S = 0.1  # a node on a healthy network answers within a few milliseconds
 SILENCE_S = 2.0  # one request in that time pays for finding out whether the node answers again
 _TIMER_SLACK_S = 1e-4  # a timer may go off a little early, and would then find nothing to do
 
+OVERLOADED = refusal_code(OverloadedError())
+
 _WROTE_NOTHING = (PeerUnreachableError, ClockSkewError, CorruptionError, UnavailableError)
 _REFUSALS_BEFORE_WRITING = frozenset(
     (
         NO_SUCH_TABLE,
         NOT_A_REPLICA,
         FRESH,
+        OVERLOADED,
         HINTS_FULL,
         HINT_WINDOW_OVER,
         *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())),
@@ -128,6 +133,17 @@ class Writing:
                 timer.cancel()
         return self.quorum.verdict
 
+    async def hear_the_rest(self, deadline: float) -> None:
+        """Wait a little for the last answers, while all who have answered say that they wrote nothing."""
+        patience = min(deadline, self._loop.time() + SILENT_S)
+        while not (self.quorum.acks or self.quorum.is_complete or self._is_in_doubt) and self._loop.time() < patience:
+            self._settled = self._loop.create_future()
+            timer = self._loop.call_at(patience, _settle, self._settled)
+            try:
+                await self._settled
+            finally:
+                timer.cancel()
+
     @property
     def is_certainly_unwritten(self) -> bool:
         """Tell whether every node that was asked said that it wrote nothing, or could not be asked."""
@@ -142,7 +158,7 @@ class Writing:
             self._note_error(replica, error)
             self._replica_failed(replica, error)
             is_settled = self.quorum.failed(replica)
-        if is_settled:
+        if is_settled or self.quorum.verdict is Verdict.HOPELESS:
             self._settle()
 
     def _settle(self) -> None:
@@ -184,7 +200,7 @@ class Reading:
             quorum: counts, fresh.
             ask: sends the question.
             hedge_s: when to ask one more, and after as long again another.
-            note_silence: told of each that has not answered within `SILENT_S`.
+            note_silence: told of each that has not answered within `SILENT_S`, or has too much to do.
             note_latency: told of each answer, how many seconds it took.
         """
         self.quorum = quorum
@@ -261,6 +277,8 @@ class Reading:
             self.quorum.answered(node, future.result())
         else:
             self.errors[node] = error
+            if is_overload(error):
+                self._note_silence(node)
             instead = self.quorum.failed(node)
             if instead is not None and not self._settled.done():
                 self._send_later(instead)
@@ -278,6 +296,13 @@ def error_of(future: asyncio.Future[Reply]) -> BaseException | None:
     if future.cancelled():
         return PeerLostError("the answer did not come in time")
     return future.exception()
+
+
+def is_overload(error: BaseException) -> bool:
+    """Tell whether a replica failed because it has too much to do."""
+    if isinstance(error, RefusedError):
+        return error.code == OVERLOADED
+    return isinstance(error, OverloadedError | PeerBusyError)
 
 
 def _wrote_nothing(error: BaseException) -> bool:

@@ -7,7 +7,8 @@ W + W > N a write outranks every write that was acknowledged before it began, wh
 
 A read asks R replicas, nearest first and one more when they are slow, merges what they hold, repairs those
 that had less (`service.read_repair`), and answers. With R + W > N a read meets every write acknowledged before
-it began, and everything that an earlier read of such a level returned.
+it began, and everything that an earlier read of such a level returned. Where one of them has purged tombstones,
+`core.horizon` says what the others may still add.
 
 That holds for named levels, which count primaries only. Explicit numbers count fallbacks as well (model.consistency).
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -30,6 +32,7 @@ from merganser.model.cluster import Table
 from merganser.model.consistency import Need, ReadLevel, WriteLevel, name_of, needed_to_read, needed_to_write
 from merganser.model.errors import (
     ClockSkewError,
+    OverloadedError,
     RefusedError,
     RequestError,
     StorageFailedError,
@@ -42,13 +45,15 @@ from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Re
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
-from merganser.service.asking import SILENT_S, Asker, Reading, Writing
+from merganser.service.admission import UnderWay, counted
+from merganser.service.asking import SILENT_S, Asker, Reading, Writing, is_overload
 from merganser.service.hinting import LATENCY_SAMPLE, HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.replica import NO_SUCH_TABLE
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
+from merganser.storage import keys
 from merganser.storage.values import encode_row
 
 HEDGE_S_MIN = 0.002  # below this a hedge saves nothing that a client could notice
@@ -80,8 +85,13 @@ class Coordinator:
         wall_us: Callable[[], int],
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
+        under_way: UnderWay,
     ) -> None:
-        """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map."""
+        """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map.
+
+        Each read and write takes a place in ``under_way``, and is an OverloadedError if there is none.
+        """
+        self.under_way = under_way
         self._catch_up = catch_up
         self._topology = topology
         self._asker = asker
@@ -100,6 +110,7 @@ class Coordinator:
         self.hinting.close()
         await self.repairs.close()
 
+    @counted
     async def write(
         self, table: Table, key: bytes, mutation: Mutation, *, level: WriteLevel, deadline: float
     ) -> Timestamp:
@@ -127,6 +138,7 @@ class Coordinator:
         writing.keep_hints()
         return timestamp
 
+    @counted
     async def read(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
 
@@ -148,16 +160,19 @@ class Coordinator:
 
         fallbacks = () if need.is_strict else self._fallbacks(table, key)
         reading = await self._ask_replicas(table, replicas, fallbacks, need, level, deadline, ask)
-        answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
-        found = reconcile(key, answers)
+        replies = {node: cast("Found", reply) for node, reply in reading.quorum.replies.items()}
+        answers = {node: reply.row for node, reply in replies.items()}
+        found = reconcile(key, answers, lambda node: replies[node].horizon_us)
         if found.stale:
             await self._bring_up(table, key, found, answers, replicas, need, deadline)
         if found.stale or self._rng.random() < LOOK_CHANCE:
             holders = [node for node in replicas if node in answers]
             unasked = [node for node in replicas if node not in answers]
-            self.repairs.look(read, found.row, holders=holders, unasked=unasked)
+            vouched_us = max(reply.horizon_us for reply in replies.values())
+            self.repairs.look(read, found.row, holders=holders, unasked=unasked, vouched_us=vouched_us)
         return found.row
 
+    @counted
     async def read_range(
         self,
         table: Table,
@@ -237,7 +252,7 @@ class Coordinator:
         repairs: list[Awaitable[None]] = []
         now_s = self.wall_us() // 1_000_000
         for key, answers in merged.answers:
-            one = reconcile(key, answers)
+            one = reconcile(key, answers, partial(self._horizon_at, key, low, pages))
             if one.stale:
                 repairs.append(self._bring_up(table, key, one, answers, replicas, need, deadline))
             if one.row is not None and not rows.is_tombstone(one.row, now_s):
@@ -248,6 +263,12 @@ class Coordinator:
         if resume is None:
             resume = low if reverse and low > start else high if not reverse and high < end else None
         return RangePage(found, resume)
+
+    def _horizon_at(self, key: bytes, low: bytes, pages: Mapping[NodeId, Rows], node: NodeId) -> int:
+        """The horizon of ``node`` for the partition of ``key``, a row of the range that begins at ``low``."""
+        horizons, ring = pages[node].horizons, self._topology.ring
+        place = ring.partition_of(keys.token_in(key)) - ring.partition_of(keys.token_in(low))
+        return horizons[place] if horizons else 0
 
     async def _replicate(
         self,
@@ -271,6 +292,8 @@ class Coordinator:
         verdict = Verdict.OPEN
         try:
             verdict = await writing.settled(deadline)
+            if verdict is Verdict.HOPELESS:
+                await writing.hear_the_rest(deadline)
         finally:
             if verdict is not Verdict.SUCCEEDED:
                 if instead_of is None and writing.is_certainly_unwritten:
@@ -336,8 +359,8 @@ class Coordinator:
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             await self._raise_if_dropped(table, reading.errors, map_epoch)
-            raise UnavailableError(
-                f"{len(quorum.replies)} of {_told(need)} answered in time: {_reasons(reading.errors)}"
+            raise _unavailable(
+                f"{len(quorum.replies)} of {_told(need)} answered in time: {_reasons(reading.errors)}", reading.errors
             )
         return reading
 
@@ -390,7 +413,8 @@ class Coordinator:
         not long: nothing is promised of it.
         """
         assert found.row is not None
-        newest = Apply(self._topology.map.epoch, table.id, key, encode_row(key, found.row))
+        row = encode_row(key, found.row)
+        newest = Apply(self._topology.map.epoch, table.id, key, row, vouched_us=found.vouched_us)
         stale = [node for node in found.stale if node in replicas]
         holding = sum(node in replicas for node in answers) - len(stale)
         if not stale or (need.is_strict and holding >= need.primaries):
@@ -455,7 +479,7 @@ class Coordinator:
         acks = writing.quorum.primary_acks if need.is_strict else writing.quorum.acks
         told = f"{acks} of {_told(need)} acknowledged the write: {_reasons(writing.errors)}"
         if writing.is_certainly_unwritten:
-            return UnavailableError(f"{told}; nothing was written, try again")
+            return _unavailable(f"{told}; nothing was written, try again", writing.errors)
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
 
     async def _raise_if_dropped(self, table: Table, errors: dict[NodeId, BaseException], map_epoch: int) -> None:
@@ -468,6 +492,11 @@ class Coordinator:
                 if error.map_epoch > self._topology.map.epoch:
                     await self._catch_up(node)
                 raise TableNotFoundError(f"table {table.name} was dropped")
+
+
+def _unavailable(told: str, errors: dict[NodeId, BaseException]) -> UnavailableError:
+    is_too_much = bool(errors) and all(map(is_overload, errors.values()))
+    return OverloadedError(told) if is_too_much else UnavailableError(told)
 
 
 def _told(need: Need) -> str:

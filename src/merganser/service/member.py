@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.clock import HybridClock
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
@@ -18,24 +19,31 @@ from merganser.model.messages import (
     Adopt,
     Apply,
     AskTime,
+    Complete,
     FetchMap,
     Hint,
     Introduce,
     Introduced,
+    Level,
     Prepare,
     Read,
     ReadHint,
     ReadRange,
     Reply,
     Request,
+    Seal,
 )
 from merganser.net.transport import Transport
+from merganser.service.admission import Admission
 from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
+from merganser.service.horizons import Horizons
+from merganser.service.purge_round import Synchronise, cannot_synchronise
+from merganser.service.purger import PURGE_INTERVAL_S, Purger
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
@@ -60,8 +68,11 @@ class Member:
         wall_us: Callable[[], int],
         rng: random.Random,
         on_error: Callable[[BaseException], None],
+        limits: AdmissionLimits | None = None,
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
+        synchronise: Synchronise = cannot_synchronise,
+        purge_interval_s: float = PURGE_INTERVAL_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -70,6 +81,7 @@ class Member:
         self._on_error = on_error
         self.engine = engine
         self.transport = transport
+        self.admission = Admission(limits)
         self.topology = Topology(node, engine, current)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve)
@@ -78,16 +90,50 @@ class Member:
         )
         self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
-        self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
+        self.horizons = Horizons(self.topology, engine, rng=rng)
+        self.replica = Replica(
+            self.topology, engine, clock, self.horizons, wall_us=wall_us, catch_up=self.catalog.catch_up
+        )
         self.coordinator = Coordinator(
-            self.topology, asker, self.timestamps, wall_us=wall_us, rng=rng, catch_up=self.catalog.catch_up
+            self.topology,
+            asker,
+            self.timestamps,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            under_way=self.admission.operations,
         )
         self.hints = HintStore(
-            self.topology, engine, wall_us=wall_us, observe=self.timestamps.observe, catch_up=self.catalog.catch_up
+            self.topology,
+            engine,
+            self.horizons,
+            wall_us=wall_us,
+            observe=self.timestamps.observe,
+            catch_up=self.catalog.catch_up,
         )
         self.handoff = HintedHandoff(
-            self.topology, asker, self.hints, wall_us=wall_us, rng=rng, catch_up=self.catalog.catch_up
+            self.topology,
+            asker,
+            self.hints,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            admit=self.admission.background,
         )
+        self.purger = Purger(
+            self.topology,
+            asker,
+            self.horizons,
+            engine,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            synchronise=synchronise,
+            has_hints=self.hints.has_hints,
+            admit=self.admission.background,
+            interval_s=purge_interval_s,
+        )
+        self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
@@ -102,15 +148,23 @@ class Member:
             Prepare: self._prepare,
             Accept: self._accept,
             AskTime: self.clock_watch.answer,
+            Seal: self.purger.seal,
+            Complete: self.purger.complete,
+            Level: self.purger.level,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
         """Answer a peer, or this node itself.
 
         Raises:
+            OverloadedError: there is no place for it; nothing was done.
             MerganserError: as the service that is asked.
         """
-        return await self._serve[type(request)](sender, request)
+        began = self.admission.begin(request)
+        try:
+            return await self._serve[type(request)](sender, request)
+        finally:
+            self.admission.end(request, began)
 
     def start(self, wire_addresses: dict[str, str]) -> None:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
@@ -121,6 +175,8 @@ class Member:
             self.catalog.keep_addresses(wire_addresses),
             self.clock_watch.run(),
             self.handoff.run(),
+            self.purger.run(),
+            self.purger.work_off(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
@@ -135,6 +191,7 @@ class Member:
         await self.handoff.close()
         await self.coordinator.close()
         await self.timestamps.close()
+        self.admission.close()
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

@@ -6,7 +6,8 @@ not: reads of one key would go back in time. A replica that answers a repair wit
 
 What the read did not ask is looked at in the background (`ReadRepair.look`): always after a mismatch, because
 where one replica missed a write others may have, and now and then without one. That is best effort and
-bounded: beyond the bound it is dropped (the next read tries again), so a flood of stale reads cannot fill memory.
+bounded: beyond the bound, or while the node is busy, it is dropped (the next read tries again), so a flood of
+stale reads cannot fill memory.
 
 Source: DeCandia 2007 §5; blocking repair and why: Cassandra, CASSANDRA-4456 and CASSANDRA-10726.
 """
@@ -19,7 +20,7 @@ from typing import cast
 
 import msgspec
 
-from merganser.core import rows
+from merganser.core import horizon
 from merganser.core.quorum import Verdict
 from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId
@@ -37,10 +38,14 @@ class Reconciled(msgspec.Struct, frozen=True):
     row: Row | None
     stale: tuple[NodeId, ...]
     """Who answered with less."""
+    vouched_us: int = 0
+    """If answers differed: the highest horizon of those who gave them. What ``row`` holds from before it is theirs."""
 
 
-def reconcile(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
-    """Merge the answers of the replicas of ``key``.
+def reconcile(
+    key: bytes, answers: Mapping[NodeId, bytes | None], horizon_of: Callable[[NodeId], int] = lambda _node: 0
+) -> Reconciled:
+    """Say what the replicas of ``key`` hold together, given the horizon of each (`core.horizon.agreed`).
 
     Raises:
         CorruptionError: an answer is damaged.
@@ -49,11 +54,11 @@ def reconcile(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
     if len(distinct) == 1:
         stored = distinct.pop()
         return Reconciled(None if stored is None else decode_row(key, stored), ())
-    held = {node: decode_row(key, stored) for node, stored in answers.items() if stored is not None}
-    newest, *others = held.values()
-    for other in others:
-        newest = rows.merge(newest, other)
-    return Reconciled(newest, tuple(node for node in answers if node not in held or held[node] != newest))
+    held = {node: None if stored is None else decode_row(key, stored) for node, stored in answers.items()}
+    horizons = {node: horizon_of(node) for node in answers}
+    row = horizon.agreed((held[node], horizons[node]) for node in answers)
+    stale = tuple(node for node in answers if horizon.lacks(held[node], row))
+    return Reconciled(row, stale, max(horizons.values()))
 
 
 class ReadRepair:
@@ -65,6 +70,7 @@ class ReadRepair:
         self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Future[Reply]] = set()
         self._looks: set[asyncio.Task[None]] = set()
+        self.may_begin: Callable[[], bool] = lambda: True
         self.sent = 0
         self.dropped = 0
         self.failed = 0
@@ -93,7 +99,9 @@ class ReadRepair:
         else:
             self._send(replica, newest)
 
-    def look(self, read: Read, row: Row | None, *, holders: Sequence[NodeId], unasked: Sequence[NodeId]) -> None:
+    def look(
+        self, read: Read, row: Row | None, *, holders: Sequence[NodeId], unasked: Sequence[NodeId], vouched_us: int
+    ) -> None:
         """Compare the replicas that a read did not ask with its outcome, and repair them, in the background.
 
         Args:
@@ -101,11 +109,12 @@ class ReadRepair:
             row: what came of it.
             holders: who holds that; they are repaired if one of the others has more.
             unasked: whom to ask.
+            vouched_us: the highest horizon of the holders.
         """
         if self._is_full:
             self.dropped += 1
         elif unasked:
-            task = self._loop.create_task(self._look(read, row, holders, unasked))
+            task = self._loop.create_task(self._look(read, row, holders, unasked, vouched_us))
             self._looks.add(task)
             task.add_done_callback(self._looked)
 
@@ -123,7 +132,7 @@ class ReadRepair:
 
     @property
     def _is_full(self) -> bool:
-        return len(self._under_way) + len(self._looks) >= REPAIRS_MAX
+        return len(self._under_way) + len(self._looks) >= REPAIRS_MAX or not self.may_begin()
 
     def _send(self, replica: NodeId, newest: Apply) -> asyncio.Future[Reply]:
         self.sent += 1
@@ -132,16 +141,21 @@ class ReadRepair:
         future.add_done_callback(self._ended)
         return future
 
-    async def _look(self, read: Read, row: Row | None, holders: Sequence[NodeId], unasked: Sequence[NodeId]) -> None:
+    async def _look(
+        self, read: Read, row: Row | None, holders: Sequence[NodeId], unasked: Sequence[NodeId], vouched_us: int
+    ) -> None:
         futures = {node: self._ask(node, read) for node in unasked}
         await asyncio.wait(futures.values())
         answers: dict[NodeId, bytes | None] = dict.fromkeys(holders, None if row is None else encode_row(read.key, row))
+        horizons = dict.fromkeys(holders, vouched_us)
         for node, future in futures.items():
             if error_of(future) is None:
-                answers[node] = cast("Found", future.result()).row
-        found = reconcile(read.key, answers)
+                reply = cast("Found", future.result())
+                answers[node], horizons[node] = reply.row, reply.horizon_us
+        found = reconcile(read.key, answers, horizons.__getitem__)
         if found.row is not None and found.stale:
-            newest = Apply(read.map_epoch, read.table, read.key, encode_row(read.key, found.row))
+            row_bytes = encode_row(read.key, found.row)
+            newest = Apply(read.map_epoch, read.table, read.key, row_bytes, vouched_us=found.vouched_us)
             for node in found.stale:
                 self.repair(node, newest)
 

@@ -1,4 +1,4 @@
-"""One simulated machine: a member over a disk that forgets what was not synced.
+"""One simulated machine: a member over a disk that forgets what was not synced, or worse (`sim.disk`).
 
 down --start()--> founding --a map names it--> up --crash()--> down
                                                | ^
@@ -16,18 +16,20 @@ import random
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
+from merganser.service.purger import PURGE_INTERVAL_S
+from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
 from merganser.storage.memory import MemoryEngine
 
 T = TypeVar("T")
 
-SYNC_S = (1e-4, 5e-3)  # an fsync on flash to one on a busy disk
 EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
 
 
@@ -50,7 +52,9 @@ class Machine:
         self.address = address
         self.skew_us = 0
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
-        """Of its next lives."""
+        self.limits: AdmissionLimits | None = None
+        self.purge_interval_s = PURGE_INTERVAL_S
+        """All three of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -61,7 +65,8 @@ class Machine:
         self._record = NodeRecord(NodeId(f"{rng.getrandbits(64):016x}"), 0, address, {}, zone)
         self._seeds = seeds
         self._partitions = partitions
-        self.engine = engine_type(sync=self._spin)
+        self.disk = SimulatedDisk(loop, rng, engine_type)
+        self.engine = self.disk.engine
         self._incarnation: Incarnation | None = None
 
     @property
@@ -83,6 +88,7 @@ class Machine:
         if self.is_up:
             raise InvariantError(f"{self.address} is up")
         self.lives += 1
+        self.disk.spin_up()
         self._incarnation = Incarnation(self.address)
         transport = SimulatedTransport(self._network, self._incarnation, self.address, self._record.id, self._rng)
         self.spawn(self._live(transport)).add_done_callback(self._note_failure)
@@ -94,9 +100,8 @@ class Machine:
         self._incarnation.is_dead = True
         self._loop.resume(self._incarnation)
         self.member = None
-        kept = self._rng.randint(0, self.engine.unsynced_batches)
+        kept = self.disk.power_cut()
         self._loop.note("crash", self.address, kept)
-        self.engine.power_cut(kept)
 
     def image(self) -> dict[bytes, bytes]:
         """Copy the disk, as a backup of the whole data directory would: what is synced, metadata included."""
@@ -148,6 +153,8 @@ class Machine:
             wall_us=self.wall_us,
             rng=self._rng,
             on_error=self.errors.append,
+            limits=self.limits,
+            purge_interval_s=self.purge_interval_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
         transport.serve(member.serve)
@@ -158,6 +165,3 @@ class Machine:
         error = None if life.cancelled() else life.exception()
         if error is not None:
             self.errors.append(error)
-
-    async def _spin(self) -> None:
-        await asyncio.sleep(self._rng.uniform(*SYNC_S))

@@ -10,7 +10,11 @@ waiting callers share one fsync (group commit), so a writer commits, then waits,
 Whatever reveals a write that is not durable yet must wait as well (`is_durable`, `durable`).
 
 After a failed write or fsync the engine stays failed: `commit` and `durable` raise
-`StorageFailedError` until the process starts again, reads go on (design: fail-stop for writes).
+`StorageFailedError` until the process starts again, reads go on (design: fail-stop for writes). While the disk is
+merely short of room (`shortage`) the engine still commits: its users refuse rows, and keep what they need to go on.
+
+An engine that opens with less than it had synced says so (`lost`), in this life and in every later one, until
+`made_whole`. It is whoever uses it that must not serve meanwhile (`service.wholeness`).
 
 All methods are called on the event loop's thread.
 """
@@ -54,6 +58,28 @@ class Engine(Protocol):
     def failure(self) -> str | None:
         """Why the engine takes no more writes; None while it is well."""
 
+    @property
+    def lost(self) -> str | None:
+        """What was durable and is gone, in words; None while nothing is known to be missing."""
+
+    async def mark_lost(self, what: str) -> None:
+        """Say `lost` from now on, in later lives too; durable on return.
+
+        Raises:
+            StorageFailedError: it could not be kept, or it is unknown whether it was.
+        """
+
+    async def made_whole(self) -> None:
+        """Forget what was `lost`: it has been brought back, or its loss was accepted; durable on return.
+
+        Raises:
+            StorageFailedError: it is unknown whether it is forgotten.
+        """
+
+    @property
+    def shortage(self) -> str | None:
+        """Why no more rows should be written just now, in words; None while there is room."""
+
     def get(self, key: bytes) -> bytes | None:
         """Return the newest committed value, durable or not.
 
@@ -80,6 +106,9 @@ class Engine(Protocol):
 
     def is_durable(self, key: bytes) -> bool:
         """Tell whether the newest committed value of ``key`` has reached the disk."""
+
+    def is_range_durable(self, start: bytes, end: bytes) -> bool:
+        """Tell whether all of ``start <= key < end``, as it reads now, has reached the disk."""
 
     @property
     def is_all_durable(self) -> bool:

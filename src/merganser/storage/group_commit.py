@@ -99,6 +99,12 @@ class GroupCommit:
         """Tell whether the newest change of ``key`` has been covered by a finished round."""
         return self.committed == self.synced or not (self._open.touches(key) or self._syncing.touches(key))
 
+    def is_range_durable(self, start: bytes, end: bytes) -> bool:
+        """Tell whether every change of ``start <= key < end`` has been covered by a finished round."""
+        return self.committed == self.synced or not (
+            self._open.touches_range(start, end) or self._syncing.touches_range(start, end)
+        )
+
     async def durable(self) -> None:
         """Return once everything noted before the call is durable.
 
@@ -204,3 +210,9 @@ class _Changes:
 
     def touches(self, key: bytes) -> bool:
         return key in self.keys or (bool(self.ranges) and any(start <= key < end for start, end in self.ranges))
+
+    def touches_range(self, start: bytes, end: bytes) -> bool:
+        """Look at every change: there are some hundred between two rounds."""
+        return any(start <= key < end for key in self.keys) or any(
+            low < end and start < high for low, high in self.ranges
+        )

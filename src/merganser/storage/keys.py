@@ -29,8 +29,9 @@ _TOKEN_OFFSET = 2**63
 _TOKEN_AT = 4
 TOKEN_END = 12
 _END = b"\x00\x01"
-_METADATA = TableId(0)
-_HINTS = _TABLE.pack(_METADATA) + b"hint|"
+METADATA = TableId(0)
+"""The table of the node's own metadata."""
+_HINTS = _TABLE.pack(METADATA) + b"hint|"
 _HINT_ROW_AT = len(_HINTS) + _TABLE.size
 
 
@@ -53,7 +54,7 @@ def split_row_key(key: bytes) -> tuple[TableId, Token, bytes, bytes]:
         CorruptionError: `row_key` never returned this.
     """
     closed_at = key.find(_END, TOKEN_END)
-    if closed_at < 0 or table_in(key) == _METADATA:
+    if closed_at < 0 or table_in(key) == METADATA:
         raise _garbage(key)
     partition_key = key[TOKEN_END:closed_at]
     if b"\x00" in partition_key:
@@ -117,7 +118,7 @@ def prefix_end(prefix: bytes) -> bytes:
 
 def metadata_key(name: str) -> bytes:
     """Return the key of a piece of the node's own metadata."""
-    return _TABLE.pack(_METADATA) + name.encode()
+    return _TABLE.pack(METADATA) + name.encode()
 
 
 def hint_key(target: int, row_key: bytes) -> bytes:

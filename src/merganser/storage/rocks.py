@@ -8,25 +8,33 @@ What this file works around in rocksdict 0.3.29 and RocksDB 10.4.2, all of it se
 
 - ``items()`` ends early at a damaged block without a word; an iterator's ``status()`` tells;
 - ``set_iterate_lower_bound`` sets the upper bound;
-- the default recovery drops acknowledged writes behind a damaged log record;
+- the default recovery drops acknowledged writes behind a damaged log record; the strict one does so too when a log
+  file is shorter than it was, or gone;
 - a range deletion whose end lies before its start is accepted, and then no memtable can be flushed;
 - after a full disk or an I/O error no write succeeds again, and closing raises.
 
-The directory belongs to the engine alone. ``MERGANSER`` in it names its format; while the directory is
-being made the file is called ``MERGANSER.new``, so that a database that vanished later is not taken for
-one that was never there.
+So the log is examined first (read only, strictly), compared with the mark of what was synced
+(`storage.synced_mark`), and then opened up to its first flaw::
+
+    the strict look finds a damaged record -----------+
+    a file of the log is shorter than was synced -----+
+    what opens ends before what was synced -----------+--> LOST is noted, durably, and `lost` says so
+    the mark itself is gone or damaged ---------------+
+    anything else: a crash at worst                   ---> all that was synced is there
+
+The directory belongs to the engine alone (`storage.rocks_directory`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rocksdict import (
+    AccessType,
     BlockBasedOptions,
     Cache,
     DbClosedError,
@@ -39,13 +47,11 @@ from rocksdict import (
 )
 
 from merganser.model.errors import ConfigurationError, CorruptionError, InvariantError, StorageFailedError
+from merganser.storage import rocks_directory
 from merganser.storage.engine import Batch
 from merganser.storage.group_commit import GroupCommit
-
-_FORMAT = 1
-_MARK = "MERGANSER"
-_UNFINISHED_MARK = "MERGANSER.new"
-_MARK_TEXT = re.compile(r"merganser storage format ([0-9]{1,9})\n").fullmatch
+from merganser.storage.space import SpaceWatch, free_bytes
+from merganser.storage.synced_mark import Synced, SyncedMark
 
 _MIB = 2**20
 
@@ -53,38 +59,84 @@ _MIB = 2**20
 class RocksEngine:
     """An `Engine` over a RocksDB database."""
 
-    def __init__(self, database: Rdict, on_failure: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        database: Rdict,
+        mark: SyncedMark,
+        *,
+        on_failure: Callable[[str], None] | None,
+        reserve_bytes: int,
+    ) -> None:
         """Take over an open database; see `open`."""
+        self._path = path
         self._database = database
+        self._mark = mark
+        self._logs = rocks_directory.LogWatch(path)
+        self._space = SpaceWatch(lambda: free_bytes(path), reserve_bytes=reserve_bytes)
+        self._lost = rocks_directory.read_lost(path)
         self._group = GroupCommit(self._sync, on_failure=on_failure)
         # Its own thread: an fsync must not queue behind whatever else the process runs in threads.
         self._syncer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merganser-fsync")
         self._is_closed = False
 
     @classmethod
-    def open(cls, path: Path, *, on_failure: Callable[[str], None] | None = None) -> RocksEngine:
+    def open(
+        cls, path: Path, *, on_failure: Callable[[str], None] | None = None, reserve_bytes: int = 0
+    ) -> RocksEngine:
         """Open the database in ``path``, or make one if the directory is missing or empty.
 
-        ``on_failure`` is told why the engine takes no more writes, when that happens.
+        Damage to the log is no error: what is left of it is opened, and `lost` says what is not.
+
+        Args:
+            path: the engine's directory.
+            on_failure: told why the engine takes no more writes, when that happens.
+            reserve_bytes: free room below which there is a `shortage`; 0 watches nothing.
 
         Raises:
             ConfigurationError: another process has it open, it is not Merganser's, it is of a newer
                 format, or the system does not let us in; the message says what to do.
-            CorruptionError: its files are damaged.
+            CorruptionError: its files, other than the log, are damaged.
         """
         try:
-            is_new = _claim(path)
-            database = _opened(path, is_new=is_new)
-            if is_new:
-                _finish_claim(path)
+            is_new = rocks_directory.claim(path)
+            database, mark = _made(path) if is_new else _recovered(path)
         except OSError as error:
             raise ConfigurationError(f"cannot use {path} as a data directory: {error}") from error
-        return cls(database, on_failure)
+        return cls(path, database, mark, on_failure=on_failure, reserve_bytes=reserve_bytes)
 
     @property
     def failure(self) -> str | None:
         """Why the engine takes no more writes; None while it is well."""
         return self._group.failure
+
+    @property
+    def lost(self) -> str | None:
+        """What was durable and is gone, in words; None while nothing is known to be missing."""
+        return self._lost
+
+    async def mark_lost(self, what: str) -> None:
+        """Say `lost` from now on, in later lives too; durable on return.
+
+        Raises:
+            StorageFailedError: it could not be kept, or it is unknown whether it was.
+        """
+        self._lost = self._lost or what
+        await self._in_thread(rocks_directory.keep_lost, self._path, what)
+
+    async def made_whole(self) -> None:
+        """Forget what was `lost`: it has been brought back, or its loss was accepted; durable on return.
+
+        Raises:
+            StorageFailedError: it is unknown whether it is forgotten.
+        """
+        await self._in_thread(rocks_directory.forget_lost, self._path)
+        self._lost = None
+
+    @property
+    def shortage(self) -> str | None:
+        """Why no more rows should be written just now, in words; None while there is room."""
+        return self._space.shortage()
 
     def get(self, key: bytes) -> bytes | None:
         """Return the newest committed value, durable or not.
@@ -128,6 +180,10 @@ class RocksEngine:
         """Tell whether the newest committed value of ``key`` has reached the disk."""
         return self._group.is_durable(key)
 
+    def is_range_durable(self, start: bytes, end: bytes) -> bool:
+        """Tell whether all of ``start <= key < end``, as it reads now, has reached the disk."""
+        return self._group.is_range_durable(start, end)
+
     @property
     def is_all_durable(self) -> bool:
         """Tell whether everything committed has reached the disk."""
@@ -155,12 +211,25 @@ class RocksEngine:
         self._syncer.shutdown(wait=True)
         try:
             self._database.close()
+            self._mark.close()
         except Exception as error:
             if was_well:
                 raise StorageFailedError(f"could not be closed cleanly: {error}") from error
 
     async def _sync(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._syncer, self._database.flush_wal, True)
+        await asyncio.get_running_loop().run_in_executor(self._syncer, self._flush)
+
+    def _flush(self) -> None:
+        """Sync the log, in the thread: the mark tells of no more than was written when that began."""
+        written = Synced(self._database.latest_sequence_number(), self._logs.sizes())
+        self._database.flush_wal(True)
+        self._mark.note(written)
+
+    async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._syncer, work, *arguments)
+        except (OSError, RuntimeError) as error:  # RuntimeError: the thread has ended, as the engine is closed
+            raise StorageFailedError(f"{self._path}: {error}") from error
 
     def _write(self, batch: Batch) -> None:
         operations = batch.operations
@@ -205,11 +274,10 @@ def _raw_batch(batch: Batch) -> WriteBatch:
     return raw
 
 
-def _options(*, is_new: bool) -> Options:
+def _options(recovery: DBRecoveryMode, *, is_new: bool = False) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(is_new)
-    # Damage in the log refuses to open instead of dropping what comes after it.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_wal_recovery_mode(recovery)
     _bound_memory(options)
     _bound_files(options)
     # Cheap to pack where data is young and rewritten, small where most of it rests.
@@ -247,77 +315,73 @@ def _bound_files(options: Options) -> None:
     options.set_bytes_per_sync(_MIB)  # writes SSTs back as they grow: no burst that an fsync would wait behind
 
 
-def _opened(path: Path, *, is_new: bool) -> Rdict:
+# Looks at the whole log, and refuses a flipped bit in it, but for a last record that was never whole.
+_STRICT = DBRecoveryMode.tolerate_corrupted_tail_records()
+# Takes the log up to the first flaw: a prefix of what was written, never one with holes.
+_PREFIX = DBRecoveryMode.point_in_time()
+
+
+def _made(path: Path) -> tuple[Rdict, SyncedMark]:
+    database = _opened(path, is_new=True)
+    mark = SyncedMark(path / rocks_directory.SYNCED)
+    mark.restart(Synced(0))
+    rocks_directory.finish_claim(path)
+    return database, mark
+
+
+def _recovered(path: Path) -> tuple[Rdict, SyncedMark]:
+    """Open what an earlier life left, and note it if that is less than it had synced."""
+    rocks_directory.check_unused(path)
+    mark = SyncedMark(path / rocks_directory.SYNCED)
+    damage = _damage_of_log(path, mark.synced)
+    if damage is not None:
+        rocks_directory.keep_lost(path, damage)  # first: what opens next forgets the damage
+        rocks_directory.set_logs_aside(path)
+    database = _opened(path)
+    found = database.latest_sequence_number()
+    if mark.synced is None:
+        damage = f"{rocks_directory.SYNCED}, which tells how much was synced, is gone or damaged"
+    elif found < mark.synced.sequence:
+        damage = f"the log ends at change {found}, and change {mark.synced.sequence} was synced"
+    if damage is not None:
+        rocks_directory.keep_lost(path, damage)
+        mark.restart(Synced(found))
+    return database, mark
+
+
+def _damage_of_log(path: Path, synced: Synced | None) -> str | None:
+    """Return what is wrong with the log; None if it is well, or if something else is damaged."""
     try:
-        return Rdict(str(path), _options(is_new=is_new))
+        database = Rdict(str(path), _options(_STRICT), access_type=AccessType.read_only())
+    except Exception as error:  # noqa: BLE001 - the library has no class of its own for them
+        text = str(error)
+        return f"the log is damaged: {text}" if "Corruption" in text and not _NOT_OF_THE_LOG(text) else None
+    oldest_needed = database.property_int_value("rocksdb.min-log-number-to-keep") or 0
+    database.close()
+    sizes = rocks_directory.log_sizes(path)
+    for number, size in synced.logs if synced is not None else ():
+        if number >= oldest_needed and sizes.get(number, 0) < size:
+            return f"log file {number} has {sizes.get(number, 0)} bytes, and {size} were synced"
+    return None
+
+
+_NOT_OF_THE_LOG = re.compile(r"\.sst|MANIFEST|CURRENT|IDENTITY").search
+
+
+def _opened(path: Path, *, is_new: bool = False) -> Rdict:
+    try:
+        return Rdict(str(path), _options(_PREFIX, is_new=is_new))
     except Exception as error:
         text = str(error)
         if "/LOCK" in text:
-            raise ConfigurationError(
-                f"{path} is open in another process: stop that one, or choose another data directory"
-            ) from error
+            raise rocks_directory.in_use(path) from error
         if "Corruption" in text:
             raise CorruptionError(
-                f"the database in {path} is damaged, start from a copy made while the node was stopped: {text}"
+                f"the database in {path} is damaged: start the node once with --rebuild, which sets the database aside "
+                f"and takes everything from the other nodes, or start from a copy made while the node was stopped: "
+                f"{text}"
             ) from error
         raise ConfigurationError(f"the database in {path} cannot be opened: {text}") from error
-
-
-def _claim(path: Path) -> bool:
-    """Make sure the directory is ours; true if there is no database in it yet.
-
-    Raises:
-        ConfigurationError: it is not ours, or too new for us.
-        OSError: the system does not let us look or write.
-    """
-    _make(path)
-    names = {entry.name for entry in path.iterdir()}
-    if _MARK in names:
-        _check_format(path)
-        return False
-    if names and _UNFINISHED_MARK not in names:
-        raise ConfigurationError(
-            f"{path} holds files and is not a Merganser data directory: choose an empty or a new directory"
-        )
-    with (path / _UNFINISHED_MARK).open("w") as mark:
-        mark.write(f"merganser storage format {_FORMAT}\n")
-        mark.flush()
-        os.fsync(mark.fileno())
-    return True
-
-
-def _make(path: Path) -> None:
-    """Make the directory and those above it, so that a power cut does not unmake them."""
-    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for directory in missing:
-        _sync_directory(directory.parent)
-
-
-def _finish_claim(path: Path) -> None:
-    (path / _UNFINISHED_MARK).rename(path / _MARK)
-    _sync_directory(path)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _check_format(path: Path) -> None:
-    match = _MARK_TEXT((path / _MARK).read_text(errors="replace"))
-    if match is None:
-        raise ConfigurationError(
-            f"{path / _MARK} is damaged: if the directory is Merganser's, "
-            f"write 'merganser storage format {_FORMAT}' and a newline into it"
-        )
-    if int(match[1]) > _FORMAT:
-        raise ConfigurationError(
-            f"{path} is of storage format {match[1]} and this Merganser knows {_FORMAT}: start the newer version"
-        )
 
 
 def _unreadable(error: Exception) -> Exception:

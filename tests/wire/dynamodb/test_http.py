@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import zlib
 
+import botocore.session
 import orjson
 import pytest
+from botocore.retries.standard import ThrottledRetryableChecker
 
 from merganser.model.consistency import Consistency, ReadQuorums, WriteQuorums
+from merganser.model.errors import OverloadedError
 from merganser.net.http import Request, Response
-from merganser.wire.dynamodb.http import DynamoDBApplication
+from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.errors import fault_of
+from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound
 from merganser.wire.dynamodb.signature import Verifier
 from wire.dynamodb.fakes import NOW_US, Cluster
 
@@ -19,7 +25,7 @@ SIGNATURE = b"AWS4-HMAC-SHA256 Credential=a/20260921/us-east-1/dynamodb/aws4_req
 class Door:
     """An application over the fakes, and what it reported."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, places: contextlib.AbstractAsyncContextManager[None] | None = None) -> None:
         self.cluster = cluster
         self.reported: list[Exception] = []
         self.application = DynamoDBApplication(
@@ -27,6 +33,7 @@ class Door:
             Verifier({}, wall_us=lambda: NOW_US),
             rng=random.Random(1),
             report=self.reported.append,
+            places=places,
         )
 
     def send(self, operation: str, body: bytes = b"{}", method: bytes = b"POST", **changed: bytes | None) -> Response:
@@ -191,3 +198,55 @@ def test_levels_that_make_no_sense_are_refused(
     assert answer["__type"].endswith("ValidationException")
     assert message in answer["message"]
     assert door.cluster.coordinator.levels == []
+
+
+@pytest.mark.parametrize(("operation", "mebibytes"), [(b"PutItem", 4), (b"Query", 4), (b"BatchWriteItem", 16)])
+def test_the_body_of_an_operation_may_be_as_large_as_what_it_can_need(operation: bytes, mebibytes: int) -> None:
+    headers = [(b"content-type", b"application/x-amz-json-1.0"), (b"x-amz-target", b"DynamoDB_20120810." + operation)]
+    assert body_bound(headers) == mebibytes * 1024 * 1024
+    assert body_bound([]) == 4 * 1024 * 1024
+
+
+def test_the_largest_item_there_can_be_fits_into_the_body_of_a_put() -> None:
+    """A list of empty strings is DynamoDB's worst: nine bytes of JSON for each byte of its measure."""
+    element = {"S": ""}
+    count = 1000
+    item = {"p": {"S": "a"}, "l": {"L": [dict(element) for _ in range(count)]}}
+    json_bytes = len(orjson.dumps(item["l"]))
+    per_measured = json_bytes / normalise(item)
+    assert 400 * 1024 * per_measured < body_bound([(b"x-amz-target", b"DynamoDB_20120810.PutItem")])
+
+
+class NoPlace(contextlib.AbstractAsyncContextManager[None]):
+    async def __aenter__(self) -> None:
+        raise OverloadedError("4 requests are served")
+
+    async def __aexit__(self, *_: object) -> None:
+        raise AssertionError("never entered")
+
+
+def test_a_request_without_a_place_is_throttled_before_it_is_looked_at(cluster: Cluster) -> None:
+    door = Door(cluster, places=NoPlace())
+    response = door.send("PutItem", b"not even JSON", authorization=None)
+    assert response.status == 400
+    assert orjson.loads(body_of(response)) == {
+        "__type": "com.amazonaws.dynamodb.v20120810#ThrottlingException",
+        "message": "Too many requests: 4 requests are served",
+    }
+    assert not door.reported
+    assert door.send("", method=b"GET").status == 200
+
+
+def test_replicas_with_too_much_to_do_are_told_as_throttling(door: Door) -> None:
+    door.cluster.coordinator.failure = lambda key: OverloadedError("0 of 2 replicas answered")
+    response = door.send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}')
+    assert response.status == 400
+    assert orjson.loads(body_of(response))["__type"].endswith("#ThrottlingException")
+
+
+def test_every_retry_mode_of_botocore_takes_the_error_for_throttling() -> None:
+    kind = orjson.loads(fault_of(OverloadedError("")).body())["__type"].partition("#")[2]
+    assert kind in ThrottledRetryableChecker._THROTTLED_ERROR_CODES  # type: ignore[attr-defined]  # the stubs leave it out
+    policies = botocore.session.get_session().get_data("_retry")["definitions"].values()
+    legacy = [policy["applies_when"].get("response", {}).get("service_error_code") for policy in policies]
+    assert kind in legacy

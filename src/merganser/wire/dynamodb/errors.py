@@ -3,6 +3,10 @@
 Everything the client can put right is an `ApiError` with DynamoDB's own type and text. The rest of
 Merganser's errors are mapped by `fault_of`:
 
+- OverloadedError: 400 ``ThrottlingException``. Of DynamoDB's three throttling errors the one that is not about
+  capacity somebody bought (``ProvisionedThroughputExceededException``) or an account's quota
+  (``RequestLimitExceeded``, which botocore's legacy mode does not retry). Every SDK retries it, and waits longer
+  than after a 503.
 - UnavailableError: 503 ``ServiceUnavailable``. Nothing was written; every SDK retries a 503.
 - UnknownOutcomeError: 500 ``InternalServerError``, and the message says that the outcome is unknown.
   SDKs retry it too, as they do with Amazon's; putting or deleting the same item again is harmless.
@@ -15,7 +19,13 @@ from typing import NamedTuple
 
 import orjson
 
-from merganser.model.errors import RequestError, TableExistsError, TableNotFoundError, UnavailableError
+from merganser.model.errors import (
+    OverloadedError,
+    RequestError,
+    TableExistsError,
+    TableNotFoundError,
+    UnavailableError,
+)
 from merganser.model.errors import UnknownOutcomeError as OutcomeError
 
 API = "com.amazonaws.dynamodb.v20120810#"
@@ -27,6 +37,7 @@ RESOURCE_NOT_FOUND = API + "ResourceNotFoundException"
 RESOURCE_IN_USE = API + "ResourceInUseException"
 INTERNAL = API + "InternalServerError"
 UNAVAILABLE = API + "ServiceUnavailable"
+THROTTLING = API + "ThrottlingException"
 
 _OUTCOME_UNKNOWN = "The outcome of the request is unknown: it may or may not have been applied, now or later"
 _INTERNAL_TEXT = "The request processing has failed because of an unknown error, exception or failure."
@@ -97,6 +108,8 @@ def fault_of(error: Exception) -> Fault:
             return Fault(400, RESOURCE_IN_USE, str(error))
         case RequestError():
             return Fault(400, VALIDATION, str(error))
+        case OverloadedError():
+            return Fault(400, THROTTLING, f"Too many requests: {error}")
         case UnavailableError():
             return Fault(503, UNAVAILABLE, f"The service is unavailable: {error}")
         case OutcomeError():

@@ -1,0 +1,315 @@
+"""What this node takes on: client requests, reads and writes of rows, and background work. Decided in `core.admission`.
+
+    client request --`requests`--> operation(s) of the coordinator --`operations`--> replicas --`begin`--> engine
+
+One timer takes the lag of the loop and runs the controllers while there is anything to do; an idle node has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+import msgspec
+
+from merganser.core.admission import (
+    FOREGROUND,
+    SLICE_S,
+    TICK_S,
+    AdmissionLimits,
+    BackgroundShare,
+    Entry,
+    Measured,
+    RequestGate,
+    is_busy,
+)
+from merganser.model.errors import OverloadedError
+from merganser.model.messages import Apply, Hint, ReadRange, Request
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_UNCOUNTED = -1.0
+_NEVER = float("inf")
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What a node has taken on and what it has refused, since it started; for operators."""
+
+    requests_in_flight: int
+    requests_limit: int
+    requests_waiting: int
+    requests_refused: int
+    most_requests_in_flight: int
+    most_requests_waiting: int
+    operations: int
+    operations_refused: int
+    most_operations: int
+    served: int
+    served_bytes: int
+    served_refused: int
+    most_served: int
+    most_served_bytes: int
+    background_share: float
+    lag_s: float
+
+
+class Requests:
+    """Client requests being served: an asynchronous context for each; see `core.admission.RequestGate`."""
+
+    def __init__(self, limits: AdmissionLimits, wake: Callable[[], None]) -> None:
+        """Serve within ``limits``; ``wake`` starts the timer that calls `tick`."""
+        self.gate = RequestGate(limits)
+        self._limits = limits
+        self._wake = wake
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[asyncio.Future[None], float] = {}
+        """When the patience of each is over, oldest first."""
+
+    async def __aenter__(self) -> None:
+        """Return when the request may be served.
+
+        Raises:
+            OverloadedError: there is no place for it.
+        """
+        self._wake()
+        entry = self.gate.enter()
+        if entry is Entry.REFUSED:
+            raise self._refusal()
+        if entry is Entry.WAITING:
+            await self._wait()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the place to the next."""
+        self.gate.leave()
+        self._let_in()
+
+    def tick(self, lag_s: float) -> None:
+        """Adapt the limit, let in whom it allows, refuse whose patience is over."""
+        self.gate.limit.update(lag_s, was_full=self.gate.was_full)
+        self.gate.was_full = bool(self._waiting)
+        self._let_in()
+        now = self._loop.time()
+        while self._waiting:
+            oldest = next(iter(self._waiting))
+            if self._waiting[oldest] > now:
+                break
+            del self._waiting[oldest]
+            self.gate.gives_up()
+            if not oldest.done():
+                oldest.set_exception(self._refusal())
+
+    async def _wait(self) -> None:
+        place = self._loop.create_future()
+        self._waiting[place] = self._loop.time() + self._limits.patience_s
+        try:
+            await place
+        except asyncio.CancelledError:
+            if self._waiting.pop(place, None) is not None:
+                self.gate.gives_up()
+            elif not place.cancelled() and place.exception() is None:  # let in and cancelled in the same turn
+                await self.__aexit__(None, None, None)
+            raise
+
+    def _let_in(self) -> None:
+        while self._waiting and self.gate.calls_next():
+            newest, _ = self._waiting.popitem()
+            if newest.done():  # cancelled in this turn of the loop
+                self.gate.leave()
+            else:
+                newest.set_result(None)
+
+    def _refusal(self) -> OverloadedError:
+        return OverloadedError(
+            f"this node serves {self.gate.in_flight} requests at once and {self.gate.waiting} wait for their turn; "
+            "nothing was written, try again later"
+        )
+
+
+class UnderWay:
+    """Counts what is under way, as a context, and refuses what is beyond the bound."""
+
+    __slots__ = ("_most", "_what", "count", "most", "refused")
+
+    def __init__(self, what: str, most: int) -> None:
+        """Allow ``most``, called ``what`` in errors."""
+        self._what = what
+        self._most = most
+        self.count = 0
+        self.most = 0
+        self.refused = 0
+
+    def __enter__(self) -> Self:
+        """Take a place.
+
+        Raises:
+            OverloadedError: all are taken.
+        """
+        if self.count >= self._most:
+            self.refused += 1
+            raise OverloadedError(f"{self.count} {self._what} are under way, no more are taken")
+        self.count += 1
+        self.most = max(self.most, self.count)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give it back."""
+        self.count -= 1
+
+
+class Bounded(Protocol):
+    """Whoever has methods that are `counted`."""
+
+    @property
+    def under_way(self) -> UnderWay:
+        """Where they are counted."""
+
+
+B = TypeVar("B", bound=Bounded)
+
+
+def counted(
+    method: Callable[Concatenate[B, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[B, P], Coroutine[Any, Any, T]]:
+    """Let ``method`` run only while there is room for it; raises OverloadedError before it does anything."""
+
+    @functools.wraps(method)
+    async def run(self: B, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.under_way:
+            return await method(self, *args, **kwargs)
+
+    return run
+
+
+class Admission:
+    """What this node takes on; see the module's docstring."""
+
+    def __init__(self, limits: AdmissionLimits | None = None) -> None:
+        """Take on what ``limits`` allow."""
+        self._limits = limits or AdmissionLimits()
+        self._loop = asyncio.get_running_loop()
+        self._share = BackgroundShare(self._limits)
+        self.requests = Requests(self._limits, self._wake)
+        self.operations = UnderWay("reads and writes through this node", self._limits.operations_max)
+        self._served = UnderWay("reads and writes of this replica", self._limits.served_max)
+        self._served_bytes = 0
+        self._most_served_bytes = 0
+        self._ended = 0
+        self._late = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._lag_s = 0.0
+        self._slice_ended = -_NEVER
+        """When the last slice is, or was, over by loop time, if it took as long as a slice should."""
+
+    def begin(self, request: Request) -> float:
+        """Take on a peer's ``request``; returns what `end` needs to know.
+
+        Raises:
+            OverloadedError: there is no place for it; nothing was done.
+        """
+        if type(request) not in FOREGROUND:
+            return _UNCOUNTED
+        size = len(request.row) if isinstance(request, Apply | Hint) else 0
+        if size and self._served_bytes + size > self._limits.served_bytes_max:
+            self._served.refused += 1
+            raise OverloadedError(
+                f"writes of {self._served_bytes} bytes are under way on this replica, no more are taken"
+            )
+        self._served.__enter__()
+        self._served_bytes += size
+        self._most_served_bytes = max(self._most_served_bytes, self._served_bytes)
+        self._wake()
+        return self._loop.time()
+
+    def end(self, request: Request, began: float) -> None:
+        """Note that ``request`` was answered."""
+        if began == _UNCOUNTED:
+            return
+        self._served.__exit__(None, None, None)
+        if isinstance(request, Apply | Hint):
+            self._served_bytes -= len(request.row)
+        if type(request) is not ReadRange:  # whose pages take as long as they are large
+            self._ended += 1
+            self._late += self._loop.time() - began > self._limits.latency_target_s
+
+    async def background(self) -> None:
+        """Return when a slice of background work, some milliseconds of it, may begin.
+
+        To be awaited between slices by whatever clients do not wait for. Returns after ten seconds at the latest,
+        so that nothing is put off for ever.
+        """
+        began = self._loop.time()
+        await asyncio.sleep(0)
+        while (now := self._loop.time()) < began + self._limits.slice_wait_max_s:
+            gap_s = self._share.gap_s()
+            if self.is_busy or gap_s == _NEVER:
+                await asyncio.sleep(TICK_S)
+            elif now < self._slice_ended + gap_s:
+                await asyncio.sleep(self._slice_ended + gap_s - now)
+            else:
+                break
+        self._slice_ended = now + SLICE_S
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether background work has to wait just now."""
+        gate = self.requests.gate
+        return (
+            is_busy(gate.in_flight, gate.limit.value)
+            or is_busy(self.operations.count, self._limits.operations_max)
+            or is_busy(self._served.count, self._limits.served_max)
+        )
+
+    def load(self) -> Load:
+        """Return what is going on."""
+        gate = self.requests.gate
+        return Load(
+            requests_in_flight=gate.in_flight,
+            requests_limit=gate.limit.value,
+            requests_waiting=gate.waiting,
+            requests_refused=gate.refused,
+            most_requests_in_flight=gate.most_in_flight,
+            most_requests_waiting=gate.most_waiting,
+            operations=self.operations.count,
+            operations_refused=self.operations.refused,
+            most_operations=self.operations.most,
+            served=self._served.count,
+            served_bytes=self._served_bytes,
+            served_refused=self._served.refused,
+            most_served=self._served.most,
+            most_served_bytes=self._most_served_bytes,
+            background_share=self._share.value,
+            lag_s=self._lag_s,
+        )
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wake(self) -> None:
+        if self._timer is None:
+            self._due = self._loop.time() + TICK_S
+            self._timer = self._loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        self._lag_s = max(0.0, self._loop.time() - self._due)
+        self._share.update(Measured(self._lag_s, served=self._ended, late=self._late, is_busy=self.is_busy))
+        self._ended = self._late = 0
+        self.requests.tick(self._lag_s)
+        self._timer = None
+        if not self._is_idle:
+            self._wake()
+
+    @property
+    def _is_idle(self) -> bool:
+        gate = self.requests.gate
+        return self._share.value == 1.0 and not (gate.in_flight or gate.waiting or self._served.count)
