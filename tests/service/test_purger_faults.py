@@ -29,7 +29,6 @@ from service.full_exchange import compare_in_full
 from service.plays import CELL, get, held, key_of, member, now_s, put, settled, started, until
 
 SEEDS = 60
-HUNTS_MAX = 400  # a planted bug that survives this many seeds was not found
 STEPS = 60
 KEYS = tuple(b"k%d" % number for number in range(6))
 CLOCKS_APART_S = 30.0  # two jumps of 4 s either way, and the window of the ceiling that a restart skips
@@ -258,8 +257,12 @@ def test_nothing_deleted_comes_back_and_nothing_acknowledged_is_lost() -> None:
     assert old_disks > SEEDS // 4, "hardly a disk is put back, so the runs show nothing"
 
 
-def _found() -> bool:
-    return any(run(seed).violations for seed in range(HUNTS_MAX))
+HUNTS_MAX = 300  # a planted bug that survives this many seeds was not found
+
+
+def _found(likely: int = 0) -> bool:
+    """Tell whether some seed shows the bug that was planted; ``likely`` is one that did when this was written."""
+    return any(run(seed).violations for seed in (likely, *range(HUNTS_MAX)))
 
 
 def test_reads_that_ignore_horizons_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +270,7 @@ def test_reads_that_ignore_horizons_are_caught(monkeypatch: pytest.MonkeyPatch) 
         return reconcile(key, answers)
 
     monkeypatch.setattr(coordinator, "reconcile", blind)
-    assert _found()
+    assert _found(likely=96)
 
 
 def test_replicas_that_take_repairs_from_before_their_horizon_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

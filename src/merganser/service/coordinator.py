@@ -47,7 +47,7 @@ from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import SILENT_S, Asker, Reading, Writing, is_overload
-from merganser.service.hinting import HintedWriting, Hinting
+from merganser.service.hinting import LATENCY_SAMPLE, HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.replica import NO_SUCH_TABLE
@@ -98,6 +98,7 @@ class Coordinator:
         self._timestamps = timestamps
         self._rng = rng
         self._latencies = Latencies()
+        self._reads = 0
         self.wall_us = wall_us
         self.hinting = Hinting(topology, asker)
         self.repairs = ReadRepair(lambda node, request: asker.ask(node, request, timeout_s=REPAIR_TIMEOUT_S))
@@ -286,7 +287,8 @@ class Coordinator:
         if instead_of is not None:
             instead_of.forget()
         apply = Apply(self._topology.map.epoch, table.id, key, encode_row(key, row))
-        writing = self.hinting.write(table, apply, need, deadline=deadline)
+        replicas = self._topology.replicas(table, key)
+        writing = self.hinting.write(table, apply, need, replicas=replicas, deadline=deadline)
         verdict = Verdict.OPEN
         try:
             verdict = await writing.settled(deadline)
@@ -347,12 +349,13 @@ class Coordinator:
         self._check_reachable(table, need, level, replicas, fallbacks)
         map_epoch = self._topology.map.epoch
         quorum = self._read_quorum(self._asker.nearest_first(replicas), fallbacks, need)
+        self._reads += 1
         reading = Reading(
             quorum,
             ask=lambda node: ask(node, deadline - self._loop.time()),
             hedge_s=self._hedge_s(quorum.first()),
             note_silence=self._asker.note_silence,
-            note_latency=self._note_latency,
+            note_latency=self._note_latency if self._reads % LATENCY_SAMPLE == 0 else None,
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             await self._raise_if_dropped(table, reading.errors, map_epoch)
