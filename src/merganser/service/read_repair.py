@@ -47,8 +47,8 @@ def reconcile(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
         CorruptionError: an answer is damaged.
     """
     distinct = set(answers.values())
-    if len(distinct) == 1:
-        stored = distinct.pop()
+    if len(distinct) < 2:  # none: fallbacks alone answered the read, and no replica the look after it
+        stored = distinct.pop() if distinct else None
         return Reconciled(None if stored is None else decode_row(key, stored), ())
     held = {node: decode_row(key, stored) for node, stored in answers.items() if stored is not None}
     newest, *others = held.values()
