@@ -31,9 +31,11 @@ from merganser.testing.links import Links
 
 NODES = 3
 WRITERS = 4
-LOAD_TIMEOUT_S = 70.0  # the demo ends within two minutes, whatever happens
+LOAD_TIMEOUT_S = 70.0
+READ_TIMEOUT_S = 90.0
+"""On two free cores the load takes 15 s and the reads 10 s. With twelve processes waiting for the cores the reads were
+not done in 45 s, and the verdict was bad although nothing was lost."""
 
-READ_TIMEOUT_S = 25.0
 POLL_S = 0.1
 """How late a fault may begin or end."""
 

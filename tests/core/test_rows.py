@@ -230,3 +230,20 @@ def test_newest_is_the_latest_timestamp_of_cells_and_row_tombstone(row: Row) -> 
 def test_row_never_written_is_a_tombstone_from_the_beginning() -> None:
     assert rows.is_tombstone(EMPTY, NOW_S)
     assert rows.newest(EMPTY) == BEGINNING
+
+
+# A row that expires as a whole
+
+
+def test_a_row_that_expires_as_a_whole_is_absent_from_then_on_and_buries_what_is_older() -> None:
+    mutation = Mutation((CellWrite(b"a", b"1"), CellWrite(b"b", b"2", NOW_S - 5)), expires_at_s=NOW_S)
+    row = rows.merge(put(b"old", 1, 1, name=b"c"), rows.stamp(mutation, Timestamp(5, 1)))
+    assert [(cell.name, cell.expires_at_s) for cell in row.cells] == [(b"a", NOW_S), (b"b", NOW_S - 5)]
+    assert not rows.is_tombstone(row, NOW_S - 1)
+    assert rows.is_tombstone(row, NOW_S)
+
+
+def test_a_later_write_to_a_row_that_has_expired_lives_on_alone() -> None:
+    expiring = rows.stamp(Mutation((CellWrite(b"a", b"1"),), expires_at_s=NOW_S), Timestamp(5, 1))
+    row = rows.merge(expiring, put(b"new", 6, 1, name=b"b"))
+    assert [cell.name for cell in rows.live_cells(row, NOW_S)] == [b"b"]

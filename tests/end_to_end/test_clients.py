@@ -166,6 +166,15 @@ def test_status_as_json_has_every_node(trio: LocalCluster, command: Any) -> None
     assert [node["addresses"]["admin"] for node in found["nodes"]] == [n.addresses["admin"] for n in trio.nodes]
 
 
+def test_status_tells_of_load_and_of_the_clock_beside_those_of_the_peers(trio: LocalCluster, command: Any) -> None:
+    found = json.loads(command("status", "--json", "--admin", trio.nodes[0].addresses["admin"]).stdout)
+    for node in found["nodes"]:
+        assert node["load"]["requests_refused"] == 0
+        assert node["clock"]["refusal"] is None
+        assert len(node["clock"]["peers_s"]) == 2
+        assert all(least <= 0 <= most for least, most in node["clock"]["peers_s"].values())
+
+
 def test_ring_shows_an_owner_for_every_partition(trio: LocalCluster, command: Any) -> None:
     admin = trio.nodes[0].addresses["admin"]
     found = json.loads(command("ring", "--json", "--admin", admin).stdout)

@@ -48,13 +48,13 @@ class Disk:
         """Leave no room."""
         balloon = os.open(self.directory / BALLOON, os.O_WRONLY | os.O_CREAT)
         try:
-            chunk = b"\1" * 65_536
+            chunk = b"\1" * 2**20
             while chunk:
                 try:
                     os.write(balloon, chunk)
-                    os.fsync(balloon)
                 except OSError:  # no space left: try with less
                     chunk = chunk[: len(chunk) // 2]
+            os.fsync(balloon)
         finally:
             os.close(balloon)
 

@@ -26,7 +26,6 @@ KEYS = tuple(f"key-{i}" for i in range(8))
 CLIENT_TIMEOUT_S = 1.0
 """Shorter than a node's own 10 s, so that outcomes are unknown that the cluster has yet to decide."""
 PROGRESS_S = 60.0
-ARE_READS_REPAIRED_FIRST = False
 
 
 def client_of(url: str, level: str | None = None) -> DynamoDBClient:
@@ -139,7 +138,7 @@ class Workload:
 
     def violations(self) -> list[str]:
         """Return what the history holds that cannot be."""
-        return violations(self.puts, self.gets, are_reads_repaired_first=ARE_READS_REPAIRED_FIRST)
+        return violations(self.puts, self.gets)
 
     def summary(self) -> str:
         """Return the counts in a line."""

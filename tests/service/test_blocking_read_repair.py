@@ -276,6 +276,7 @@ async def test_a_look_at_replicas_that_do_not_answer_is_given_up(world: World) -
     unasked = [member(machine).topology.node for machine in others]
     repairs = member(fresh).coordinator.repairs
     question = Read(1, table.id, key_of(table, b"k"))
-    repairs.look(question, held(fresh, table, b"k"), holders=[member(fresh).topology.node], unasked=unasked)
+    row, holders = held(fresh, table, b"k"), [member(fresh).topology.node]
+    repairs.look(question, row, holders=holders, unasked=unasked, vouched_us=0)
     await repairs.idle()
     assert repairs.sent == 0

@@ -6,6 +6,7 @@ import pytest
 
 from merganser.core.latency import SAMPLES_MIN
 from merganser.model.cluster import Table
+from merganser.service.hinting import LATENCY_SAMPLE
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from service.plays import ALL, get, key_of, member, now_s, put, simulated, started
@@ -18,7 +19,7 @@ async def warmed_up(world: World) -> tuple[Table, Machine]:
     table = await started(world)
     reader = world.machines[0]
     await put(reader, table, b"k", b"v", level=ALL)
-    for _ in range(2 * SAMPLES_MIN):
+    for _ in range(2 * SAMPLES_MIN * LATENCY_SAMPLE):
         await get(reader, table, b"k", level=ALL)
     return table, reader
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import select
@@ -55,6 +56,8 @@ class Result(msgspec.Struct, frozen=True):
     latency_us: dict[str, dict[str, float]]
     server_cpu_us_per_operation: float | None
     """User and system time of all server processes; None if their ids are not known."""
+    faults: dict[str, int] = {}
+    """How many errors of each type."""
 
 
 def load(plan: Plan) -> None:
@@ -92,6 +95,7 @@ def measure(plan: Plan, *, server_pids: Sequence[int]) -> Result:
         throughput=operations / plan.duration_s,
         latency_us={"get": _latency([one.gets for one in done]), "put": _latency([one.puts for one in done])},
         server_cpu_us_per_operation=spent * 1e6 / operations if server_pids and operations else None,
+        faults=dict(sum((collections.Counter(one.faults) for one in done), collections.Counter())),
     )
 
 

@@ -18,8 +18,10 @@ Closed loop: each connection sends its next request when the last one was answer
 from __future__ import annotations
 
 import asyncio
+import collections
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -69,6 +71,8 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     first_error: str
     gets: dict[int, int]
     puts: dict[int, int]
+    faults: dict[str, int] = {}
+    """How many errors of each type."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -116,9 +120,11 @@ class Load:
             window: done before it begins.
         """
         gets, puts = Histogram(), Histogram()
-        errors: list[str] = []
+        first_error = ""
+        faults: collections.Counter[str] = collections.Counter()
 
         async def drive(connection: Connection) -> None:
+            nonlocal first_error
             while True:
                 item = self._rng.randrange(self._work.items_total)
                 is_put = self._rng.random() < self._work.put_share
@@ -131,15 +137,16 @@ class Load:
                 if ended >= window.result().end:
                     return
                 if error:
-                    errors.append(error)
+                    first_error = first_error or error
+                    faults[_type_of(error)] += 1
                 else:
                     (puts if is_put else gets).record((ended - began) * 1e6)
 
         connections = await self._connect()
         ready()
         await self._on_all(connections, drive)
-        first_error = errors[0] if errors else ""
-        return Done(gets.total + puts.total, len(errors), first_error, dict(gets.counts), dict(puts.counts))
+        operations = gets.total + puts.total
+        return Done(operations, faults.total(), first_error, dict(gets.counts), dict(puts.counts), dict(faults))
 
     async def _connect(self) -> list[Connection]:
         loop = asyncio.get_running_loop()
@@ -172,6 +179,12 @@ class Load:
         return (
             f'{{"TableName":"{self._work.table}","Key":{{"pk":{{"S":"item-{item}"}}}},"ConsistentRead":{consistent}}}'
         ).encode()
+
+
+def _type_of(error: str) -> str:
+    """Return the name of a DynamoDB error, or the status if it has none."""
+    found = re.search(r'#(\w+)"', error)
+    return found[1] if found else error.split()[1]
 
 
 async def _run(work: Work, *, is_loading: bool) -> Done:

@@ -6,12 +6,16 @@ Three decisions, each made from measurements that are handed in.
 writes of this node's own replicas slower than their target, turns of the loop that begin late, places for requests
 taken. A little pressure halves the share, calm raises it by a twentieth; what lies between leaves it as it is::
 
-    1 --pressed--> 1/2 --pressed--> ... --> 0
-    1 <--calm-- 0.95 <--calm-- ... <--calm-- 0
+    1 --pressed--> 1/2 --pressed--> ... --> 1/64
+    1 <--calm-- 0.95 <--calm-- ... <--calm-- 1/64
 
-`RequestLimit` says how many client requests may be served at once. A turn of the loop is the queue of a node:
-all that is ready waits for its end. If even the least lag of a window is over the target, the queue stands,
-and the limit shrinks by a tenth; if not, and the limit was what kept requests out, it grows.
+A sixty-fourth always remains, because repair that never runs loses data in the end. While half the places are taken
+(`is_busy`) nothing of it is given out, for ten seconds at a time.
+
+`RequestLimit` says how many client requests may be served at once. Most of the queue of a node is out of sight:
+in the sockets of its peers, behind their fsyncs, in the turns of their loops. It shows in how long reads and writes
+of rows take, on average over a window, beyond what they take while next to nothing is under way. If that is
+over the target, the limit shrinks by a tenth; if not, and the limit was what kept requests out, it grows.
 
 `RequestGate` lets client requests in::
 
@@ -28,11 +32,10 @@ that try again at once from spending the node's time on refusals alone.
 Invariants: never more than `requests_max` are served, nor `waiting_max` waiting; whoever waits is served when
 there is room; the background is stopped before the first request has to wait.
 
-Source: DeCandia 2007 §6.5 (background work admitted by the 99th percentile of the foreground); Nichols and
-Jacobson 2012, "Controlling Queue Delay" (the least delay of a window tells a standing queue from a burst);
-Maurer 2015, "Fail at Scale" (newest first, short patience); Zhou 2018, "Overload Control for Scaling WeChat
-Microservices" (20 ms of queueing as the sign of overload); Chiu and Jain 1989 (additive increase,
-multiplicative decrease).
+Source: DeCandia 2007 §6.5 (background work admitted by the 99th percentile of the foreground); Brakmo 1994, "TCP
+Vegas" (latency above that without load is queueing); Chiu and Jain 1989 (additive increase, multiplicative
+decrease); Zhou 2018, "Overload Control for Scaling WeChat Microservices" (average queueing time, not CPU, as the
+sign of overload); Maurer 2015, "Fail at Scale" (newest first, bounded patience).
 """
 
 from __future__ import annotations
@@ -52,8 +55,10 @@ TICK_S = 0.05
 SLICE_S = 0.005
 """What a slice of background work should take: longer, and requests wait for it; shorter, and asking costs more."""
 
-_LAGS = 4  # of a window: 0.2 s, so that one long turn is no overload
-_DECAY = 0.98  # each tick; the counts of late and served are of the last 2.5 s
+_WINDOW_TICKS = 4  # 0.2 s: some ten times as long as a request takes
+_OPERATIONS_MIN = 10  # of fewer no average is told
+_LEARNING = 0.1  # share of a new average in what is known of the latency without load
+_DECAY = 0.95  # each tick; the counts of late and served are of the last second
 _EVIDENCE_MIN = 20.0  # of fewer reads and writes no percentile is told
 _SHARE_MIN = 1 / 64
 
@@ -67,8 +72,9 @@ class AdmissionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """However slow the node is, it serves so many."""
     waiting_max: int = 4096
     """As many as there are connections, each of which has at most one request waiting."""
-    patience_s: float = 0.5
-    """How long a request waits for its turn: 4,096 clients that repeat at once make 8,192 refusals a second."""
+    patience_s: float = 1.0
+    """How long a request waits for its turn: 4,096 clients that repeat at once make as many refusals a second, which
+    take a sixth of a core. Clients wait as long before they repeat a throttled request."""
     operations_max: int = 4096
     """Reads and writes of rows coordinated at once: a batch request is up to 25."""
     served_max: int = 4096
@@ -78,8 +84,11 @@ class AdmissionLimits(msgspec.Struct, frozen=True, kw_only=True):
     latency_target_s: float = 0.05
     """99 of 100 reads and writes of a replica shall be faster; an fsync on a busy disk takes 5 to 20 ms."""
     lag_target_s: float = 0.02
+    """A turn of the loop; the background is held back from half of it on."""
+    delay_target_s: float = 0.05
+    """Of reads and writes of rows, on average, beyond what they take without load."""
     slice_wait_max_s: float = 10.0
-    """After so long background work gets a slice whatever the share: repair that never runs loses data in the end."""
+    """After so long background work gets a slice, however busy the node is."""
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -106,20 +115,20 @@ class BackgroundShare:
         self._late = 0.0
         self._served = 0.0
         self.value = 1.0
-        """0 to 1."""
+        """1/64 to 1."""
 
     def update(self, seen: Measured) -> None:
         """Take one tick's measurements into account."""
         self._served = self._served * _DECAY + seen.served
         self._late = self._late * _DECAY + seen.late
         if self._is_pressed(seen):
-            self.value = self.value / 2 if self.value > _SHARE_MIN else 0.0
+            self.value = max(_SHARE_MIN, self.value / 2)
         elif self._is_calm(seen):
             self.value = min(1.0, self.value + 0.05)
 
     def gap_s(self) -> float:
         """Return how long after a slice the next may begin."""
-        return SLICE_S * (1 - self.value) / self.value if self.value > 0 else float("inf")
+        return SLICE_S * (1 - self.value) / self.value
 
     def _is_pressed(self, seen: Measured) -> bool:
         is_late = self._served >= _EVIDENCE_MIN and self._late > 0.01 * self._served
@@ -138,24 +147,47 @@ def is_busy(in_flight: int, limit: int) -> bool:
 class RequestLimit:
     """How many client requests are served at once; see the module's docstring."""
 
-    __slots__ = ("_lags", "_limits", "value")
+    __slots__ = ("_count", "_limits", "_most_in_flight", "_seconds", "_ticks", "_was_full", "unloaded_s", "value")
 
     def __init__(self, limits: AdmissionLimits) -> None:
         """Begin with the most."""
         self._limits = limits
-        self._lags: list[float] = []
         self.value = limits.requests_max
+        self.unloaded_s = 0.01
+        """What a read or write of a row takes while next to nothing is under way."""
+        self._ticks = self._count = self._most_in_flight = 0
+        self._seconds = 0.0
+        self._was_full = False
 
-    def update(self, lag_s: float, *, was_full: bool) -> None:
-        """Take one tick's lag into account; ``was_full``: a request was kept waiting since."""
-        self._lags.append(lag_s)
-        if len(self._lags) < _LAGS:
+    def update(self, *, count: int, seconds: float, in_flight: int, was_full: bool) -> None:
+        """Take one tick's measurements into account.
+
+        Args:
+            count: reads and writes of rows that ended since the last tick.
+            seconds: what they took, together.
+            in_flight: client requests being served.
+            was_full: a request was kept waiting.
+        """
+        self._ticks += 1
+        self._count += count
+        self._seconds += seconds
+        self._most_in_flight = max(self._most_in_flight, in_flight)
+        self._was_full |= was_full
+        if self._ticks == _WINDOW_TICKS:
+            self._adapt()
+            self._ticks = self._count = self._most_in_flight = 0
+            self._seconds = 0.0
+            self._was_full = False
+
+    def _adapt(self) -> None:
+        if self._count < _OPERATIONS_MIN:
             return
-        least_s = min(self._lags)
-        self._lags.clear()
-        if least_s > self._limits.lag_target_s:
+        average_s = self._seconds / self._count
+        if self._most_in_flight <= self._limits.requests_min // 4:
+            self.unloaded_s += _LEARNING * (average_s - self.unloaded_s)
+        if average_s > self.unloaded_s + self._limits.delay_target_s:
             self.value = max(self._limits.requests_min, self.value * 9 // 10)
-        elif was_full:
+        elif self._was_full:
             self.value = min(self._limits.requests_max, self.value + self._limits.requests_min // 2)
 
 
@@ -216,4 +248,5 @@ class RequestGate:
 
     def _serve(self) -> None:
         self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        if self.in_flight > self.most_in_flight:
+            self.most_in_flight = self.in_flight

@@ -190,10 +190,14 @@ class ReadQuorum(Generic[R]):
         self._order = tuple(nodes)
         self._primaries = primaries
         self._required = required
-        self._required_primaries = 0 if primaries is None else required_primaries
-        self._first = self._order[:required] if primaries is None else self._enough_primaries_first()
+        self._required_primaries = 0
+        self._first = self._order[:required]
+        self._unasked = self._order[required:]
+        if primaries is not None:
+            self._required_primaries = required_primaries
+            self._first = self._enough_primaries_first()
+            self._unasked = tuple(node for node in self._order if node not in self._first)
         self._pending = set(self._first)
-        self._unasked = [node for node in self._order if node not in self._pending]
         self.replies: dict[NodeId, R] = {}
         """What each node replied, in order of arrival."""
         self.verdict = Verdict.OPEN if self._is_possible() else Verdict.HOPELESS
@@ -250,7 +254,7 @@ class ReadQuorum(Generic[R]):
             return None
         for node in self._unasked:
             if self._is_primary(node) or not only_primaries:
-                self._unasked.remove(node)
+                self._unasked = tuple(other for other in self._unasked if other != node)
                 self._pending.add(node)
                 return node
         return None

@@ -16,7 +16,11 @@ replacements in one microsecond do not interleave either: the tombstone of the h
 and over the whole row of the lower one.
 
 Expiry is a matter of reading only: `merge` knows no clock, so an expired cell stays, and wins over older
-cells, until compaction of tombstones drops it.
+cells. A row that expires as a whole is one written whole, each cell with that expiry. (An expiry beside the cells,
+to be set anew, would raise the dead: set once more after it has passed, it lets old cells be read again.)
+
+`purged` is where tombstones and what has expired end, up to a horizon (`core.horizon` says when that is safe).
+It knows no clock either: an expiry counts once the horizon has passed it, so equal rows stay equal.
 
 Invariants: cells in ascending order of name, each name once, all later than the row tombstone.
 
@@ -29,7 +33,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from merganser.model.row import Cell, Mutation, Row
+from merganser.model.row import Cell, CellWrite, Mutation, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
 
 _WRITER_MAX = 2**32 - 1
@@ -53,6 +57,8 @@ def stamp(mutation: Mutation, timestamp: Timestamp) -> Row:
     """Return the row that ``mutation`` amounts to when written at ``timestamp``."""
     writes = mutation.cells
     assert len(writes) < 2 or all(one.name < other.name for one, other in pairwise(writes)), "names ascend"
+    if mutation.expires_at_s is not None:
+        return Row(_expiring(writes, timestamp, mutation.expires_at_s), _right_before(timestamp))
     cells = tuple([Cell(write.name, timestamp, write.value, write.expires_at_s) for write in writes])
     return Row(cells, _right_before(timestamp) if mutation.deletes_row else BEGINNING)
 
@@ -78,6 +84,40 @@ def is_tombstone(row: Row, now_s: int) -> bool:
 def newest(row: Row) -> Timestamp:
     """Return the latest timestamp in the row; BEGINNING if it was never written."""
     return max((cell.written_at for cell in row.cells), default=row.deleted_at)
+
+
+def purged(row: Row, horizon_us: int) -> Row | None:
+    """Return ``row`` without what is deleted or has expired up to ``horizon_us``; None if nothing is left.
+
+    The same object if there is nothing to drop. Nothing changes of what can be read from the horizon on.
+    """
+    cells = row.cells
+    if any(is_over(cell, horizon_us) for cell in cells):
+        cells = tuple(cell for cell in cells if not is_over(cell, horizon_us))
+    deleted_at = BEGINNING if row.deleted_at.micros <= horizon_us else row.deleted_at
+    if not cells and deleted_at == BEGINNING:
+        return None
+    return row if cells is row.cells and deleted_at == row.deleted_at else Row(cells, deleted_at)
+
+
+def is_over(cell: Cell, horizon_us: int) -> bool:
+    """Tell whether the cell was written, and then deleted or expired, by the horizon."""
+    if cell.written_at.micros > horizon_us:
+        return False
+    return cell.value is None or (cell.expires_at_s is not None and cell.expires_at_s * 1_000_000 <= horizon_us)
+
+
+def _expiring(writes: tuple[CellWrite, ...], timestamp: Timestamp, row_expires_at_s: int) -> tuple[Cell, ...]:
+    """Return the cells of a row that expires as a whole; one that expires earlier still does."""
+    return tuple(
+        Cell(
+            write.name,
+            timestamp,
+            write.value,
+            row_expires_at_s if write.expires_at_s is None else min(write.expires_at_s, row_expires_at_s),
+        )
+        for write in writes
+    )
 
 
 def _merged_cells(ours: tuple[Cell, ...], theirs: tuple[Cell, ...]) -> tuple[Cell, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from merganser.model.cluster import ClusterMap, NodeRecord
-from merganser.model.ids import TableId
+from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.timestamp import Timestamp
 
 
@@ -20,6 +20,10 @@ class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
     proposer: int
 
 
+A_CLIENTS = -1
+"""As `Apply.vouched_us`: the write of a client, not a repair of what some replica holds."""
+
+
 class Apply(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Merge ``row`` into what ``key`` holds, durably. Answered by `Merged`."""
 
@@ -27,6 +31,8 @@ class Apply(msgspec.Struct, frozen=True, array_like=True, tag=1):
     table: TableId
     key: bytes
     row: bytes
+    vouched_us: int = A_CLIENTS
+    """Of a repair (hints are repairs): the horizon of whoever held the row, 0 for none (`core.horizon`)."""
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -103,6 +109,37 @@ class AskTime(msgspec.Struct, frozen=True, array_like=True, tag=38):
     """Answered by `TimeIs`."""
 
 
+class Seal(msgspec.Struct, frozen=True, array_like=True, tag=30):
+    """Take no client write at or before ``horizon_us`` any more (`core.horizon`); 0 only asks. Answered by `Sealed`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    horizon_us: int
+
+
+class Complete(msgspec.Struct, frozen=True, array_like=True, tag=31):
+    """All replicas hold what was written until ``horizon_us``. Answered by `Done`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    horizon_us: int
+    vow: int
+    """As the replica gave it when it sealed."""
+
+
+class Level(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    """Synchronise with ``teachers``, in that order, and adopt ``horizon_us``. Answered by `Sealed`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    horizon_us: int
+    teachers: tuple[NodeId, ...]
+    timeout_ms: int
+
+
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=101):
     """It is done, and durable."""
 
@@ -114,9 +151,11 @@ class Merged(msgspec.Struct, frozen=True, array_like=True, tag=108):
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=102):
-    """The stored row, None if the key was never written here."""
+    """The stored row, None if the key was never written here, or has been purged."""
 
     row: bytes | None
+    horizon_us: int = 0
+    """The replica's, for the partition of the key."""
 
 
 class Rows(msgspec.Struct, frozen=True, array_like=True, tag=103):
@@ -124,6 +163,8 @@ class Rows(msgspec.Struct, frozen=True, array_like=True, tag=103):
 
     rows: tuple[tuple[bytes, bytes], ...]
     is_last: bool
+    horizons: tuple[int, ...] = ()
+    """The replica's for each partition that the range asked for touches, clockwise; none if all are 0."""
 
 
 class MapIs(msgspec.Struct, frozen=True, array_like=True, tag=104):
@@ -160,6 +201,17 @@ class TimeIs(msgspec.Struct, frozen=True, array_like=True, tag=138):
     wall_us: int
 
 
+class Sealed(msgspec.Struct, frozen=True, array_like=True, tag=130):
+    """The node's standing after it has sealed, or adopted a horizon; durable."""
+
+    horizon_us: int
+    is_whole: bool
+    has_hints: bool
+    """It keeps hints of the partition from before the seal."""
+    vow: int
+    """Another one after each restart, and when rows may have vanished."""
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
     """The request was not done. Codes are those of `service.replica`."""
 
@@ -168,5 +220,9 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
     map_epoch: int = 0
 
 
-Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept | Hint | ReadHint | AskTime
-Reply = Done | Merged | Found | Rows | MapIs | Introduced | Promise | Accepted | TimeIs | Refused
+Purging = Seal | Complete | Level
+"""Of a round that raises the horizon of a partition."""
+
+Handoff = Hint | ReadHint
+Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept | Handoff | AskTime | Purging
+Reply = Done | Merged | Found | Rows | MapIs | Introduced | Promise | Accepted | TimeIs | Sealed | Refused

@@ -44,3 +44,6 @@ class Mutation(msgspec.Struct, frozen=True):
     """In ascending order of name, each name once."""
     deletes_row: bool = False
     """Bury everything older than this write; the cells above stay."""
+    expires_at_s: int | None = None
+    """Seconds since 1970 from which the whole row reads as absent. Such a write buries everything older, as
+    cells it does not name would outlive the row."""

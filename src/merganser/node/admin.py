@@ -79,6 +79,14 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         },
         "clock": msgspec.to_builtins(member.clock_watch.standing()),
         "load": msgspec.to_builtins(member.admission.load()),
+        "purge": {
+            "oldest_horizons_us": {t.name: member.purger.oldest_horizon_us(t) for t in current.tables},
+            "rounds_completed": member.purger.rounds_completed,
+            "rounds_given_up": member.purger.rounds_given_up,
+            "last_problem": member.purger.last_problem,
+            "rows_purged": member.purger.purged_rows,
+            "partitions_in_doubt": len(member.horizons.doubted()),
+        },
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
     }

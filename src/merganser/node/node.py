@@ -106,6 +106,7 @@ class Node:
             on_error=lambda error: failure("background task failed", error),
             clock_skew_max_s=self.settings.clock_skew_max_s,
             on_clock=_tell_of_clock,
+            purge_interval_s=self.settings.purge_interval_s,
         )
         self._serve_peers = member.serve
         member.start(me.wire_addresses)

@@ -17,9 +17,12 @@ import msgspec
 from merganser.model.errors import ConfigurationError
 from merganser.net.http_limits import HttpLimits
 from merganser.service.member import CLOCK_SKEW_MAX_S
+from merganser.service.purger import PURGE_INTERVAL_S
 
 ENVIRONMENT_PREFIX = "MERGANSER_"
 PARTITIONS_DEFAULT = 256
+PURGE_INTERVAL_S_MIN = 60.0
+"""What is younger than the bound on clock skew is never purged."""
 _SKEWS_S = (1.0, 20.0)
 """Below, a turn of the loop counts; above, timestamps that one node may still mint are refused by another."""
 
@@ -49,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Accept unsigned requests."""
     access_keys: dict[str, str] = {}
     """Secret by access key id; signatures are checked against them. None: any signature will do."""
+    purge_interval_s: float = PURGE_INTERVAL_S
+    """How often each partition drops the tombstones, and what has expired, that all replicas know of."""
     partitions: int = PARTITIONS_DEFAULT
     """Q of a cluster that is founded now, a power of two."""
     connections_max: int = HttpLimits().connections_max
@@ -153,6 +158,10 @@ def _check(settings: Settings) -> None:
     if not _SKEWS_S[0] <= settings.clock_skew_max_s <= _SKEWS_S[1]:
         least, most = _SKEWS_S
         raise ConfigurationError(f"clock_skew_max_s must be {least:g} to {most:g}, not {settings.clock_skew_max_s:g}")
+    if not PURGE_INTERVAL_S_MIN <= settings.purge_interval_s < float("inf"):
+        raise ConfigurationError(
+            f"purge_interval_s must be at least {PURGE_INTERVAL_S_MIN:g}, not {settings.purge_interval_s:g}"
+        )
     _check_advertised(settings)
     for seed in settings.seed:
         _check_address("seed", seed)

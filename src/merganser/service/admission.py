@@ -11,7 +11,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
 
 import msgspec
 
@@ -32,6 +32,7 @@ from merganser.model.messages import Apply, Hint, ReadRange, Request
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_WRITES = frozenset((Apply, Hint))
 _UNCOUNTED = -1.0
 _NEVER = float("inf")
 
@@ -55,6 +56,7 @@ class Load(msgspec.Struct, frozen=True):
     most_served_bytes: int
     background_share: float
     lag_s: float
+    unloaded_s: float
 
 
 class Requests:
@@ -77,9 +79,9 @@ class Requests:
         """
         self._wake()
         entry = self.gate.enter()
-        if entry is Entry.REFUSED:
-            raise self._refusal()
-        if entry is Entry.WAITING:
+        if entry is not Entry.SERVED:
+            if entry is Entry.REFUSED:
+                raise self._refusal()
             await self._wait()
 
     async def __aexit__(
@@ -87,11 +89,17 @@ class Requests:
     ) -> None:
         """Give the place to the next."""
         self.gate.leave()
-        self._let_in()
+        if self._waiting:
+            self._let_in()
 
-    def tick(self, lag_s: float) -> None:
-        """Adapt the limit, let in whom it allows, refuse whose patience is over."""
-        self.gate.limit.update(lag_s, was_full=self.gate.was_full)
+    def tick(self, *, count: int, seconds: float) -> None:
+        """Adapt the limit, let in whom it allows, refuse whose patience is over.
+
+        Args:
+            count: reads and writes of rows that ended since the last tick.
+            seconds: what they took, together.
+        """
+        self.gate.limit.update(count=count, seconds=seconds, in_flight=self.gate.in_flight, was_full=self.gate.was_full)
         self.gate.was_full = bool(self._waiting)
         self._let_in()
         now = self._loop.time()
@@ -134,15 +142,19 @@ class Requests:
 class UnderWay:
     """Counts what is under way, as a context, and refuses what is beyond the bound."""
 
-    __slots__ = ("_most", "_what", "count", "most", "refused")
+    __slots__ = ("_most", "_what", "count", "ended", "most", "refused", "seconds", "time")
 
     def __init__(self, what: str, most: int) -> None:
         """Allow ``most``, called ``what`` in errors."""
+        self.time = asyncio.get_running_loop().time
         self._what = what
         self._most = most
         self.count = 0
         self.most = 0
         self.refused = 0
+        self.ended = 0
+        self.seconds = 0.0
+        """Of those that were `timed` since somebody set these two to zero: how many, and what they took together."""
 
     def __enter__(self) -> Self:
         """Take a place.
@@ -151,10 +163,10 @@ class UnderWay:
             OverloadedError: all are taken.
         """
         if self.count >= self._most:
-            self.refused += 1
-            raise OverloadedError(f"{self.count} {self._what} are under way, no more are taken")
+            self.refuse()
         self.count += 1
-        self.most = max(self.most, self.count)
+        if self.count > self.most:  # max() costs twice as much
+            self.most = self.count
         return self
 
     def __exit__(
@@ -162,6 +174,15 @@ class UnderWay:
     ) -> None:
         """Give it back."""
         self.count -= 1
+
+    def refuse(self) -> NoReturn:
+        """Count a refusal.
+
+        Raises:
+            OverloadedError: always.
+        """
+        self.refused += 1
+        raise OverloadedError(f"{self.count} {self._what} are under way, no more are taken")
 
 
 class Bounded(Protocol):
@@ -184,6 +205,24 @@ def counted(
     async def run(self: B, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.under_way:
             return await method(self, *args, **kwargs)
+
+    return run
+
+
+def timed(
+    method: Callable[Concatenate[B, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[B, P], Coroutine[Any, Any, T]]:
+    """As `counted`, and note how long ``method`` took: it should always take about as long."""
+
+    @functools.wraps(method)
+    async def run(self: B, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.under_way as under_way:
+            began = under_way.time()
+            try:
+                return await method(self, *args, **kwargs)
+            finally:
+                under_way.ended += 1
+                under_way.seconds += under_way.time() - began
 
     return run
 
@@ -215,30 +254,33 @@ class Admission:
         Raises:
             OverloadedError: there is no place for it; nothing was done.
         """
-        if type(request) not in FOREGROUND:
+        kind = type(request)
+        if kind not in FOREGROUND:
             return _UNCOUNTED
-        size = len(request.row) if isinstance(request, Apply | Hint) else 0
-        if size and self._served_bytes + size > self._limits.served_bytes_max:
-            self._served.refused += 1
-            raise OverloadedError(
-                f"writes of {self._served_bytes} bytes are under way on this replica, no more are taken"
-            )
-        self._served.__enter__()
-        self._served_bytes += size
-        self._most_served_bytes = max(self._most_served_bytes, self._served_bytes)
-        self._wake()
+        served = self._served
+        if served.count >= self._limits.served_max:
+            served.refuse()
+        if kind in _WRITES:
+            self._take_bytes(len(cast("Apply | Hint", request).row))
+        served.count += 1
+        if served.count > served.most:
+            served.most = served.count
+        if self._timer is None:
+            self._wake()
         return self._loop.time()
 
     def end(self, request: Request, began: float) -> None:
         """Note that ``request`` was answered."""
         if began == _UNCOUNTED:
             return
-        self._served.__exit__(None, None, None)
-        if isinstance(request, Apply | Hint):
-            self._served_bytes -= len(request.row)
-        if type(request) is not ReadRange:  # whose pages take as long as they are large
+        self._served.count -= 1
+        kind = type(request)
+        if kind in _WRITES:
+            self._served_bytes -= len(cast("Apply | Hint", request).row)
+        if kind is not ReadRange:  # whose pages take as long as they are large
             self._ended += 1
-            self._late += self._loop.time() - began > self._limits.latency_target_s
+            if self._loop.time() - began > self._limits.latency_target_s:
+                self._late += 1
 
     async def background(self) -> None:
         """Return when a slice of background work, some milliseconds of it, may begin.
@@ -250,13 +292,24 @@ class Admission:
         await asyncio.sleep(0)
         while (now := self._loop.time()) < began + self._limits.slice_wait_max_s:
             gap_s = self._share.gap_s()
-            if self.is_busy or gap_s == _NEVER:
+            if self.is_busy:
                 await asyncio.sleep(TICK_S)
             elif now < self._slice_ended + gap_s:
                 await asyncio.sleep(self._slice_ended + gap_s - now)
             else:
                 break
         self._slice_ended = now + SLICE_S
+
+    def _take_bytes(self, size: int) -> None:
+        held = self._served_bytes + size
+        if held > self._limits.served_bytes_max:
+            self._served.refused += 1
+            raise OverloadedError(
+                f"writes of {self._served_bytes} bytes are under way on this replica, no more are taken"
+            )
+        self._served_bytes = held
+        if held > self._most_served_bytes:
+            self._most_served_bytes = held
 
     @property
     def is_busy(self) -> bool:
@@ -288,6 +341,7 @@ class Admission:
             most_served_bytes=self._most_served_bytes,
             background_share=self._share.value,
             lag_s=self._lag_s,
+            unloaded_s=gate.limit.unloaded_s,
         )
 
     def close(self) -> None:
@@ -304,7 +358,8 @@ class Admission:
         self._lag_s = max(0.0, self._loop.time() - self._due)
         self._share.update(Measured(self._lag_s, served=self._ended, late=self._late, is_busy=self.is_busy))
         self._ended = self._late = 0
-        self.requests.tick(self._lag_s)
+        self.requests.tick(count=self.operations.ended, seconds=self.operations.seconds)
+        self.operations.ended, self.operations.seconds = 0, 0.0
         self._timer = None
         if not self._is_idle:
             self._wake()

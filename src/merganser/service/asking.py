@@ -152,7 +152,7 @@ class Writing:
     def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         error = error_of(future)  # answers of nodes that are not among the replicas count for nothing
         if error is None:
-            self._acked(replica, future.result())
+            self._compare(future.result())
             is_settled = self.quorum.acked(replica)
         else:
             self._note_error(replica, error)
@@ -164,7 +164,7 @@ class Writing:
     def _settle(self) -> None:
         _settle(self._settled)
 
-    def _acked(self, _node: NodeId, ack: Reply) -> None:
+    def _compare(self, ack: Reply) -> None:
         if isinstance(ack, Merged) and ack.outranked_by is not None:
             self.outranked_by = max(self.outranked_by or ack.outranked_by, ack.outranked_by)
 
@@ -211,25 +211,33 @@ class Reading:
         self._note_latency = note_latency
         self._loop = asyncio.get_running_loop()
         self._settled = self._loop.create_future()
-        self._asked_at: dict[NodeId, float] = {}
-        self._silent: set[NodeId] = set()
+        self._began_at = 0.0
+        self._asked_later: dict[NodeId, float] = {}
+        self._silent: frozenset[NodeId] = frozenset()
 
     async def settled(self, deadline: float) -> Verdict:
         """Ask, and return the verdict; OPEN if ``deadline`` (loop time) came first."""
-        now = self._loop.time()
+        self._began_at = now = self._loop.time()
         for node in self.quorum.first():
-            self._send(node, now)
+            self._send(node)
         self._hedge_at = now + self._hedge_s
-        self._timer = self._loop.call_at(min(deadline, self._hedge_at, now + SILENT_S), self._wake, deadline)
+        wake_at = self._hedge_at if self._hedge_s < SILENT_S else now + SILENT_S
+        self._timer = self._loop.call_at(wake_at if wake_at < deadline else deadline, self._wake, deadline)
         try:
             await self._settled
         finally:
             self._timer.cancel()
         return self.quorum.verdict
 
-    def _send(self, node: NodeId, now: float) -> None:
-        self._asked_at[node] = now
+    def _send(self, node: NodeId) -> None:
         self._ask(node).add_done_callback(lambda ended: self._count(node, ended))
+
+    def _send_later(self, node: NodeId) -> None:
+        self._asked_later[node] = self._loop.time()
+        self._send(node)
+
+    def _asked_at(self, node: NodeId) -> float:
+        return self._asked_later.get(node, self._began_at)
 
     def _wake(self, deadline: float) -> None:
         """Do what is due, and sleep until there is more to do than counting."""
@@ -242,15 +250,15 @@ class Reading:
             self._hedge(now, only_primaries=False)
         if not silent and now >= self._hedge_at:
             self._hedge(now, only_primaries=True)
-        not_silent = (self._asked_at[node] for node in self.quorum.waiting_for() if node not in self._silent)
+        not_silent = (self._asked_at(node) for node in self.quorum.waiting_for() if node not in self._silent)
         silence_at = min(not_silent, default=math.inf) + SILENT_S
         self._timer = self._loop.call_at(min(deadline, self._hedge_at, silence_at), self._wake, deadline)
 
     def _newly_silent(self, now: float) -> int:
         count = 0
         for node in self.quorum.waiting_for():
-            if node not in self._silent and now >= self._asked_at[node] + SILENT_S:
-                self._silent.add(node)
+            if node not in self._silent and now >= self._asked_at(node) + SILENT_S:
+                self._silent |= {node}
                 self._note_silence(node)
                 count += 1
         return count
@@ -259,13 +267,13 @@ class Reading:
         another = self.quorum.hedge(only_primaries=only_primaries)
         self._hedge_at = now + self._hedge_s if another is not None else math.inf
         if another is not None:
-            self._send(another, now)
+            self._send_later(another)
 
     def _count(self, node: NodeId, future: asyncio.Future[Reply]) -> None:
         error = error_of(future)
         if error is None:
             if self._note_latency is not None:
-                self._note_latency(node, self._loop.time() - self._asked_at[node])
+                self._note_latency(node, self._loop.time() - self._asked_at(node))
             self.quorum.answered(node, future.result())
         else:
             self.errors[node] = error
@@ -273,7 +281,7 @@ class Reading:
                 self._note_silence(node)
             instead = self.quorum.failed(node)
             if instead is not None and not self._settled.done():
-                self._send(instead, self._loop.time())
+                self._send_later(instead)
         if self.quorum.verdict is not Verdict.OPEN:
             _settle(self._settled)
 

@@ -7,7 +7,8 @@ W + W > N a write outranks every write that was acknowledged before it began, wh
 
 A read asks R replicas, nearest first and one more when they are slow, merges what they hold, repairs those
 that had less (`service.read_repair`), and answers. With R + W > N a read meets every write acknowledged before
-it began, and everything that an earlier read of such a level returned.
+it began, and everything that an earlier read of such a level returned. Where one of them has purged tombstones,
+`core.horizon` says what the others may still add.
 
 That holds for named levels, which count primaries only. Explicit numbers count fallbacks as well (model.consistency).
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -43,14 +45,15 @@ from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Re
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
-from merganser.service.admission import UnderWay, counted
+from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import SILENT_S, Asker, Reading, Writing, is_overload
-from merganser.service.hinting import HintedWriting, Hinting
+from merganser.service.hinting import LATENCY_SAMPLE, HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.replica import NO_SUCH_TABLE
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
+from merganser.storage import keys
 from merganser.storage.values import encode_row
 
 HEDGE_S_MIN = 0.002  # below this a hedge saves nothing that a client could notice
@@ -95,6 +98,7 @@ class Coordinator:
         self._timestamps = timestamps
         self._rng = rng
         self._latencies = Latencies()
+        self._reads = 0
         self.wall_us = wall_us
         self.hinting = Hinting(topology, asker)
         self.repairs = ReadRepair(lambda node, request: asker.ask(node, request, timeout_s=REPAIR_TIMEOUT_S))
@@ -106,7 +110,7 @@ class Coordinator:
         self.hinting.close()
         await self.repairs.close()
 
-    @counted
+    @timed
     async def write(
         self, table: Table, key: bytes, mutation: Mutation, *, level: WriteLevel, deadline: float
     ) -> Timestamp:
@@ -134,7 +138,7 @@ class Coordinator:
         writing.keep_hints()
         return timestamp
 
-    @counted
+    @timed
     async def read(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
 
@@ -156,14 +160,16 @@ class Coordinator:
 
         fallbacks = () if need.is_strict else self._fallbacks(table, key)
         reading = await self._ask_replicas(table, replicas, fallbacks, need, level, deadline, ask)
-        answers = {node: cast("Found", reply).row for node, reply in reading.quorum.replies.items()}
-        found = reconcile(key, answers)
+        replies = {node: cast("Found", reply) for node, reply in reading.quorum.replies.items()}
+        answers = {node: reply.row for node, reply in replies.items()}
+        found = reconcile(key, answers, lambda node: replies[node].horizon_us)
         if found.stale:
             await self._bring_up(table, key, found, answers, replicas, need, deadline)
         if found.stale or self._rng.random() < LOOK_CHANCE:
             holders = [node for node in replicas if node in answers]
             unasked = [node for node in replicas if node not in answers]
-            self.repairs.look(read, found.row, holders=holders, unasked=unasked)
+            vouched_us = max(reply.horizon_us for reply in replies.values())
+            self.repairs.look(read, found.row, holders=holders, unasked=unasked, vouched_us=vouched_us)
         return found.row
 
     @counted
@@ -246,7 +252,7 @@ class Coordinator:
         repairs: list[Awaitable[None]] = []
         now_s = self.wall_us() // 1_000_000
         for key, answers in merged.answers:
-            one = reconcile(key, answers)
+            one = reconcile(key, answers, partial(self._horizon_at, key, low, pages))
             if one.stale:
                 repairs.append(self._bring_up(table, key, one, answers, replicas, need, deadline))
             if one.row is not None and not rows.is_tombstone(one.row, now_s):
@@ -257,6 +263,12 @@ class Coordinator:
         if resume is None:
             resume = low if reverse and low > start else high if not reverse and high < end else None
         return RangePage(found, resume)
+
+    def _horizon_at(self, key: bytes, low: bytes, pages: Mapping[NodeId, Rows], node: NodeId) -> int:
+        """The horizon of ``node`` for the partition of ``key``, a row of the range that begins at ``low``."""
+        horizons, ring = pages[node].horizons, self._topology.ring
+        place = ring.partition_of(keys.token_in(key)) - ring.partition_of(keys.token_in(low))
+        return horizons[place] if horizons else 0
 
     async def _replicate(
         self,
@@ -275,7 +287,8 @@ class Coordinator:
         if instead_of is not None:
             instead_of.forget()
         apply = Apply(self._topology.map.epoch, table.id, key, encode_row(key, row))
-        writing = self.hinting.write(table, apply, need, deadline=deadline)
+        replicas = self._topology.replicas(table, key)
+        writing = self.hinting.write(table, apply, need, replicas=replicas, deadline=deadline)
         verdict = Verdict.OPEN
         try:
             verdict = await writing.settled(deadline)
@@ -336,12 +349,13 @@ class Coordinator:
         self._check_reachable(table, need, level, replicas, fallbacks)
         map_epoch = self._topology.map.epoch
         quorum = self._read_quorum(self._asker.nearest_first(replicas), fallbacks, need)
+        self._reads += 1
         reading = Reading(
             quorum,
             ask=lambda node: ask(node, deadline - self._loop.time()),
             hedge_s=self._hedge_s(quorum.first()),
             note_silence=self._asker.note_silence,
-            note_latency=self._note_latency,
+            note_latency=self._note_latency if self._reads % LATENCY_SAMPLE == 0 else None,
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             await self._raise_if_dropped(table, reading.errors, map_epoch)
@@ -399,7 +413,8 @@ class Coordinator:
         not long: nothing is promised of it.
         """
         assert found.row is not None
-        newest = Apply(self._topology.map.epoch, table.id, key, encode_row(key, found.row))
+        row = encode_row(key, found.row)
+        newest = Apply(self._topology.map.epoch, table.id, key, row, vouched_us=found.vouched_us)
         stale = [node for node in found.stale if node in replicas]
         holding = sum(node in replicas for node in answers) - len(stale)
         if not stale or (need.is_strict and holding >= need.primaries):

@@ -24,12 +24,14 @@ import msgspec
 
 from merganser.core import rows
 from merganser.core.hint_policy import objection
+from merganser.core.horizon import right_after
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import CorruptionError, RefusedError, UnavailableError
 from merganser.model.ids import NodeId, TableId, Token
 from merganser.model.messages import Found, Hint, Merged, ReadHint
 from merganser.model.row import Row
 from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.service.horizons import Horizons
 from merganser.service.replica import NO_SUCH_TABLE
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -79,6 +81,7 @@ class HintStore:
         self,
         topology: Topology,
         engine: Engine,
+        horizons: Horizons,
         *,
         wall_us: Callable[[], int],
         observe: Callable[[Timestamp], None],
@@ -89,12 +92,14 @@ class HintStore:
         Args:
             topology: knows the tables and who holds what.
             engine: holds the hints.
+            horizons: know what this node has sealed.
             wall_us: their age.
             observe: refuses timestamps from too far ahead (ClockSkewError).
             catch_up: fetches a newer map from a peer.
         """
         self._topology = topology
         self._engine = engine
+        self._horizons = horizons
         self._wall_us = wall_us
         self._observe = observe
         self._catch_up = catch_up
@@ -114,6 +119,8 @@ class HintStore:
     async def keep(self, sender: NodeId, request: Hint) -> Merged:
         """Store a hint; returns once it is durable. The answer tells of something newer for that key, as a replica's.
 
+        A hint from before the seal of its partition is not stored: the answer outranks it (`core.horizon`).
+
         Raises:
             RefusedError: no such table, no room, or the target is away for too long; nothing was stored.
             UnavailableError: what is stored has yet to be counted; nothing was stored.
@@ -126,6 +133,10 @@ class HintStore:
             raise UnavailableError("this node is starting and counts its hints, ask another")
         incoming = decode_row(request.key, request.row)
         self._observe(rows.newest(incoming))
+        partition = self._topology.ring.partition_of(keys.token_in(request.key))
+        sealed_us = self._horizons.of(request.table, partition).sealed_us
+        if rows.newest(incoming).micros <= sealed_us:
+            return Merged(right_after(sealed_us))
         outcome = self._merge(request.target, request.key, request.row, incoming)
         if not self._engine.is_durable(keys.hint_key(request.target, request.key)):
             await self._engine.durable()

@@ -189,7 +189,7 @@ class HintedHandoff:
         return fates
 
     def _send(self, node: NodeId, hint: StoredHint, epoch: int) -> asyncio.Future[Reply]:
-        apply = Apply(epoch, keys.table_in(hint.key), hint.key, hint.row)
+        apply = Apply(epoch, keys.table_in(hint.key), hint.key, hint.row, vouched_us=0)
         return self._asker.ask(node, apply, timeout_s=DELIVERY_TIMEOUT_S, traffic=Traffic.BULK)
 
     def _move(self, target: int, hint: StoredHint, replicas: Sequence[NodeId]) -> None:

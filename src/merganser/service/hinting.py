@@ -16,8 +16,9 @@ Source: DeCandia 2007 §4.6.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
 from functools import partial
+from itertools import takewhile
 
 from merganser.core.hint_policy import SILENCE_S_MIN, StandIns, deserves_hint, silence_s
 from merganser.core.latency import Latencies
@@ -33,6 +34,7 @@ from merganser.service.topology import Topology
 WATCHED_MAX = 16_384  # a second of writes at full speed, were all of them to wait for hints
 WATCHED_BYTES_MAX = 64 * 2**20
 SWEEP_S = 0.025
+LATENCY_SAMPLE = 4  # one request in four is timed, which saves 2 µs of the others, and 80 requests tell enough
 HINT_TIMEOUT_S = 0.5  # a keeper that needs longer is no help to the client that waits for a sloppy write
 
 
@@ -46,10 +48,10 @@ class HintedWriting(Writing):
         need: Need,
         *,
         replicas: tuple[NodeId, ...],
-        fallbacks: tuple[NodeId, ...],
+        fallbacks: Callable[[], tuple[NodeId, ...]],
         deadline: float,
     ) -> None:
-        """Write ``apply`` to ``replicas``, and hints for them to ``fallbacks``."""
+        """Write ``apply`` to ``replicas``, and hints for them to ``fallbacks``, which are asked for when needed."""
         super().__init__(replicas, required=need.nodes, required_primaries=need.primaries)
         self.apply = apply
         self.began_at = self._loop.time()
@@ -68,10 +70,8 @@ class HintedWriting(Writing):
         if self._is_open:
             return
         self._is_open = True
-        for replica in self.replicas:
-            error = self.errors.get(replica)
-            if error is not None:
-                self._replica_failed(replica, error)
+        for replica, error in list(self.errors.items()):
+            self._replica_failed(replica, error)
 
     def forget(self) -> None:
         """Store no hints: nothing was written, or a newer attempt takes the place of this one."""
@@ -94,9 +94,10 @@ class HintedWriting(Writing):
                 is_over = self._look_at(primary, now - self.began_at) and is_over
         return is_over and not self._hints_under_way
 
-    def _acked(self, node: NodeId, ack: Reply) -> None:
-        super()._acked(node, ack)
-        self._hinting.note_latency(node, self._loop.time() - self.began_at)
+    def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
+        super()._count(replica, future)
+        if self.quorum.primary_acks == len(self.replicas):
+            self._hinting.forget(self)
 
     def _replica_failed(self, replica: NodeId, error: BaseException) -> None:
         if self._is_open and not self._is_forgotten and deserves_hint(error, map_epoch=self.apply.map_epoch):
@@ -113,7 +114,7 @@ class HintedWriting(Writing):
 
     def _try_next(self, primary: NodeId) -> None:
         if self._stand_ins is None:
-            self._stand_ins = StandIns(self._fallbacks, coordinator=self._hinting.asker.node)
+            self._stand_ins = StandIns(self._fallbacks(), coordinator=self._hinting.asker.node)
         keeper = self._stand_ins.next_for(primary, self._hinting.asker.is_responsive)
         if keeper is None:
             self._hinting.unkept += 1
@@ -127,7 +128,7 @@ class HintedWriting(Writing):
         error = error_of(future)
         self._hints_under_way -= 1
         if error is None:
-            super()._acked(keeper, future.result())
+            self._compare(future.result())
             self._hinting.sent += 1
             is_settled = self.quorum.hinted(keeper)
         else:
@@ -156,23 +157,36 @@ class Hinting:
         """Writes for which no hint could be kept in mind: `WATCHED_MAX` or `WATCHED_BYTES_MAX` was reached."""
         self._topology = topology
         self._latencies = Latencies()
+        self._writes = 0
         self._loop = asyncio.get_running_loop()
-        self._young: deque[HintedWriting] = deque()
-        self._old: list[HintedWriting] = []
+        self._watched: dict[HintedWriting, None] = {}  # the oldest first
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def write(self, table: Table, apply: Apply, need: Need, *, deadline: float) -> HintedWriting:
-        """Send ``apply`` to all primaries of its key and look after it."""
-        replicas = self._topology.replicas(table, apply.key)
-        fallbacks = self._topology.fallbacks(table, apply.key)
-        writing = HintedWriting(self, apply, need, replicas=replicas, fallbacks=fallbacks, deadline=deadline)
-        self._watch(writing, is_bounded=need.is_strict)
+    def write(
+        self, table: Table, apply: Apply, need: Need, *, replicas: tuple[NodeId, ...], deadline: float
+    ) -> HintedWriting:
+        """Send ``apply`` to all ``replicas``, which are the primaries of its key, and look after it."""
+        is_strict = need.is_strict
+        writing = HintedWriting(
+            self,
+            apply,
+            need,
+            replicas=replicas,
+            fallbacks=lambda: self._topology.fallbacks(table, apply.key),
+            deadline=deadline,
+        )
+        self._watch(writing, is_bounded=is_strict)
+        self._writes += 1
+        is_sample = self._writes % LATENCY_SAMPLE == 0
         for replica in replicas:
-            writing.watch(replica, self.asker.ask(replica, apply, timeout_s=writing.left_s))
-        if not need.is_strict:
+            ack = self.asker.ask(replica, apply, timeout_s=writing.left_s)
+            writing.watch(replica, ack)
+            if is_sample and replica != self.asker.node:
+                ack.add_done_callback(partial(self._note_latency, replica, writing.began_at))
+        if not is_strict:
             for replica in replicas:
                 if not self.asker.is_responsive(replica):
                     writing.stand_in(replica)
@@ -190,15 +204,16 @@ class Hinting:
         """Return how long ``primary`` may take to ack."""
         return silence_s(self._latencies.p95_s(primary), left_s=left_s)
 
-    def note_latency(self, node: NodeId, seconds: float) -> None:
-        """Take note of how long an ack took."""
-        if node != self.asker.node:
-            self._latencies.add(node, seconds)
-
     @property
     def watched(self) -> int:
         """How many writes are looked after."""
-        return len(self._young) + len(self._old)
+        return len(self._watched)
+
+    def forget(self, writing: HintedWriting) -> None:
+        """Look after ``writing`` no more."""
+        if writing in self._watched:
+            del self._watched[writing]
+            self._bytes -= len(writing.apply.row)
 
     async def idle(self) -> None:
         """Return when no write is looked after any more."""
@@ -208,35 +223,33 @@ class Hinting:
         """Look after nothing any more."""
         if self._timer is not None:
             self._timer.cancel()
-        self._young.clear()
-        self._old.clear()
+        self._watched.clear()
         self._idle.set()
 
     def _watch(self, writing: HintedWriting, *, is_bounded: bool) -> None:
-        if is_bounded and (self.watched >= WATCHED_MAX or self._bytes >= WATCHED_BYTES_MAX):
+        if is_bounded and (len(self._watched) >= WATCHED_MAX or self._bytes >= WATCHED_BYTES_MAX):
             self.dropped += 1
             writing.forget()
             return
         self._bytes += len(writing.apply.row)
-        self._young.append(writing)
+        self._watched[writing] = None
         if self._timer is None:
             self._idle.clear()
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
+    def _note_latency(self, replica: NodeId, began_at: float, ack: asyncio.Future[Reply]) -> None:
+        if error_of(ack) is None:
+            self._latencies.add(replica, self._loop.time() - began_at)
+
     def _sweep(self) -> None:
-        """Look at all writes that are old enough for a hint; most are over by then."""
+        """Look at all writes that are old enough for a hint."""
         now = self._loop.time()
-        due = self._old
-        while self._young and self._young[0].began_at + SILENCE_S_MIN <= now:
-            due.append(self._young.popleft())
-        self._old = []
+        due = list(takewhile(lambda writing: writing.began_at + SILENCE_S_MIN <= now, self._watched))
         for writing in due:
             if writing.look(now):
-                self._bytes -= len(writing.apply.row)
-            else:
-                self._old.append(writing)
+                self.forget(writing)
         self._timer = None
-        if self.watched:
+        if self._watched:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
         else:
             self._idle.set()

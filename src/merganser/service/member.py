@@ -19,16 +19,19 @@ from merganser.model.messages import (
     Adopt,
     Apply,
     AskTime,
+    Complete,
     FetchMap,
     Hint,
     Introduce,
     Introduced,
+    Level,
     Prepare,
     Read,
     ReadHint,
     ReadRange,
     Reply,
     Request,
+    Seal,
 )
 from merganser.net.transport import Transport
 from merganser.service.admission import Admission
@@ -38,6 +41,9 @@ from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
+from merganser.service.horizons import Horizons
+from merganser.service.purge_round import Synchronise, cannot_synchronise
+from merganser.service.purger import PURGE_INTERVAL_S, Purger
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
@@ -65,6 +71,8 @@ class Member:
         limits: AdmissionLimits | None = None,
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
+        synchronise: Synchronise = cannot_synchronise,
+        purge_interval_s: float = PURGE_INTERVAL_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -82,7 +90,10 @@ class Member:
         )
         self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
-        self.replica = Replica(self.topology, engine, clock, wall_us=wall_us, catch_up=self.catalog.catch_up)
+        self.horizons = Horizons(self.topology, engine, rng=rng)
+        self.replica = Replica(
+            self.topology, engine, clock, self.horizons, wall_us=wall_us, catch_up=self.catalog.catch_up
+        )
         self.coordinator = Coordinator(
             self.topology,
             asker,
@@ -93,7 +104,12 @@ class Member:
             under_way=self.admission.operations,
         )
         self.hints = HintStore(
-            self.topology, engine, wall_us=wall_us, observe=self.timestamps.observe, catch_up=self.catalog.catch_up
+            self.topology,
+            engine,
+            self.horizons,
+            wall_us=wall_us,
+            observe=self.timestamps.observe,
+            catch_up=self.catalog.catch_up,
         )
         self.handoff = HintedHandoff(
             self.topology,
@@ -103,6 +119,19 @@ class Member:
             rng=rng,
             catch_up=self.catalog.catch_up,
             admit=self.admission.background,
+        )
+        self.purger = Purger(
+            self.topology,
+            asker,
+            self.horizons,
+            engine,
+            wall_us=wall_us,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            synchronise=synchronise,
+            has_hints=self.hints.has_hints,
+            admit=self.admission.background,
+            interval_s=purge_interval_s,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
@@ -119,6 +148,9 @@ class Member:
             Prepare: self._prepare,
             Accept: self._accept,
             AskTime: self.clock_watch.answer,
+            Seal: self.purger.seal,
+            Complete: self.purger.complete,
+            Level: self.purger.level,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
@@ -143,6 +175,8 @@ class Member:
             self.catalog.keep_addresses(wire_addresses),
             self.clock_watch.run(),
             self.handoff.run(),
+            self.purger.run(),
+            self.purger.work_off(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)

@@ -20,7 +20,7 @@ from typing import cast
 
 import msgspec
 
-from merganser.core import rows
+from merganser.core import horizon
 from merganser.core.quorum import Verdict
 from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId
@@ -38,10 +38,14 @@ class Reconciled(msgspec.Struct, frozen=True):
     row: Row | None
     stale: tuple[NodeId, ...]
     """Who answered with less."""
+    vouched_us: int = 0
+    """If answers differed: the highest horizon of those who gave them. What ``row`` holds from before it is theirs."""
 
 
-def reconcile(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
-    """Merge the answers of the replicas of ``key``.
+def reconcile(
+    key: bytes, answers: Mapping[NodeId, bytes | None], horizon_of: Callable[[NodeId], int] = lambda _node: 0
+) -> Reconciled:
+    """Say what the replicas of ``key`` hold together, given the horizon of each (`core.horizon.agreed`).
 
     Raises:
         CorruptionError: an answer is damaged.
@@ -50,11 +54,11 @@ def reconcile(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
     if len(distinct) < 2:  # none: fallbacks alone answered the read, and no replica the look after it
         stored = distinct.pop() if distinct else None
         return Reconciled(None if stored is None else decode_row(key, stored), ())
-    held = {node: decode_row(key, stored) for node, stored in answers.items() if stored is not None}
-    newest, *others = held.values()
-    for other in others:
-        newest = rows.merge(newest, other)
-    return Reconciled(newest, tuple(node for node in answers if node not in held or held[node] != newest))
+    held = {node: None if stored is None else decode_row(key, stored) for node, stored in answers.items()}
+    horizons = {node: horizon_of(node) for node in answers}
+    row = horizon.agreed((held[node], horizons[node]) for node in answers)
+    stale = tuple(node for node in answers if horizon.lacks(held[node], row))
+    return Reconciled(row, stale, max(horizons.values()))
 
 
 class ReadRepair:
@@ -95,7 +99,9 @@ class ReadRepair:
         else:
             self._send(replica, newest)
 
-    def look(self, read: Read, row: Row | None, *, holders: Sequence[NodeId], unasked: Sequence[NodeId]) -> None:
+    def look(
+        self, read: Read, row: Row | None, *, holders: Sequence[NodeId], unasked: Sequence[NodeId], vouched_us: int
+    ) -> None:
         """Compare the replicas that a read did not ask with its outcome, and repair them, in the background.
 
         Args:
@@ -103,11 +109,12 @@ class ReadRepair:
             row: what came of it.
             holders: who holds that; they are repaired if one of the others has more.
             unasked: whom to ask.
+            vouched_us: the highest horizon of the holders.
         """
         if self._is_full:
             self.dropped += 1
         elif unasked:
-            task = self._loop.create_task(self._look(read, row, holders, unasked))
+            task = self._loop.create_task(self._look(read, row, holders, unasked, vouched_us))
             self._looks.add(task)
             task.add_done_callback(self._looked)
 
@@ -134,16 +141,21 @@ class ReadRepair:
         future.add_done_callback(self._ended)
         return future
 
-    async def _look(self, read: Read, row: Row | None, holders: Sequence[NodeId], unasked: Sequence[NodeId]) -> None:
+    async def _look(
+        self, read: Read, row: Row | None, holders: Sequence[NodeId], unasked: Sequence[NodeId], vouched_us: int
+    ) -> None:
         futures = {node: self._ask(node, read) for node in unasked}
         await asyncio.wait(futures.values())
         answers: dict[NodeId, bytes | None] = dict.fromkeys(holders, None if row is None else encode_row(read.key, row))
+        horizons = dict.fromkeys(holders, vouched_us)
         for node, future in futures.items():
             if error_of(future) is None:
-                answers[node] = cast("Found", future.result()).row
-        found = reconcile(read.key, answers)
+                reply = cast("Found", future.result())
+                answers[node], horizons[node] = reply.row, reply.horizon_us
+        found = reconcile(read.key, answers, horizons.__getitem__)
         if found.row is not None and found.stale:
-            newest = Apply(read.map_epoch, read.table, read.key, encode_row(read.key, found.row))
+            row_bytes = encode_row(read.key, found.row)
+            newest = Apply(read.map_epoch, read.table, read.key, row_bytes, vouched_us=found.vouched_us)
             for node in found.stale:
                 self.repair(node, newest)
 

@@ -4,19 +4,25 @@ Every write is a merge into what is stored, so repeated, reordered and late writ
 answer leaves only when what it says would survive a power cut: writes wait for the group commit,
 and so does a read that met a write still on its way to the disk.
 
+Of the time before a seal no client write is taken, and of the time before a horizon nothing but what those vouch for
+who have one as high (`core.horizon`). What is read goes out with the horizon, which says up to when its absence
+means something.
+
 Source: DeCandia 2007 §4.5; design notes in docs/internals/leaderless.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from merganser.core import rows
+from merganser.core import horizon, rows
 from merganser.core.clock import HybridClock
 from merganser.model.errors import RefusedError
-from merganser.model.ids import NodeId, TableId
-from merganser.model.messages import Apply, Found, Merged, Read, ReadRange, Rows
+from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Read, ReadRange, Rows
 from merganser.model.row import Row
+from merganser.model.timestamp import Timestamp
+from merganser.service.horizons import Horizons
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
@@ -36,6 +42,7 @@ class Replica:
         topology: Topology,
         engine: Engine,
         clock: HybridClock,
+        horizons: Horizons,
         *,
         wall_us: Callable[[], int],
         catch_up: Callable[[NodeId], Awaitable[None]],
@@ -44,14 +51,15 @@ class Replica:
         self._topology = topology
         self._engine = engine
         self._clock = clock
+        self._horizons = horizons
         self._wall_us = wall_us
         self._catch_up = catch_up
 
     async def apply(self, sender: NodeId, request: Apply) -> Merged:
         """Merge a row into what its key holds; returns once the result is durable.
 
-        The answer tells when the key held something newer, so that a coordinator whose clock is behind
-        finds out.
+        The answer tells when the key held something newer, or this node has sealed the time of the row, so that a
+        coordinator whose clock is behind finds out.
 
         Raises:
             RefusedError: not a replica of the key, or no such table.
@@ -59,15 +67,15 @@ class Replica:
             CorruptionError: the row, or what is stored under its key, is damaged; nothing was written.
             StorageFailedError: it is unknown whether it is durable.
         """
-        await self._admit(sender, request.map_epoch, request.table, request.key)
+        partition = await self._admit(sender, request.map_epoch, request.table, request.key)
         incoming = decode_row(request.key, request.row)
-        self._clock.observe(rows.newest(incoming), self._wall_us())
-        stored = self._engine.get(request.key)
-        outcome = _MERGED
-        if stored is None:
-            self._engine.commit(Batch().put(request.key, request.row))
-        elif stored != request.row:
-            outcome = self._merge(request.key, decode_row(request.key, stored), incoming)
+        newest = rows.newest(incoming)
+        self._clock.observe(newest, self._wall_us())
+        standing = self._horizons.known(request.table, partition)
+        if standing is None:
+            outcome = self._take(request.key, incoming, request.row)
+        else:
+            outcome = self._take_part(request, partition, standing, incoming, newest)
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
         return outcome
@@ -76,29 +84,55 @@ class Replica:
         """Return what is stored under a key.
 
         Raises:
-            RefusedError: not a replica of the key, or no such table.
+            RefusedError: not a replica of the key, no such table, or rows may have vanished here.
             CorruptionError: the stored row is damaged.
         """
-        await self._admit(sender, request.map_epoch, request.table, request.key)
+        partition = await self._admit(sender, request.map_epoch, request.table, request.key)
+        standing = self._horizons.known(request.table, partition)
+        if standing is not None:
+            self._horizons.check_whole(request.table, partition)
         stored = self._engine.get(request.key)
         if stored is not None:
             check_row(request.key, stored)
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
-        return Found(stored)
+        return Found(stored) if standing is None else Found(stored, standing.horizon_us)
 
     async def read_range(self, sender: NodeId, request: ReadRange) -> Rows:
         """Return a page of a range, tombstones included; at least one row if there is any.
 
         Raises:
-            RefusedError: not a replica of the whole range, or no such table.
+            RefusedError: not a replica of the whole range, no such table, or rows may have vanished here.
             CorruptionError: a stored row is damaged.
         """
-        await self._admit_range(sender, request)
-        page = self._page(request)
+        partitions = await self._admit_range(sender, request)
+        page = self._page(request, self._horizons.of_range(request.table, partitions))
         if not self._engine.is_all_durable:
             await self._engine.durable()
         return page
+
+    def _take_part(
+        self, request: Apply, partition: PartitionId, standing: horizon.Standing, incoming: Row, newest: Timestamp
+    ) -> Merged:
+        vouched_us = request.vouched_us
+        floor_us = 0 if vouched_us == A_CLIENTS else self._horizons.floor_us(request.table, partition)
+        part = horizon.taken(
+            incoming,
+            newest_us=newest.micros,
+            sealed_us=standing.sealed_us,
+            floor_us=floor_us,
+            vouched_us=vouched_us,
+        )
+        if part is None:
+            return Merged(horizon.right_after(max(standing.sealed_us, floor_us)))
+        return self._take(request.key, part, request.row if part is incoming else encode_row(request.key, part))
+
+    def _take(self, key: bytes, incoming: Row, encoded: bytes) -> Merged:
+        stored = self._engine.get(key)
+        if stored is None:
+            self._engine.commit(Batch().put(key, encoded))
+            return _MERGED
+        return _MERGED if stored == encoded else self._merge(key, decode_row(key, stored), incoming)
 
     def _merge(self, key: bytes, held: Row, incoming: Row) -> Merged:
         merged = rows.merge(held, incoming)
@@ -107,19 +141,19 @@ class Replica:
         newest = rows.newest(held)
         return Merged(newest) if newest >= rows.newest(incoming) else _MERGED  # a tombstone as old wins, too
 
-    def _page(self, request: ReadRange) -> Rows:
+    def _page(self, request: ReadRange, horizons: tuple[int, ...]) -> Rows:
         page: list[tuple[bytes, bytes]] = []
         bytes_left = request.bytes_max
         _, table_end = keys.table_range(request.table)
         for key, stored in self._engine.scan(request.start, min(request.end, table_end), reverse=request.reverse):
             if page and (len(page) >= request.rows_max or bytes_left <= 0):
-                return Rows(tuple(page), is_last=False)
+                return Rows(tuple(page), is_last=False, horizons=horizons)
             check_row(key, stored)
             page.append((key, stored))
             bytes_left -= len(key) + len(stored)
-        return Rows(tuple(page), is_last=True)
+        return Rows(tuple(page), is_last=True, horizons=horizons)
 
-    async def _admit(self, sender: NodeId, map_epoch: int, table: TableId, key: bytes) -> None:
+    async def _admit(self, sender: NodeId, map_epoch: int, table: TableId, key: bytes) -> PartitionId:
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
         known = self._topology.table(table)
@@ -129,15 +163,18 @@ class Replica:
         partition = ring.partition_of(keys.token_in(key))
         if not ring.holds(self._topology.node, partition, known.n):
             raise self._not_a_replica(partition)
+        return partition
 
-    async def _admit_range(self, sender: NodeId, request: ReadRange) -> None:
+    async def _admit_range(self, sender: NodeId, request: ReadRange) -> Sequence[PartitionId]:
         await self._admit(sender, request.map_epoch, request.table, request.start)
         known = self._topology.table(request.table)
         if known is None:
             raise self._no_such_table(request.table)
-        for partition in self._topology.partitions_between(known, request.start, request.end):
+        partitions = self._topology.partitions_between(known, request.start, request.end)
+        for partition in partitions:
             if not self._topology.ring.holds(self._topology.node, partition, known.n):
                 raise self._not_a_replica(partition)
+        return partitions
 
     def _no_such_table(self, table: TableId) -> RefusedError:
         epoch = self._topology.map.epoch

@@ -22,6 +22,7 @@ from merganser.model.errors import InvariantError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
+from merganser.service.purger import PURGE_INTERVAL_S
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
@@ -55,7 +56,8 @@ class Machine:
         self._drifts_since_s = 0.0
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
         self.limits: AdmissionLimits | None = None
-        """Both of its next lives."""
+        self.purge_interval_s = PURGE_INTERVAL_S
+        """All three of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -167,6 +169,7 @@ class Machine:
             rng=self._rng,
             on_error=self.errors.append,
             limits=self.limits,
+            purge_interval_s=self.purge_interval_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
         transport.serve(member.serve)

@@ -65,6 +65,10 @@ class SimulatedNetwork:
         if self._cuts[sender, receiver] <= 0:
             del self._cuts[sender, receiver]
 
+    def is_cut(self, sender: str, receiver: str) -> bool:
+        """Tell whether what ``sender`` says to ``receiver`` is lost just now."""
+        return (sender, receiver) in self._cuts
+
     def heal(self) -> None:
         """Undo every cut and return to healthy conditions."""
         self._cuts.clear()
@@ -85,7 +89,7 @@ class SimulatedNetwork:
 
     def _arrive(self, sender: str, receiver: str, kind: str, number: int, payload: bytes) -> None:
         machine = self._machines.get(receiver)
-        if machine is None or machine.incarnation.is_dead or (sender, receiver) in self._cuts:
+        if machine is None or machine.incarnation.is_dead or self.is_cut(sender, receiver):
             self.lost += 1
             return
         self.loop.note(kind, sender, receiver, number, payload)

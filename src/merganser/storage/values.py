@@ -90,6 +90,11 @@ def check_row(key: bytes, stored: bytes) -> None:
         raise _damaged(key, stored, f"checksum {found:08x}, stored with {stored[1:_BODY_AT].hex()}")
 
 
+def can_end(stored: bytes) -> bool:
+    """Tell whether anything in a stored row is deleted or can expire; looks at one byte, and checks nothing."""
+    return len(stored) <= _BODY_AT or stored[_BODY_AT] != _ONE_CELL
+
+
 def seal(key: bytes, payload: bytes) -> bytes:
     """Return ``payload`` with version and checksum, to store under ``key``."""
     return _VERSION_BYTE + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(key, _VERSION))) + payload

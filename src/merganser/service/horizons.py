@@ -1,0 +1,208 @@
+"""Seals and horizons of this node, kept on its disk: what `core.horizon` decides, per (table, partition).
+
+A standing is loaded at the start, changed in memory at once, and durable when the call that changed it returns.
+It comes into force before it is durable, which only ever refuses more. Batches reach the disk in order, so a disk that
+forgets a horizon has also forgotten what was purged for it.
+
+What is promised only for this life of the process is the vow, and the horizon that is about to be adopted.
+
+Source: design notes in docs/internals/tombstones.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from merganser.core.horizon import NEWCOMER, Standing
+from merganser.model.cluster import ClusterMap
+from merganser.model.errors import RefusedError
+from merganser.model.ids import PartitionId, TableId
+from merganser.service.topology import Topology
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import seal, unseal
+
+NOT_WHOLE = "not_whole"
+NOT_SEALED = "not_sealed"
+BUSY = "busy"
+
+Place = tuple[TableId, PartitionId]
+
+_PREFIX = keys.metadata_key("horizon|")
+_PLACE = struct.Struct(">IQ")
+
+
+class Horizons:
+    """The standings of this node; see the module's docstring."""
+
+    def __init__(self, topology: Topology, engine: Engine, *, rng: random.Random) -> None:
+        """Load what ``engine`` holds; forget, now and later, the tables that ``topology`` no longer knows."""
+        self._engine = engine
+        self._topology = topology
+        self._life = rng.getrandbits(62)
+        self._doubts: dict[Place, int] = {}
+        self._adopting: dict[Place, int] = {}
+        self._standings = _load(engine)
+        self._listeners: list[Callable[[], None]] = []
+        self._forget_dropped(topology.map)
+        topology.when_changed(self._forget_dropped)
+
+    def of(self, table: TableId, partition: PartitionId) -> Standing:
+        """Return this node's standing."""
+        return self._standings.get((table, partition), NEWCOMER)
+
+    def known(self, table: TableId, partition: PartitionId) -> Standing | None:
+        """Return this node's standing; None for that of a newcomer, as nearly all are at first."""
+        return self._standings.get((table, partition))
+
+    def of_range(self, table: TableId, partitions: Sequence[PartitionId]) -> tuple[int, ...]:
+        """Return the horizon for each of ``partitions``; none if all are 0.
+
+        Raises:
+            RefusedError: rows of one of them may have vanished.
+        """
+        if not self._standings:
+            return ()
+        for partition in partitions:
+            self.check_whole(table, partition)
+        horizons = tuple(self.of(table, partition).horizon_us for partition in partitions)
+        return horizons if any(horizons) else ()
+
+    def horizon_us(self, table: TableId, partition: PartitionId) -> int:
+        """Return this node's horizon, 0 for none."""
+        return self.of(table, partition).horizon_us
+
+    def floor_us(self, table: TableId, partition: PartitionId) -> int:
+        """Return the time from before which this node takes nothing but from those who vouch for as much."""
+        return max(self.horizon_us(table, partition), self._adopting.get((table, partition), 0))
+
+    def vow(self, table: TableId, partition: PartitionId) -> int:
+        """Return what a round has to give back when it completes."""
+        return self._life + self._doubts.get((table, partition), 0)
+
+    def check_whole(self, table: TableId, partition: PartitionId) -> None:
+        """Raise unless a row that is not here was deleted or never came here.
+
+        Raises:
+            RefusedError: rows may have vanished.
+        """
+        if not self.of(table, partition).is_whole:
+            raise RefusedError(
+                NOT_WHOLE,
+                f"rows of partition {partition} may have vanished here, until it has been compared with all replicas",
+                map_epoch=self._topology.map.epoch,
+            )
+
+    async def seal(self, table: TableId, partition: PartitionId, until_us: int) -> Standing:
+        """Take no client write at or before ``until_us`` any more."""
+        return await self._keep(table, partition, self.of(table, partition).sealed(until_us))
+
+    async def complete(self, table: TableId, partition: PartitionId, horizon_us: int, *, vow: int) -> None:
+        """Take over the horizon of a round that counted on this replica.
+
+        Raises:
+            RefusedError: it cannot have.
+        """
+        standing = self.of(table, partition)
+        if vow != self.vow(table, partition) or not standing.can_complete(horizon_us):
+            raise RefusedError(NOT_SEALED, "this node has restarted, or lost rows, since it sealed the partition")
+        await self._keep(table, partition, standing.completed(horizon_us))
+        self._tell()
+
+    @contextlib.contextmanager
+    def adopting(self, table: TableId, partition: PartitionId, horizon_us: int) -> Iterator[None]:
+        """Take nothing from before ``horizon_us`` but from those who vouch for as much, until the block ends.
+
+        Raises:
+            RefusedError: another adoption is under way.
+        """
+        place = (table, partition)
+        if place in self._adopting:
+            raise RefusedError(BUSY, f"partition {partition} is being levelled already")
+        self._adopting[place] = horizon_us
+        try:
+            yield
+        finally:
+            del self._adopting[place]
+
+    async def adopt(self, table: TableId, partition: PartitionId, horizon_us: int, *, vow: int) -> None:
+        """Take over the horizon of those this replica has been synchronised with since ``vow``.
+
+        Raises:
+            RefusedError: rows may have vanished meanwhile.
+        """
+        if vow != self.vow(table, partition):
+            raise RefusedError(NOT_WHOLE, "rows vanished while the partition was being levelled")
+        await self._keep(table, partition, self.of(table, partition).sealed(horizon_us).adopted(horizon_us))
+        self._tell()
+
+    async def doubt(self, table: TableId, partition: PartitionId) -> None:
+        """Vouch for nothing any more: rows may have vanished (not: are damaged, and refused when they are read)."""
+        self._doubts[table, partition] = self._doubts.get((table, partition), 0) + 1
+        await self._keep(table, partition, self.of(table, partition).doubted())
+        self._tell()
+
+    async def doubt_everything(self) -> None:
+        """Vouch for nothing any more, in any partition: the disk has lost what was synced."""
+        for table, partition in list(self._standings):
+            await self.doubt(table, partition)
+
+    async def note_purged(self, table: TableId, partition: PartitionId, until_us: int) -> None:
+        """Remember that a purge has come to its end, if the horizon it was for still stands."""
+        standing = self.of(table, partition)
+        if until_us <= standing.horizon_us:
+            await self._keep(table, partition, standing.purged(until_us))
+
+    def unpurged(self) -> list[Place]:
+        """Return where there may be something to purge."""
+        return [place for place, standing in self._standings.items() if standing.purged_us < standing.horizon_us]
+
+    def doubted(self) -> list[Place]:
+        """Return where rows may have vanished."""
+        return [place for place, standing in self._standings.items() if not standing.is_whole]
+
+    def when_changed(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` after each change that leaves something to do."""
+        self._listeners.append(listener)
+
+    async def _keep(self, table: TableId, partition: PartitionId, standing: Standing) -> Standing:
+        if standing != self.of(table, partition):
+            key = _PREFIX + _PLACE.pack(table, partition)
+            self._engine.commit(Batch().put(key, seal(key, msgspec.msgpack.encode(standing))))
+            self._standings[table, partition] = standing
+        await self._engine.durable()
+        return standing
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def _forget_dropped(self, current: ClusterMap) -> None:
+        """Forget dropped tables; should that not reach the disk, the next start does it again."""
+        kept = {table.id for table in current.tables}
+        gone = [place for place in self._standings if place[0] not in kept]
+        if not gone:
+            return
+        batch = Batch()
+        for place in gone:
+            del self._standings[place]
+            batch.delete(_PREFIX + _PLACE.pack(*place))
+        self._engine.commit(batch)
+
+
+def _load(engine: Engine) -> dict[Place, Standing]:
+    """Return what the engine holds.
+
+    Raises:
+        CorruptionError: a record is damaged.
+    """
+    found: dict[Place, Standing] = {}
+    for key, stored in engine.scan(_PREFIX, keys.prefix_end(_PREFIX)):
+        table, partition = _PLACE.unpack(key[len(_PREFIX) :])
+        found[TableId(table), PartitionId(partition)] = msgspec.msgpack.decode(unseal(key, stored), type=Standing)
+    return found

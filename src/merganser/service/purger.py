@@ -1,0 +1,343 @@
+"""Raise horizons and drop what lies behind them: the rounds of `core.horizon`, and the purge that follows.
+
+Every node goes through the partitions it holds once per interval and leads a round (`service.purge_round`) where one is
+due. Rounds of several leaders for one partition do each other no harm. A round that does not come to its end in
+time changes nothing but seals; the next one tries again. With a node of the cluster away no round completes, and
+nothing is purged, however long it lasts: what that node holds may be all there is of a write.
+
+A purge goes through a partition in slices, at a bounded rate, yielding to the loop between them.
+
+Source: design §4; docs/internals/tombstones.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from merganser.core import rows
+from merganser.core.horizon import is_due
+from merganser.model.cluster import Table
+from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError
+from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.messages import Complete, Done, Level, Seal, Sealed
+from merganser.service.asking import Asker
+from merganser.service.horizons import Horizons
+from merganser.service.purge_round import PurgeRound, Synchronise
+from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
+from merganser.service.topology import Topology
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import can_end, decode_row, encode_row
+
+PURGE_INTERVAL_S = 86_400.0
+MARGIN_US = 60_000_000  # as far apart as clocks may be: a round seals nobody's present
+ROUND_TIMEOUT_S = (
+    120.0  # a partition of a million equal rows is compared in seconds; hints may have to be delivered first
+)
+RETRY_S = 5.0  # between two attempts to become whole
+LOOK_S = 60.0  # between two looks at a cluster without tables
+SLICE_ROWS = 256  # decoded between two turns of the loop: about a millisecond
+PURGE_ROWS_PER_S = 20_000  # some 5 µs each when they have to be decoded: a tenth of a core
+
+STALE_EPOCH = "stale_epoch"
+SEAL_AHEAD = "seal_ahead"
+
+Change = tuple[TableId, bytes, bytes | None, bytes | None]
+"""Table, key, what is stored, and what is to be stored instead."""
+
+
+class Rounded(msgspec.Struct, frozen=True):
+    """What came of a round."""
+
+    horizon_us: int
+    """What the round was for; this node's horizon, if that was as far already."""
+    problem: str | None
+    """Why not all replicas have that horizon now; None if all have."""
+
+
+class Purger:
+    """Leads rounds, answers those of others, and purges; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        asker: Asker,
+        horizons: Horizons,
+        engine: Engine,
+        *,
+        wall_us: Callable[[], int],
+        rng: random.Random,
+        catch_up: Callable[[NodeId], Awaitable[None]],
+        synchronise: Synchronise,
+        has_hints: Callable[..., bool] = lambda *_, **__: False,
+        admit: Callable[[], Awaitable[None]] | None = None,
+        rewrite: Callable[[Iterable[Change]], None] | None = None,
+        interval_s: float = PURGE_INTERVAL_S,
+    ) -> None:
+        """Work on the partitions that this node holds.
+
+        Args:
+            synchronise: this node and a peer.
+            has_hints: (table, first_token, last_token, *, until_us): whether this node keeps a hint from before.
+            admit: waits while clients need this node more.
+            rewrite: changes rows, all together; the old bytes have been read in the same turn of the loop.
+        """
+        self._topology = topology
+        self._asker = asker
+        self._horizons = horizons
+        self._engine = engine
+        self._wall_us = wall_us
+        self._rng = rng
+        self._catch_up = catch_up
+        self.synchronise = synchronise
+        self._has_hints = has_hints
+        self._admit = admit
+        self._rewrite = rewrite or self._rewrite_alone
+        self._interval_s = interval_s
+        self._loop = asyncio.get_running_loop()
+        self._work = asyncio.Event()
+        self._work.set()
+        horizons.when_changed(self._work.set)
+        self.purged_rows = 0
+        self.rounds_completed = 0
+        self.rounds_given_up = 0
+        self.last_problem: str | None = None
+
+    # Leading a round
+
+    async def round(self, table: Table, partition: PartitionId, *, deadline: float) -> Rounded:
+        """Raise the horizon of every replica of a partition that this node holds to a minute ago.
+
+        Args:
+            deadline: loop time.
+        """
+        if not self._topology.ring.holds(self._topology.node, partition, table.n):
+            raise self._not_a_replica(partition)
+        horizon_us = self._wall_us() - MARGIN_US
+        if horizon_us <= self._horizons.horizon_us(table.id, partition):
+            return Rounded(self._horizons.horizon_us(table.id, partition), None)
+        problem = await _problem_of(self._leading(table, partition, horizon_us, deadline).run(), deadline)
+        self.rounds_completed += problem is None
+        self.rounds_given_up += problem is not None
+        self.last_problem = problem
+        return Rounded(horizon_us, problem)
+
+    async def recover(self, table: Table, partition: PartitionId, *, deadline: float) -> str | None:
+        """Become whole again after rows may have vanished, by comparing with all other replicas.
+
+        Returns:
+            what is in the way, None if nothing was.
+        """
+        asking = self._leading(table, partition, 0, deadline)
+
+        async def recover() -> str | None:
+            await asking.seal(asking.replicas)
+            return await asking.level_only(self._topology.node)
+
+        return await _problem_of(recover(), deadline)
+
+    def _leading(self, table: Table, partition: PartitionId, horizon_us: int, deadline: float) -> PurgeRound:
+        return PurgeRound(
+            self._topology,
+            self._asker,
+            table,
+            partition,
+            horizon_us,
+            deadline=deadline,
+            catch_up=self._catch_up,
+            synchronise=self.synchronise,
+        )
+
+    # Answering those of others
+
+    async def seal(self, sender: NodeId, request: Seal) -> Sealed:
+        """Promise, durably, to take no client write from before the seal.
+
+        Raises:
+            RefusedError: another epoch, no such table, or the seal lies in this node's future.
+        """
+        await self._admitted(sender, request.map_epoch, request.table)
+        if request.horizon_us > self._wall_us():
+            raise RefusedError(SEAL_AHEAD, "the seal lies ahead of this node's clock: check the clocks of the nodes")
+        await self._horizons.seal(request.table, request.partition, request.horizon_us)
+        return self._sealed(request.table, request.partition, request.horizon_us)
+
+    async def complete(self, sender: NodeId, request: Complete) -> Done:
+        """Take over the horizon of a completed round, durably.
+
+        Raises:
+            RefusedError: the round cannot have counted on this node.
+        """
+        await self._admit_replica(sender, request.map_epoch, request.table, request.partition)
+        await self._horizons.complete(request.table, request.partition, request.horizon_us, vow=request.vow)
+        return Done()
+
+    async def level(self, sender: NodeId, request: Level) -> Sealed:
+        """Synchronise with others that are further, and adopt their horizon.
+
+        Raises:
+            RefusedError: not a replica, or another one does the same just now.
+            MerganserError: whatever kept it from synchronising; nothing is adopted.
+        """
+        table = await self._admit_replica(sender, request.map_epoch, request.table, request.partition)
+        place, deadline = (table.id, request.partition), self._loop.time() + request.timeout_ms / 1000
+        vow = self._horizons.vow(*place)
+        await self._horizons.seal(*place, request.horizon_us)
+        with self._horizons.adopting(*place, request.horizon_us):
+            for teacher in request.teachers:
+                await self.synchronise(table, request.partition, teacher, deadline=deadline)
+            await self._horizons.adopt(*place, request.horizon_us, vow=vow)
+        return self._sealed(*place, request.horizon_us)
+
+    def _sealed(self, table: TableId, partition: PartitionId, until_us: int) -> Sealed:
+        standing = self._horizons.of(table, partition)
+        first, last = self._topology.ring.token_range(partition)
+        return Sealed(
+            horizon_us=standing.horizon_us,
+            is_whole=standing.is_whole,
+            has_hints=self._has_hints(table, first, last, until_us=until_us),
+            vow=self._horizons.vow(table, partition),
+        )
+
+    async def _admitted(self, sender: NodeId, map_epoch: int, table: TableId) -> Table:
+        """Go on only with a leader that knows the same nodes, or one may have been left out."""
+        if map_epoch > self._topology.map.epoch:
+            await self._catch_up(sender)
+        epoch = self._topology.map.epoch
+        if map_epoch != epoch:
+            raise RefusedError(STALE_EPOCH, f"the round is of epoch {map_epoch}, this node at {epoch}", map_epoch=epoch)
+        known = self._topology.table(table)
+        if known is None:
+            raise RefusedError(NO_SUCH_TABLE, f"no table with id {table} at epoch {epoch}", map_epoch=epoch)
+        return known
+
+    async def _admit_replica(self, sender: NodeId, map_epoch: int, table: TableId, partition: PartitionId) -> Table:
+        known = await self._admitted(sender, map_epoch, table)
+        ring = self._topology.ring
+        if not (0 <= partition < ring.partitions and ring.holds(self._topology.node, partition, known.n)):
+            raise self._not_a_replica(partition)
+        return known
+
+    def _not_a_replica(self, partition: PartitionId) -> RefusedError:
+        epoch = self._topology.map.epoch
+        message = f"node {self._topology.node} holds no replica of partition {partition} at epoch {epoch}"
+        return RefusedError(NOT_A_REPLICA, message, map_epoch=epoch)
+
+    # In the background
+
+    async def run(self) -> None:
+        """Lead the rounds that are due, for as long as the node lives."""
+        while True:
+            held = self._held()
+            self._rng.shuffle(held)
+            epoch = self._topology.map.epoch
+            if not held:
+                await asyncio.sleep(min(LOOK_S, self._interval_s))
+            for table, partition in held:
+                await asyncio.sleep(self._interval_s / len(held) * self._rng.uniform(0.8, 1.2))
+                if self._topology.map.epoch != epoch:
+                    break
+                if self._is_due(table, partition):
+                    await self.round(table, partition, deadline=self._loop.time() + ROUND_TIMEOUT_S)
+
+    async def work_off(self) -> None:
+        """Recover and purge wherever there is something to, for as long as the node lives."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            if self._engine.failure is not None:
+                return
+            is_well = True
+            for table_id, partition in self._horizons.doubted():
+                table = self._topology.table(table_id)
+                if table is not None:
+                    deadline = self._loop.time() + ROUND_TIMEOUT_S
+                    is_well &= await self.recover(table, partition, deadline=deadline) is None
+            for table_id, partition in self._horizons.unpurged():
+                await self.purge(table_id, partition)
+            if not is_well:
+                self._loop.call_later(RETRY_S, self._work.set)
+
+    async def purge(self, table: TableId, partition: PartitionId) -> int:
+        """Drop what is over in a partition up to this node's horizon; returns how many rows changed.
+
+        Rows that are damaged stay as they are. A block that the engine cannot read ends the purge; a later one goes on.
+        """
+        horizon_us, changed = self._horizons.horizon_us(table, partition), 0
+        first, last = self._topology.ring.token_range(partition)
+        position, end = keys.token_range(table, first, last)
+        while horizon_us > 0 and self._horizons.horizon_us(table, partition) >= horizon_us:
+            try:
+                rows_read = list(islice(self._engine.scan(position, end), SLICE_ROWS))
+            except CorruptionError:
+                return changed
+            changes = [change for key, stored in rows_read if (change := _purged(table, key, stored, horizon_us))]
+            if changes:
+                self._rewrite(changes)
+                changed += len(changes)
+                self.purged_rows += len(changes)
+            if len(rows_read) < SLICE_ROWS:
+                await self._horizons.note_purged(table, partition, horizon_us)
+                break
+            position = keys.after(rows_read[-1][0])
+            await asyncio.sleep(SLICE_ROWS / PURGE_ROWS_PER_S)
+            if self._admit is not None:
+                await self._admit()
+        return changed
+
+    def oldest_horizon_us(self, table: Table) -> int | None:
+        """Return the lowest horizon of the partitions of ``table`` that this node holds; None if it holds none."""
+        return min((self._horizons.horizon_us(table.id, p) for p in self._partitions(table)), default=None)
+
+    def _held(self) -> list[tuple[Table, PartitionId]]:
+        return [(table, partition) for table in self._topology.map.tables for partition in self._partitions(table)]
+
+    def _partitions(self, table: Table) -> list[PartitionId]:
+        ring, me = self._topology.ring, self._topology.node
+        return [PartitionId(p) for p in range(ring.partitions) if ring.holds(me, PartitionId(p), table.n)]
+
+    def _is_due(self, table: Table, partition: PartitionId) -> bool:
+        replicas = self._topology.ring.preference_list(partition, table.n)
+        is_everyone_there = all(self._asker.is_reachable(node.id) for node in self._topology.map.nodes)
+        return is_everyone_there and is_due(
+            age_us=self._wall_us() - self._horizons.horizon_us(table.id, partition),
+            interval_us=int(self._interval_s * 1e6),
+            rank=replicas.index(self._topology.node),
+        )
+
+    def _rewrite_alone(self, changes: Iterable[Change]) -> None:
+        batch = Batch()
+        for _, key, _, new in changes:
+            batch.operations.append((key, new))
+        self._engine.commit(batch)
+
+
+async def _problem_of(work: Coroutine[Any, Any, str | None], deadline: float) -> str | None:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await work
+    except TimeoutError:
+        return "it took too long"
+    except InvariantError:
+        raise
+    except MerganserError as error:
+        return str(error)
+
+
+def _purged(table: TableId, key: bytes, stored: bytes, horizon_us: int) -> Change | None:
+    if not can_end(stored):
+        return None
+    try:
+        row = decode_row(key, stored)
+    except CorruptionError:
+        return None  # whoever heals it meets it again
+    left = rows.purged(row, horizon_us)
+    if left is row:
+        return None
+    return table, key, stored, None if left is None else encode_row(key, left)
