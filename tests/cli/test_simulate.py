@@ -9,11 +9,11 @@ import pytest
 
 from merganser.cli.simulate import EVERY, list_all, simulate
 from merganser.model.errors import ConfigurationError
-from merganser.service.read_repair import ReadRepair
 from merganser.sim import checkers
 from merganser.sim.nemeses import NEMESES
 from merganser.sim.scenario import Scenario
 from merganser.sim.workloads import WORKLOADS
+from sim.mutations.planted import coordinator_never_repairs
 
 
 def test_runs_that_keep_their_promises_end_with_their_sum_and_status_0() -> None:
@@ -28,7 +28,7 @@ def test_runs_that_keep_their_promises_end_with_their_sum_and_status_0() -> None
 def test_a_broken_promise_is_told_with_the_command_that_replays_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ReadRepair, "repair", lambda _self, _replica, _newest: None)
+    coordinator_never_repairs(monkeypatch)
     assert not simulate("0:5", Scenario(workload=EVERY, nodes=4, clock_jump_s=7.5), processes=1)
     told = capsys.readouterr().out.splitlines()
     violation = next(line for line in told if ": convergence: " in line)

@@ -233,3 +233,21 @@ def test_a_node_that_moved_is_known_at_its_new_addresses_and_nothing_else_change
 def test_addresses_that_are_known_change_nothing(three: ClusterMap) -> None:
     assert maps.with_addresses(three, three.nodes[1].id, {}) is three
     assert maps.with_addresses(three, NodeId("stranger"), {"dynamodb": "x:1"}) is three
+
+
+# A request to create a table may still go on when another has dropped what it made.
+
+
+def test_a_table_that_was_dropped_is_not_made_again_by_the_request_that_made_it(three: ClusterMap) -> None:
+    dropped = without_users(with_users(three))
+    assert with_users(dropped) is dropped
+    anew = with_users(dropped, "second")
+    assert [table.unique_id for table in anew.tables] == ["second"]
+    assert with_users(anew) is anew  # nor refused because of the one made anew
+
+
+def test_only_the_last_dropped_tables_are_remembered(three: ClusterMap) -> None:
+    current = three
+    for number in range(maps.DROPPED_MAX + 1):
+        current = without_users(with_users(current, f"u{number}"), f"u{number}")
+    assert current.dropped == tuple(f"u{number}" for number in range(1, maps.DROPPED_MAX + 1))

@@ -204,6 +204,20 @@ async def test_dropping_a_table_spares_the_one_made_anew_under_its_name(world: W
 
 
 @simulated()
+async def test_a_request_whose_table_was_dropped_meanwhile_neither_makes_it_again_nor_calls_it_unmade(
+    world: World,
+) -> None:
+    await world.start()
+    table = await create(world.machines[0], "t", by="first")
+    await drop(world.machines[1], table)
+    with pytest.raises(UnknownOutcomeError, match="dropped by another request"):
+        await create(world.machines[0], "t", by="first")
+    await create(world.machines[2], "t", by="second")
+    with pytest.raises(UnknownOutcomeError, match="dropped by another request"):
+        await create(world.machines[0], "t", by="first")
+
+
+@simulated()
 async def test_gossip_brings_a_late_node_up_to_date(world: World) -> None:
     await world.start()
     late = world.machines[2]

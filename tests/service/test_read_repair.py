@@ -10,7 +10,7 @@ import pytest
 from merganser.model.errors import PeerLostError
 from merganser.model.ids import NodeId, TableId
 from merganser.model.messages import Apply, Merged, Reply, Request
-from merganser.service.read_repair import REPAIRS_MAX, ReadRepair
+from merganser.service.read_repair import REPAIRS_MAX, ReadRepair, Reconciled, reconcile
 from merganser.sim.loop import SimulatedLoop
 
 APPLY = Apply(1, TableId(1), b"key", b"row")
@@ -73,3 +73,7 @@ def test_an_error_of_our_own_is_not_swallowed() -> None:
     loop.run(script())
     with pytest.raises(ZeroDivisionError):
         raise loop.errors[0]
+
+
+def test_no_answers_at_all_come_to_nothing() -> None:
+    assert reconcile(b"k", {}) == Reconciled(None, ())

@@ -106,5 +106,5 @@ def test_one_seed_gives_one_run_whatever_the_hash_seed() -> None:
 def test_what_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no workload is called 'nonsense': choose one of registers"):
         run_scenario(1, Scenario(workload="nonsense"))
-    with pytest.raises(ConfigurationError, match="no nemesis is called 'nonsense': choose one of none"):
+    with pytest.raises(ConfigurationError, match="no nemesis is called 'nonsense': choose from none"):
         run_scenario(1, Scenario(nemesis="nonsense"))

@@ -165,8 +165,10 @@ def bench(
 def sim(
     seeds: Annotated[str, typer.Option(help="FIRST:END, the end left out; or one seed.")] = "0:200",
     workload: Annotated[str, typer.Option(help="What clients do; 'every' takes one after another.")] = "every",
-    nemesis: Annotated[str, typer.Option(help="What goes wrong; 'all' mixes every family of faults.")] = "all",
-    nodes: Annotated[int, typer.Option(min=1, max=64, help="Nodes of the simulated cluster.")] = 3,
+    nemesis: Annotated[
+        str, typer.Option(help="What goes wrong; 'all' mixes every family of faults, + joins some.")
+    ] = "all",
+    nodes: Annotated[int, typer.Option(min=0, max=64, help="Nodes of the simulated cluster; 0: 3 to 5, drawn.")] = 0,
     zones: Annotated[int, typer.Option(min=1, help="Zones that the nodes are spread over.")] = 3,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of the ring, a power of two.")] = 16,
     operations: Annotated[int, typer.Option(min=1, help="Operations of each of the four clients.")] = 25,

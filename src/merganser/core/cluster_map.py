@@ -21,6 +21,7 @@ from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.errors import ConfigurationError, CorruptionError, TableExistsError
 from merganser.model.ids import ClusterId, NodeId, TableId
 
+DROPPED_MAX = 128  # a request to create goes on for 5 s at most, and a change takes some 50 ms
 VOTERS_MAX = 5
 """Two voters may fail; more would make each change slower and survive little more."""
 
@@ -58,13 +59,15 @@ def found(cluster_id: ClusterId, nodes: Sequence[NodeRecord], partitions: int = 
 def with_table(
     cluster_map: ClusterMap, *, name: str, wire: str, n: int, definition: bytes, unique_id: str
 ) -> ClusterMap:
-    """Return ``cluster_map`` with one table more, or ``cluster_map`` itself if that very table is there.
+    """Return ``cluster_map`` with one table more, or ``cluster_map`` itself if that very table is or was there.
 
     Raises:
         TableExistsError: another table of that wire has the name.
     """
     assert n >= 1, "the wire checks how many replicas its client asked for"
     assert all((name, unique_id)), "the wire names each table and each request"
+    if unique_id in cluster_map.dropped:
+        return cluster_map
     existing = table_named(cluster_map, wire, name)
     if existing is not None:
         if existing.unique_id == unique_id:
@@ -73,7 +76,8 @@ def with_table(
     table = Table(
         id=TableId(cluster_map.next_table_id), name=name, wire=wire, n=n, definition=definition, unique_id=unique_id
     )
-    return _next_epoch(cluster_map, tables=(*cluster_map.tables, table), next_table_id=cluster_map.next_table_id + 1)
+    grown = _next_epoch(cluster_map, tables=(*cluster_map.tables, table))
+    return msgspec.structs.replace(grown, next_table_id=table.id + 1)
 
 
 def without_table(cluster_map: ClusterMap, *, wire: str, name: str, unique_id: str) -> ClusterMap:
@@ -85,7 +89,8 @@ def without_table(cluster_map: ClusterMap, *, wire: str, name: str, unique_id: s
     if table is None or table.unique_id != unique_id:
         return cluster_map
     others = tuple(other for other in cluster_map.tables if other.id != table.id)
-    return _next_epoch(cluster_map, tables=others, next_table_id=cluster_map.next_table_id)
+    dropped = (*cluster_map.dropped, unique_id)[-DROPPED_MAX:]
+    return msgspec.structs.replace(_next_epoch(cluster_map, tables=others), dropped=dropped)
 
 
 def with_addresses(cluster_map: ClusterMap, node_id: NodeId, wire_addresses: dict[str, str]) -> ClusterMap:
@@ -124,8 +129,8 @@ def check(cluster_map: ClusterMap) -> None:
         raise CorruptionError(f"cluster map of cluster {cluster_map.cluster_id!r}, epoch {cluster_map.epoch}: {flaw}")
 
 
-def _next_epoch(cluster_map: ClusterMap, *, tables: tuple[Table, ...], next_table_id: int) -> ClusterMap:
-    return msgspec.structs.replace(cluster_map, epoch=cluster_map.epoch + 1, tables=tables, next_table_id=next_table_id)
+def _next_epoch(cluster_map: ClusterMap, *, tables: tuple[Table, ...]) -> ClusterMap:
+    return msgspec.structs.replace(cluster_map, epoch=cluster_map.epoch + 1, tables=tables)
 
 
 def _numbered(nodes: Sequence[NodeRecord]) -> tuple[NodeRecord, ...]:

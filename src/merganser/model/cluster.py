@@ -57,3 +57,5 @@ class ClusterMap(msgspec.Struct, frozen=True):
     tables: tuple[Table, ...] = ()
     """In ascending order of id."""
     next_table_id: int = 1
+    dropped: tuple[str, ...] = ()
+    """Unique ids of the tables dropped last, so that a request for one that still goes on makes it no second time."""

@@ -181,6 +181,8 @@ class Catalog:
             ),
             deadline=deadline,
         )
+        if unique_id in changed.dropped:
+            raise UnknownOutcomeError(f"table {name} was created, and dropped by another request before this one ended")
         table = cluster_map.table_named(changed, wire, name)
         if table is None:
             raise InvariantError(f"the map of epoch {changed.epoch} lacks the table {name} that it was made for")

@@ -51,8 +51,8 @@ def reconcile(
         CorruptionError: an answer is damaged.
     """
     distinct = set(answers.values())
-    if len(distinct) == 1:
-        stored = distinct.pop()
+    if len(distinct) < 2:  # none: fallbacks alone answered the read, and no replica the look after it
+        stored = distinct.pop() if distinct else None
         return Reconciled(None if stored is None else decode_row(key, stored), ())
     held = {node: None if stored is None else decode_row(key, stored) for node, stored in answers.items()}
     horizons = {node: horizon_of(node) for node in answers}

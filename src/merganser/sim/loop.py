@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 STEPS_MAX = 5_000_000  # a scenario takes some 100,000; beyond this it loops
+CANCELLED_MAX = 100  # as asyncio's own loop has it
 EXECUTOR_DELAY_S = (1e-5, 2e-3)
 OVERTAKING = 0.3  # share of steps at which a later callback may go first
 
@@ -62,6 +63,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # the base class's own, which typeshed leaves out
     _ready: collections.deque[Any]
     _scheduled: list[Any]
+    _timer_cancelled_count: int
 
     def __init__(self, rng: random.Random) -> None:
         """Draw every choice from ``rng``."""
@@ -171,8 +173,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         handle._run()
 
     def _wake_timers(self) -> None:
+        if self._timer_cancelled_count > CANCELLED_MAX and 2 * self._timer_cancelled_count > len(self._scheduled):
+            self._drop_cancelled()
         scheduled = self._scheduled
         while scheduled and scheduled[0]._cancelled:
+            self._timer_cancelled_count -= 1
             heapq.heappop(scheduled)._scheduled = False
         if not self._ready:
             if not scheduled:
@@ -181,8 +186,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         while scheduled and scheduled[0]._when <= self._now_s:
             handle = heapq.heappop(scheduled)
             handle._scheduled = False
-            if not handle._cancelled:
+            if handle._cancelled:
+                self._timer_cancelled_count -= 1
+            else:
                 self._ready.append(handle)
+
+    def _drop_cancelled(self) -> None:
+        """Forget timers that were cancelled: nearly all are deadlines of requests that were answered."""
+        for handle in self._scheduled:
+            handle._scheduled = not handle._cancelled
+        self._scheduled = [handle for handle in self._scheduled if handle._scheduled]
+        heapq.heapify(self._scheduled)
+        self._timer_cancelled_count = 0
 
     def _pick(self) -> Any:
         ready = self._ready

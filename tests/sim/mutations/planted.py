@@ -100,7 +100,7 @@ def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_read")
 
 
-@planted("held", "acknowledged", nodes=5)
+@planted("held", "acknowledged", nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator._needed_to_write
 
@@ -202,7 +202,7 @@ def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
 
 
-@planted("monotonic", workload="sessions")
+@planted("monotonic", workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
 def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
         return 3
@@ -210,7 +210,7 @@ def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "settle", at_once)
 
 
-@planted("monotonic", "acknowledged", workload="sessions", nemesis="crashes")
+@planted("monotonic", workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1)
 def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     async def read(self: Replica, sender: NodeId, request: Read) -> Found:
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -227,12 +227,12 @@ def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
 
 
-@planted("held", workload="levels", nodes=5, hot_keys=6)
+@planted("held", workload="handoff", nemesis="partitions", nodes=5)
 def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
 
 
-@planted("held", workload="levels", nodes=5, hot_keys=6)
+@planted("held", workload="handoff", nemesis="crashes+disks", nodes=5, operations=50)
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -241,7 +241,7 @@ def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintStore, "keep", keep)
 
 
-@planted("held", workload="levels", nodes=5, hot_keys=1)
+@planted("held", workload="handoff", nodes=5, hot_keys=1)
 def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from merganser.sim.nemeses import clocks, crashes, partitions, pauses, storms
+from merganser.model.errors import ConfigurationError
+from merganser.sim.nemeses import clocks, crashes, disks, partitions, pauses, storms
 from merganser.sim.nemeses.arena import Arena
 
 Fault = Callable[[Arena], Awaitable[None]]
@@ -25,6 +26,7 @@ FAMILIES: dict[str, tuple[Fault, ...]] = {
     "crashes": (crashes.one, crashes.several, crashes.everything, crashes.again_and_again),
     "pauses": (pauses.one, pauses.several, pauses.stutter),
     "storms": (storms.loss, storms.delay, storms.disorder, storms.all_at_once),
+    "disks": (disks.slow, disks.short, disks.full, disks.failing),
     "clocks": (clocks.jump, clocks.drift),
 }
 NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
@@ -34,6 +36,21 @@ NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
 }
 """By name, the families of faults; a family is drawn first, then a fault of it."""
 
+
+def families_of(name: str) -> tuple[tuple[Fault, ...], ...]:
+    """Return the families of the nemesis ``name``; several may be joined, as in ``crashes+disks``.
+
+    Raises:
+        ConfigurationError: there is no such nemesis.
+    """
+    for part in name.split("+"):
+        if part not in NEMESES:
+            raise ConfigurationError(
+                f"no nemesis is called {part!r}: choose from {', '.join(NEMESES)}, or join some by +"
+            )
+    return tuple(family for part in name.split("+") for family in NEMESES[part])
+
+
 LANES = (1, 1, 2, 3)
 
 
@@ -41,9 +58,9 @@ class Nemesis:
     """The faults of one run."""
 
     def __init__(self, name: str, arena: Arena) -> None:
-        """Hurt ``arena`` with the faults of `NEMESES` called ``name``."""
+        """Hurt ``arena`` with the faults of the nemesis ``name``."""
         self.arena = arena
-        self._families = NEMESES[name]
+        self._families = families_of(name)
         self._lanes: list[asyncio.Task[None]] = []
 
     def start(self) -> None:

@@ -101,11 +101,14 @@ class Arena:
                 self.tell(f"{machine.address} starts")
 
     def heal(self) -> None:
-        """End whatever is left: links, clocks, pauses, machines that are down."""
+        """End whatever is left: links, clocks, pauses, disks, machines that are down."""
         self._network.heal()
         for machine in self.machines:
             machine.set_clock_right()
             machine.resume()
+            machine.disk.heal()
+            if machine.is_up and machine.engine.failure is not None:
+                self.crash([machine])
         self.start(self.machines)
 
 

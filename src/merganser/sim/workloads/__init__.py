@@ -11,6 +11,7 @@ from typing import Protocol
 
 from merganser.sim.clients import Clients
 from merganser.sim.workloads.deletes import Deletes
+from merganser.sim.workloads.handoff import Handoff
 from merganser.sim.workloads.levels import Levels
 from merganser.sim.workloads.registers import Registers
 from merganser.sim.workloads.scans import Scans
@@ -31,6 +32,7 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "deletes": Deletes,
     "scans": Scans,
     "levels": Levels,
+    "handoff": Handoff,
     "tables": Tables,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
