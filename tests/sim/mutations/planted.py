@@ -141,7 +141,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
 
 @planted("acknowledged")
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
-    def oldest(key: bytes, answers: Mapping[NodeId, bytes | None]) -> Reconciled:
+    def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
         return Reconciled(min(held, key=rows.newest) if len(held) == len(answers) else None, ())
 
@@ -150,7 +150,7 @@ def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
 
 @planted("visible", nemesis="clocks", nodes=5, hot_keys=1)  # a replica learns the time from what it stores
 def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Writing, "_acked", lambda _self, _node, _ack: None)
+    patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
 @planted("timestamps", nemesis="all", clock_jump_s=40.0)
