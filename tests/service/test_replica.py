@@ -129,7 +129,12 @@ async def test_a_request_of_a_newer_epoch_makes_the_replica_catch_up_first(world
 async def world_table(world: World, machine: Machine) -> Table:
     return await machine.spawn(
         member(machine).catalog.create_table(
-            wire="sim", name="t", n=3, definition=b"", unique_id=f"{world.rng.getrandbits(64):016x}", deadline=now_s() + 10.0
+            wire="sim",
+            name="t",
+            n=3,
+            definition=b"",
+            unique_id=f"{world.rng.getrandbits(64):016x}",
+            deadline=now_s() + 10.0,
         )
     )
 
