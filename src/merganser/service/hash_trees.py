@@ -123,9 +123,10 @@ class HashTrees:
             self.write(((table, key, before, after),))
             return
         self._engine.commit(Batch().put(key, after))
-        change = fingerprint(key, after, kept.seed)
+        seed = kept.seed
+        change = fingerprint(key, after, seed)
         if before is not None:
-            change ^= fingerprint(key, before, kept.seed)
+            change ^= fingerprint(key, before, seed)
         kept.tree.toggle(leaf_at(keys.token_in(key), self._shift), change)
 
     def write(self, changes: Iterable[Change]) -> None:
