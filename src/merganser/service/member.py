@@ -39,6 +39,7 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.hash_trees import LOOK_S, HashTrees
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
@@ -73,6 +74,7 @@ class Member:
         on_clock: Callable[[str | None], None] = lambda _reason: None,
         synchronise: Synchronise = cannot_synchronise,
         purge_interval_s: float = PURGE_INTERVAL_S,
+        trees_look_s: float = LOOK_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -91,8 +93,9 @@ class Member:
         self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
+        self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
         self.replica = Replica(
-            self.topology, engine, clock, self.horizons, wall_us=wall_us, catch_up=self.catalog.catch_up
+            self.topology, engine, clock, self.horizons, self.trees, wall_us=wall_us, catch_up=self.catalog.catch_up
         )
         self.coordinator = Coordinator(
             self.topology,
@@ -129,6 +132,7 @@ class Member:
             rng=rng,
             catch_up=self.catalog.catch_up,
             synchronise=synchronise,
+            rewrite=self.trees.write,
             has_hints=self.hints.has_hints,
             admit=self.admission.background,
             interval_s=purge_interval_s,
@@ -177,6 +181,7 @@ class Member:
             self.handoff.run(),
             self.purger.run(),
             self.purger.work_off(),
+            self.trees.run(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
@@ -191,6 +196,7 @@ class Member:
         await self.handoff.close()
         await self.coordinator.close()
         await self.timestamps.close()
+        await self.trees.close()
         self.admission.close()
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
