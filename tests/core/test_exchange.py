@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from merganser.core import exchange
 from merganser.core.exchange import (
-    BRANCHES,
     BUCKETS_MAX,
     DAMAGED,
     LEAVES_MAX,
-    LEAVES_PER_BRANCH,
     WIDE_ROWS,
     Exchange,
     LeafSurvey,
@@ -31,10 +29,10 @@ from merganser.core.exchange import (
     check_buckets,
     check_regions,
 )
+from merganser.core.hash_tree import FANOUT, LEAVES
 from merganser.model.errors import CorruptionError
 from merganser.model.messages import Listed, Region
 
-LEAVES = BRANCHES * LEAVES_PER_BRANCH
 Rows = dict[bytes, int]
 
 
@@ -65,7 +63,7 @@ class Side:
         return fingerprint(key, self.rows[key]) if key in self.rows else None
 
     def nodes(self, level: int, positions: Sequence[int]) -> tuple[int, ...]:
-        width = (LEAVES, LEAVES_PER_BRANCH, 1)[level]
+        width = (LEAVES, FANOUT, 1)[level]
         sums: Counter[int] = Counter()
         for key in self.rows:
             sums[leaf_of(key) // width] ^= self.seen(key) or 0
@@ -265,8 +263,8 @@ def test_a_dry_run_counts_the_same_and_meets_nothing(one: Rows, other: Rows) -> 
 def at_listing() -> Exchange:
     walk = Exchange(confirms=False, meets=True)
     walk.looked([1], [2])
-    walk.looked([1] * BRANCHES, [2] + [1] * (BRANCHES - 1))
-    walk.looked([1] * LEAVES_PER_BRANCH, [2] + [1] * (LEAVES_PER_BRANCH - 1))
+    walk.looked([1] * FANOUT, [2] + [1] * (FANOUT - 1))
+    walk.looked([1] * FANOUT, [2] + [1] * (FANOUT - 1))
     walk.surveyed([LeafSurvey(0, {})])
     walk.listed(Listed((), None), Listed(((b"m", 1),), b"n"))
     assert walk.step == ListRegions((Region(0),), b"n")
@@ -295,7 +293,7 @@ def test_too_few_answers_end_the_exchange() -> None:
         walk.looked([1], [])
     walk.looked([1], [2])
     with pytest.raises(CorruptionError):
-        walk.looked([1] * BRANCHES, [2])
+        walk.looked([1] * FANOUT, [2])
     walk = at_listing()
     walk.listed(Listed((), None), Listed((), None))
     with pytest.raises(CorruptionError):

@@ -40,11 +40,10 @@ from typing import TypeVar
 import mmh3
 import msgspec
 
+from merganser.core.hash_tree import FANOUT
 from merganser.model.errors import CorruptionError
 from merganser.model.messages import Listed, Region
 
-BRANCHES = 32
-LEAVES_PER_BRANCH = 32
 DAMAGED = 0
 """Instead of the fingerprint of a row whose checksum is wrong."""
 
@@ -190,7 +189,7 @@ class Exchange:
         elif not differing:
             self.step = None
         elif step.level == 0:
-            self.step = LookAtNodes(1, tuple(range(BRANCHES)))
+            self.step = LookAtNodes(1, tuple(range(FANOUT)))
         else:
             self.step = LookAtNodes(2, tuple(leaf for branch in differing for leaf in _leaves_of(branch)))
 
@@ -312,7 +311,7 @@ class Exchange:
 
 
 def _leaves_of(branch: int) -> range:
-    return range(branch * LEAVES_PER_BRANCH, (branch + 1) * LEAVES_PER_BRANCH)
+    return range(branch * FANOUT, (branch + 1) * FANOUT)
 
 
 def _buckets_for(rows: int) -> int:

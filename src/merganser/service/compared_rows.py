@@ -1,9 +1,9 @@
 """What this node looks at, and changes, in an exchange: the same whether it asked or was asked.
 
-A look at many rows goes in slices, and lets the loop turn between them; each row is seen as it was at some moment since the
-look began, which is all that `core.exchange` asks for. A meeting changes all its rows in one turn, in one batch.
+A look at many rows goes in slices, and lets the loop turn between them; each row is seen as it was at some moment since
+the look began, which is all that `core.exchange` asks for. A meeting changes all its rows in one turn, in one batch.
 
-Rows that a peer sends are taken by `core.horizon.met` alone, and only if they are not too far ahead of this node's clock.
+Rows that a peer sends are taken by `core.horizon.met` alone, and only if they are not too far ahead of this clock.
 """
 
 from __future__ import annotations
@@ -271,9 +271,7 @@ class ComparedRows:
         """Return the next rows of a leaf, and where to go on; None: at its end."""
         low, end = self._trees.leaf_range(table, partition, leaf)
         found = list(islice(_until_bytes(self._engine.scan(max(low, start), end)), SLICE_ROWS))
-        is_last = not found or (
-            len(found) < SLICE_ROWS and sum(len(stored) for _, stored in found) < SLICE_BYTES
-        )
+        is_last = not found or (len(found) < SLICE_ROWS and sum(len(stored) for _, stored in found) < SLICE_BYTES)
         return found, None if is_last else keys.after(found[-1][0])
 
     def _stored(self, key: bytes) -> bytes | None:

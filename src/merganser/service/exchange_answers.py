@@ -7,8 +7,8 @@ replicas of one epoch compare. What was asked is checked before anything is done
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from merganser.core.exchange import LOOK_KEYS_MAX, MEET_KEYS_MAX, check_buckets, check_regions
 from merganser.core.hash_tree import LEVELS
@@ -33,9 +33,7 @@ from merganser.service.hash_trees import HashTrees
 from merganser.service.partition_gate import PartitionGate
 from merganser.service.topology import Topology
 from merganser.storage import keys
-from merganser.storage.values import check_row
-
-T = TypeVar("T")
+from merganser.storage.values import decode_row
 
 MALFORMED = "malformed"
 READY_S = 20.0  # how long a peer waits for a tree that is being counted; half a million rows a second are
@@ -88,7 +86,9 @@ class ExchangeAnswers:
             CorruptionError: the engine cannot read the leaf.
         """
         table = await self._admitted(sender, request)
-        _check(lambda: (check_leaf(request.leaf), check_buckets(request.buckets)))
+        with _checking():
+            check_leaf(request.leaf)
+            check_buckets(request.buckets)
         return await self._rows.tally(table.id, request.partition, request.leaf, request.buckets, request.start)
 
     async def list_keys(self, sender: NodeId, request: ListKeys) -> Listed:
@@ -99,7 +99,10 @@ class ExchangeAnswers:
             CorruptionError: the engine cannot read the leaves.
         """
         table = await self._admitted(sender, request)
-        _check(lambda: (check_regions(request.regions), [check_leaf(region.leaf) for region in request.regions]))
+        with _checking():
+            check_regions(request.regions)
+            for region in request.regions:
+                check_leaf(region.leaf)
         return await self._rows.page(table.id, request.partition, request.regions, request.start)
 
     async def look_again(self, sender: NodeId, request: LookAgain) -> Fingerprints:
@@ -124,7 +127,10 @@ class ExchangeAnswers:
         self._check_keys(table.id, request.partition, [key for key, _ in request.rows], most=MEET_KEYS_MAX)
         if request.horizon_us < 0:
             raise _malformed("a horizon is not below 0")
-        _check(lambda: [check_row(key, row) for key, row in request.rows if row is not None])
+        with _checking():
+            for key, row in request.rows:
+                if row is not None:
+                    decode_row(key, row)
         meeting = self._rows.meet(table.id, request.partition, request.rows, other_us=request.horizon_us)
         self.met += meeting.changed
         await self._rows.durable()
@@ -143,28 +149,21 @@ class ExchangeAnswers:
     def _check_keys(self, table: TableId, partition: PartitionId, wanted: Sequence[bytes], *, most: int) -> None:
         if not 1 <= len(wanted) <= most or len(set(wanted)) != len(wanted):
             raise _malformed(f"it must be of 1 to {most} keys, each once")
-        if not _check(lambda: all(self.is_in(table, partition, key) for key in wanted)):
-            raise _malformed(f"not all keys are of partition {partition}")
+        with _checking():
+            if not all(self._is_in(table, partition, key) for key in wanted):
+                raise _malformed(f"not all keys are of partition {partition}")
 
-    def is_in(self, table: TableId, partition: PartitionId, key: bytes) -> bool:
-        """Tell whether ``key`` is of the partition.
-
-        Raises:
-            CorruptionError: it is no key.
-        """
+    def _is_in(self, table: TableId, partition: PartitionId, key: bytes) -> bool:
         if len(key) > KEY_BYTES_MAX:
             raise CorruptionError(f"a key of {len(key)} bytes")
         return keys.table_in(key) == table and self._topology.ring.partition_of(keys.token_in(key)) == partition
 
 
-def _check(check: Callable[[], T]) -> T:
-    """Return what ``check`` does.
-
-    Raises:
-        RefusedError: it found bytes that make no sense.
-    """
+@contextlib.contextmanager
+def _checking() -> Iterator[None]:
+    """Refuse a question whose bytes make no sense, instead of calling it damage of this disk."""
     try:
-        return check()
+        yield
     except CorruptionError as error:
         raise _malformed(str(error)) from None
 
