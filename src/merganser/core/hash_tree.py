@@ -52,6 +52,7 @@ _VERSION = 1
 _IMAGE_HEAD = struct.Struct(">BI")
 _BRANCH = struct.Struct(f">{FANOUT}Q")
 _NOTHING = (0,) * FANOUT
+_digest = mmh3.mmh3_x64_128_utupledigest
 
 
 def seed_of(unique_id: str) -> int:
@@ -67,7 +68,7 @@ def fingerprint(key: bytes, stored: bytes, seed: int) -> int:
         stored: the bytes under it, which have passed their checksum.
         seed: of the table.
     """
-    return mmh3.mmh3_x64_128_utupledigest(key + stored[:_HEAD_BYTES], seed)[0]
+    return _digest(key + stored[:_HEAD_BYTES], seed)[0]
 
 
 def leaf_shift(partitions: int) -> int:

@@ -123,9 +123,10 @@ class HashTrees:
             self.write(((table, key, before, after),))
             return
         self._engine.commit(Batch().put(key, after))
-        change = fingerprint(key, after, kept.seed)
+        seed = kept.seed
+        change = fingerprint(key, after, seed)
         if before is not None:
-            change ^= fingerprint(key, before, kept.seed)
+            change ^= fingerprint(key, before, seed)
         kept.tree.toggle(leaf_at(keys.token_in(key), self._shift), change)
 
     def write(self, changes: Iterable[Change]) -> None:
@@ -267,6 +268,16 @@ class HashTrees:
     def problems(self) -> dict[Place, str]:
         """Return which trees cannot be counted to their end, and why."""
         return {place: kept.problem for place, kept in self._kept.items() if kept.problem is not None}
+
+    def forget(self, table: TableId, partition: PartitionId) -> None:
+        """Count a partition anew when it is asked for: its rows may have changed behind this node's back.
+
+        Raises:
+            StorageFailedError: the engine has failed.
+        """
+        place = (table, partition)
+        self._kept.pop(place, None)
+        self._engine.commit(Batch().delete(_image_key(place)))
 
     # In the background
 

@@ -128,6 +128,7 @@ class Member:
             catch_up=self.catalog.catch_up,
             admit=self.admission.background,
         )
+        self.horizons.when_doubted(self.trees.forget)
         self.anti_entropy = AntiEntropy(
             self.topology,
             asker,
