@@ -49,7 +49,7 @@ from merganser.service.hash_trees import LOOK_S, HashTrees
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
-from merganser.service.purger import PURGE_INTERVAL_S, Purger
+from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
@@ -78,6 +78,7 @@ class Member:
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
         purge_interval_s: float = PURGE_INTERVAL_S,
+        purge_margin_us: int = MARGIN_US,
         repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
     ) -> None:
@@ -156,6 +157,7 @@ class Member:
             has_hints=self.hints.has_hints,
             admit=self.admission.background,
             interval_s=purge_interval_s,
+            margin_us=purge_margin_us,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)

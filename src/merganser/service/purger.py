@@ -76,6 +76,7 @@ class Purger:
         has_hints: Callable[..., bool] = lambda *_, **__: False,
         admit: Callable[[], Awaitable[None]] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
+        margin_us: int = MARGIN_US,
     ) -> None:
         """Work on the partitions that this node holds.
 
@@ -98,6 +99,7 @@ class Purger:
         self._admit = admit
         self._rewrite = rewrite
         self._interval_s = interval_s
+        self._margin_us = margin_us
         self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
         self._work.set()
@@ -116,7 +118,7 @@ class Purger:
             deadline: loop time.
         """
         self._gate.held(self._topology.map.epoch, table.id, partition)
-        horizon_us = self._wall_us() - MARGIN_US
+        horizon_us = self._wall_us() - self._margin_us
         if horizon_us <= self._horizons.horizon_us(table.id, partition):
             return Rounded(self._horizons.horizon_us(table.id, partition), None)
         problem = await _problem_of(self._leading(table, partition, horizon_us, deadline).run(), deadline)
