@@ -441,12 +441,8 @@ async def test_equal_replicas_have_equal_trees_and_one_row_too_many_shows_in_its
     key = key_of(table, b"extra")
     plant(other, table, b"extra", Row((Cell(b"value", Timestamp(5, 5), b"v"),)))
     partition = member(one).topology.ring.partition_of(keys.token_in(key))
-    differing = [
-        (p, leaf)
-        for p in places(one, table)
-        for leaf in range(LEAVES)
-        if leaves(one)[p][leaf] != leaves(other)[p][leaf]
-    ]
+    mine, theirs = leaves(one), leaves(other)
+    differing = [(p, leaf) for p in mine for leaf in range(LEAVES) if mine[p][leaf] != theirs[p][leaf]]
     assert differing == [(partition, member(one).trees.leaf_of(table.id, partition, key))]
 
 
