@@ -107,6 +107,7 @@ class Node:
             clock_skew_max_s=self.settings.clock_skew_max_s,
             on_clock=_tell_of_clock,
             purge_interval_s=self.settings.purge_interval_s,
+            repair_interval_s=self.settings.repair_interval_s,
         )
         self._serve_peers = member.serve
         member.start(me.wire_addresses)
