@@ -26,6 +26,7 @@ from merganser.model.ids import ClusterId, NodeId
 from merganser.net.packets import decode, encode
 
 CLUSTER = ClusterId("0" * 16)
+PERIOD_S = membership.PERIOD_S
 DELAY_S = (0.0, 0.3)  # packets overtake one another; a round trip may outlast the probe's timeout of 0.5 s
 
 
@@ -71,7 +72,7 @@ class Cluster:
 
     def start(self, name: NodeId) -> None:
         """Begin a new life of a member."""
-        member = self.members[name] = Membership(name, draw=self.rng.randrange, now_s=self.now_s)
+        self.members[name] = Membership(name, draw=self.rng.randrange, now_s=self.now_s)
         self.paused.discard(name)
         self._held.pop(name, None)
         self._woken_at_s.pop(name, None)
@@ -191,6 +192,3 @@ class Cluster:
             assert self.now_s - began_s < seconds, f"not {what} within {seconds:g} s"
             self.run(0.1)
         return self.now_s - began_s
-
-
-PERIOD_S = membership.PERIOD_S

@@ -54,6 +54,7 @@ class Verdict:
         """Wait until all know one map and nothing is under way; what does not come to be is told by the checkers."""
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
+        await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))
         await self._repaired()
         expiries = [write.expires_at_s for write in self._history.writes if write.expires_at_s is not None]
         left_s = max(expiries, default=0) - EPOCH_US / 1e6 - self._world.loop.time()
@@ -122,4 +123,10 @@ def _state_of(machine: Machine) -> NodeState:
     member = member_of(machine)
     _, metadata_end = keys.table_range(TableId(0))
     rows = dict(machine.engine.scan(metadata_end, b"\xff" * keys.TOKEN_END))
-    return NodeState(member.topology.node, member.topology.map, rows, member.handoff.pending())
+    return NodeState(
+        member.topology.node,
+        member.topology.map,
+        rows,
+        member.handoff.pending(),
+        frozenset(member.failure_detector.doubted),
+    )

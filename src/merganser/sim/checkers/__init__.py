@@ -19,6 +19,7 @@ from merganser.sim.checkers.replicas import (
     NodeState,
     hints_that_stay,
     maps_that_differ,
+    members_not_believed_alive,
     replicas_that_differ,
     rows_out_of_place,
 )
@@ -45,6 +46,7 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "strays": rows_out_of_place,
     "maps": maps_that_differ,
     "hints": hints_that_stay,
+    "membership": members_not_believed_alive,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {"held": writes_too_few_hold}
 OF_THE_RUN = ("readable", "errors")
@@ -64,6 +66,7 @@ PROMISES = {
     "strays": "nodes keep rows only of tables that exist and of partitions that are theirs",
     "maps": "all nodes know the same newest cluster map",
     "hints": "all hints are handed over once all is well again",
+    "membership": "a minute after all is well again every node believes every other alive",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
 }
