@@ -14,7 +14,7 @@ import pytest
 from core.membership_by_hand import DELAY_S, Cluster, Weather
 from merganser.core import membership, suspicion
 from merganser.core.membership import Membership
-from merganser.model.gossip import Claim, State
+from merganser.model.gossip import Claim, Packet, State
 
 CALM_S = 120.0
 """A member whose local health is at its worst probes every nine seconds."""
@@ -149,7 +149,7 @@ def dead_members_never_pinged_nor_told(patch: pytest.MonkeyPatch) -> None:
         return 0 if self.belief(node).state is State.DEAD else real(self, node)  # type: ignore[arg-type]
 
     def packet(self: Membership, _to: object, body: object) -> object:
-        return membership.Packet(self.me, self.incarnation, body)  # type: ignore[arg-type]
+        return Packet(self.me, self.incarnation, body)  # type: ignore[arg-type]
 
     patch.setattr(Membership, "_ping", ping)
     patch.setattr(Membership, "_packet", packet)

@@ -9,6 +9,7 @@ import pytest
 
 from merganser.core.membership import Membership
 from merganser.model.gossip import Claim, Packet, Ping, State
+from merganser.model.ids import NodeId
 from merganser.model.messages import Gossip, Gossiped
 from merganser.net import packets
 from merganser.service.failure_detector import MemberView
@@ -24,7 +25,7 @@ def view(observer: Machine, of: Machine) -> MemberView:
     return member(observer).failure_detector.view().members[node(of)]
 
 
-def node(machine: Machine) -> str:
+def node(machine: Machine) -> NodeId:
     return machine._record.id
 
 
@@ -118,8 +119,8 @@ async def test_those_not_believed_alive_are_asked_last_and_requests_still_succee
     nodes = [member(machine).topology.node for machine in (other, third, one)]
     assert asker.nearest_first(nodes) == [nodes[2], nodes[1], nodes[0]]
     third.pause()
-    await put(one, table, "k", "v")
-    assert await get(one, table, "k") == "v"
+    await put(one, table, b"k", b"v")
+    assert await get(one, table, b"k") == b"v"
     assert view(one, other).state == "alive", "its answer proved it"
     third.resume()
 

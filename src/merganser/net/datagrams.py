@@ -11,6 +11,7 @@ Source: docs/internals/membership.md.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,7 @@ class Datagrams:
         for listener in listeners:
             try:
                 _, port = await loop.create_datagram_endpoint(
-                    lambda family=listener.family: _Port(self, family), local_addr=listener.getsockname()[:2]
+                    functools.partial(_Port, self, listener.family), local_addr=listener.getsockname()[:2]
                 )
             except OSError as error:
                 self.close()
@@ -171,7 +172,7 @@ class _Peer:
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT_S):
                 found = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
-            self._found = [(family, (address[0], int(address[1]))) for family, *_, address in found]
+            self._found = [(int(family), (str(address[0]), int(address[1]))) for family, *_, address in found]
         except (OSError, UnicodeError, TimeoutError):  # what was found before still stands
             pass
         finally:
