@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,9 @@ from merganser.net.datagrams import DatagramPortError
 from merganser.net.peers import Peers
 
 ANN, BEN = NodeId("ann"), NodeId("ben")
-DEADLINE_S = 10.0
+DEADLINE_S = 5.0
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 async def _done(_sender: NodeId, _request: Request) -> Reply:
@@ -26,6 +30,22 @@ def peers(node: NodeId) -> Peers:
         raise error
 
     return Peers(node, cluster_id="cluster", random=random.Random(1), handler=_done, on_error=fail)
+
+
+def on_both_loops(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[Run], None]:
+    """Make a test of a coroutine."""
+
+    def test(run: Run) -> None:
+        run(scenario())
+
+    return test
+
+
+def port_of(node: Peers) -> int:
+    transport = node.datagrams._ports[0]._transport
+    assert transport is not None
+    port: int = transport.get_extra_info("sockname")[1]
+    return port
 
 
 class Pair:
@@ -52,6 +72,7 @@ class Pair:
             return await self.heard.get()
 
 
+@on_both_loops
 async def test_a_datagram_arrives_at_the_number_of_the_peer_port() -> None:
     async with Pair() as pair:
         pair.ann.send_datagram(BEN, b"hello")
@@ -59,6 +80,7 @@ async def test_a_datagram_arrives_at_the_number_of_the_peer_port() -> None:
         assert (pair.ann.datagrams.sent, pair.ben.datagrams.received) == (1, 1)
 
 
+@on_both_loops
 async def test_a_name_is_resolved_and_what_is_sent_before_is_lost() -> None:
     async with Pair(host="localhost") as pair:
         async with asyncio.timeout(DEADLINE_S):
@@ -68,6 +90,7 @@ async def test_a_name_is_resolved_and_what_is_sent_before_is_lost() -> None:
         assert pair.ann.datagrams.unsent > 0
 
 
+@on_both_loops
 async def test_addresses_of_ip_version_6_work() -> None:
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
@@ -79,6 +102,7 @@ async def test_addresses_of_ip_version_6_work() -> None:
         assert await pair.next() == b"hello"
 
 
+@on_both_loops
 async def test_what_cannot_be_sent_is_counted_and_raises_nothing() -> None:
     async with Pair() as pair:
         pair.ann.send_datagram(NodeId("stranger"), b"hello")
@@ -90,12 +114,13 @@ async def test_what_cannot_be_sent_is_counted_and_raises_nothing() -> None:
         assert pair.ann.datagrams.sent == 0
 
 
+@on_both_loops
 async def test_a_peer_that_is_not_there_is_no_error_and_later_datagrams_go_elsewhere() -> None:
     async with Pair() as pair:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
             nobody.bind(("127.0.0.1", 0))
             port = nobody.getsockname()[1]
-        address = f"127.0.0.1:{pair.ben.datagrams._ports[0]._transport.get_extra_info('sockname')[1]}"
+        address = f"127.0.0.1:{port_of(pair.ben)}"
         pair.ann.set_peers({BEN: f"127.0.0.1:{port}"})
         for _ in range(3):
             pair.ann.send_datagram(BEN, b"lost")
@@ -105,15 +130,17 @@ async def test_a_peer_that_is_not_there_is_no_error_and_later_datagrams_go_elsew
         assert await pair.next() == b"hello"
 
 
+@on_both_loops
 async def test_garbage_from_anyone_reaches_the_receiver_as_it_is() -> None:
     async with Pair() as pair:
-        port = pair.ben.datagrams._ports[0]._transport.get_extra_info("sockname")[1]
+        port = port_of(pair.ben)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.sendto(b"\xff" * 9_000, ("127.0.0.1", port))
             stranger.sendto(b"", ("127.0.0.1", port))
         assert {len(await pair.next()), len(await pair.next())} == {9_000, 0}
 
 
+@on_both_loops
 async def test_a_udp_port_that_is_taken_is_an_error_of_its_own_and_the_tcp_port_is_given_back() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -126,6 +153,7 @@ async def test_a_udp_port_that_is_taken_is_an_error_of_its_own_and_the_tcp_port_
         await node.close()
 
 
+@on_both_loops
 async def test_after_close_nothing_arrives_and_sending_is_no_error() -> None:
     async with Pair() as pair:
         await pair.ann.close()

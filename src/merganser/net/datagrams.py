@@ -56,12 +56,11 @@ class Datagrams:
         loop = asyncio.get_running_loop()
         for listener in listeners:
             try:
-                _, port = await loop.create_datagram_endpoint(
-                    functools.partial(_Port, self, listener.family), local_addr=listener.getsockname()[:2]
-                )
+                sock = _bound_beside(listener)
             except OSError as error:
                 self.close()
                 raise DatagramPortError(error.errno, error.strerror) from None
+            _, port = await loop.create_datagram_endpoint(functools.partial(_Port, self, listener.family), sock=sock)
             self._ports.append(port)
 
     def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
@@ -86,14 +85,28 @@ class Datagrams:
                         return
         self.unsent += 1
 
-    def close(self) -> None:
-        """Let go of every socket; nothing is left running."""
-        for peer in self._peers.values():
-            peer.close()
+    def close(self) -> list[asyncio.Task[None]]:
+        """Let go of every socket; the returned tasks, if any, have been cancelled."""
+        ending = [task for peer in self._peers.values() if (task := peer.close()) is not None]
         for port in self._ports:
             port.close()
         self._peers.clear()
         self._ports.clear()
+        return ending
+
+
+def _bound_beside(listener: Any) -> socket.socket:
+    """Return a UDP socket with the address of a listening TCP socket, bound as `create_server` binds that."""
+    sock = socket.socket(listener.family, socket.SOCK_DGRAM)
+    try:
+        if listener.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(listener.getsockname())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _Port(asyncio.DatagramProtocol):
@@ -163,10 +176,11 @@ class _Peer:
             self._resolving = self._loop.create_task(self._resolve())
         return self._found
 
-    def close(self) -> None:
+    def close(self) -> asyncio.Task[None] | None:
         """Resolve no more."""
         if self._resolving is not None:
             self._resolving.cancel()
+        return self._resolving
 
     async def _resolve(self) -> None:
         try:

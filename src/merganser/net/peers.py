@@ -158,7 +158,8 @@ class Peers:
         for link in self._links.values():
             self._own(link.close())
         self._links.clear()
-        self.datagrams.close()
+        for resolving in self.datagrams.close():
+            self._own(resolving)
         for task in self._tasks:
             task.cancel()
         await self._server.close()
