@@ -61,6 +61,9 @@ class Pair:
         self.ann.set_peers({BEN: f"{self.host}:{ports[1]}"})
         self.ben.set_peers({ANN: f"{self.host}:{ports[0]}"})
         self.ben.receive_datagram = self.heard.put_nowait
+        async with asyncio.timeout(DEADLINE_S):  # asyncio loses sockets that are being accepted at a close
+            while not (self.ann.connected()[BEN] and self.ben.connected()[ANN]):
+                await asyncio.sleep(0)
         return self
 
     async def __aexit__(self, *_error: object) -> None:

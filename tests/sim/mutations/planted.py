@@ -293,13 +293,13 @@ def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
 @planted("membership", nemesis="pauses+partitions")
 def refutation_in_the_same_incarnation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "_answer_claim", lambda _self, _claim: None)
-    patch.setattr(Membership, "_prove", lambda _self, _event, _now_s: None)  # or an answered request hides it
+    patch.setattr(FailureDetector, "answered", lambda _self, _node: None)  # or an answered request hides it
 
 
 @planted("membership", nemesis="pauses+partitions")
 def greater_state_outranks_a_later_incarnation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(suspicion, "merge", lambda one, other: max(one, other, key=lambda claim: claim.state))
-    patch.setattr(Membership, "_prove", lambda _self, _event, _now_s: None)
+    patch.setattr(FailureDetector, "answered", lambda _self, _node: None)
 
 
 @planted("membership", nemesis="crashes+pauses+partitions")
