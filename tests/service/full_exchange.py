@@ -6,7 +6,7 @@ import asyncio
 
 from merganser.core import horizon
 from merganser.model.cluster import Table
-from merganser.model.errors import PeerUnreachableError
+from merganser.model.errors import PeerUnreachableError, RefusedError
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.row import Row
 from merganser.service.purge_round import Synchronise
@@ -20,10 +20,11 @@ TURN_S = (0.0, 0.02)
 
 
 def compare_in_full(world: World) -> None:
-    """Let every machine that is up synchronise this way, until its next life."""
+    """Let every machine synchronise this way, in its next lives too."""
     for machine in world.machines:
+        machine.synchronise = _synchroniser(world, machine)
         if machine.member is not None:
-            machine.member.purger.synchronise = _synchroniser(world, machine)
+            machine.member.purger.synchronise = machine.synchronise
 
 
 def _synchroniser(world: World, machine: Machine) -> Synchronise:
@@ -33,11 +34,17 @@ def _synchroniser(world: World, machine: Machine) -> Synchronise:
             for key in sorted({*_keys(machine, table, partition), *_keys(other, table, partition)}):
                 await asyncio.sleep(world.rng.uniform(*TURN_S))
                 other = _reached(world, machine, peer)
+                _check_known(table, machine, other)
                 _meet(machine, other, table, partition, key)
             await machine.engine.durable()
             await _reached(world, machine, peer).spawn(other.engine.durable())
 
     return synchronise
+
+
+def _check_known(table: Table, *machines: Machine) -> None:
+    if any(machine.member is None or machine.member.topology.table(table.id) is None for machine in machines):
+        raise RefusedError("no_such_table", "the table was dropped meanwhile")
 
 
 def _reached(world: World, machine: Machine, peer: NodeId) -> Machine:

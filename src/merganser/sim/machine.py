@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
-from merganser.model.errors import InvariantError, UnavailableError
+from merganser.model.errors import InvariantError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
+from merganser.service.purge_round import Synchronise, cannot_synchronise
 from merganser.service.purger import PURGE_INTERVAL_S
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
@@ -57,7 +58,9 @@ class Machine:
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
         self.limits: AdmissionLimits | None = None
         self.purge_interval_s = PURGE_INTERVAL_S
-        """All three of its next lives."""
+        self.synchronise: Synchronise = cannot_synchronise
+        self.accepts_loss = False
+        """All of them of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -171,12 +174,17 @@ class Machine:
             limits=self.limits,
             purge_interval_s=self.purge_interval_s,
             clock_skew_max_s=self.clock_skew_max_s,
+            synchronise=self.synchronise,
         )
+        if self.accepts_loss:
+            await member.wholeness.accept()
         transport.serve(member.serve)
         member.start(self.wire_addresses)
         self.member = member
 
     def _note_failure(self, life: asyncio.Task[None]) -> None:
         error = None if life.cancelled() else life.exception()
+        if isinstance(error, StorageFailedError) and self.engine.failure is not None:
+            return  # it cannot become a member on a disk that has failed; whoever called that fault restarts it
         if error is not None:
             self.errors.append(error)
