@@ -27,6 +27,7 @@ from merganser.service.asking import Writing
 from merganser.service.coordinator import Coordinator, RangePage
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
+from merganser.service.horizons import Horizons
 from merganser.service.read_repair import ReadRepair, Reconciled
 from merganser.service.replica import Replica
 from merganser.service.wholeness import Wholeness
@@ -327,6 +328,7 @@ def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
 @planted("acknowledged", "monotonic", nemesis="losses", nodes=3, hot_keys=1)
 def node_that_lost_rows_serves_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Wholeness, "check", lambda _self, _request: None)
+    patch.setattr(Horizons, "check_whole", lambda _self, _table, _partition: None)
 
 
 @planted("acknowledged", "held", nemesis="losses", nodes=3, hot_keys=1)
