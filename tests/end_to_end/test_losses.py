@@ -107,6 +107,7 @@ def test_a_database_that_is_gone_is_built_again_under_the_same_identity(
     victim.start()
     with pytest.raises(ConfigurationError, match="--rebuild"):
         victim.wait_until_ready()
+    victim.stop()
     restart(victim, "--rebuild")
     assert status(victim)["node"] == identity
     assert status(victim)["disk"]["lost"] is None or health(victim) == (503, "recovering")

@@ -325,13 +325,13 @@ def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
 # Losses.
 
 
-@planted("acknowledged", "monotonic", nemesis="losses", nodes=3, hot_keys=1)
+@planted("acknowledged", "monotonic", nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_that_lost_rows_serves_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Wholeness, "check", lambda _self, _request: None)
     patch.setattr(Horizons, "check_whole", lambda _self, _table, _partition: None)
 
 
-@planted("acknowledged", "held", nemesis="losses", nodes=3, hot_keys=1)
+@planted("acknowledged", "held", nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
     real = horizon.Round.teachers
     patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])
