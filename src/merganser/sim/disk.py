@@ -68,6 +68,11 @@ class SimulatedDisk:
         """Lose the newest ``batches`` of the log at the next start, as many as it holds then, synced ones too."""
         self._batches_to_cut = max(self._batches_to_cut, batches)
 
+    @property
+    def is_log_to_be_cut(self) -> bool:
+        """Tell whether the next start finds less than was synced."""
+        return self._batches_to_cut > 0
+
     def rot(self, *, is_metadata: bool = False) -> bytes | None:
         """Flip a bit of some table's row at rest; returns its key, None if there are no rows.
 
@@ -85,11 +90,10 @@ class SimulatedDisk:
         return key
 
     def heal(self) -> None:
-        """End slowness and fullness, and call off what has not happened yet; what is lost or rotten stays so."""
+        """End slowness and fullness, and call off what has not happened yet; what is lost, cut or rotten stays so."""
         self._sync_s = SYNC_S
         self.free()
         self._is_next_sync_failing = False
-        self._batches_to_cut = 0
 
     # -- for the machine
 

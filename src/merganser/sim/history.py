@@ -31,6 +31,8 @@ class Write(msgspec.Struct):
     is_certainly_unwritten: bool = False
     client: int = 0
     replicas: int = QUORUM_OF_3
+    nodes: int = QUORUM_OF_3
+    """How many nodes had to ack it, keepers of hints among them."""
     expires_at_s: int | None = None
     """On the wall clock; from then on it reads as a delete."""
     minted: Timestamp | None = None
@@ -107,6 +109,8 @@ class History:
     def __init__(self, n: int = 3) -> None:
         """Begin with nothing."""
         self.n = n
+        self.has_losses = False
+        """Disks lost what they had synced, one at a time: what one node alone acknowledged or told may be gone."""
         self.writes: list[Write] = []
         self.reads: list[Read] = []
         self.scans: list[Scan] = []
@@ -114,7 +118,9 @@ class History:
         self.table_lookups: list[TableLookup] = []
 
     def meet(self, one: Write | Read | Scan, other: Write | Read | Scan) -> bool:
-        """Tell whether the replicas that the two counted must overlap."""
+        """Tell whether the replicas that the two counted must overlap; ``one`` came first, and must still be there."""
+        if self.has_losses and one.replicas < 2:
+            return False
         return one.replicas + other.replicas > self.n
 
     def writes_by_key(self) -> dict[bytes, list[Write]]:

@@ -153,6 +153,7 @@ class _Run:
         for client in work:
             await client
         await nemesis.stop()
+        self._history.has_losses = self._arena.losses > 0
         loop.tell("all is healed")
 
     def _ahead_s(self) -> float:

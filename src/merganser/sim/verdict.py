@@ -61,6 +61,7 @@ class Verdict:
 
     async def _settle(self) -> None:
         """Wait until all know one map and nothing is under way; what does not come to be is told by the checkers."""
+        await self._wait_until(lambda: all(m.engine.lost is None for m in self._world.machines))
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
         await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from merganser.model.errors import ConfigurationError
-from merganser.sim.nemeses import clocks, crashes, disks, partitions, pauses, storms
+from merganser.sim.nemeses import clocks, crashes, disks, losses, partitions, pauses, storms
 from merganser.sim.nemeses.arena import Arena
 
 Fault = Callable[[Arena], Awaitable[None]]
@@ -27,6 +27,7 @@ FAMILIES: dict[str, tuple[Fault, ...]] = {
     "pauses": (pauses.one, pauses.several, pauses.stutter),
     "storms": (storms.loss, storms.delay, storms.disorder, storms.all_at_once),
     "disks": (disks.slow, disks.short, disks.full, disks.failing),
+    "losses": (losses.log_cut, losses.log_gone),
     "clocks": (clocks.jump, clocks.drift),
 }
 NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {

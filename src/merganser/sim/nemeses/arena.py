@@ -29,6 +29,8 @@ class Arena:
         self.clock_jump_s = clock_jump_s
         self.faults: Counter[str] = Counter()
         """How often each was injected."""
+        self.losses = 0
+        """How often the log of a machine was cut."""
         self._network = world.network
         self._loop = world.loop
         self._storms: list[Conditions] = []
@@ -87,6 +89,10 @@ class Arena:
     def up(self) -> list[Machine]:
         """Return the machines that run."""
         return [machine for machine in self.machines if machine.is_up]
+
+    def is_everyone_whole(self) -> bool:
+        """Tell whether no machine has lost anything that it has not got back, and none is about to."""
+        return all(machine.engine.lost is None and not machine.disk.is_log_to_be_cut for machine in self.machines)
 
     def crash(self, victims: Sequence[Machine]) -> None:
         """Cut the power of ``victims`` at one moment."""
