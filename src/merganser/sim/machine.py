@@ -115,6 +115,7 @@ class Machine:
         self._incarnation.is_dead = True
         self._loop.resume(self._incarnation)
         self.member = None
+        self._network.detach(self.address)
         kept = self.disk.power_cut()
         self._loop.note("crash", self.address, kept)
 

@@ -22,6 +22,7 @@ FAMILIES: dict[str, tuple[Fault, ...]] = {
         partitions.one_link,
         partitions.bridge,
         partitions.flapping,
+        partitions.resets,
     ),
     "crashes": (crashes.one, crashes.several, crashes.everything, crashes.again_and_again),
     "pauses": (pauses.one, pauses.several, pauses.stutter),

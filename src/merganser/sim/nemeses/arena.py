@@ -59,6 +59,11 @@ class Arena:
                 self._network.mend(sender, receiver)
             self.tell("these links are well again")
 
+    def reset(self, links: Iterable[tuple[Machine, Machine]]) -> None:
+        """Break the connections between the two machines of each of ``links``."""
+        for one, other in links:
+            self._network.reset(one.address, other.address)
+
     @contextlib.contextmanager
     def storm(self, conditions: Conditions) -> Iterator[None]:
         """Have the network behave so, and as badly as every other storm under way."""

@@ -1,4 +1,4 @@
-"""Partitions: machines that run and do not hear one another."""
+"""Partitions: machines that run and do not hear one another, or whose connections break again and again."""
 
 from __future__ import annotations
 
@@ -55,3 +55,13 @@ async def flapping(arena: Arena) -> None:
         with arena.cut(links):
             await asyncio.sleep(arena.rng.uniform(0.01, 0.2))
         await asyncio.sleep(arena.rng.uniform(0.01, 0.2))
+
+
+async def resets(arena: Arena) -> None:
+    """Break the connections of a machine several times: what waits for an answer on them will not get it."""
+    victim = arena.rng.choice(arena.machines)
+    links = [(victim, machine) for machine in arena.machines if machine is not victim]
+    arena.note("resets", f"the connections of {victim.address} are reset, again and again")
+    for _ in range(arena.rng.randint(1, 10)):
+        arena.reset(arena.rng.sample(links, arena.rng.randint(min(1, len(links)), len(links))))
+        await asyncio.sleep(arena.rng.uniform(0.01, 0.3))
