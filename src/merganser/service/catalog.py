@@ -353,7 +353,7 @@ class Catalog:
             note_silence=self._asker.note_silence,
         )
         await asking.settled(self._loop.time() + timeout_s)
-        return asking.quorum.replies
+        return dict(asking.quorum.replies)  # those that are still to come would change it under the caller
 
     @property
     def _is_majority_reachable(self) -> bool:
