@@ -20,7 +20,7 @@ from merganser.model.row import CellWrite, Mutation, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.service.coordinator import RangePage
 from merganser.service.member import Member
-from merganser.sim.history import History, Read, Scan, Write
+from merganser.sim.history import Failure, History, Read, Scan, Write
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from merganser.storage import keys
@@ -79,12 +79,14 @@ class Clients:
         table = table or self.table
         expires_at_s = None if lives_s is None else machine.wall_us() // 1_000_000 + lives_s
         write = Write(key, value, self._loop.time(), client=client, expires_at_s=expires_at_s)
-        write.replicas = needed_to_write(level, table.n).primaries
+        need = needed_to_write(level, table.n)
+        write.replicas = need.primaries
         self.history.writes.append(write)
         mutation = _mutation(value, expires_at_s, replaces=self.rng.random() < 0.2)
         work = member_of(machine).coordinator.write(table, key, mutation, level=level, deadline=self._deadline())
         what = f"{'delete' if value is None else 'write'} {name_of(key)} {value!r} at {name_of_level(level)}"
         task = await self.ask(machine, work, what, client)
+        self._note_failure(task, Failure(what, key, machine.node, need, write.began_s, self._loop.time()))
         if not task.done():
             return write
         error = task.exception()
@@ -110,7 +112,10 @@ class Clients:
         """Read a row; None if there was no answer."""
         began_s = self._loop.time()
         work = member_of(machine).coordinator.read(table or self.table, key, level=level, deadline=self._deadline())
-        task = await self.ask(machine, work, f"read {name_of(key)} at {name_of_level(level)}", client)
+        what = f"read {name_of(key)} at {name_of_level(level)}"
+        task = await self.ask(machine, work, what, client)
+        need = needed_to_read(level, self.table.n)
+        self._note_failure(task, Failure(what, key, machine.node, need, began_s, self._loop.time()))
         if not task.done() or _failed(task):
             return None
         return self._note_read(machine, key, task.result(), began_s, client, level)
@@ -160,7 +165,10 @@ class Clients:
             bytes_max=self.rng.choice((1, 300, 100_000)),
             deadline=self._deadline(),
         )
-        task = await self.ask(machine, work, f"scan {'back' if is_reverse else 'forth'}", client)
+        what = f"scan {'back' if is_reverse else 'forth'}"
+        task = await self.ask(machine, work, what, client)
+        need = needed_to_read(Consistency.QUORUM, self.table.n)
+        self._note_failure(task, Failure(what, None, machine.node, need, began_s, self._loop.time()))
         if not task.done() or _failed(task):
             return None
         page = task.result()
@@ -177,6 +185,12 @@ class Clients:
         read.replicas, read.wall_s = needed_to_read(level, self.table.n).primaries, wall_us / 1e6
         self.history.reads.append(read)
         return read
+
+    def _note_failure(self, task: asyncio.Task[Any], failure: Failure) -> None:
+        """Note ``failure`` unless ``task`` was answered, if only with what is wrong with the request."""
+        error = task.exception() if task.done() else None
+        if not task.done() or (error is not None and not isinstance(error, RequestError)):
+            self.history.failures.append(failure)
 
     def _deadline(self) -> float:
         return self._loop.time() + REQUEST_TIMEOUT_S

@@ -17,7 +17,7 @@ import msgspec
 
 from merganser.model.cluster import Table
 from merganser.model.errors import ConfigurationError, TableExistsError
-from merganser.sim.checkers import Violation
+from merganser.sim.checkers import Violation, where
 from merganser.sim.clients import Clients, member_of
 from merganser.sim.history import History, TableChange
 from merganser.sim.loop import SimulationError
@@ -105,6 +105,7 @@ class _Run:
         self._world = world
         self._history = History(min(3, len(world.machines)))
         self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s)
+        self._history.troubles = self._arena.troubles
         self._violations: list[Violation] = []
 
     def outcome(self) -> Outcome:
@@ -113,7 +114,7 @@ class _Run:
         except SimulationError as error:
             self._violations.append(Violation("errors", f"{error}"))
         except Exception as error:  # noqa: BLE001  # the root of the run: whatever it is, the seed is to be told
-            self._violations.append(Violation("errors", f"{error!r}"))
+            self._violations.append(Violation("errors", where(error)))
         return self._outcome()
 
     async def _play(self) -> None:

@@ -47,7 +47,7 @@ class Verdict:
         await self._scan_everything()
         self._violations += checkers.judge_history(self._history)
         self._violations += checkers.judge_states(self._states())
-        self._add("errors", [f"{error!r}" for error in self._world.errors()])
+        self._add("errors", [checkers.where(error) for error in self._world.errors()])
         return self._violations
 
     async def _settle(self) -> None:

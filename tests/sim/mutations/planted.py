@@ -6,6 +6,7 @@ A bug is planted by replacing a function of ours for one test. To add one: write
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 
 from merganser.core import cluster_map, rows
 from merganser.core.clock import HybridClock
-from merganser.core.hint_policy import Fate
+from merganser.core.hint_policy import Fate, StandIns
 from merganser.core.register import AcceptorState
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Need
+from merganser.model.errors import StorageFailedError
 from merganser.model.ids import NodeId, TableId
 from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Rows
 from merganser.model.row import Cell
@@ -29,6 +31,7 @@ from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.read_repair import ReadRepair, Reconciled
 from merganser.service.replica import Replica
+from merganser.sim.disk import SimulatedDisk
 from merganser.sim.scenario import Scenario
 from merganser.storage import keys
 from merganser.storage.engine import Batch
@@ -42,6 +45,8 @@ class Planted(msgspec.Struct, frozen=True):
     """A bug, and how it is to be found."""
 
     name: str
+    mechanism: str
+    """What it breaks, as `MECHANISMS` names it."""
     plant: Plant
     scenario: Scenario
     checkers: tuple[str, ...]
@@ -52,12 +57,17 @@ class Planted(msgspec.Struct, frozen=True):
 
 PLANTED: list[Planted] = []
 
+DURABILITY, QUORUMS, VERSIONS, TOMBSTONES = "durability", "quorums", "versions", "tombstones and expiry"
+CLOCKS, READ_REPAIR, HANDOFF, RANGES = "clocks", "read repair", "sloppy quorum and hinted handoff", "ranges"
+TABLES, DISKS = "tables", "disks"
+MECHANISMS = (DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES, DISKS)
 
-def planted(*checkers: str, seeds_max: int = 150, **scenario: Any) -> Callable[[Plant], Plant]:
-    """Note a bug that one of ``checkers`` must find under ``scenario``."""
+
+def planted(*checkers: str, mechanism: str = "", seeds_max: int = 150, **scenario: Any) -> Callable[[Plant], Plant]:
+    """Note a bug of ``mechanism`` that one of ``checkers`` must find under ``scenario``."""
 
     def note(plant: Plant) -> Plant:
-        PLANTED.append(Planted(plant.__name__, plant, Scenario(**scenario), checkers, seeds_max))
+        PLANTED.append(Planted(plant.__name__, mechanism, plant, Scenario(**scenario), checkers, seeds_max))
         return plant
 
     return note
@@ -66,7 +76,7 @@ def planted(*checkers: str, seeds_max: int = 150, **scenario: Any) -> Callable[[
 # Durability.
 
 
-@planted("held", "acknowledged", nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, nemesis="crashes")
 def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_engine: MemoryEngine) -> None:
         return
@@ -75,14 +85,14 @@ def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
 
-@planted("held", "acknowledged", nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, nemesis="crashes")
 def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.power_cut
     patch.setattr(MemoryEngine, "_forget_synced", lambda _engine: None)
     patch.setattr(MemoryEngine, "power_cut", lambda engine, keep: real(engine, min(keep, 1)))
 
 
-@planted("held", "acknowledged", nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, nemesis="crashes")
 def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
@@ -90,17 +100,17 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 # Quorums.
 
 
-@planted("held", "acknowledged")
+@planted("held", "acknowledged", mechanism=QUORUMS)
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_write")
 
 
-@planted("acknowledged")
+@planted("acknowledged", mechanism=QUORUMS)
 def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_read")
 
 
-@planted("held", "acknowledged", nemesis="partitions", nodes=5)
+@planted("held", "acknowledged", mechanism=HANDOFF, nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator._needed_to_write
 
@@ -120,7 +130,7 @@ def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
     patch.setattr(Coordinator, method, short)
 
 
-@planted("origin")
+@planted("origin", mechanism=QUORUMS)
 def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "is_certainly_unwritten", True)
 
@@ -128,7 +138,7 @@ def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
 # Versions.
 
 
-@planted("acknowledged", "held")
+@planted("acknowledged", "held", mechanism=VERSIONS)
 def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     async def overwrite(self: Replica, sender: NodeId, request: Apply) -> Merged:
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -139,7 +149,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "apply", overwrite)
 
 
-@planted("acknowledged")
+@planted("acknowledged", mechanism=VERSIONS)
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
@@ -148,22 +158,23 @@ def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(coordinator, "reconcile", oldest)
 
 
-@planted("visible", nemesis="clocks", nodes=5, hot_keys=1)  # a replica learns the time from what it stores
+# a replica learns the time from what it stores
+@planted("visible", mechanism=CLOCKS, nemesis="clocks", nodes=5, hot_keys=1)
 def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("timestamps", nemesis="all", clock_jump_s=40.0)
+@planted("timestamps", mechanism=CLOCKS, nemesis="all", clock_jump_s=40.0)
 def timestamp_ceiling_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(member, "load_ceiling", lambda _engine: 0)
 
 
-@planted("timestamps", nemesis="clocks")
+@planted("timestamps", mechanism=CLOCKS, nemesis="clocks")
 def clock_that_follows_the_wall_backwards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HybridClock, "mint", lambda self, wall_us: Timestamp(wall_us, self._writer))
 
 
-@planted("resurrection", workload="deletes")
+@planted("resurrection", mechanism=TOMBSTONES, workload="deletes")
 def replica_drops_a_tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
     real = Batch.put
 
@@ -174,7 +185,7 @@ def replica_drops_a_tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "put", put)
 
 
-@planted("acknowledged", "resurrection", workload="deletes")
+@planted("acknowledged", "resurrection", mechanism=TOMBSTONES, workload="deletes")
 def expired_cell_loses_to_an_older_one(patch: pytest.MonkeyPatch) -> None:
     real = rows._is_later
 
@@ -185,7 +196,7 @@ def expired_cell_loses_to_an_older_one(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rows, "_is_later", is_later)
 
 
-@planted("resurrection", workload="deletes")
+@planted("resurrection", mechanism=TOMBSTONES, workload="deletes")
 def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rows, "_is_live", lambda cell, _now_s: cell.value is not None)
 
@@ -193,7 +204,7 @@ def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
 # Repair.
 
 
-@planted("convergence")
+@planted("convergence", mechanism=READ_REPAIR)
 def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
         return
@@ -202,7 +213,7 @@ def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
 
 
-@planted("monotonic", workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
+@planted("monotonic", mechanism=READ_REPAIR, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
 def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
         return 3
@@ -210,7 +221,7 @@ def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "settle", at_once)
 
 
-@planted("monotonic", workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1)
+@planted("monotonic", mechanism=READ_REPAIR, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1)
 def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     async def read(self: Replica, sender: NodeId, request: Read) -> Found:
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -222,17 +233,17 @@ def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
 # Hints.
 
 
-@planted("hints")
+@planted("hints", mechanism=HANDOFF)
 def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
 
 
-@planted("held", workload="handoff", nemesis="partitions", nodes=5)
+@planted("held", mechanism=HANDOFF, workload="handoff", nemesis="partitions", nodes=5)
 def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
 
 
-@planted("held", workload="handoff", nemesis="crashes+disks", nodes=5, operations=50)
+@planted("held", mechanism=HANDOFF, workload="handoff", nemesis="crashes+disks", nodes=5, operations=50)
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -241,15 +252,50 @@ def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintStore, "keep", keep)
 
 
-@planted("held", workload="handoff", nodes=5, hot_keys=1)
+@planted("held", mechanism=HANDOFF, workload="handoff", nodes=5, hot_keys=1)
 def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
+
+
+@planted("available", mechanism=HANDOFF, workload="handoff", nemesis="crashes", nodes=5)
+def primaries_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StandIns, "next_for", lambda *_: None)
+
+
+# Disks.
+
+
+@planted("held", mechanism=DISKS, nemesis="disks+crashes")
+def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
+    real = SimulatedDisk._sync
+
+    async def sync(self: SimulatedDisk) -> None:
+        with contextlib.suppress(OSError):
+            await real(self)
+
+    patch.setattr(SimulatedDisk, "_sync", sync)
+
+
+@planted("held", mechanism=DISKS, nemesis="disks")
+def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
+    commit, durable = MemoryEngine.commit, MemoryEngine.durable
+
+    def lax_commit(self: MemoryEngine, batch: Batch) -> None:
+        with contextlib.suppress(StorageFailedError):
+            commit(self, batch)
+
+    async def lax_durable(self: MemoryEngine) -> None:
+        with contextlib.suppress(StorageFailedError):
+            await durable(self)
+
+    patch.setattr(MemoryEngine, "commit", lax_commit)
+    patch.setattr(MemoryEngine, "durable", lax_durable)
 
 
 # Ranges.
 
 
-@planted("scans", "readable", workload="scans")
+@planted("scans", "readable", mechanism=RANGES, workload="scans")
 def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     real = range_merge.merge_pages
 
@@ -260,7 +306,7 @@ def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.coordinator.merge_pages", lossy)
 
 
-@planted("scans", "readable", workload="scans")
+@planted("scans", "readable", mechanism=RANGES, workload="scans")
 def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     def reach(pages: Mapping[NodeId, Rows], *, reverse: bool) -> bytes | None:
         stops = [page.rows[-1][0] for page in pages.values() if not page.is_last]
@@ -269,7 +315,7 @@ def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(range_merge, "_reach", reach)
 
 
-@planted("scans", "readable", workload="scans", nodes=5)
+@planted("scans", "readable", mechanism=RANGES, workload="scans", nodes=5)
 def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator.read_range
 
@@ -287,12 +333,12 @@ def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
 # Tables.
 
 
-@planted("strays", workload="tables")
+@planted("strays", mechanism=TABLES, workload="tables")
 def dropped_table_keeps_its_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete_range", lambda self, _start, _end: self)
 
 
-@planted("maps", "tables", "errors", workload="tables")
+@planted("maps", "tables", "errors", mechanism=TABLES, workload="tables")
 def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     def prepare(self: AcceptorState, ballot: Ballot) -> tuple[AcceptorState, Promise]:
         return self, Promise(ballot, self.accepted, self.value)
@@ -304,7 +350,7 @@ def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AcceptorState, "accept", accept)
 
 
-@planted("maps", "tables", workload="tables", seeds_max=300)
+@planted("maps", "tables", mechanism=TABLES, workload="tables", seeds_max=300)
 def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     real = catalog.Catalog._prepare
 
@@ -315,6 +361,6 @@ def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(catalog.Catalog, "_prepare", prepare)
 
 
-@planted("tables", workload="tables")
+@planted("tables", mechanism=TABLES, workload="tables")
 def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster_map, "without_table", lambda current, **_which: current)

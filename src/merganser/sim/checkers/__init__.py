@@ -7,11 +7,14 @@ again, those of `OF_BOTH` compare the two. `readable` and `errors` are found whi
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
 from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
+from merganser.sim.checkers.available import unanswered_requests
 from merganser.sim.checkers.held import writes_too_few_hold
 from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
@@ -46,7 +49,10 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "maps": maps_that_differ,
     "hints": hints_that_stay,
 }
-OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {"held": writes_too_few_hold}
+OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
+    "held": writes_too_few_hold,
+    "available": unanswered_requests,
+}
 OF_THE_RUN = ("readable", "errors")
 
 PROMISES = {
@@ -60,6 +66,7 @@ PROMISES = {
     "timestamps": "a node mints each timestamp once and always later ones, over all its lives",
     "tables": "tables change one after another, and what was reported stays so",
     "held": "as many replicas hold an acknowledged write as acknowledged it",
+    "available": "a request is answered while as many nodes are well as its level needs",
     "convergence": "all replicas of a key hold the same bytes",
     "strays": "nodes keep rows only of tables that exist and of partitions that are theirs",
     "maps": "all nodes know the same newest cluster map",
@@ -79,6 +86,13 @@ class Violation(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """Return checker and sentence in one line."""
         return f"{self.checker}: {self.sentence}"
+
+
+def where(error: BaseException) -> str:
+    """Return ``error`` in words, and the line of ours that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "merganser" in frame.filename] or frames
+    return f"{error!r}" + (f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "")
 
 
 def names() -> list[str]:
