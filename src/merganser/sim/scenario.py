@@ -55,7 +55,7 @@ class Scenario(msgspec.Struct, frozen=True):
     """How far a wall clock may be off, either way."""
 
     def check(self) -> None:
-        """Return if there are such a workload and such a nemesis.
+        """Return if there are such a workload and such a nemesis, and a partition for each node.
 
         Raises:
             ConfigurationError: there are not.
@@ -63,6 +63,11 @@ class Scenario(msgspec.Struct, frozen=True):
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"no workload is called {self.workload!r}: choose one of {', '.join(WORKLOADS)}")
         families_of(self.nemesis)
+        nodes = self.nodes or max(NODES)
+        if self.partitions.bit_count() != 1 or self.partitions < nodes:
+            raise ConfigurationError(
+                f"{self.partitions} partitions for {nodes} nodes: choose a power of two, no less than the nodes"
+            )
 
 
 class Outcome(msgspec.Struct, frozen=True):
