@@ -18,6 +18,7 @@ from merganser.sim.checkers.available import unanswered_requests
 from merganser.sim.checkers.held import writes_too_few_hold
 from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
+from merganser.sim.checkers.registers import broken_registers
 from merganser.sim.checkers.replicas import (
     NodeState,
     hints_that_stay,
@@ -37,6 +38,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "visible": invisible_writes,
     "origin": values_from_nowhere,
     "monotonic": steps_back,
+    "registers": broken_registers,
     "sessions": broken_sessions,
     "resurrection": risen_from_the_dead,
     "scans": broken_scans,
@@ -60,6 +62,7 @@ PROMISES = {
     "visible": "an acknowledged write outranks those acknowledged before it began (W + W > N)",
     "origin": "no value comes from nowhere, and none that was refused is seen",
     "monotonic": "what a read returned no later read or write goes back behind (R + R > N, R + W > N)",
+    "registers": "a key read and written at QUORUM is a register, by what clients see alone",
     "sessions": "each client reads its own writes, and writes after them",
     "resurrection": "nothing deleted comes back, nothing expired is seen",
     "scans": "a paged read tells the keys in order, each once, and all that were there all along",
