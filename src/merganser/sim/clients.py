@@ -45,6 +45,9 @@ class Clients:
         self._loop = world.loop
         self._think_s = think_s
         self._values = 0
+        self.is_admission_asked = False
+        """Half of the requests go through the gate that the wires go through, the others come on top, as further items
+        of a batch do; refusals are expected."""
 
     async def think(self) -> None:
         """Pause as a client does between two requests."""
@@ -145,6 +148,8 @@ class Clients:
     async def ask(self, machine: Machine, work: Coroutine[Any, Any, T], what: str, client: int) -> asyncio.Task[T]:
         """Run ``work`` on ``machine`` and wait for it as long as a client would."""
         began_s = self._loop.time()
+        if self.is_admission_asked and self.rng.random() < 0.5:
+            work = _admitted(member_of(machine), work)
         task = machine.spawn(work)
         task.add_done_callback(_heed)  # what comes after its client has gone is nobody's
         await asyncio.wait([task], timeout=CLIENT_TIMEOUT_S)
@@ -189,6 +194,8 @@ class Clients:
     def _note_failure(self, task: asyncio.Task[Any], failure: Failure) -> None:
         """Note ``failure`` unless ``task`` was answered, if only with what is wrong with the request."""
         error = task.exception() if task.done() else None
+        if self.is_admission_asked and task.done():  # refused here, or by so many replicas that nobody knows
+            return
         if not task.done() or (error is not None and not isinstance(error, RequestError)):
             self.history.failures.append(failure)
 
@@ -211,6 +218,14 @@ def name_of(key: bytes) -> str:
     """Return a key as people read it."""
     _, _, partition_key, sort_key = keys.split_row_key(key)
     return partition_key.decode() + ("/" + sort_key.decode() if sort_key else "")
+
+
+async def _admitted(member: Member, work: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with member.admission.requests:
+            return await work
+    finally:
+        work.close()  # which it needs if it was not begun
 
 
 def _mutation(value: bytes | None, expires_at_s: int | None, *, replaces: bool) -> Mutation:

@@ -25,7 +25,7 @@ from merganser.sim.nemeses import Nemesis, families_of
 from merganser.sim.nemeses.arena import Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
 from merganser.sim.verdict import Verdict
-from merganser.sim.workloads import WORKLOADS
+from merganser.sim.workloads import LIMITED, WORKLOADS
 from merganser.sim.world import World
 
 CLIENTS = 4
@@ -124,6 +124,7 @@ class _Run:
 
     async def _play(self) -> None:
         for machine in self._world.machines:
+            machine.limits = LIMITED.get(self._scenario.workload)
             machine.start()
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(THINK_S))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import MerganserError
@@ -122,4 +123,11 @@ def _state_of(machine: Machine) -> NodeState:
     member = member_of(machine)
     _, metadata_end = keys.table_range(TableId(0))
     rows = dict(machine.engine.scan(metadata_end, b"\xff" * keys.TOKEN_END))
-    return NodeState(member.topology.node, member.topology.map, rows, member.handoff.pending())
+    return NodeState(
+        member.topology.node,
+        member.topology.map,
+        rows,
+        member.handoff.pending(),
+        load=member.admission.load(),
+        limits=machine.limits or AdmissionLimits(),
+    )

@@ -14,18 +14,20 @@ import msgspec
 import pytest
 
 from merganser.core import cluster_map, rows
+from merganser.core.admission import Entry, RequestGate
 from merganser.core.clock import HybridClock
 from merganser.core.hint_policy import Fate, StandIns
 from merganser.core.register import AcceptorState
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Need
-from merganser.model.errors import StorageFailedError
+from merganser.model.errors import OverloadedError, StorageFailedError
 from merganser.model.ids import NodeId, TableId
 from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Rows
 from merganser.model.row import Cell
 from merganser.model.timestamp import Timestamp
 from merganser.service import catalog, coordinator, hinted_handoff, member, range_merge
-from merganser.service.asking import Writing
+from merganser.service.admission import Requests, UnderWay
+from merganser.service.asking import Writing, is_overload
 from merganser.service.coordinator import Coordinator, RangePage
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
@@ -59,8 +61,8 @@ PLANTED: list[Planted] = []
 
 DURABILITY, QUORUMS, VERSIONS, TOMBSTONES = "durability", "quorums", "versions", "tombstones and expiry"
 CLOCKS, READ_REPAIR, HANDOFF, RANGES = "clocks", "read repair", "sloppy quorum and hinted handoff", "ranges"
-TABLES, DISKS = "tables", "disks"
-MECHANISMS = (DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES, DISKS)
+TABLES, DISKS, OVERLOAD = "tables", "disks", "overload"
+MECHANISMS = (DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES, DISKS, OVERLOAD)
 
 
 def planted(*checkers: str, mechanism: str = "", seeds_max: int = 150, **scenario: Any) -> Callable[[Plant], Plant]:
@@ -290,6 +292,51 @@ def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(MemoryEngine, "commit", lax_commit)
     patch.setattr(MemoryEngine, "durable", lax_durable)
+
+
+# Overload.
+
+
+@planted("bounds", mechanism=OVERLOAD, workload="bursts", nemesis="none")
+def gate_that_lets_everyone_in(patch: pytest.MonkeyPatch) -> None:
+    def enter(self: RequestGate) -> Entry:
+        self._serve()
+        return Entry.SERVED
+
+    patch.setattr(RequestGate, "enter", enter)
+
+
+@planted("bounds", mechanism=OVERLOAD, workload="bursts", nemesis="none")
+def operations_without_a_bound(patch: pytest.MonkeyPatch) -> None:
+    def enter(self: UnderWay) -> UnderWay:
+        self.count += 1
+        self.most = max(self.most, self.count)
+        return self
+
+    patch.setattr(UnderWay, "__enter__", enter)
+
+
+@planted("bounds", mechanism=OVERLOAD, workload="bursts", nemesis="storms")
+def place_of_a_failed_request_never_given_back(patch: pytest.MonkeyPatch) -> None:
+    real = Requests.__aexit__
+
+    async def leave(self: Requests, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
+        if kind is None:
+            await real(self, kind, error, traceback)
+
+    patch.setattr(Requests, "__aexit__", leave)
+
+
+@planted("origin", mechanism=OVERLOAD, workload="bursts", nemesis="none")
+def write_refused_and_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
+    real = Coordinator._write_failure
+
+    async def refused(self: Coordinator, table: Table, writing: Writing, *other: Any) -> Exception:
+        error = await real(self, table, writing, *other)
+        is_too_much = any(map(is_overload, writing.errors.values()))
+        return OverloadedError("too much to do; nothing was written") if is_too_much else error
+
+    patch.setattr(Coordinator, "_write_failure", refused)
 
 
 # Ranges.

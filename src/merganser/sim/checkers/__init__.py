@@ -15,6 +15,7 @@ import msgspec
 
 from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
 from merganser.sim.checkers.available import unanswered_requests
+from merganser.sim.checkers.bounds import exceeded_bounds
 from merganser.sim.checkers.held import writes_too_few_hold
 from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
@@ -50,6 +51,7 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "strays": rows_out_of_place,
     "maps": maps_that_differ,
     "hints": hints_that_stay,
+    "bounds": exceeded_bounds,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
     "held": writes_too_few_hold,
@@ -74,6 +76,7 @@ PROMISES = {
     "strays": "nodes keep rows only of tables that exist and of partitions that are theirs",
     "maps": "all nodes know the same newest cluster map",
     "hints": "all hints are handed over once all is well again",
+    "bounds": "a node takes on what its limits allow, and gives every place back",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
 }

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.ids import NodeId
+from merganser.service.admission import Load
 from merganser.storage import keys
 
 
@@ -27,6 +29,9 @@ class NodeState(msgspec.Struct, frozen=True):
     """Of all tables."""
     hints: int = 0
     """Kept for others."""
+    load: Load | None = None
+    """In its present life."""
+    limits: AdmissionLimits = AdmissionLimits()
 
 
 def replicas_that_differ(states: Sequence[NodeState]) -> Iterator[str]:
