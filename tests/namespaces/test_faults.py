@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from merganser.sim.checkers.registers import Outcome
 from merganser.testing.conditions import CLEAR, Conditions
-from merganser.testing.registers import Outcome
 from namespaces.cluster import NamespaceCluster
 from namespaces.workload import Workload
 

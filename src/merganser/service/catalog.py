@@ -433,7 +433,7 @@ class Catalog:
         )
         if asking.quorum.verdict is Verdict.OPEN:
             await asking.settled(self._loop.time() + timeout_s)
-        return asking.quorum.replies
+        return dict(asking.quorum.replies)  # those that are still to come would change it under the caller
 
     @property
     def _is_majority_reachable(self) -> bool:

@@ -43,6 +43,7 @@ class SimulatedDisk:
         self._is_full = False
         self._is_next_sync_failing = False
         self._batches_to_cut = 0
+        self._sound_batches: int | None = None  # of this life, once an fsync has failed
         self.engine = engine_type(sync=self._sync, space=self._space, log_batches_max=LOG_BATCHES_MAX)
 
     # -- faults
@@ -98,7 +99,13 @@ class SimulatedDisk:
     # -- for the machine
 
     def power_cut(self) -> int:
-        """Lose a seeded part of what was not synced; returns how many batches of it survive."""
+        """Lose a seeded part of what was not synced; returns how many batches of it survive.
+
+        After a failed fsync nothing later is on the disk, whatever later ones said: the system threw the pages away.
+        """
+        if self._sound_batches is not None:
+            gone = self.engine.synced_batches - self._sound_batches
+            self._batches_to_cut, self._sound_batches = max(self._batches_to_cut, gone), None
         kept = self._rng.randint(0, self.engine.unsynced_batches)
         self.engine.power_cut(kept)
         return kept
@@ -114,6 +121,7 @@ class SimulatedDisk:
         await asyncio.sleep(self._rng.uniform(*self._sync_s))
         if self._is_next_sync_failing:
             self._is_next_sync_failing = False
+            self._sound_batches = self.engine.synced_batches
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def _space(self) -> str | None:

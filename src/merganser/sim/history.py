@@ -7,11 +7,14 @@ more than N met at a replica, and only then does one promise anything about the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from merganser.model.consistency import Need
+from merganser.model.ids import NodeId
 from merganser.model.timestamp import BEGINNING, Timestamp
 
 QUORUM_OF_3 = 2
@@ -95,6 +98,28 @@ class TableLookup(msgspec.Struct):
     """Asked when all was well and every node knew the newest map."""
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """One request on rows that was not answered: unavailable, of unknown outcome, or silent."""
+
+    what: str
+    key: bytes | None
+    """None: a page of a range."""
+    node: NodeId
+    """Who coordinated it."""
+    need: Need
+    began_s: float
+    ended_s: float
+
+
+class Trouble(msgspec.Struct):
+    """A fault, and whom it hurts: all links that it touches begin or end at one of ``nodes``."""
+
+    nodes: frozenset[NodeId] | None
+    """None: all of them."""
+    began_s: float
+    ended_s: float = math.inf
+
+
 class _Keyed(Protocol):
     @property
     def key(self) -> bytes: ...
@@ -116,6 +141,8 @@ class History:
         self.scans: list[Scan] = []
         self.table_changes: list[TableChange] = []
         self.table_lookups: list[TableLookup] = []
+        self.failures: list[Failure] = []
+        self.troubles: list[Trouble] = []
 
     def meet(self, one: Write | Read | Scan, other: Write | Read | Scan) -> bool:
         """Tell whether the replicas that the two counted must overlap; ``one`` came first, and must still be there."""

@@ -79,6 +79,11 @@ class Machine:
         self._incarnation: Incarnation | None = None
 
     @property
+    def node(self) -> NodeId:
+        """Who it is, in all its lives."""
+        return self._record.id
+
+    @property
     def is_up(self) -> bool:
         """Tell whether the machine runs (it may still be founding)."""
         return self._incarnation is not None and not self._incarnation.is_dead
@@ -121,6 +126,7 @@ class Machine:
         self._incarnation.is_dead = True
         self._loop.resume(self._incarnation)
         self.member = None
+        self._network.detach(self.address)
         kept = self.disk.power_cut()
         self._loop.note("crash", self.address, kept)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.hash_tree import LEAVES
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
@@ -56,7 +57,7 @@ class Verdict:
         await self._scan_everything()
         self._violations += checkers.judge_history(self._history)
         self._violations += checkers.judge_states(self._states())
-        self._add("errors", [f"{error!r}" for error in self._world.errors()])
+        self._add("errors", [checkers.where(error) for error in self._world.errors()])
         return self._violations
 
     async def _settle(self) -> None:
@@ -158,6 +159,8 @@ def _state_of(machine: Machine) -> NodeState:
         member.handoff.pending(),
         trees,
         frozenset(member.failure_detector.doubted),
+        load=member.admission.load(),
+        limits=machine.limits or AdmissionLimits(),
     )
 
 
