@@ -19,13 +19,13 @@ from merganser.model.messages import Apply, Seal, Sealed
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
 from merganser.service import coordinator, purger
+from merganser.service.hash_trees import Change
 from merganser.service.horizons import Horizons
 from merganser.service.read_repair import Reconciled, reconcile
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from merganser.storage import keys
 from merganser.storage.values import encode_row
-from service.full_exchange import compare_in_full
 from service.plays import CELL, get, held, key_of, member, now_s, put, settled, started, until
 
 SEEDS = 60
@@ -122,7 +122,6 @@ class Run:
     async def round(self) -> None:
         machine = self.machine()
         if machine is not None:
-            compare_in_full(self.world)
             for partition in self.rng.sample(range(PARTITIONS), PARTITIONS):
                 work = member(machine).purger.round(self.table, PartitionId(partition), deadline=now_s() + 5.0)
                 self.completed += (await machine.spawn(work)).problem is None
@@ -212,7 +211,6 @@ class Run:
         await asyncio.sleep(20.0)
         for _ in range(2):
             await asyncio.sleep(70.0)
-            compare_in_full(self.world)
             leader = self.rng.choice(self.world.machines)
             for partition in range(PARTITIONS):
                 work = member(leader).purger.round(self.table, PartitionId(partition), deadline=now_s() + 60.0)
@@ -285,7 +283,7 @@ def test_a_purge_behind_the_seal_instead_of_the_horizon_is_caught(monkeypatch: p
         sealed = await seal(self, sender, request)
         ring = self._topology.ring
         first, last = ring.token_range(request.partition)
-        changes: Iterable[purger.Change] = [
+        changes: Iterable[Change] = [
             change
             for key, stored in list(self._engine.scan(*keys.token_range(request.table, first, last)))
             if (change := purger._purged(request.table, key, stored, request.horizon_us))

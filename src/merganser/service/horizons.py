@@ -49,6 +49,7 @@ class Horizons:
         self._adopting: dict[Place, int] = {}
         self._standings = _load(engine)
         self._listeners: list[Callable[[], None]] = []
+        self._doubters: list[Callable[[TableId, PartitionId], None]] = []
         self._forget_dropped(topology.map)
         topology.when_changed(self._forget_dropped)
 
@@ -144,6 +145,8 @@ class Horizons:
     async def doubt(self, table: TableId, partition: PartitionId) -> None:
         """Vouch for nothing any more: rows may have vanished (not: are damaged, and refused when they are read)."""
         self._doubts[table, partition] = self._doubts.get((table, partition), 0) + 1
+        for doubter in self._doubters:
+            doubter(table, partition)
         await self._keep(table, partition, self.of(table, partition).doubted())
         self._tell()
 
@@ -192,6 +195,10 @@ class Horizons:
     def when_changed(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each change that leaves something to do."""
         self._listeners.append(listener)
+
+    def when_doubted(self, listener: Callable[[TableId, PartitionId], None]) -> None:
+        """Call ``listener`` with each partition some of whose rows may have vanished, before anyone is told."""
+        self._doubters.append(listener)
 
     async def _keep(self, table: TableId, partition: PartitionId, standing: Standing) -> Standing:
         if standing != self.of(table, partition):

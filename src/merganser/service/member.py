@@ -25,6 +25,10 @@ from merganser.model.messages import (
     Introduce,
     Introduced,
     Level,
+    ListKeys,
+    LookAgain,
+    LookAtTree,
+    Meet,
     Prepare,
     Read,
     ReadHint,
@@ -32,18 +36,20 @@ from merganser.model.messages import (
     Reply,
     Request,
     Seal,
+    Tally,
 )
 from merganser.net.transport import Transport
 from merganser.service.admission import Admission
+from merganser.service.anti_entropy import REPAIR_INTERVAL_S, AntiEntropy
 from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.hash_trees import LOOK_S, HashTrees
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
-from merganser.service.purge_round import Synchronise, cannot_synchronise
-from merganser.service.purger import PURGE_INTERVAL_S, Purger
+from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
@@ -72,8 +78,10 @@ class Member:
         limits: AdmissionLimits | None = None,
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
-        synchronise: Synchronise = cannot_synchronise,
         purge_interval_s: float = PURGE_INTERVAL_S,
+        purge_margin_us: int = MARGIN_US,
+        repair_interval_s: float = REPAIR_INTERVAL_S,
+        trees_look_s: float = LOOK_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -94,8 +102,9 @@ class Member:
         )
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
+        self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
         self.replica = Replica(
-            self.topology, engine, clock, self.horizons, wall_us=wall_us, catch_up=self.catalog.catch_up
+            self.topology, engine, clock, self.horizons, self.trees, wall_us=wall_us, catch_up=self.catalog.catch_up
         )
         self.coordinator = Coordinator(
             self.topology,
@@ -123,6 +132,21 @@ class Member:
             catch_up=self.catalog.catch_up,
             admit=self.admission.background,
         )
+        self.horizons.when_doubted(self.trees.forget)
+        self.anti_entropy = AntiEntropy(
+            self.topology,
+            asker,
+            engine,
+            self.trees,
+            self.horizons,
+            wall_us=wall_us,
+            rng=rng,
+            observe=self.timestamps.observe,
+            catch_up=self.catalog.catch_up,
+            admit=self.admission.background,
+            interval_s=repair_interval_s,
+        )
+        answers = self.anti_entropy.answers
         self.purger = Purger(
             self.topology,
             asker,
@@ -131,10 +155,12 @@ class Member:
             wall_us=wall_us,
             rng=rng,
             catch_up=self.catalog.catch_up,
-            synchronise=synchronise,
+            synchronise=self.anti_entropy.synchronise,
+            rewrite=self.trees.write,
             has_hints=self.hints.has_hints,
             admit=lambda: self.wholeness.background(),
             interval_s=purge_interval_s,
+            margin_us=purge_margin_us,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
@@ -165,6 +191,11 @@ class Member:
             Seal: self.purger.seal,
             Complete: self.purger.complete,
             Level: self.purger.level,
+            LookAtTree: answers.look_at_tree,
+            Tally: answers.tally,
+            ListKeys: answers.list_keys,
+            LookAgain: answers.look_again,
+            Meet: answers.meet,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
@@ -196,6 +227,8 @@ class Member:
             self.purger.work_off(),
             self.wholeness.watch(),
             self.wholeness.recover(),
+            self.trees.run(),
+            self.anti_entropy.run(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
@@ -210,6 +243,7 @@ class Member:
         await self.handoff.close()
         await self.coordinator.close()
         await self.timestamps.close()
+        await self.trees.close()
         self.admission.close()
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from merganser.model.timestamp import Timestamp
+from merganser.model.timestamp import BEGINNING, Timestamp
 
 QUORUM_OF_3 = 2
 
@@ -130,6 +130,20 @@ class History:
     def reads_by_key(self) -> dict[bytes, list[Read]]:
         """Return the reads of each key."""
         return _by_key(self.reads)
+
+
+def may_be_purged(read: Read, seen: Timestamp | None, writes: Iterable[Write]) -> bool:
+    """Tell whether ``read`` may find no row at all though something of ``seen`` was there before it.
+
+    That is so if a delete or an expiry that buries it may have been written; a purge leaves no trace of either.
+    """
+    return read.timestamp == BEGINNING and any(
+        write.reads_as_nothing(read.wall_s)
+        and not write.is_certainly_unwritten
+        and write.began_s <= read.ended_s
+        and (write.timestamp is None or seen is None or write.timestamp >= seen)
+        for write in writes
+    )
 
 
 def _by_key(records: Iterable[R]) -> dict[bytes, list[R]]:

@@ -20,10 +20,10 @@ from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
+from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
-from merganser.service.purge_round import Synchronise, cannot_synchronise
-from merganser.service.purger import PURGE_INTERVAL_S
+from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
@@ -32,6 +32,7 @@ from merganser.storage.memory import MemoryEngine
 T = TypeVar("T")
 
 EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
+TREES_LOOK_S = 0.5  # images of hash trees come and go between two requests, as they do in hours of real life
 
 
 class Machine:
@@ -58,9 +59,11 @@ class Machine:
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
         self.limits: AdmissionLimits | None = None
         self.purge_interval_s = PURGE_INTERVAL_S
-        self.synchronise: Synchronise = cannot_synchronise
+        self.purge_margin_us = MARGIN_US
+        self.repair_interval_s = REPAIR_INTERVAL_S
+        self.trees_look_s = TREES_LOOK_S
         self.accepts_loss = False
-        """All of them of its next lives."""
+        """All seven of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -173,8 +176,10 @@ class Machine:
             on_error=self.errors.append,
             limits=self.limits,
             purge_interval_s=self.purge_interval_s,
+            purge_margin_us=self.purge_margin_us,
+            repair_interval_s=self.repair_interval_s,
+            trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
-            synchronise=self.synchronise,
         )
         if self.accepts_loss:
             await member.wholeness.accept()
