@@ -9,7 +9,8 @@ from merganser.core.wholeness import LOST, SHORT
 from merganser.model.consistency import Consistency
 from merganser.model.errors import RefusedError, UnavailableError
 from merganser.model.messages import Apply, Prepare, Read
-from merganser.service.wholeness import NO_OTHER_VOTER, NOBODY_ELSE
+from merganser.service.horizons import Horizons
+from merganser.service.wholeness import NO_OTHER_VOTER, NOBODY_ELSE, Wholeness
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from service.plays import ALL, QUORUM, get, held, key_of, member, put, read, settled, simulated, started, until
@@ -161,3 +162,27 @@ async def test_a_write_that_no_replica_has_room_for_is_unavailable_and_certainly
         await put(world.machines[0], table, b"k", b"value", level=Consistency.ONE)
     await settled(world)
     assert all(held(machine, table, b"k") is None for machine in world.machines)
+
+
+async def read_of_what_only_the_lost_node_and_one_away_acknowledged(world: World) -> bytes | None:
+    """Acknowledged by 0 and 1; then 1 loses it, and a quorum of 1 and 2 is asked while 0 is away."""
+    table = await started(world)
+    holder, victim, ignorant = world.machines
+    world.cut_off(ignorant)
+    await put(holder, table, b"k", b"value")
+    holder.crash()
+    await lose(world, victim, batches=8, recovers=False)
+    world.network.heal()
+    await until(lambda: member(ignorant).transport.is_reachable(member(victim).topology.node))
+    return await get(ignorant, table, b"k")
+
+
+def test_what_only_the_lost_node_and_one_that_is_away_acknowledged_is_not_called_absent() -> None:
+    with pytest.raises(UnavailableError):
+        World(1).run(read_of_what_only_the_lost_node_and_one_away_acknowledged)
+
+
+def test_a_node_that_served_at_once_would_call_an_acknowledged_row_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Wholeness, "check", lambda _self, _request: None)
+    monkeypatch.setattr(Horizons, "check_whole", lambda _self, _table, _partition: None)
+    assert World(1).run(read_of_what_only_the_lost_node_and_one_away_acknowledged) is None
