@@ -171,8 +171,8 @@ async def read_of_what_only_the_lost_node_and_one_away_acknowledged(world: World
     world.cut_off(ignorant)
     await put(holder, table, b"k", b"value")
     holder.crash()
-    await lose(world, victim, batches=8, recovers=False)
     world.network.heal()
+    await lose(world, victim, recovers=False)
     await until(lambda: member(ignorant).transport.is_reachable(member(victim).topology.node))
     return await get(ignorant, table, b"k")
 
