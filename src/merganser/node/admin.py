@@ -105,9 +105,19 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
             "rows_purged": member.purger.purged_rows,
             "partitions_in_doubt": len(member.horizons.doubted()),
         },
+        "anti_entropy": _anti_entropy(member),
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
+        "membership": msgspec.to_builtins(member.failure_detector.view()),
     }
+
+
+def _anti_entropy(member: Member) -> dict[str, object]:
+    """Tell what the exchanges that this node began came to, and what it changed because others began one."""
+    service = member.anti_entropy
+    oldest = {table.name: service.oldest_comparison_us(table) for table in member.topology.map.tables}
+    met_for_others = service.answers.met
+    return {"oldest_comparisons_us": oldest, **msgspec.to_builtins(service.totals), "met_for_others": met_for_others}
 
 
 def _hints(member: Member) -> dict[str, object]:

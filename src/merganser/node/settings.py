@@ -16,6 +16,7 @@ import msgspec
 
 from merganser.model.errors import ConfigurationError
 from merganser.net.http_limits import HttpLimits
+from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.member import CLOCK_SKEW_MAX_S
 from merganser.service.purger import PURGE_INTERVAL_S
 
@@ -26,6 +27,8 @@ DISK_RESERVE_MIB = 512
 for RocksDB to free room."""
 PURGE_INTERVAL_S_MIN = 60.0
 """What is younger than the bound on clock skew is never purged."""
+REPAIR_INTERVAL_S_MIN = 1.0
+"""A comparison of 256 equal partitions with two peers is some 500 questions."""
 _SKEWS_S = (1.0, 20.0)
 """Below, a turn of the loop counts; above, timestamps that one node may still mint are refused by another."""
 
@@ -57,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Secret by access key id; signatures are checked against them. None: any signature will do."""
     purge_interval_s: float = PURGE_INTERVAL_S
     """How often each partition drops the tombstones, and what has expired, that all replicas know of."""
+    repair_interval_s: float = REPAIR_INTERVAL_S
+    """How often each two replicas compare every partition that both hold, and become equal."""
     partitions: int = PARTITIONS_DEFAULT
     """Q of a cluster that is founded now, a power of two."""
     connections_max: int = HttpLimits().connections_max
@@ -168,6 +173,10 @@ def _check(settings: Settings) -> None:
     if not PURGE_INTERVAL_S_MIN <= settings.purge_interval_s < float("inf"):
         raise ConfigurationError(
             f"purge_interval_s must be at least {PURGE_INTERVAL_S_MIN:g}, not {settings.purge_interval_s:g}"
+        )
+    if not REPAIR_INTERVAL_S_MIN <= settings.repair_interval_s < float("inf"):
+        raise ConfigurationError(
+            f"repair_interval_s must be at least {REPAIR_INTERVAL_S_MIN:g}, not {settings.repair_interval_s:g}"
         )
     _check_advertised(settings)
     for seed in settings.seed:

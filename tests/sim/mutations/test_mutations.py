@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from merganser.sim.scenario import run_scenario
+from sim.mutations import planted_exchange  # noqa: F401  # plants more
 from sim.mutations.planted import PLANTED, Planted
 
 
