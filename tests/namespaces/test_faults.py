@@ -109,3 +109,17 @@ def test_full_disk_under_load_stops_the_writes_of_one_node_only(
     assert cluster.nodes[1].exit_status == 0
     cluster.restart(1)
     verdict(cluster, load)
+
+
+def test_disk_short_of_room_refuses_rows_and_takes_them_again_without_a_restart(
+    can_make_disks: None, laboratory: Any, verdict: Any, eventually: Any
+) -> None:
+    cluster, load = laboratory(has_disks=True, disk_reserve_mib=16)
+    process = cluster.nodes[1].pid
+    cluster.disks[1].leave(free_mib=12)
+    eventually(lambda: cluster.status(1)["state"] == "short of disk")
+    load.wait_for_progress()
+    cluster.disks[1].free()
+    eventually(lambda: cluster.status(1)["state"] == "serving")
+    assert cluster.nodes[1].pid == process
+    verdict(cluster, load)

@@ -9,7 +9,8 @@ from merganser.core.wholeness import LOST, SHORT
 from merganser.model.consistency import Consistency
 from merganser.model.errors import RefusedError, UnavailableError
 from merganser.model.messages import Apply, Prepare, Read
-from merganser.service.wholeness import NO_OTHER_VOTER, NOBODY_ELSE
+from merganser.service.horizons import Horizons
+from merganser.service.wholeness import NO_OTHER_VOTER, NOBODY_ELSE, Wholeness
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from service.plays import ALL, QUORUM, get, held, key_of, member, put, read, settled, simulated, started, until
@@ -17,11 +18,18 @@ from service.plays import ALL, QUORUM, get, held, key_of, member, put, read, set
 EVERYTHING = 10_000
 
 
-async def lose(world: World, machine: Machine, batches: int = EVERYTHING) -> None:
+async def compare_with_nobody(*_of_the_partition: object, **_how: object) -> None:
+    raise UnavailableError("this node compares with nobody")
+
+
+async def lose(world: World, machine: Machine, batches: int = EVERYTHING, *, recovers: bool = True) -> None:
     machine.disk.cut_log(batches)
     machine.crash()
     machine.start()
-    await world.up(machine)
+    back = await world.up(machine)
+    if not recovers:
+        back.purger.synchronise = compare_with_nobody
+    assert machine.engine.lost is not None
 
 
 @simulated()
@@ -44,7 +52,7 @@ async def test_while_it_is_not_whole_it_refuses_reads_and_clients_and_takes_repa
     key = key_of(table, b"k")
     row = world.machines[0].engine.get(key)
     assert row is not None
-    await lose(world, world.machines[1])  # nobody compares, so it stays so
+    await lose(world, world.machines[1], recovers=False)
     await until(lambda: not member(world.machines[1]).catalog.is_forgetful)
     await until(lambda: member(world.machines[1]).topology.table(table.id) is not None)
     victim, epoch = member(world.machines[1]), member(world.machines[0]).topology.map.epoch
@@ -60,7 +68,7 @@ async def test_while_it_is_not_whole_it_refuses_reads_and_clients_and_takes_repa
 @simulated()
 async def test_its_coordinator_goes_on_through_the_other_replicas(world: World) -> None:
     table = await started(world)
-    await lose(world, world.machines[1])
+    await lose(world, world.machines[1], recovers=False)
     await until(lambda: member(world.machines[1]).topology.table(table.id) is not None)
     await put(world.machines[1], table, b"k", b"value")
     assert await get(world.machines[1], table, b"k") == b"value"
@@ -154,3 +162,27 @@ async def test_a_write_that_no_replica_has_room_for_is_unavailable_and_certainly
         await put(world.machines[0], table, b"k", b"value", level=Consistency.ONE)
     await settled(world)
     assert all(held(machine, table, b"k") is None for machine in world.machines)
+
+
+async def read_of_what_only_the_lost_node_and_one_away_acknowledged(world: World) -> bytes | None:
+    """Acknowledged by 0 and 1; then 1 loses it, and a quorum of 1 and 2 is asked while 0 is away."""
+    table = await started(world)
+    holder, victim, ignorant = world.machines
+    world.cut_off(ignorant)
+    await put(holder, table, b"k", b"value")
+    holder.crash()
+    world.network.heal()
+    await lose(world, victim, recovers=False)
+    await until(lambda: member(ignorant).transport.is_reachable(member(victim).topology.node))
+    return await get(ignorant, table, b"k")
+
+
+def test_what_only_the_lost_node_and_one_that_is_away_acknowledged_is_not_called_absent() -> None:
+    with pytest.raises(UnavailableError):
+        World(1).run(read_of_what_only_the_lost_node_and_one_away_acknowledged)
+
+
+def test_a_node_that_served_at_once_would_call_an_acknowledged_row_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Wholeness, "check", lambda _self, _request: None)
+    monkeypatch.setattr(Horizons, "check_whole", lambda _self, _table, _partition: None)
+    assert World(1).run(read_of_what_only_the_lost_node_and_one_away_acknowledged) is None

@@ -34,6 +34,7 @@ from merganser.model.messages import (
     Apply,
     FetchMap,
     Hint,
+    Meet,
     Prepare,
     Read,
     ReadHint,
@@ -47,7 +48,7 @@ FAILED = "disk_failed"
 NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 """Codes of refusals after which nothing was written."""
 
-_WRITES = (Apply, Hint)
+_WRITES = (Apply, Hint, Meet)
 _ROWS = (Read, ReadRange, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
 

@@ -63,7 +63,7 @@ class Machine:
         self.repair_interval_s = REPAIR_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
         self.accepts_loss = False
-        """All of them of its next lives."""
+        """All seven of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []

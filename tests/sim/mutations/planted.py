@@ -35,11 +35,9 @@ from merganser.service.failure_detector import FailureDetector
 from merganser.service.hash_trees import HashTrees
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
-from merganser.service.horizons import Horizons
 from merganser.service.read_repair import ReadRepair, Reconciled
 from merganser.service.replica import Replica
 from merganser.service.shortfall import Shortfall
-from merganser.service.wholeness import Wholeness
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.scenario import Scenario
 from merganser.storage import keys
@@ -501,34 +499,7 @@ def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
 # Losses.
 
 
-@planted("acknowledged", "monotonic", mechanism=WHOLENESS, nemesis="losses+partitions", nodes=3, hot_keys=1)
-def node_that_lost_rows_serves_at_once(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Wholeness, "check", lambda _self, _request: None)
-    patch.setattr(Horizons, "check_whole", lambda _self, _table, _partition: None)
-
-
 @planted("acknowledged", "held", mechanism=WHOLENESS, nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
     real = horizon.Round.teachers
     patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])
-
-
-@planted(
-    "maps",
-    "tables",
-    "errors",
-    mechanism=WHOLENESS,
-    workload="tables",
-    nemesis="losses+partitions",
-    nodes=3,
-    seeds_max=300,
-)
-def voter_that_lost_its_log_votes_from_its_old_state(patch: pytest.MonkeyPatch) -> None:
-    real = Wholeness.__init__
-
-    def remember_all(self: Wholeness, *of_the_node: Any, **services: Any) -> None:
-        real(self, *of_the_node, **services)
-        self._catalog.is_forgetful = False
-        self._look()
-
-    patch.setattr(Wholeness, "__init__", remember_all)
