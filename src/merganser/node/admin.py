@@ -90,6 +90,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         "anti_entropy": _anti_entropy(member),
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
+        "membership": msgspec.to_builtins(member.failure_detector.view()),
     }
 
 

@@ -22,6 +22,7 @@ from merganser.model.errors import ConfigurationError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 from merganser.net import http
+from merganser.net.datagrams import DatagramPortError
 from merganser.net.peers import Peers
 from merganser.node.admin import Admin
 from merganser.node.data_directory import DataDirectory
@@ -175,8 +176,13 @@ class Node:
         try:
             return await listen(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: no host can have that name
+            door = (
+                f"UDP port {host}:{port} beside the TCP port"
+                if isinstance(error, DatagramPortError)
+                else f"{host}:{port}"
+            )
             raise ConfigurationError(
-                f"cannot listen on {host}:{port} {_way_out(error)}choose another --host or --{name}-port"
+                f"cannot listen on {door} {_way_out(error)}choose another --host or --{name}-port"
             ) from None
 
     async def _answer_peer(self, sender: NodeId, request: Request) -> Reply:

@@ -21,6 +21,7 @@ from merganser.model.messages import (
     AskTime,
     Complete,
     FetchMap,
+    Gossip,
     Hint,
     Introduce,
     Introduced,
@@ -45,6 +46,7 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.failure_detector import FailureDetector
 from merganser.service.hash_trees import LOOK_S, HashTrees
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
@@ -93,6 +95,8 @@ class Member:
         self.topology = Topology(node, engine, current)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve)
+        self.failure_detector = FailureDetector(self.topology, transport, rng=rng)
+        asker.doubted, asker.when_answered = self.failure_detector.doubted, self.failure_detector.answered
         self.clock_watch = ClockWatch(
             self.topology, asker, wall_us=wall_us, rng=rng, skew_max_s=clock_skew_max_s, on_change=on_clock
         )
@@ -174,6 +178,7 @@ class Member:
             Prepare: self._prepare,
             Accept: self._accept,
             AskTime: self.clock_watch.answer,
+            Gossip: self.failure_detector.answer,
             Seal: self.purger.seal,
             Complete: self.purger.complete,
             Level: self.purger.level,
@@ -201,6 +206,7 @@ class Member:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
+        self.failure_detector.start()
         for work in (
             self.catalog.gossip(),
             self.catalog.keep_addresses(wire_addresses),
@@ -217,6 +223,7 @@ class Member:
 
     async def close(self) -> None:
         """Stop what runs in the background; the engine and the transport belong to the caller."""
+        self.failure_detector.close()
         for task in self._background:
             task.cancel()
         if self._background:

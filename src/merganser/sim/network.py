@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -114,6 +114,8 @@ class SimulatedTransport:
         self._peers: dict[NodeId, str] = {}
         self._handler: Handler | None = None
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self.receive_datagram: Callable[[bytes], None] | None = None
+        self.when_greeted: Callable[[NodeId], None] | None = None
         self._number = rng.getrandbits(48)  # replies to an earlier life must not match
         network.attach(address, self)
 
@@ -148,10 +150,19 @@ class SimulatedTransport:
         self._network.carry(self._address, address, "request", number, _ENCODE((self._node, request)))
         return future
 
+    def send_datagram(self, node: NodeId, data: bytes) -> None:
+        """Send ``data``; see `Transport.send_datagram`."""
+        if node in self._peers:
+            self._network.carry(self._address, self._peers[node], "datagram", 0, data)
+
     def receive(self, sender: str, kind: str, number: int, payload: bytes) -> None:
         """Take a message off the network."""
         if kind == "request":
             self._loop.spawn(self.incarnation, self._answer(sender, number, payload))
+            return
+        if kind == "datagram":
+            if self.receive_datagram is not None:
+                self._loop.call_in(self.incarnation, self.receive_datagram, payload)
             return
         future = self._waiting.pop(number, None)
         if future is None or future.done():

@@ -63,6 +63,7 @@ class Verdict:
         """Wait until all know one map and nothing is under way; what does not come to be is told by the checkers."""
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
+        await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))
         await self._repaired()
         await self._wait_until(lambda: all(_has_all_trees(member_of(machine)) for machine in self._world.machines))
         expiries = [write.expires_at_s for write in self._history.writes if write.expires_at_s is not None]
@@ -149,7 +150,14 @@ def _state_of(machine: Machine) -> NodeState:
         for place in _places(member)
         if member.trees.is_ready(*place)
     }
-    return NodeState(member.topology.node, member.topology.map, rows, member.handoff.pending(), trees)
+    return NodeState(
+        member.topology.node,
+        member.topology.map,
+        rows,
+        member.handoff.pending(),
+        trees,
+        frozenset(member.failure_detector.doubted),
+    )
 
 
 def _has_all_trees(member: Member) -> bool:

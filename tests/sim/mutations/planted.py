@@ -12,19 +12,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from merganser.core import cluster_map, rows
+from merganser.core import cluster_map, rows, suspicion
 from merganser.core.clock import HybridClock
 from merganser.core.hint_policy import Fate
+from merganser.core.membership import Changed, Membership
 from merganser.core.register import AcceptorState
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Need
+from merganser.model.gossip import State
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Rows
 from merganser.model.row import Cell
 from merganser.model.timestamp import Timestamp
-from merganser.service import catalog, coordinator, hash_trees, hinted_handoff, member, range_merge
+from merganser.service import catalog, coordinator, failure_detector, hash_trees, hinted_handoff, member, range_merge
 from merganser.service.asking import Writing
 from merganser.service.coordinator import Coordinator, RangePage
+from merganser.service.failure_detector import FailureDetector
 from merganser.service.hash_trees import HashTrees
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
@@ -331,6 +334,32 @@ def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
         return page if high >= end else RangePage(page.rows, high)
 
     patch.setattr(Coordinator, "read_range", further)
+
+
+# Membership.
+
+
+@planted("membership", nemesis="pauses+partitions")
+def refutation_in_the_same_incarnation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Membership, "_answer_claim", lambda _self, _claim: None)
+    patch.setattr(FailureDetector, "answered", lambda _self, _node: None)  # or an answered request hides it
+
+
+@planted("membership", nemesis="pauses+partitions")
+def greater_state_outranks_a_later_incarnation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(suspicion, "merge", lambda one, other: max(one, other, key=lambda claim: claim.state))
+    patch.setattr(FailureDetector, "answered", lambda _self, _node: None)
+
+
+@planted("membership", nemesis="crashes+pauses+partitions")
+def change_of_belief_never_taken_back(patch: pytest.MonkeyPatch) -> None:
+    real = FailureDetector._note
+
+    def note(self: FailureDetector, effect: Changed) -> None:
+        if effect.state is not State.ALIVE:
+            real(self, effect)
+
+    patch.setattr(failure_detector, "_PERFORM", {**failure_detector._PERFORM, Changed: note})
 
 
 # Tables.

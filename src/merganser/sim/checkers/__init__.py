@@ -20,6 +20,7 @@ from merganser.sim.checkers.replicas import (
     NodeState,
     hints_that_stay,
     maps_that_differ,
+    members_not_believed_alive,
     replicas_that_differ,
     rows_out_of_place,
 )
@@ -46,6 +47,7 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "strays": rows_out_of_place,
     "maps": maps_that_differ,
     "hints": hints_that_stay,
+    "membership": members_not_believed_alive,
     "hash trees": trees_that_are_wrong,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {"held": writes_too_few_hold}
@@ -66,6 +68,7 @@ PROMISES = {
     "strays": "nodes keep rows only of tables that exist and of partitions that are theirs",
     "maps": "all nodes know the same newest cluster map",
     "hints": "all hints are handed over once all is well again",
+    "membership": "a minute after all is well again every node believes every other alive",
     "hash trees": "the hash tree of each partition equals one built from its rows",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
