@@ -71,6 +71,17 @@ def test_other_worlds_change_nothing(scenario: Scenario) -> None:
     assert failures(outcomes) == []
 
 
+def test_replicas_become_equal_without_a_read_and_what_was_purged_stays_away() -> None:
+    outcomes = [
+        run_scenario(seed, Scenario(workload=workload, repair_interval_s=2.0))
+        for workload in WORKLOADS
+        for seed in range(3000, 3010)
+    ]
+    assert failures(outcomes) == []
+    assert sum(o.met for o in outcomes) > len(outcomes), "hardly a row is met, so the runs show nothing"
+    assert sum(o.purged for o in outcomes) > len(outcomes), "hardly a row is purged, so the runs show nothing"
+
+
 @pytest.mark.parametrize(("seed", "scenario", "why"), FAILED_SEEDS)
 def test_what_failed_once_fails_no_more(seed: int, scenario: Scenario, why: str) -> None:
     assert run_scenario(seed, scenario).violations == [], why

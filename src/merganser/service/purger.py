@@ -23,7 +23,7 @@ import msgspec
 from merganser.core import rows
 from merganser.core.horizon import is_due
 from merganser.model.cluster import Table
-from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError
+from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Complete, Done, Level, Seal, Sealed
 from merganser.service.asking import Asker
@@ -234,8 +234,11 @@ class Purger:
                 if table is not None and self._engine.lost is None:  # else it is for service.wholeness
                     deadline = self._loop.time() + ROUND_TIMEOUT_S
                     is_well &= await self.recover(table, partition, deadline=deadline) is None
-            for table_id, partition in self._horizons.unpurged():
-                await self.purge(table_id, partition)
+            try:
+                for table_id, partition in self._horizons.unpurged():
+                    await self.purge(table_id, partition)
+            except StorageFailedError:  # the engine has told whoever is to know
+                return
             if not is_well:
                 self._loop.call_later(RETRY_S, self._work.set)
 
