@@ -32,6 +32,7 @@ async def _lose(arena: Arena, fault: str, batches: int) -> None:
     arena.losses += 1
     victim.disk.cut_log(batches)
     arena.crash([victim])
-    arena.note(fault, f"{victim.address} loses power and the newest {batches} batches of its log")
+    told = f"{victim.address} loses power and the newest {batches} batches of its log"
+    arena.note(fault, told, of=[victim], is_lasting=True)  # it serves once it has compared with all others
     await arena.pass_time()
     arena.start([victim])
