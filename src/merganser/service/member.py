@@ -12,6 +12,7 @@ from typing import Any
 
 from merganser.core.admission import AdmissionLimits
 from merganser.core.clock import HybridClock
+from merganser.core.healing import IN_FLIGHT_S
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
 from merganser.model.messages import (
@@ -39,12 +40,14 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
 from merganser.service.purge_round import Synchronise, cannot_synchronise
 from merganser.service.purger import PURGE_INTERVAL_S, Purger
 from merganser.service.replica import Replica
+from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
@@ -73,10 +76,16 @@ class Member:
         on_clock: Callable[[str | None], None] = lambda _reason: None,
         synchronise: Synchronise = cannot_synchronise,
         purge_interval_s: float = PURGE_INTERVAL_S,
+        scrub_interval_s: float = SCRUB_INTERVAL_S,
+        in_flight_s: float = IN_FLIGHT_S,
+        on_damage: Callable[[str], None] = lambda _what: None,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
-        ``on_clock`` is told why this node mints no more timestamps, and None when it does again.
+        Args:
+            on_clock: told why this node mints no more timestamps, and None when it does again.
+            in_flight_s: longer than any coordinator of the cluster waits for an answer.
+            on_damage: told of what is found damaged on the disk.
         """
         self._on_error = on_error
         self.engine = engine
@@ -91,8 +100,26 @@ class Member:
         self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
+        self.healing = Healing(
+            self.topology,
+            asker,
+            self.horizons,
+            engine,
+            in_flight_s=in_flight_s,
+            admit=self.admission.background,
+            on_damage=on_damage,
+        )
+        self.scrubber = Scrubber(
+            self.topology,
+            engine,
+            self.healing,
+            wall_us=wall_us,
+            rng=rng,
+            admit=self.admission.background,
+            interval_s=scrub_interval_s,
+        )
         self.replica = Replica(
-            self.topology, engine, clock, self.horizons, wall_us=wall_us, catch_up=self.catalog.catch_up
+            self.topology, engine, clock, self.horizons, self.healing, wall_us=wall_us, catch_up=self.catalog.catch_up
         )
         self.coordinator = Coordinator(
             self.topology,
@@ -130,6 +157,7 @@ class Member:
             catch_up=self.catalog.catch_up,
             synchronise=synchronise,
             has_hints=self.hints.has_hints,
+            healing=self.healing,
             admit=self.admission.background,
             interval_s=purge_interval_s,
         )
@@ -177,6 +205,9 @@ class Member:
             self.handoff.run(),
             self.purger.run(),
             self.purger.work_off(),
+            self.healing.run(),
+            self.scrubber.run(),
+            self.scrubber.look_where_suspected(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)

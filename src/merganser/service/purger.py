@@ -27,6 +27,7 @@ from merganser.model.errors import CorruptionError, InvariantError, MerganserErr
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Complete, Done, Level, Seal, Sealed
 from merganser.service.asking import Asker
+from merganser.service.healing import Healing
 from merganser.service.horizons import Horizons
 from merganser.service.purge_round import PurgeRound, Synchronise
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
@@ -76,6 +77,7 @@ class Purger:
         catch_up: Callable[[NodeId], Awaitable[None]],
         synchronise: Synchronise,
         has_hints: Callable[..., bool] = lambda *_, **__: False,
+        healing: Healing | None = None,
         admit: Callable[[], Awaitable[None]] | None = None,
         rewrite: Callable[[Iterable[Change]], None] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
@@ -85,6 +87,7 @@ class Purger:
         Args:
             synchronise: this node and a peer.
             has_hints: (table, first_token, last_token, *, until_us): whether this node keeps a hint from before.
+            healing: told of the damage that a purge meets.
             admit: waits while clients need this node more.
             rewrite: changes rows, all together; the old bytes have been read in the same turn of the loop.
         """
@@ -97,6 +100,7 @@ class Purger:
         self._catch_up = catch_up
         self.synchronise = synchronise
         self._has_hints = has_hints
+        self._healing = healing
         self._admit = admit
         self._rewrite = rewrite or self._rewrite_alone
         self._interval_s = interval_s
@@ -276,8 +280,10 @@ class Purger:
             try:
                 rows_read = list(islice(self._engine.scan(position, end), SLICE_ROWS))
             except CorruptionError:
+                if self._healing is not None:
+                    self._healing.met_somewhere(table, position, end)
                 return changed
-            changes = [change for key, stored in rows_read if (change := _purged(table, key, stored, horizon_us))]
+            changes = self._purged_of(table, rows_read, horizon_us)
             if changes:
                 self._rewrite(changes)
                 changed += len(changes)
@@ -290,6 +296,19 @@ class Purger:
             if self._admit is not None:
                 await self._admit()
         return changed
+
+    def _purged_of(self, table: TableId, rows_read: Iterable[tuple[bytes, bytes]], horizon_us: int) -> list[Change]:
+        changes: list[Change] = []
+        for key, stored in rows_read:
+            try:
+                change = _purged(table, key, stored, horizon_us)
+            except CorruptionError:
+                if self._healing is not None:
+                    self._healing.met_row(table, key)
+                continue  # it stays as it is until it is healed
+            if change is not None:
+                changes.append(change)
+        return changes
 
     def oldest_horizon_us(self, table: Table) -> int | None:
         """Return the lowest horizon of the partitions of ``table`` that this node holds; None if it holds none."""
@@ -333,10 +352,7 @@ async def _problem_of(work: Coroutine[Any, Any, str | None], deadline: float) ->
 def _purged(table: TableId, key: bytes, stored: bytes, horizon_us: int) -> Change | None:
     if not can_end(stored):
         return None
-    try:
-        row = decode_row(key, stored)
-    except CorruptionError:
-        return None  # whoever heals it meets it again
+    row = decode_row(key, stored)
     left = rows.purged(row, horizon_us)
     if left is row:
         return None
