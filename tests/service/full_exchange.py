@@ -13,7 +13,6 @@ from merganser.service.purge_round import Synchronise
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from merganser.storage import keys
-from merganser.storage.engine import Batch
 from merganser.storage.values import decode_row, encode_row
 
 TURN_S = (0.0, 0.02)
@@ -70,9 +69,9 @@ def _meet(one: Machine, other: Machine, table: Table, partition: PartitionId, ke
             other_us=horizons[other.address if machine is one else one.address],
         )
         if wanted != held:
-            batch = Batch()
-            batch.operations.append((key, None if wanted is None else encode_row(key, wanted)))
-            machine.engine.commit(batch)
+            after = None if wanted is None else encode_row(key, wanted)
+            assert machine.member is not None
+            machine.member.trees.write([(table.id, key, machine.engine.get(key), after)])
 
 
 def _row(machine: Machine, key: bytes) -> Row | None:

@@ -176,7 +176,7 @@ def holders(world: World, table: Table, name: bytes) -> list[str]:
 def plant(machine: Machine, table: Table, name: bytes, row: Row) -> None:
     """Store ``row`` on ``machine`` alone, as a write that reached no other replica."""
     key = key_of(table, name)
-    machine.engine.commit(Batch().put(key, encode_row(key, row)))
+    member(machine).trees.write([(table.id, key, machine.engine.get(key), encode_row(key, row))])
 
 
 def damage(machine: Machine, table: Table, name: bytes) -> bytes:

@@ -19,6 +19,7 @@ from merganser.model.messages import Apply, Seal, Sealed
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
 from merganser.service import coordinator, purger
+from merganser.service.hash_trees import Change
 from merganser.service.horizons import Horizons
 from merganser.service.read_repair import Reconciled, reconcile
 from merganser.sim.machine import Machine
@@ -285,7 +286,7 @@ def test_a_purge_behind_the_seal_instead_of_the_horizon_is_caught(monkeypatch: p
         sealed = await seal(self, sender, request)
         ring = self._topology.ring
         first, last = ring.token_range(request.partition)
-        changes: Iterable[purger.Change] = [
+        changes: Iterable[Change] = [
             change
             for key, stored in list(self._engine.scan(*keys.token_range(request.table, first, last)))
             if (change := purger._purged(request.table, key, stored, request.horizon_us))

@@ -7,9 +7,9 @@ Whoever meets damage says so and goes on; the row stays refused meanwhile. There
     a stretch that the engine cannot     |      ^                    |
     read (a block of its files) ---------+      +---- back off ------+
 
-A stretch is healed row by row, as far as the others name its rows: what is put lies in a newer place of the engine and hides
-the damaged one from `get`, so that reads and writes of each key work again. Ranges over it do not, because the engine
-cannot pass the block; the stretch stays on the list, with the reason, until the database is made anew.
+A stretch is healed row by row, as far as the others name its rows: what is put lies in a newer place of the engine
+and hides the damaged one from `get`, so that reads and writes of each key work again. Ranges over it do not, because
+the engine cannot pass the block; the stretch stays on the list, with the reason, until the database is made anew.
 
 Bounded: so many wounds wait, each once; what does not fit is counted, and met again by the next scrub.
 
@@ -35,11 +35,12 @@ from merganser.model.messages import Found, Read, ReadRange, Reply, Request, Row
 from merganser.model.row import Row
 from merganser.net.transport import Traffic
 from merganser.service.asking import Asker, error_of
+from merganser.service.hash_trees import Change, HashTrees
 from merganser.service.horizons import Horizons
 from merganser.service.range_merge import merge_pages
 from merganser.service.topology import Topology
 from merganser.storage import keys
-from merganser.storage.engine import Batch, Engine
+from merganser.storage.engine import Engine
 from merganser.storage.values import decode_row, encode_row
 
 WAITING_MAX = 10_000  # 2 MiB of keys; more at a time is no rot but a lost disk
@@ -75,6 +76,7 @@ class Healing:
         asker: Asker,
         horizons: Horizons,
         engine: Engine,
+        trees: HashTrees,
         *,
         in_flight_s: float = healing.IN_FLIGHT_S,
         admit: Callable[[], Awaitable[None]] | None = None,
@@ -91,6 +93,7 @@ class Healing:
         self._asker = asker
         self._horizons = horizons
         self._engine = engine
+        self._trees = trees
         self._in_flight_s = in_flight_s
         self._admit = admit
         self._on_damage = on_damage
@@ -272,21 +275,31 @@ class Healing:
         if self._horizons.of(table.id, partition) != standing or self._topology.map.epoch != epoch:
             return "the partition changed while the other replicas were asked"
         floor_us = self._horizons.floor_us(table.id, partition)
-        batch = Batch()
+        changes: list[Change] = []
         for key, others in damaged.items():
             healed = healing.healed(others, standing, floor_us=floor_us)
             if healed is None:
                 return "the partition is being compared with another replica"
             if healed.is_distrusted:
                 await self._horizons.distrust(table.id, partition)
-                return "the horizons of the replicas differ: the partition is compared with them before it answers again"
+                return (
+                    "the horizons of the replicas differ: the partition is compared with them before it answers again"
+                )
             if self._is_damaged(key):
-                batch.operations.append((key, None if healed.row is None else encode_row(key, healed.row)))
-        if batch.operations:
-            self._engine.commit(batch)
-            await self._engine.durable()
-            self.rows_put += len(batch.operations)
+                row = None if healed.row is None else encode_row(key, healed.row)
+                changes.append((table.id, key, self._damaged_bytes(key), row))
+        if changes:
+            await self._replace(table.id, partition, changes)
         return None
+
+    async def _replace(self, table: TableId, partition: PartitionId, changes: Sequence[Change]) -> None:
+        """Change rows, count their leaves, as the trees cannot know what of damaged rows they had counted; durably."""
+        self._trees.write(changes)
+        for leaf in {self._trees.leaf_of(table, partition, key) for _, key, _, _ in changes}:
+            with contextlib.suppress(CorruptionError):  # a block of it cannot be read: it stays on the list
+                self._trees.recount(table, partition, leaf)
+        self.rows_put += len(changes)
+        await self._engine.durable()
 
     async def _ask_others(self, table: Table, key: bytes, question: Request) -> dict[NodeId, Reply]:
         """Return what all other replicas answer.
@@ -323,6 +336,13 @@ class Healing:
         except CorruptionError:
             return True
         return False
+
+    def _damaged_bytes(self, key: bytes) -> bytes | None:
+        """Return what is stored, None if the engine cannot read it."""
+        try:
+            return self._engine.get(key)
+        except CorruptionError:
+            return None
 
     def _is_readable(self, start: bytes, end: bytes) -> bool:
         try:

@@ -40,6 +40,7 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.hash_trees import LOOK_S, HashTrees
 from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
@@ -79,6 +80,7 @@ class Member:
         scrub_interval_s: float = SCRUB_INTERVAL_S,
         in_flight_s: float = IN_FLIGHT_S,
         on_damage: Callable[[str], None] = lambda _what: None,
+        trees_look_s: float = LOOK_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -100,11 +102,13 @@ class Member:
         self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
+        self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
         self.healing = Healing(
             self.topology,
             asker,
             self.horizons,
             engine,
+            self.trees,
             in_flight_s=in_flight_s,
             admit=self.admission.background,
             on_damage=on_damage,
@@ -112,6 +116,7 @@ class Member:
         self.scrubber = Scrubber(
             self.topology,
             engine,
+            self.trees,
             self.healing,
             wall_us=wall_us,
             rng=rng,
@@ -119,7 +124,14 @@ class Member:
             interval_s=scrub_interval_s,
         )
         self.replica = Replica(
-            self.topology, engine, clock, self.horizons, self.healing, wall_us=wall_us, catch_up=self.catalog.catch_up
+            self.topology,
+            engine,
+            clock,
+            self.horizons,
+            self.trees,
+            self.healing,
+            wall_us=wall_us,
+            catch_up=self.catalog.catch_up,
         )
         self.coordinator = Coordinator(
             self.topology,
@@ -156,6 +168,7 @@ class Member:
             rng=rng,
             catch_up=self.catalog.catch_up,
             synchronise=synchronise,
+            rewrite=self.trees.write,
             has_hints=self.hints.has_hints,
             healing=self.healing,
             admit=self.admission.background,
@@ -208,6 +221,7 @@ class Member:
             self.healing.run(),
             self.scrubber.run(),
             self.scrubber.look_where_suspected(),
+            self.trees.run(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
@@ -222,6 +236,7 @@ class Member:
         await self.handoff.close()
         await self.coordinator.close()
         await self.timestamps.close()
+        await self.trees.close()
         self.admission.close()
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:

@@ -27,13 +27,14 @@ from merganser.model.errors import CorruptionError, InvariantError, MerganserErr
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Complete, Done, Level, Seal, Sealed
 from merganser.service.asking import Asker
+from merganser.service.hash_trees import Change
 from merganser.service.healing import Healing
 from merganser.service.horizons import Horizons
 from merganser.service.purge_round import PurgeRound, Synchronise
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 from merganser.service.topology import Topology
 from merganser.storage import keys
-from merganser.storage.engine import Batch, Engine
+from merganser.storage.engine import Engine
 from merganser.storage.values import can_end, decode_row, encode_row
 
 PURGE_INTERVAL_S = 86_400.0
@@ -48,9 +49,6 @@ PURGE_ROWS_PER_S = 20_000  # some 5 µs each when they have to be decoded: a ten
 
 STALE_EPOCH = "stale_epoch"
 SEAL_AHEAD = "seal_ahead"
-
-Change = tuple[TableId, bytes, bytes | None, bytes | None]
-"""Table, key, what is stored, and what is to be stored instead."""
 
 
 class Rounded(msgspec.Struct, frozen=True):
@@ -76,20 +74,20 @@ class Purger:
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         synchronise: Synchronise,
+        rewrite: Callable[[Iterable[Change]], None],
         has_hints: Callable[..., bool] = lambda *_, **__: False,
         healing: Healing | None = None,
         admit: Callable[[], Awaitable[None]] | None = None,
-        rewrite: Callable[[Iterable[Change]], None] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
     ) -> None:
         """Work on the partitions that this node holds.
 
         Args:
             synchronise: this node and a peer.
+            rewrite: changes rows, all together; the old bytes have been read in the same turn of the loop.
             has_hints: (table, first_token, last_token, *, until_us): whether this node keeps a hint from before.
             healing: told of the damage that a purge meets.
             admit: waits while clients need this node more.
-            rewrite: changes rows, all together; the old bytes have been read in the same turn of the loop.
         """
         self._topology = topology
         self._asker = asker
@@ -102,7 +100,7 @@ class Purger:
         self._has_hints = has_hints
         self._healing = healing
         self._admit = admit
-        self._rewrite = rewrite or self._rewrite_alone
+        self._rewrite = rewrite
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
@@ -329,12 +327,6 @@ class Purger:
             interval_us=int(self._interval_s * 1e6),
             rank=replicas.index(self._topology.node),
         )
-
-    def _rewrite_alone(self, changes: Iterable[Change]) -> None:
-        batch = Batch()
-        for _, key, _, new in changes:
-            batch.operations.append((key, new))
-        self._engine.commit(batch)
 
 
 async def _problem_of(work: Coroutine[Any, Any, str | None], deadline: float) -> str | None:

@@ -24,11 +24,12 @@ from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Read, ReadRange, Rows
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
+from merganser.service.hash_trees import HashTrees
 from merganser.service.healing import Healing
 from merganser.service.horizons import Horizons
 from merganser.service.topology import Topology
 from merganser.storage import keys
-from merganser.storage.engine import Batch, Engine
+from merganser.storage.engine import Engine
 from merganser.storage.values import check_row, decode_row, encode_row
 
 NO_SUCH_TABLE = "no_such_table"
@@ -46,17 +47,22 @@ class Replica:
         engine: Engine,
         clock: HybridClock,
         horizons: Horizons,
+        trees: HashTrees,
         healing: Healing,
         *,
         wall_us: Callable[[], int],
         catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
-        """Serve out of ``engine``; ``healing`` is told of damage, ``catch_up`` fetches a newer cluster map from a peer."""
+        """Serve out of ``engine``.
+
+        ``healing`` is told of damage, ``catch_up`` fetches a newer cluster map from a peer.
+        """
         self._topology = topology
         self._engine = engine
         self._clock = clock
         self._horizons = horizons
         self._healing = healing
+        self._trees = trees
         self._wall_us = wall_us
         self._catch_up = catch_up
 
@@ -78,7 +84,7 @@ class Replica:
         self._clock.observe(newest, self._wall_us())
         standing = self._horizons.known(request.table, partition)
         if standing is None:
-            outcome = self._take(request.key, incoming, request.row)
+            outcome = self._take(request.table, partition, request.key, incoming, request.row)
         else:
             outcome = self._take_part(request, partition, standing, incoming, newest)
         if not self._engine.is_durable(request.key):
@@ -134,23 +140,28 @@ class Replica:
         )
         if part is None:
             return Merged(horizon.right_after(max(standing.sealed_us, floor_us)))
-        return self._take(request.key, part, request.row if part is incoming else encode_row(request.key, part))
+        encoded = request.row if part is incoming else encode_row(request.key, part)
+        return self._take(request.table, partition, request.key, part, encoded)
 
-    def _take(self, key: bytes, incoming: Row, encoded: bytes) -> Merged:
+    def _take(self, table: TableId, partition: PartitionId, key: bytes, incoming: Row, encoded: bytes) -> Merged:
         try:
             stored = self._engine.get(key)
             held = None if stored is None or stored == encoded else decode_row(key, stored)
         except CorruptionError:
-            self._healing.met_row(keys.table_in(key), key)
+            self._healing.met_row(table, key)
             raise
         if stored is None:
-            self._engine.commit(Batch().put(key, encoded))
-        return _MERGED if held is None else self._merge(key, held, incoming)
+            self._trees.put(table, partition, key, None, encoded)
+        elif held is not None:
+            return self._merge(table, partition, key, stored, held, incoming)
+        return _MERGED
 
-    def _merge(self, key: bytes, held: Row, incoming: Row) -> Merged:
+    def _merge(
+        self, table: TableId, partition: PartitionId, key: bytes, stored: bytes, held: Row, incoming: Row
+    ) -> Merged:
         merged = rows.merge(held, incoming)
         if merged != held:
-            self._engine.commit(Batch().put(key, encode_row(key, merged)))
+            self._trees.put(table, partition, key, stored, encode_row(key, merged))
         newest = rows.newest(held)
         return Merged(newest) if newest >= rows.newest(incoming) else _MERGED  # a tombstone as old wins, too
 

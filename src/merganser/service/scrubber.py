@@ -1,15 +1,16 @@
 """Go through all rows of this node, again and again, to find what rots unread.
 
-A pass takes an interval: partition after partition, in the order of their keys, each in slices at a bounded rate, and with
-pauses between them that spread the pass over its time. Where a pass is, is kept on the disk, so a restart goes on there::
+A pass takes an interval: partition after partition, in the order of their keys, each in slices at a bounded rate, and
+with pauses between them that spread the pass over its time. Where a pass is, is kept on the disk, so a restart goes
+on there::
 
     pausing --> next partition: slice, slice, ... --> each leaf recounted --> position kept --+
        ^                                                                                      |
        +------------------------- the last one: a pass is over -------------------------------+
 
-What it finds it hands to `service.healing`: rows whose checksum does not hold, and stretches that the engine cannot read,
-which it goes round. Each leaf of the hash tree is counted anew, because a row that rots after it was counted leaves its
-leaf as it was: no exchange would look there.
+What it finds it hands to `service.healing`: rows whose checksum does not hold, and stretches that the engine cannot
+read, which it goes round. Each leaf of the hash tree is counted anew, because a row that rots after it was counted
+leaves its leaf as it was: no exchange would look there.
 
 Source: Swift's object auditor; ZFS's scrub; Schwarz 2004, "Disk Scrubbing in Large Archival Storage Systems".
 """
@@ -25,7 +26,7 @@ import msgspec
 from merganser.core.hash_tree import LEAVES
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
-from merganser.model.ids import PartitionId, TableId
+from merganser.model.ids import PartitionId
 from merganser.service.hash_trees import HashTrees
 from merganser.service.healing import Healing
 from merganser.service.topology import Topology
@@ -82,7 +83,10 @@ class Scrubber:
         admit: Callable[[], Awaitable[None]],
         interval_s: float = SCRUB_INTERVAL_S,
     ) -> None:
-        """Look through what ``engine`` holds once per ``interval_s``; ``admit`` waits while clients need this node more."""
+        """Look through what ``engine`` holds once per ``interval_s``.
+
+        ``admit`` waits while clients need this node more.
+        """
         self._topology = topology
         self._engine = engine
         self._trees = trees
@@ -234,8 +238,8 @@ class _Slice:
 def _readable_from(engine: Engine, start: bytes, end: bytes) -> bytes:
     """Return from where the engine can read again, having failed at ``start``; ``end`` if it cannot before.
 
-    By halving: 320 probes, each of some 10 µs. Of several damaged blocks one after another it may take the first or the last for the
-    end; what lies between is within the stretch then, and what comes after is met again.
+    By halving: 320 probes, each of some 10 µs. Of several damaged blocks one after another it may take the first or
+    the last for the end; what lies between is within the stretch then, and what comes after is met again.
     """
     low, high = _number(start), _number(end)
     while low < high:

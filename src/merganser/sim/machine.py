@@ -31,6 +31,7 @@ from merganser.storage.memory import MemoryEngine
 T = TypeVar("T")
 
 EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
+TREES_LOOK_S = 0.5  # images of hash trees come and go between two requests, as they do in hours of real life
 
 
 class Machine:
@@ -57,7 +58,8 @@ class Machine:
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
         self.limits: AdmissionLimits | None = None
         self.purge_interval_s = PURGE_INTERVAL_S
-        """All three of its next lives."""
+        self.trees_look_s = TREES_LOOK_S
+        """All four of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -170,6 +172,7 @@ class Machine:
             on_error=self.errors.append,
             limits=self.limits,
             purge_interval_s=self.purge_interval_s,
+            trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
         transport.serve(member.serve)

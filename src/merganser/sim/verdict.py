@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from merganser.core.hash_tree import LEAVES
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import MerganserError
-from merganser.model.ids import TableId
+from merganser.model.ids import PartitionId, TableId
+from merganser.service.member import Member
 from merganser.sim import checkers
 from merganser.sim.checkers import Violation
 from merganser.sim.checkers.replicas import NodeState
@@ -55,6 +57,7 @@ class Verdict:
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
         await self._repaired()
+        await self._wait_until(lambda: all(_has_all_trees(member_of(machine)) for machine in self._world.machines))
         expiries = [write.expires_at_s for write in self._history.writes if write.expires_at_s is not None]
         left_s = max(expiries, default=0) - EPOCH_US / 1e6 - self._world.loop.time()
         await asyncio.sleep(max(0.0, left_s))
@@ -122,4 +125,24 @@ def _state_of(machine: Machine) -> NodeState:
     member = member_of(machine)
     _, metadata_end = keys.table_range(TableId(0))
     rows = dict(machine.engine.scan(metadata_end, b"\xff" * keys.TOKEN_END))
-    return NodeState(member.topology.node, member.topology.map, rows, member.handoff.pending())
+    trees = {
+        place: member.trees.nodes(*place, 2, range(LEAVES))
+        for place in _places(member)
+        if member.trees.is_ready(*place)
+    }
+    return NodeState(member.topology.node, member.topology.map, rows, member.handoff.pending(), trees)
+
+
+def _has_all_trees(member: Member) -> bool:
+    return all(member.trees.is_ready(*place) for place in _places(member))
+
+
+def _places(member: Member) -> list[tuple[TableId, PartitionId]]:
+    """Return the partitions that a node holds."""
+    ring, me = member.topology.ring, member.topology.node
+    return [
+        (table.id, PartitionId(partition))
+        for table in member.topology.map.tables
+        for partition in range(ring.partitions)
+        if ring.holds(me, PartitionId(partition), table.n)
+    ]

@@ -18,13 +18,14 @@ from merganser.core.hint_policy import Fate
 from merganser.core.register import AcceptorState
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Need
-from merganser.model.ids import NodeId, TableId
+from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Rows
 from merganser.model.row import Cell
 from merganser.model.timestamp import Timestamp
-from merganser.service import catalog, coordinator, hinted_handoff, member, range_merge
+from merganser.service import catalog, coordinator, hash_trees, hinted_handoff, member, range_merge
 from merganser.service.asking import Writing
 from merganser.service.coordinator import Coordinator, RangePage
+from merganser.service.hash_trees import HashTrees
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.read_repair import ReadRepair, Reconciled
@@ -244,6 +245,54 @@ def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
 @planted("held", workload="handoff", nodes=5, hot_keys=1)
 def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
+
+
+# Hash trees.
+
+
+@planted("hash trees")
+def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
+    real = HashTrees.put
+
+    def put(self: HashTrees, table: TableId, partition: PartitionId, key: bytes, _before: object, after: bytes) -> None:
+        real(self, table, partition, key, None, after)
+
+    patch.setattr(HashTrees, "put", put)
+
+
+@planted("hash trees", nemesis="crashes")
+def image_stays_when_its_rows_change(patch: pytest.MonkeyPatch) -> None:
+    real = Batch.delete
+    patch.setattr(Batch, "delete", lambda self, key: self if b"tree|" in key else real(self, key))
+
+
+@planted("hash trees", nemesis="crashes", operations=50, seeds_max=300)
+def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
+    real = MemoryEngine.commit
+
+    def commit(self: MemoryEngine, batch: Batch) -> None:
+        rest, late = Batch(), Batch()
+        for operation in batch.operations:
+            is_mark = operation[1] is None and b"tree|" in operation[0]
+            (late if is_mark else rest).operations.append(operation)
+        for part in (rest, late):
+            if part.operations:
+                real(self, part)
+
+    patch.setattr(MemoryEngine, "commit", commit)
+
+
+@planted("hash trees", nemesis="crashes")
+def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(hash_trees, "SLICE_ROWS", 1)
+    real = HashTrees._count_on
+
+    def count_on(self: HashTrees, place: tuple[TableId, PartitionId]) -> int:
+        rows = real(self, place)
+        self._of(place).counted_to = None
+        return rows
+
+    patch.setattr(HashTrees, "_count_on", count_on)
 
 
 # Ranges.

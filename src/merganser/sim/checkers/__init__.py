@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
+from merganser.sim.checkers.hash_trees import trees_that_are_wrong
 from merganser.sim.checkers.held import writes_too_few_hold
 from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
@@ -45,6 +46,7 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "strays": rows_out_of_place,
     "maps": maps_that_differ,
     "hints": hints_that_stay,
+    "hash trees": trees_that_are_wrong,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {"held": writes_too_few_hold}
 OF_THE_RUN = ("readable", "errors")
@@ -64,6 +66,7 @@ PROMISES = {
     "strays": "nodes keep rows only of tables that exist and of partitions that are theirs",
     "maps": "all nodes know the same newest cluster map",
     "hints": "all hints are handed over once all is well again",
+    "hash trees": "the hash tree of each partition equals one built from its rows",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
 }

@@ -14,7 +14,7 @@ import msgspec
 
 from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, Table
-from merganser.model.ids import NodeId
+from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.storage import keys
 
 
@@ -27,6 +27,8 @@ class NodeState(msgspec.Struct, frozen=True):
     """Of all tables."""
     hints: int = 0
     """Kept for others."""
+    trees: dict[tuple[TableId, PartitionId], tuple[int, ...]] = {}
+    """The leaves of each hash tree that is ready; every partition that the node holds should have one."""
 
 
 def replicas_that_differ(states: Sequence[NodeState]) -> Iterator[str]:

@@ -1,0 +1,432 @@
+"""The hash trees of this node: one for each partition of a table it holds, true at every turn of the loop.
+
+Every change of a row goes through `put` or `write`, which change the tree in the same turn as the engine's commit.
+A tree (`core.hash_tree`) is kept in memory, and on disk as an *image* under ``tree|``, table, partition::
+
+                     image there
+    unknown --------------------------------> imaged --a change (deletes the image)--> changing
+       |                                         ^                                        ^ |
+       | no image, or a damaged one              |        nothing changed between two     | |
+       v                                         +------------- looks, or close ----------|-+
+    counting --at the end of the partition------------------------------------------------+
+
+Invariants:
+
+- *An image is there only if it equals the rows.* The change that makes it wrong deletes it in its own batch, and
+  batches reach the disk in order and whole: so it holds after a power cut as well.
+- *A tree that is being counted tells what lies before ``counted_to``.* Rows are counted in the order of their keys, a
+  slice in one turn; a write before that key changes the tree, a write after it is counted when its turn comes.
+- A damaged row adds nothing when it is counted: the leaf then differs from those of the other replicas, and the
+  exchange finds it. One that rots after it was counted is found by `recount`.
+
+A partition that the engine cannot read to its end gets no tree: `ready` raises, and the next look tries again from
+there. Trees and images of a dropped table go with it; should that not reach the disk, the next start does it again.
+
+Source: design §4; docs/internals/hash-trees.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from merganser.core.hash_tree import HashTree, fingerprint, leaf_at, leaf_shift, leaf_tokens, seed_of
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
+from merganser.model.ids import PartitionId, TableId
+from merganser.service.topology import Topology
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import check_row, seal, unseal
+
+LOOK_S = 60.0
+"""Between two looks for partitions that are quiet: an image costs 8 KiB, and the next change throws it away."""
+CLOSE_S = 5.0  # a thousand images take 50 ms; what has none is counted at the next start
+SLICE_ROWS = 256  # counted between two turns of the loop: about a millisecond
+SLICE_BYTES = 1_000_000  # the same, where rows are large
+
+Place = tuple[TableId, PartitionId]
+
+Change = tuple[TableId, bytes, bytes | None, bytes | None]
+"""Table, key, what is stored, and what is to be stored instead."""
+
+_PREFIX = keys.metadata_key("tree|")
+_PLACE = struct.Struct(">IQ")
+
+
+class _Kept(msgspec.Struct):
+    """The tree of one partition."""
+
+    tree: HashTree
+    seed: int
+    counted_to: bytes | None
+    """The tree tells of the rows before this key; None: of all."""
+    has_image: bool = False
+    is_plain: bool = False
+    """It tells of all rows, there is no image, and something has changed since the last look."""
+    problem: str | None = None
+    """Why it could not be counted on."""
+
+
+class HashTrees:
+    """The trees of this node's partitions; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        engine: Engine,
+        *,
+        admit: Callable[[], Awaitable[None]],
+        look_s: float = LOOK_S,
+    ) -> None:
+        """Know the trees of what ``engine`` holds; forget, now and later, the tables that ``topology`` no longer knows.
+
+        Args:
+            topology: knows the tables and what this node holds.
+            engine: holds rows and images.
+            admit: waits between slices while clients need this node more.
+            look_s: between two looks for partitions that are quiet.
+        """
+        self._topology = topology
+        self._engine = engine
+        self._admit = admit
+        self._look_s = look_s
+        self._loop = asyncio.get_running_loop()
+        self._kept: dict[Place, _Kept] = {}
+        self._news = asyncio.Event()
+        self._shift = leaf_shift(topology.ring.partitions)
+        self._forget_dropped(topology.map)
+        topology.when_changed(self._look_at)
+        self.counted_rows = 0
+        """Since the start, to build trees."""
+
+    # Changes
+
+    def put(self, table: TableId, partition: PartitionId, key: bytes, before: bytes | None, after: bytes) -> None:
+        """Store one row: `write` for the path that has to be fast.
+
+        Args:
+            table: of the row.
+            partition: of the key.
+            key: of the row.
+            before: what is stored under it, intact, read in this turn of the loop.
+            after: what to store.
+
+        Raises:
+            StorageFailedError: nothing was written, or it is unknown whether it was.
+        """
+        kept = self._kept.get((table, partition))
+        if kept is None or not kept.is_plain:
+            self.write(((table, key, before, after),))
+            return
+        self._engine.commit(Batch().put(key, after))
+        seed = kept.seed
+        change = fingerprint(key, after, seed)
+        if before is not None:
+            change ^= fingerprint(key, before, seed)
+        kept.tree.toggle(leaf_at(keys.token_in(key), self._shift), change)
+
+    def write(self, changes: Iterable[Change]) -> None:
+        """Change rows, all together; what is stored has been read in this turn of the loop.
+
+        Raises:
+            UnavailableError: one is of a table that was dropped; nothing was written.
+            StorageFailedError: nothing was written, or it is unknown whether it was.
+        """
+        batch, wanted, touched = Batch(), [], dict[Place, _Kept]()
+        for table, key, before, after in changes:
+            place = (table, self._topology.ring.partition_of(keys.token_in(key)))
+            touched[place] = kept = self._of(place)
+            wanted.append((place, kept, key, before, after))
+            batch.operations.append((key, after))
+        for place, kept in touched.items():
+            if kept.has_image:
+                batch.delete(_image_key(place))
+        self._engine.commit(batch)
+        for kept in touched.values():
+            kept.has_image, kept.is_plain = False, kept.counted_to is None
+        for place, kept, key, before, after in wanted:
+            self._toggle(place, kept, key, before, after)
+
+    def _toggle(self, place: Place, kept: _Kept, key: bytes, before: bytes | None, after: bytes | None) -> None:
+        if kept.counted_to is not None and key >= kept.counted_to:
+            return
+        leaf = leaf_at(keys.token_in(key), self._shift)
+        if before is not None and not _is_intact(key, before):  # it may have been counted before it rotted, or after
+            self._recount_or_forget(place, leaf)
+            return
+        change = 0 if before is None else fingerprint(key, before, kept.seed)
+        if after is not None:
+            change ^= fingerprint(key, after, kept.seed)
+        kept.tree.toggle(leaf, change)
+
+    def _recount_or_forget(self, place: Place, leaf: int) -> None:
+        try:
+            self.recount(*place, leaf)
+        except CorruptionError:
+            del self._kept[place]  # there is no image either: it is counted from the beginning
+
+    # Answers
+
+    async def ready(self, table: Table, partition: PartitionId, *, deadline: float) -> None:
+        """Return once the tree of a partition tells what is stored; counts the rows if need be.
+
+        Args:
+            table: known here.
+            partition: held here.
+            deadline: loop time.
+
+        Raises:
+            UnavailableError: that takes longer, or the table was dropped.
+            CorruptionError: the engine cannot read the partition to its end.
+            StorageFailedError: the engine has failed, and trees may not tell what it holds.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not self.is_ready(table.id, partition):
+                    self._count_on((table.id, partition))
+                    await self._admit()
+        except TimeoutError:
+            raise UnavailableError(f"{_named((table.id, partition))} is still being counted: try again later") from None
+
+    def is_ready(self, table: TableId, partition: PartitionId) -> bool:
+        """Tell whether the tree of a partition tells what is stored.
+
+        Raises:
+            UnavailableError: the table was dropped.
+            StorageFailedError: the engine has failed, and trees may not tell what it holds.
+        """
+        if self._engine.failure is not None:
+            raise StorageFailedError(self._engine.failure)
+        return self._of((table, partition)).counted_to is None
+
+    def nodes(self, table: TableId, partition: PartitionId, level: int, positions: Sequence[int]) -> tuple[int, ...]:
+        """Return hashes of a tree that is `ready`.
+
+        Args:
+            table: known here.
+            partition: held here.
+            level: 0 the root, 1 the 32 branches, 2 the 1,024 leaves.
+            positions: on that level, from 0.
+
+        Raises:
+            UnavailableError: it is not ready, or the table was dropped.
+            StorageFailedError: the engine has failed, and trees may not tell what it holds.
+            ValueError: there are no such nodes.
+        """
+        if not self.is_ready(table, partition):
+            raise UnavailableError(f"{_named((table, partition))} is still being counted: try again later")
+        return self._of((table, partition)).tree.nodes(level, positions)
+
+    def fingerprint_of(self, table: TableId, key: bytes, stored: bytes) -> int:
+        """Return what a row that is intact adds to its leaf.
+
+        Raises:
+            UnavailableError: the table was dropped.
+        """
+        return fingerprint(key, stored, self._seed_of(table))
+
+    def leaf_of(self, table: TableId, partition: PartitionId, key: bytes) -> int:
+        """Return the leaf of a key of the partition."""
+        return leaf_at(keys.token_in(key), self._shift)
+
+    def leaf_range(self, table: TableId, partition: PartitionId, leaf: int) -> tuple[bytes, bytes]:
+        """Return the range of keys of a leaf."""
+        first, _ = self._topology.ring.token_range(partition)
+        return keys.token_range(table, *leaf_tokens(first, leaf, self._shift))
+
+    def recount(self, table: TableId, partition: PartitionId, leaf: int) -> bool:
+        """Count one leaf from the disk again, as far as it has been counted, in one turn of the loop.
+
+        Returns:
+            whether it had been right.
+
+        Raises:
+            CorruptionError: the engine cannot read it; the tree stays as it is.
+            StorageFailedError: it was wrong, and that cannot be put right any more.
+            UnavailableError: the table was dropped.
+        """
+        place, kept = (table, partition), self._of((table, partition))
+        start, end = self.leaf_range(table, partition, leaf)
+        if kept.counted_to is not None:
+            end = min(end, kept.counted_to)
+        found = kept.tree.leaf(leaf)
+        for key, stored in self._engine.scan(start, end):
+            if _is_intact(key, stored):
+                found ^= fingerprint(key, stored, kept.seed)
+        if found == 0:
+            return True
+        if kept.has_image:
+            self._engine.commit(Batch().delete(_image_key(place)))
+        kept.has_image, kept.is_plain = False, kept.counted_to is None
+        kept.tree.toggle(leaf, found)
+        return False
+
+    def problems(self) -> dict[Place, str]:
+        """Return which trees cannot be counted to their end, and why."""
+        return {place: kept.problem for place, kept in self._kept.items() if kept.problem is not None}
+
+    # In the background
+
+    async def run(self) -> None:
+        """Have a tree for every partition held here, and an image for those that are quiet, while the node lives."""
+        try:
+            while self._engine.failure is None:
+                self._news.clear()
+                await self._count_all()
+                await self._keep_images()
+                await self._pause()
+        except StorageFailedError:  # the engine has told whoever is to know
+            return
+
+    async def close(self) -> None:
+        """Keep the images that are missing, as far as time allows; changes may still come."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._keep_images(is_quiet=True)
+                await self._engine.durable()
+        except (TimeoutError, StorageFailedError):  # what has no image is counted at the next start
+            return
+
+    async def _count_all(self) -> None:
+        left = SLICE_ROWS
+        for place in self._held():
+            try:
+                while not self.is_ready(*place):
+                    left -= self._count_on(place) + SLICE_ROWS // 16  # to open a partition takes as long as 16 rows
+                    if left <= 0:
+                        await self._admit()
+                        left = SLICE_ROWS
+            except (CorruptionError, UnavailableError):  # kept as its problem; dropped
+                continue
+
+    def _count_on(self, place: Place) -> int:
+        """Count the next slice of a partition; returns how many rows that were."""
+        kept = self._of(place)
+        assert kept.counted_to is not None
+        start, (_, end) = kept.counted_to, self._range(place)
+        rows = size = 0
+        try:
+            for key, stored in self._engine.scan(start, end):
+                if _is_intact(key, stored):
+                    kept.tree.toggle(leaf_at(keys.token_in(key), self._shift), fingerprint(key, stored, kept.seed))
+                kept.counted_to, rows, size = keys.after(key), rows + 1, size + len(stored)
+                if rows >= SLICE_ROWS or size >= SLICE_BYTES:
+                    return rows
+        except CorruptionError as error:
+            kept.problem = f"{_named(place)} cannot be read to its end: {error}"
+            raise CorruptionError(kept.problem) from error
+        finally:
+            self.counted_rows += rows
+        kept.counted_to, kept.is_plain, kept.problem = None, True, None
+        return rows
+
+    async def _keep_images(self, *, is_quiet: bool = False) -> None:
+        """Keep images where nothing has changed since the last look, or everywhere if ``is_quiet``."""
+        for place, kept in list(self._kept.items()):
+            if kept.counted_to is not None or kept.has_image or self._kept.get(place) is not kept:
+                continue
+            if kept.is_plain and not is_quiet:
+                kept.is_plain = False
+            elif not kept.tree.is_empty and self._engine.shortage is None:
+                image_key = _image_key(place)
+                self._engine.commit(Batch().put(image_key, seal(image_key, kept.tree.pack())))
+                kept.has_image, kept.is_plain = True, False
+                await asyncio.sleep(0)
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._look_s):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    # Places
+
+    def _of(self, place: Place) -> _Kept:
+        kept = self._kept.get(place)
+        if kept is None:
+            kept = self._kept[place] = self._opened(place)
+        return kept
+
+    def _opened(self, place: Place) -> _Kept:
+        seed, image = self._seed_of(place[0]), self._image(place)
+        if image is not None:
+            return _Kept(image, seed, None, has_image=True)
+        return _Kept(HashTree(), seed, self._range(place)[0])
+
+    def _image(self, place: Place) -> HashTree | None:
+        image_key = _image_key(place)
+        try:
+            stored = self._engine.get(image_key)
+            return None if stored is None else HashTree.unpack(unseal(image_key, stored))
+        except CorruptionError:
+            self._engine.commit(Batch().delete(image_key))
+            return None
+
+    def _seed_of(self, table: TableId) -> int:
+        known = self._topology.table(table)
+        if known is None:
+            raise UnavailableError(f"table {table} was dropped; nothing was written")
+        return seed_of(known.unique_id)
+
+    def _range(self, place: Place) -> tuple[bytes, bytes]:
+        return keys.token_range(place[0], *self._topology.ring.token_range(place[1]))
+
+    def _held(self) -> list[Place]:
+        ring, me = self._topology.ring, self._topology.node
+        return [
+            (table.id, PartitionId(p))
+            for table in self._topology.map.tables
+            for p in range(ring.partitions)
+            if ring.holds(me, PartitionId(p), table.n)
+        ]
+
+    def _look_at(self, current: ClusterMap) -> None:
+        self._forget_dropped(current)
+        self._news.set()
+
+    def _forget_dropped(self, current: ClusterMap) -> None:
+        known = {table.id for table in current.tables}
+        for place in [place for place in self._kept if place[0] not in known]:
+            del self._kept[place]
+        batch = Batch()
+        for start, end in _between(sorted(known)):
+            if self._holds_any(start, end):
+                batch.delete_range(start, end)
+        if batch.operations:
+            self._engine.commit(batch)
+
+    def _holds_any(self, start: bytes, end: bytes) -> bool:
+        try:
+            return next(iter(self._engine.scan(start, end)), None) is not None
+        except CorruptionError:
+            return True
+
+
+def _image_key(place: Place) -> bytes:
+    return _PREFIX + _PLACE.pack(*place)
+
+
+def _between(tables: Sequence[TableId]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the ranges of images of all other tables."""
+    start = _PREFIX
+    for table in tables:
+        yield start, _image_key((table, PartitionId(0)))
+        start = _image_key((TableId(table + 1), PartitionId(0)))
+    yield start, keys.prefix_end(_PREFIX)
+
+
+def _is_intact(key: bytes, stored: bytes) -> bool:
+    try:
+        check_row(key, stored)
+    except CorruptionError:
+        return False
+    return True
+
+
+def _named(place: Place) -> str:
+    return f"partition {place[1]} of table {place[0]}"

@@ -1,0 +1,56 @@
+"""The hash tree of each partition that a node holds equals one that is built from its rows.
+
+Whoever keeps a tree up write by write, and over crashes, must come to what counting all rows comes to. A damaged row
+adds nothing; a partition without a tree is told as well, because replicas cannot compare it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from merganser.core.hash_tree import LEAVES, HashTree, fingerprint, leaf_at, leaf_shift, seed_of
+from merganser.core.ring import Ring
+from merganser.model.errors import CorruptionError
+from merganser.model.ids import PartitionId, TableId
+from merganser.sim.checkers.replicas import NodeState
+from merganser.storage import keys
+from merganser.storage.values import check_row
+
+Place = tuple[TableId, PartitionId]
+
+
+def trees_that_are_wrong(states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each partition whose tree is missing, or does not tell what its node holds."""
+    for state in states:
+        ring = Ring(state.map)
+        rebuilt = _rebuilt(state, ring)
+        for table in state.map.tables:
+            for partition in map(PartitionId, range(ring.partitions)):
+                if not ring.holds(state.node, partition, table.n):
+                    continue
+                kept = state.trees.get((table.id, partition))
+                named = f"{state.node} of partition {partition} of table {table.id}"
+                if kept is None:
+                    yield f"there is no hash tree at {named}"
+                elif kept != rebuilt.get((table.id, partition), HashTree()).nodes(2, range(LEAVES)):
+                    yield f"the hash tree at {named} is not that of its rows"
+
+
+def _rebuilt(state: NodeState, ring: Ring) -> dict[Place, HashTree]:
+    seeds = {table.id: seed_of(table.unique_id) for table in state.map.tables}
+    shift = leaf_shift(ring.partitions)
+    trees: dict[Place, HashTree] = {}
+    for key, stored in state.rows.items():
+        seed, token = seeds.get(keys.table_in(key)), keys.token_in(key)
+        if seed is not None and _is_intact(key, stored):
+            tree = trees.setdefault((keys.table_in(key), ring.partition_of(token)), HashTree())
+            tree.toggle(leaf_at(token, shift), fingerprint(key, stored, seed))
+    return trees
+
+
+def _is_intact(key: bytes, stored: bytes) -> bool:
+    try:
+        check_row(key, stored)
+    except CorruptionError:
+        return False
+    return True
