@@ -16,7 +16,8 @@ from merganser.model.row import Cell, CellWrite, Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.service import horizons as horizons_module
 from merganser.service.horizons import NOT_SEALED, NOT_WHOLE
-from merganser.service.purger import MARGIN_US, SEAL_AHEAD, STALE_EPOCH, Rounded
+from merganser.service.partition_gate import STALE_EPOCH
+from merganser.service.purger import MARGIN_US, SEAL_AHEAD, Rounded
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from merganser.storage import keys

@@ -105,6 +105,68 @@ class ReadHint(msgspec.Struct, frozen=True, array_like=True, tag=11):
     key: bytes
 
 
+class LookAtTree(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """What the hash tree of a partition holds: level 0 the root, 1 branches, 2 leaves. Answered by `Nodes`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    level: int
+    positions: tuple[int, ...]
+
+
+class Tally(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Fingerprints of a leaf's rows from ``start`` on, XORed by bucket (`core.exchange`). Answered by `Tallied`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    leaf: int
+    buckets: int
+    """A power of two."""
+    start: bytes
+
+
+class Region(msgspec.Struct, frozen=True, array_like=True):
+    """Rows of one leaf: those whose keys fall into some of its buckets."""
+
+    leaf: int
+    buckets: int = 1
+    """How many there are, a power of two."""
+    chosen: tuple[int, ...] = (0,)
+    """Which are meant, ascending."""
+
+
+class ListKeys(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """Keys and fingerprints of the rows of ``regions``, leaves ascending, from ``start`` on. Answered by `Listed`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    regions: tuple[Region, ...]
+    start: bytes
+
+
+class LookAgain(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """The fingerprints of ``keys`` as they are now. Answered by `Fingerprints`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    keys: tuple[bytes, ...]
+
+
+class Meet(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """Become equal in ``rows`` with a replica that holds these (`core.horizon.met`), durably. Answered by `Met`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    horizon_us: int
+    """The asking replica's."""
+    rows: tuple[tuple[bytes, bytes | None], ...]
+
+
 class AskTime(msgspec.Struct, frozen=True, array_like=True, tag=38):
     """Answered by `TimeIs`."""
 
@@ -195,6 +257,46 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=107):
     promised: Ballot
 
 
+class Nodes(msgspec.Struct, frozen=True, array_like=True, tag=120):
+    """The hashes asked for, in that order; the rows behind them are durable."""
+
+    hashes: tuple[int, ...]
+
+
+class Tallied(msgspec.Struct, frozen=True, array_like=True, tag=121):
+    """One sum for each bucket, of the rows before ``resume``; None: to the end of the leaf."""
+
+    sums: tuple[int, ...]
+    resume: bytes | None
+
+
+class Listed(msgspec.Struct, frozen=True, array_like=True, tag=122):
+    """Keys, ascending, with the fingerprints of their rows (0: damaged), before ``resume``; None: to the end."""
+
+    entries: tuple[tuple[bytes, int], ...]
+    resume: bytes | None
+
+
+class Fingerprints(msgspec.Struct, frozen=True, array_like=True, tag=123):
+    """One for each key asked for; None: no row, 0: a damaged one."""
+
+    fingerprints: tuple[int | None, ...]
+
+
+class Met(msgspec.Struct, frozen=True, array_like=True, tag=124):
+    """What the replica holds now of the first ``count`` keys it was asked to meet; the others it has not looked at."""
+
+    count: int
+    changed: int
+    """In how many of them it has changed what it held."""
+    others: tuple[tuple[int, bytes | None], ...]
+    """Position and row of those that it holds differently than it was sent."""
+    unmet: tuple[int, ...]
+    """Positions of those that it cannot meet: damaged, or too far ahead of its clock."""
+    horizon_us: int
+    """The replica's."""
+
+
 class TimeIs(msgspec.Struct, frozen=True, array_like=True, tag=138):
     """What the wall clock of the node shows, in microseconds since 1970."""
 
@@ -223,6 +325,23 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
 Purging = Seal | Complete | Level
 """Of a round that raises the horizon of a partition."""
 
+Exchanging = LookAtTree | Tally | ListKeys | LookAgain | Meet
+"""Of two replicas that compare a partition."""
+
+Exchanged = Nodes | Tallied | Listed | Fingerprints | Met
 Handoff = Hint | ReadHint
-Request = Apply | Read | ReadRange | FetchMap | Introduce | Adopt | Prepare | Accept | Handoff | AskTime | Purging
-Reply = Done | Merged | Found | Rows | MapIs | Introduced | Promise | Accepted | TimeIs | Sealed | Refused
+Request = (
+    Apply
+    | Read
+    | ReadRange
+    | FetchMap
+    | Introduce
+    | Adopt
+    | Prepare
+    | Accept
+    | Handoff
+    | AskTime
+    | Purging
+    | Exchanging
+)
+Reply = Done | Merged | Found | Rows | MapIs | Introduced | Promise | Accepted | TimeIs | Sealed | Exchanged | Refused

@@ -1,6 +1,6 @@
 """Put what is damaged on this node's disk right, from what all other replicas hold: `core.healing`, carried out.
 
-Whoever meets damage says so and goes on; the row stays refused meanwhile. There are two kinds of it::
+Whoever meets damage notes it (`service.damage`) and goes on; the row stays refused meanwhile. There are two kinds::
 
     a row whose checksum does not hold --+
                                          +--> waiting --ripe--> ask all others --> put, durable --> forgotten
@@ -10,8 +10,6 @@ Whoever meets damage says so and goes on; the row stays refused meanwhile. There
 A stretch is healed row by row, as far as the others name its rows: what is put lies in a newer place of the engine
 and hides the damaged one from `get`, so that reads and writes of each key work again. Ranges over it do not, because
 the engine cannot pass the block; the stretch stays on the list, with the reason, until the database is made anew.
-
-Bounded: so many wounds wait, each once; what does not fit is counted, and met again by the next scrub.
 
 Source: docs/internals/healing.md.
 """
@@ -23,8 +21,6 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
-import msgspec
-
 from merganser.core import healing
 from merganser.core.hint_policy import backoff_s
 from merganser.core.horizon import Standing
@@ -35,6 +31,7 @@ from merganser.model.messages import Found, Read, ReadRange, Reply, Request, Row
 from merganser.model.row import Row
 from merganser.net.transport import Traffic
 from merganser.service.asking import Asker, error_of
+from merganser.service.damage import Damage, Wound
 from merganser.service.hash_trees import Change, HashTrees
 from merganser.service.horizons import Horizons
 from merganser.service.range_merge import merge_pages
@@ -43,7 +40,6 @@ from merganser.storage import keys
 from merganser.storage.engine import Engine
 from merganser.storage.values import decode_row, encode_row
 
-WAITING_MAX = 10_000  # 2 MiB of keys; more at a time is no rot but a lost disk
 AT_ONCE = 16
 ANSWER_TIMEOUT_S = 5.0
 PAGE_ROWS = 256
@@ -51,24 +47,8 @@ PAGE_BYTES = 1024 * 1024
 HOPELESS_S = 3600.0  # a stretch that only a new database can put right is looked at again now and then
 
 
-class Wound(msgspec.Struct):
-    """A damaged row, or a stretch of keys that the engine cannot read."""
-
-    table: TableId
-    start: bytes
-    """The key of the row, or where the stretch begins."""
-    end: bytes | None
-    """Where the stretch ends; None: a row."""
-    found_at: float
-    """Loop time."""
-    due_at: float
-    """When it is to be tried next; never before it is ripe."""
-    tries: int = 0
-    problem: str = "found just now: what was under way with it may yet end"
-
-
 class Healing:
-    """What is damaged on this node, and the work of healing it; see the module's docstring."""
+    """The work of healing; see the module's docstring."""
 
     def __init__(
         self,
@@ -77,85 +57,32 @@ class Healing:
         horizons: Horizons,
         engine: Engine,
         trees: HashTrees,
+        damage: Damage,
         *,
-        in_flight_s: float = healing.IN_FLIGHT_S,
-        admit: Callable[[], Awaitable[None]] | None = None,
-        on_damage: Callable[[str], None] = lambda _what: None,
+        admit: Callable[[], Awaitable[None]],
     ) -> None:
-        """Know of no damage.
-
-        Args:
-            in_flight_s: longer than any coordinator of the cluster waits for an answer.
-            admit: waits while clients need this node more.
-            on_damage: told of each wound when it is met first.
-        """
+        """Work off ``damage``; ``admit`` waits while clients need this node more."""
         self._topology = topology
         self._asker = asker
         self._horizons = horizons
         self._engine = engine
         self._trees = trees
-        self._in_flight_s = in_flight_s
+        self._damage = damage
         self._admit = admit
-        self._on_damage = on_damage
         self._loop = asyncio.get_running_loop()
-        self._wounds: dict[bytes, Wound] = {}
-        self._work = asyncio.Event()
         self._tried = asyncio.Condition()
-        self._suspects: dict[TableId, tuple[bytes, bytes]] = {}
-        self._suspected = asyncio.Event()
-        self.found = 0
         self.healed = 0
         """Wounds that are no more."""
         self.rows_put = 0
         """Rows that were replaced or removed for it."""
-        self.overlooked = 0
-        """Wounds that were not taken in, because too many wait."""
-
-    @property
-    def waiting(self) -> Sequence[Wound]:
-        """What is damaged, oldest first."""
-        return list(self._wounds.values())
-
-    def met_row(self, table: TableId, key: bytes) -> None:
-        """Take note that what is stored under ``key`` is damaged."""
-        if key not in self._wounds:
-            self._take(Wound(table, key, None, self._loop.time(), self._loop.time() + self._in_flight_s))
-
-    def met_stretch(self, table: TableId, start: bytes, end: bytes) -> None:
-        """Take note that the engine cannot read from ``start`` up to ``end``, in one partition."""
-        known = self._wounds.get(start)
-        if known is None:
-            self._take(Wound(table, start, end, self._loop.time(), self._loop.time() + self._in_flight_s))
-        elif known.end is not None and known.end < end:
-            known.end = end
-
-    def met_somewhere(self, table: TableId, start: bytes, end: bytes) -> None:
-        """Take note that the engine could not read somewhere in a range, for the scrub to look there soon."""
-        known_start, known_end = self._suspects.get(table, (start, end))
-        self._suspects[table] = min(start, known_start), max(end, known_end)
-        self._suspected.set()
-
-    async def suspected(self) -> tuple[TableId, bytes, bytes]:
-        """Wait for a range in which something cannot be read; it counts as looked at."""
-        while not self._suspects:
-            self._suspected.clear()
-            await self._suspected.wait()
-        table, (start, end) = self._suspects.popitem()
-        return table, start, end
-
-    def in_partition(self, table: Table, partition: PartitionId) -> list[Wound]:
-        """Return the wounds of one partition."""
-        start, end = self._topology.partition_range(table, partition, partition)
-        return [wound for wound in self._wounds.values() if start <= wound.start < end]
 
     async def run(self) -> None:
         """Heal what is ripe, for as long as the node lives."""
         while True:
             now = self._loop.time()
-            due = [wound for wound in self._wounds.values() if wound.due_at <= now][:AT_ONCE]
+            due = [wound for wound in self._damage.wounds.values() if wound.due_at <= now][:AT_ONCE]
             if due:
-                if self._admit is not None:
-                    await self._admit()
+                await self._admit()
                 await asyncio.gather(*map(self._try, due))
                 async with self._tried:
                     self._tried.notify_all()
@@ -166,41 +93,32 @@ class Healing:
         """Try what is damaged in a partition as soon as it is ripe; return what is left once each was tried.
 
         Args:
+            table: known here.
+            partition: held here.
             deadline: loop time; what was not tried by then is returned as it is.
         """
-        before = {wound.start: wound.tries for wound in self.in_partition(table, partition)}
-        for wound in self.in_partition(table, partition):
-            wound.due_at = wound.found_at + self._in_flight_s
-        self._work.set()
+        range_ = self._topology.partition_range(table, partition, partition)
+        before = {wound.start: wound.tries for wound in self._damage.within(*range_)}
+        for wound in self._damage.within(*range_):
+            wound.due_at = wound.ripe_at
+        self._damage.news.set()
 
         def is_over() -> bool:
-            return all(wound.tries > before.get(wound.start, wound.tries) for wound in self._left(before))
+            wounds = self._damage.wounds
+            return all(wounds[start].tries > tries for start, tries in before.items() if start in wounds)
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline), self._tried:
                 await self._tried.wait_for(is_over)
-        return self.in_partition(table, partition)
-
-    def _left(self, starts: Mapping[bytes, int]) -> list[Wound]:
-        return [wound for start in starts if (wound := self._wounds.get(start)) is not None]
-
-    def _take(self, wound: Wound) -> None:
-        if len(self._wounds) >= WAITING_MAX:
-            self.overlooked += 1
-            return
-        self._wounds[wound.start] = wound
-        self.found += 1
-        self._work.set()
-        what = "row" if wound.end is None else "stretch that cannot be read"
-        self._on_damage(f"table {wound.table}: damaged {what} at {wound.start[: keys.TOKEN_END + 32].hex()}")
+        return self._damage.within(*range_)
 
     async def _rest(self) -> None:
         """Return when something is due, or was met."""
-        self._work.clear()
-        next_at = min((wound.due_at for wound in self._wounds.values()), default=None)
+        self._damage.news.clear()
+        next_at = min((wound.due_at for wound in self._damage.wounds.values()), default=None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(next_at):
-                await self._work.wait()
+                await self._damage.news.wait()
 
     async def _try(self, wound: Wound) -> None:
         try:
@@ -210,7 +128,7 @@ class Healing:
         except MerganserError as error:
             problem = str(error)
         if problem is None:
-            self._wounds.pop(wound.start, None)
+            self._damage.forget(wound)
             self.healed += 1
             return
         wound.tries += 1
@@ -253,8 +171,7 @@ class Healing:
             if problem is not None:
                 return problem
             position = merged.resume
-            if self._admit is not None:
-                await self._admit()
+            await self._admit()
         if self._is_readable(wound.start, end):
             return None
         wound.due_at = self._loop.time() + HOPELESS_S

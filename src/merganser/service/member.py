@@ -26,6 +26,10 @@ from merganser.model.messages import (
     Introduce,
     Introduced,
     Level,
+    ListKeys,
+    LookAgain,
+    LookAtTree,
+    Meet,
     Prepare,
     Read,
     ReadHint,
@@ -33,19 +37,21 @@ from merganser.model.messages import (
     Reply,
     Request,
     Seal,
+    Tally,
 )
 from merganser.net.transport import Transport
 from merganser.service.admission import Admission
+from merganser.service.anti_entropy import REPAIR_INTERVAL_S, AntiEntropy
 from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.damage import Damage
 from merganser.service.hash_trees import LOOK_S, HashTrees
 from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
-from merganser.service.purge_round import Synchronise, cannot_synchronise
 from merganser.service.purger import PURGE_INTERVAL_S, Purger
 from merganser.service.replica import Replica
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
@@ -75,11 +81,11 @@ class Member:
         limits: AdmissionLimits | None = None,
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
-        synchronise: Synchronise = cannot_synchronise,
         purge_interval_s: float = PURGE_INTERVAL_S,
         scrub_interval_s: float = SCRUB_INTERVAL_S,
         in_flight_s: float = IN_FLIGHT_S,
         on_damage: Callable[[str], None] = lambda _what: None,
+        repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
@@ -103,21 +109,21 @@ class Member:
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
         self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
+        self.damage = Damage(in_flight_s=in_flight_s, on_damage=on_damage)
         self.healing = Healing(
             self.topology,
             asker,
             self.horizons,
             engine,
             self.trees,
-            in_flight_s=in_flight_s,
+            self.damage,
             admit=self.admission.background,
-            on_damage=on_damage,
         )
         self.scrubber = Scrubber(
             self.topology,
             engine,
             self.trees,
-            self.healing,
+            self.damage,
             wall_us=wall_us,
             rng=rng,
             admit=self.admission.background,
@@ -129,7 +135,7 @@ class Member:
             clock,
             self.horizons,
             self.trees,
-            self.healing,
+            self.damage,
             wall_us=wall_us,
             catch_up=self.catalog.catch_up,
         )
@@ -159,6 +165,21 @@ class Member:
             catch_up=self.catalog.catch_up,
             admit=self.admission.background,
         )
+        self.anti_entropy = AntiEntropy(
+            self.topology,
+            asker,
+            engine,
+            self.trees,
+            self.horizons,
+            wall_us=wall_us,
+            rng=rng,
+            observe=self.timestamps.observe,
+            catch_up=self.catalog.catch_up,
+            admit=self.admission.background,
+            interval_s=repair_interval_s,
+        )
+        self.anti_entropy.when_damaged = self.damage.met_row
+        answers = self.anti_entropy.answers
         self.purger = Purger(
             self.topology,
             asker,
@@ -167,10 +188,10 @@ class Member:
             wall_us=wall_us,
             rng=rng,
             catch_up=self.catalog.catch_up,
-            synchronise=synchronise,
+            synchronise=self.anti_entropy.synchronise,
             rewrite=self.trees.write,
             has_hints=self.hints.has_hints,
-            healing=self.healing,
+            damage=self.damage,
             admit=self.admission.background,
             interval_s=purge_interval_s,
         )
@@ -192,6 +213,11 @@ class Member:
             Seal: self.purger.seal,
             Complete: self.purger.complete,
             Level: self.purger.level,
+            LookAtTree: answers.look_at_tree,
+            Tally: answers.tally,
+            ListKeys: answers.list_keys,
+            LookAgain: answers.look_again,
+            Meet: answers.meet,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
@@ -222,6 +248,7 @@ class Member:
             self.scrubber.run(),
             self.scrubber.look_where_suspected(),
             self.trees.run(),
+            self.anti_entropy.run(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from merganser.core.horizon import Round
 from merganser.model.cluster import Table
-from merganser.model.errors import MerganserError, PeerLostError, RefusedError, UnavailableError
+from merganser.model.errors import MerganserError, PeerLostError, RefusedError
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.messages import Complete, Level, Reply, Request, Seal, Sealed
 from merganser.net.transport import Traffic
@@ -36,15 +36,6 @@ class Synchronise(Protocol):
         Raises:
             MerganserError: they are not known to be equal.
         """
-
-
-async def cannot_synchronise(_table: Table, _partition: PartitionId, peer: NodeId, /, *, deadline: float) -> None:
-    """Stand for a node that compares with nobody: none of its rounds completes.
-
-    Raises:
-        UnavailableError: always.
-    """
-    raise UnavailableError(f"this node cannot compare itself with {peer}")
 
 
 class PurgeRound:

@@ -27,11 +27,11 @@ from merganser.model.errors import CorruptionError, InvariantError, MerganserErr
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Complete, Done, Level, Seal, Sealed
 from merganser.service.asking import Asker
+from merganser.service.damage import Damage
 from merganser.service.hash_trees import Change
-from merganser.service.healing import Healing
 from merganser.service.horizons import Horizons
+from merganser.service.partition_gate import PartitionGate
 from merganser.service.purge_round import PurgeRound, Synchronise
-from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
@@ -47,7 +47,6 @@ LOOK_S = 60.0  # between two looks at a cluster without tables
 SLICE_ROWS = 256  # decoded between two turns of the loop: about a millisecond
 PURGE_ROWS_PER_S = 20_000  # some 5 µs each when they have to be decoded: a tenth of a core
 
-STALE_EPOCH = "stale_epoch"
 SEAL_AHEAD = "seal_ahead"
 
 
@@ -76,7 +75,7 @@ class Purger:
         synchronise: Synchronise,
         rewrite: Callable[[Iterable[Change]], None],
         has_hints: Callable[..., bool] = lambda *_, **__: False,
-        healing: Healing | None = None,
+        damage: Damage | None = None,
         admit: Callable[[], Awaitable[None]] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
     ) -> None:
@@ -86,7 +85,7 @@ class Purger:
             synchronise: this node and a peer.
             rewrite: changes rows, all together; the old bytes have been read in the same turn of the loop.
             has_hints: (table, first_token, last_token, *, until_us): whether this node keeps a hint from before.
-            healing: told of the damage that a purge meets.
+            damage: what a purge meets is noted there.
             admit: waits while clients need this node more.
         """
         self._topology = topology
@@ -96,9 +95,10 @@ class Purger:
         self._wall_us = wall_us
         self._rng = rng
         self._catch_up = catch_up
+        self._gate = PartitionGate(topology, catch_up=catch_up)
         self.synchronise = synchronise
         self._has_hints = has_hints
-        self._healing = healing
+        self._damage = damage
         self._admit = admit
         self._rewrite = rewrite
         self._interval_s = interval_s
@@ -119,8 +119,7 @@ class Purger:
         Args:
             deadline: loop time.
         """
-        if not self._topology.ring.holds(self._topology.node, partition, table.n):
-            raise self._not_a_replica(partition)
+        self._gate.held(self._topology.map.epoch, table.id, partition)
         horizon_us = self._wall_us() - MARGIN_US
         if horizon_us <= self._horizons.horizon_us(table.id, partition):
             return Rounded(self._horizons.horizon_us(table.id, partition), None)
@@ -164,7 +163,7 @@ class Purger:
         Raises:
             RefusedError: another epoch, no such table, or the seal lies in this node's future.
         """
-        await self._admitted(sender, request.map_epoch, request.table)
+        await self._gate.admit(sender, request.map_epoch, request.table)
         if request.horizon_us > self._wall_us():
             raise RefusedError(SEAL_AHEAD, "the seal lies ahead of this node's clock: check the clocks of the nodes")
         await self._horizons.seal(request.table, request.partition, request.horizon_us)
@@ -176,7 +175,7 @@ class Purger:
         Raises:
             RefusedError: the round cannot have counted on this node.
         """
-        await self._admit_replica(sender, request.map_epoch, request.table, request.partition)
+        await self._gate.admit_replica(sender, request.map_epoch, request.table, request.partition)
         await self._horizons.complete(request.table, request.partition, request.horizon_us, vow=request.vow)
         return Done()
 
@@ -187,7 +186,7 @@ class Purger:
             RefusedError: not a replica, or another one does the same just now.
             MerganserError: whatever kept it from synchronising; nothing is adopted.
         """
-        table = await self._admit_replica(sender, request.map_epoch, request.table, request.partition)
+        table = await self._gate.admit_replica(sender, request.map_epoch, request.table, request.partition)
         place, deadline = (table.id, request.partition), self._loop.time() + request.timeout_ms / 1000
         vow = self._horizons.vow(*place)
         await self._horizons.seal(*place, request.horizon_us)
@@ -206,30 +205,6 @@ class Purger:
             has_hints=self._has_hints(table, first, last, until_us=until_us),
             vow=self._horizons.vow(table, partition),
         )
-
-    async def _admitted(self, sender: NodeId, map_epoch: int, table: TableId) -> Table:
-        """Go on only with a leader that knows the same nodes, or one may have been left out."""
-        if map_epoch > self._topology.map.epoch:
-            await self._catch_up(sender)
-        epoch = self._topology.map.epoch
-        if map_epoch != epoch:
-            raise RefusedError(STALE_EPOCH, f"the round is of epoch {map_epoch}, this node at {epoch}", map_epoch=epoch)
-        known = self._topology.table(table)
-        if known is None:
-            raise RefusedError(NO_SUCH_TABLE, f"no table with id {table} at epoch {epoch}", map_epoch=epoch)
-        return known
-
-    async def _admit_replica(self, sender: NodeId, map_epoch: int, table: TableId, partition: PartitionId) -> Table:
-        known = await self._admitted(sender, map_epoch, table)
-        ring = self._topology.ring
-        if not (0 <= partition < ring.partitions and ring.holds(self._topology.node, partition, known.n)):
-            raise self._not_a_replica(partition)
-        return known
-
-    def _not_a_replica(self, partition: PartitionId) -> RefusedError:
-        epoch = self._topology.map.epoch
-        message = f"node {self._topology.node} holds no replica of partition {partition} at epoch {epoch}"
-        return RefusedError(NOT_A_REPLICA, message, map_epoch=epoch)
 
     # In the background
 
@@ -278,8 +253,8 @@ class Purger:
             try:
                 rows_read = list(islice(self._engine.scan(position, end), SLICE_ROWS))
             except CorruptionError:
-                if self._healing is not None:
-                    self._healing.met_somewhere(table, position, end)
+                if self._damage is not None:
+                    self._damage.met_somewhere(table, position, end)
                 return changed
             changes = self._purged_of(table, rows_read, horizon_us)
             if changes:
@@ -301,8 +276,8 @@ class Purger:
             try:
                 change = _purged(table, key, stored, horizon_us)
             except CorruptionError:
-                if self._healing is not None:
-                    self._healing.met_row(table, key)
+                if self._damage is not None:
+                    self._damage.met_row(table, key)
                 continue  # it stays as it is until it is healed
             if change is not None:
                 changes.append(change)

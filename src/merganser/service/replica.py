@@ -8,7 +8,7 @@ Of the time before a seal no client write is taken, and of the time before a hor
 who have one as high (`core.horizon`). What is read goes out with the horizon, which says up to when its absence
 means something.
 
-A stored row that is damaged is refused, to readers and to writers, and handed to `service.healing`.
+A stored row that is damaged is refused, to readers and to writers, and noted for `service.healing`.
 
 Source: DeCandia 2007 §4.5; design notes in docs/internals/leaderless.md.
 """
@@ -24,8 +24,8 @@ from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Read, ReadRange, Rows
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
+from merganser.service.damage import Damage
 from merganser.service.hash_trees import HashTrees
-from merganser.service.healing import Healing
 from merganser.service.horizons import Horizons
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -48,20 +48,20 @@ class Replica:
         clock: HybridClock,
         horizons: Horizons,
         trees: HashTrees,
-        healing: Healing,
+        damage: Damage,
         *,
         wall_us: Callable[[], int],
         catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
         """Serve out of ``engine``.
 
-        ``healing`` is told of damage, ``catch_up`` fetches a newer cluster map from a peer.
+        ``damage`` takes note of damaged rows, ``catch_up`` fetches a newer cluster map from a peer.
         """
         self._topology = topology
         self._engine = engine
         self._clock = clock
         self._horizons = horizons
-        self._healing = healing
+        self._damage = damage
         self._trees = trees
         self._wall_us = wall_us
         self._catch_up = catch_up
@@ -107,7 +107,7 @@ class Replica:
             if stored is not None:
                 check_row(request.key, stored)
         except CorruptionError:
-            self._healing.met_row(request.table, request.key)
+            self._damage.met_row(request.table, request.key)
             raise
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
@@ -148,7 +148,7 @@ class Replica:
             stored = self._engine.get(key)
             held = None if stored is None or stored == encoded else decode_row(key, stored)
         except CorruptionError:
-            self._healing.met_row(table, key)
+            self._damage.met_row(table, key)
             raise
         if stored is None:
             self._trees.put(table, partition, key, None, encoded)
@@ -179,9 +179,9 @@ class Replica:
                 bytes_left -= len(key) + len(stored)
         except CorruptionError:
             if key is None or (page and page[-1][0] == key):  # it was well: what comes after it cannot be read
-                self._healing.met_somewhere(request.table, request.start, end)
+                self._damage.met_somewhere(request.table, request.start, end)
             else:
-                self._healing.met_row(request.table, key)
+                self._damage.met_row(request.table, key)
             raise
         return Rows(tuple(page), is_last=True, horizons=horizons)
 

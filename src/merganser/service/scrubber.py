@@ -8,7 +8,7 @@ on there::
        ^                                                                                      |
        +------------------------- the last one: a pass is over -------------------------------+
 
-What it finds it hands to `service.healing`: rows whose checksum does not hold, and stretches that the engine cannot
+What it finds it hands to `service.damage`: rows whose checksum does not hold, and stretches that the engine cannot
 read, which it goes round. Each leaf of the hash tree is counted anew, because a row that rots after it was counted
 leaves its leaf as it was: no exchange would look there.
 
@@ -27,8 +27,8 @@ from merganser.core.hash_tree import LEAVES
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId
+from merganser.service.damage import Damage
 from merganser.service.hash_trees import HashTrees
-from merganser.service.healing import Healing
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
@@ -76,7 +76,7 @@ class Scrubber:
         topology: Topology,
         engine: Engine,
         trees: HashTrees,
-        healing: Healing,
+        damage: Damage,
         *,
         wall_us: Callable[[], int],
         rng: random.Random,
@@ -90,7 +90,7 @@ class Scrubber:
         self._topology = topology
         self._engine = engine
         self._trees = trees
-        self._healing = healing
+        self._damage = damage
         self._wall_us = wall_us
         self._rng = rng
         self._admit = admit
@@ -122,7 +122,7 @@ class Scrubber:
     async def look_where_suspected(self) -> None:
         """Look through what somebody could not read, for as long as the node lives."""
         while True:
-            table_id, start, end = await self._healing.suspected()
+            table_id, start, end = await self._damage.suspected()
             table = self._topology.table(table_id)
             if table is not None:
                 for partition in self._topology.partitions_between(table, start, end):
@@ -138,13 +138,13 @@ class Scrubber:
             rows, damaged = rows + found.rows, damaged + len(found.damaged)
             if not is_dry_run:
                 for key in found.damaged:
-                    self._healing.met_row(table.id, key)
+                    self._damage.met_row(table.id, key)
             position = found.position
             if found.is_blocked:
                 beyond = _readable_from(self._engine, position, end)
                 unreadable += 1
                 if not is_dry_run:
-                    self._healing.met_stretch(table.id, position, beyond)
+                    self._damage.met_stretch(table.id, position, beyond)
                 position = beyond
             await asyncio.sleep(max(found.rows / ROWS_PER_S, found.bytes / BYTES_PER_S))
         wrong = 0 if is_dry_run or not rows else await self._recount(table, partition)

@@ -20,9 +20,11 @@ from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, UnavailableError
 from merganser.model.ids import NodeId
+from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import PURGE_INTERVAL_S
+from merganser.service.scrubber import SCRUB_INTERVAL_S
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
@@ -30,6 +32,7 @@ from merganser.storage.memory import MemoryEngine
 
 T = TypeVar("T")
 
+IN_FLIGHT_S = 4.0  # simulated clients give a request two seconds, and tests rarely more
 EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
 TREES_LOOK_S = 0.5  # images of hash trees come and go between two requests, as they do in hours of real life
 
@@ -58,8 +61,10 @@ class Machine:
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
         self.limits: AdmissionLimits | None = None
         self.purge_interval_s = PURGE_INTERVAL_S
+        self.repair_interval_s = REPAIR_INTERVAL_S
+        self.scrub_interval_s = SCRUB_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
-        """All four of its next lives."""
+        """All six of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -172,6 +177,9 @@ class Machine:
             on_error=self.errors.append,
             limits=self.limits,
             purge_interval_s=self.purge_interval_s,
+            repair_interval_s=self.repair_interval_s,
+            scrub_interval_s=self.scrub_interval_s,
+            in_flight_s=IN_FLIGHT_S,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
