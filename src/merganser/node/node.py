@@ -107,6 +107,8 @@ class Node:
             clock_skew_max_s=self.settings.clock_skew_max_s,
             on_clock=_tell_of_clock,
             purge_interval_s=self.settings.purge_interval_s,
+            scrub_interval_s=self.settings.scrub_interval_s,
+            on_damage=lambda what: failure("damage on the disk", reason=what),
         )
         self._serve_peers = member.serve
         member.start(me.wire_addresses)

@@ -18,11 +18,14 @@ from merganser.model.errors import ConfigurationError
 from merganser.net.http_limits import HttpLimits
 from merganser.service.member import CLOCK_SKEW_MAX_S
 from merganser.service.purger import PURGE_INTERVAL_S
+from merganser.service.scrubber import SCRUB_INTERVAL_S
 
 ENVIRONMENT_PREFIX = "MERGANSER_"
 PARTITIONS_DEFAULT = 256
 PURGE_INTERVAL_S_MIN = 60.0
 """What is younger than the bound on clock skew is never purged."""
+SCRUB_INTERVAL_S_MIN = 60.0
+"""More often, and the scrub is all that the disk does."""
 _SKEWS_S = (1.0, 20.0)
 """Below, a turn of the loop counts; above, timestamps that one node may still mint are refused by another."""
 
@@ -54,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Secret by access key id; signatures are checked against them. None: any signature will do."""
     purge_interval_s: float = PURGE_INTERVAL_S
     """How often each partition drops the tombstones, and what has expired, that all replicas know of."""
+    scrub_interval_s: float = SCRUB_INTERVAL_S
+    """How often every row on this node's disk is read and its checksum checked."""
     partitions: int = PARTITIONS_DEFAULT
     """Q of a cluster that is founded now, a power of two."""
     connections_max: int = HttpLimits().connections_max
@@ -161,6 +166,10 @@ def _check(settings: Settings) -> None:
     if not PURGE_INTERVAL_S_MIN <= settings.purge_interval_s < float("inf"):
         raise ConfigurationError(
             f"purge_interval_s must be at least {PURGE_INTERVAL_S_MIN:g}, not {settings.purge_interval_s:g}"
+        )
+    if not SCRUB_INTERVAL_S_MIN <= settings.scrub_interval_s < float("inf"):
+        raise ConfigurationError(
+            f"scrub_interval_s must be at least {SCRUB_INTERVAL_S_MIN:g}, not {settings.scrub_interval_s:g}"
         )
     _check_advertised(settings)
     for seed in settings.seed:

@@ -53,6 +53,7 @@ from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
 from merganser.service.purger import PURGE_INTERVAL_S, Purger
+from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
 from merganser.service.timestamps import Timestamps, load_ceiling
@@ -179,6 +180,7 @@ class Member:
             interval_s=repair_interval_s,
         )
         self.anti_entropy.when_damaged = self.damage.met_row
+        self.repairing = Repairing(self.topology, self.scrubber, self.healing, self.anti_entropy)
         answers = self.anti_entropy.answers
         self.purger = Purger(
             self.topology,
