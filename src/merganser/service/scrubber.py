@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from merganser.core.hash_tree import LEAVES
+from merganser.core.hash_tree import FANOUT
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId
@@ -132,10 +132,12 @@ class Scrubber:
         """Check every row and every leaf of one partition; hand over what is damaged, unless it is a dry run."""
         position, end = self._topology.partition_range(table, partition, partition)
         rows = damaged = unreadable = 0
+        leaves: set[int] = set()
         while position < end:
             await self._admit()
             found = self._slice(position, end)
-            rows, damaged = rows + found.rows, damaged + len(found.damaged)
+            rows, damaged = rows + len(found.keys), damaged + len(found.damaged)
+            leaves.update(self._trees.leaf_of(table.id, partition, key) for key in found.keys)
             if not is_dry_run:
                 for key in found.damaged:
                     self._damage.met_row(table.id, key)
@@ -146,8 +148,8 @@ class Scrubber:
                 if not is_dry_run:
                     self._damage.met_stretch(table.id, position, beyond)
                 position = beyond
-            await asyncio.sleep(max(found.rows / ROWS_PER_S, found.bytes / BYTES_PER_S))
-        wrong = 0 if is_dry_run or not rows else await self._recount(table, partition)
+            await asyncio.sleep(max(len(found.keys) / ROWS_PER_S, found.bytes / BYTES_PER_S))
+        wrong = 0 if is_dry_run else await self._recount(table, partition, leaves)
         self.rows += rows
         self.leaves_wrong += wrong
         return Scrubbed(rows, damaged, unreadable, wrong)
@@ -158,7 +160,7 @@ class Scrubber:
         try:
             for key, stored in self._engine.scan(start, end):
                 found.add(key, stored)
-                if found.rows >= SLICE_ROWS or found.bytes >= SLICE_BYTES:
+                if len(found.keys) >= SLICE_ROWS or found.bytes >= SLICE_BYTES:
                     return found
         except CorruptionError:
             found.is_blocked = True
@@ -166,11 +168,11 @@ class Scrubber:
         found.position = end
         return found
 
-    async def _recount(self, table: Table, partition: PartitionId) -> int:
-        """Count each leaf anew; returns how many were wrong."""
+    async def _recount(self, table: Table, partition: PartitionId, leaves: set[int]) -> int:
+        """Count ``leaves`` anew, and those that are not empty by the tree; returns how many were wrong."""
         wrong = 0
-        for leaf in range(LEAVES):
-            if leaf % SLICE_LEAVES == 0:
+        for number, leaf in enumerate(sorted(leaves | self._counted(table, partition))):
+            if number % SLICE_LEAVES == 0:
                 await self._admit()
             try:
                 wrong += not self._trees.recount(table.id, partition, leaf)
@@ -179,6 +181,16 @@ class Scrubber:
             except (UnavailableError, StorageFailedError):
                 break  # the table is gone, or the disk has failed: the tree is of no use
         return wrong
+
+    def _counted(self, table: Table, partition: PartitionId) -> set[int]:
+        """Return which leaves are not empty by the tree."""
+        try:
+            branches = self._trees.nodes(table.id, partition, 1, range(FANOUT))
+            full = [leaf for b, count in enumerate(branches) if count for leaf in range(b * FANOUT, (b + 1) * FANOUT)]
+            counts = self._trees.nodes(table.id, partition, 2, full)
+        except (UnavailableError, StorageFailedError):
+            return set()  # the tree is still being counted
+        return {leaf for leaf, count in zip(full, counts, strict=True) if count}
 
     def _next(self) -> tuple[Table, PartitionId] | None:
         """Return the partition after the position, in the order of the keys."""
@@ -214,10 +226,10 @@ class Scrubber:
 class _Slice:
     """What some rows in a row came to."""
 
-    __slots__ = ("bytes", "damaged", "is_blocked", "position", "rows")
+    __slots__ = ("bytes", "damaged", "is_blocked", "keys", "position")
 
     def __init__(self, start: bytes) -> None:
-        self.rows = 0
+        self.keys: list[bytes] = []
         self.bytes = 0
         self.damaged: list[bytes] = []
         self.position = start
@@ -230,7 +242,7 @@ class _Slice:
             decode_row(key, stored)
         except CorruptionError:
             self.damaged.append(key)
-        self.rows += 1
+        self.keys.append(key)
         self.bytes += len(key) + len(stored)
         self.position = keys.after(key)
 

@@ -32,7 +32,7 @@ from merganser.storage.memory import MemoryEngine
 
 T = TypeVar("T")
 
-IN_FLIGHT_S = 4.0  # simulated clients give a request two seconds, and tests rarely more
+IN_FLIGHT_S = 2.5  # simulated clients give a request two seconds
 EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
 TREES_LOOK_S = 0.5  # images of hash trees come and go between two requests, as they do in hours of real life
 
@@ -75,6 +75,8 @@ class Machine:
         self._record = NodeRecord(NodeId(f"{rng.getrandbits(64):016x}"), 0, address, {}, zone)
         self._seeds = seeds
         self._partitions = partitions
+        self.partition_bits = partitions.bit_length() - 1
+        """Of a token, the first."""
         self.disk = SimulatedDisk(loop, rng, engine_type)
         self.engine = self.disk.engine
         self._incarnation: Incarnation | None = None

@@ -34,6 +34,7 @@ THINK_S = (0.03, 0.1, 0.1, 0.3)
 NODES = (3, 3, 4, 5)
 """With three every node holds every row; with more, some coordinate and keep hints for what they do not hold."""
 CREATE_TIMEOUT_S = 60.0
+SCRUB_INTERVAL_S = 4.0  # a run lasts some ten seconds
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -118,6 +119,7 @@ class _Run:
 
     async def _play(self) -> None:
         for machine in self._world.machines:
+            machine.scrub_interval_s = SCRUB_INTERVAL_S
             machine.start()
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(THINK_S))

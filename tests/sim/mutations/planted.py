@@ -6,6 +6,7 @@ A bug is planted by replacing a function of ours for one test. To add one: write
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,14 +19,16 @@ from merganser.core.hint_policy import Fate
 from merganser.core.register import AcceptorState
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Need
+from merganser.model.errors import CorruptionError, MerganserError, UnavailableError
 from merganser.model.ids import NodeId, PartitionId, TableId
-from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Rows
+from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Reply, Request, Rows
 from merganser.model.row import Cell
 from merganser.model.timestamp import Timestamp
-from merganser.service import catalog, coordinator, hash_trees, hinted_handoff, member, range_merge
+from merganser.service import catalog, coordinator, hash_trees, hinted_handoff, member, range_merge, scrubber
 from merganser.service.asking import Writing
 from merganser.service.coordinator import Coordinator, RangePage
 from merganser.service.hash_trees import HashTrees
+from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.read_repair import ReadRepair, Reconciled
@@ -216,6 +219,54 @@ def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     async def read(self: Replica, sender: NodeId, request: Read) -> Found:
         await self._admit(sender, request.map_epoch, request.table, request.key)
         return Found(self._engine.get(request.key))
+
+    patch.setattr(Replica, "read", read)
+
+
+# Damage.
+
+
+@planted("acknowledged", "held", "monotonic", nemesis="rot+crashes+partitions", nodes=3, hot_keys=1, operations=80)
+def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
+    async def one(self: Healing, table: Table, key: bytes, question: Request) -> dict[NodeId, Reply]:
+        others = [node for node in self._topology.replicas(table, key) if node != self._topology.node]
+        for node in reversed(others):
+            with contextlib.suppress(MerganserError):
+                return {node: await self._asker.ask(node, question, timeout_s=1.0)}
+        raise UnavailableError("nobody answers")
+
+    patch.setattr(Healing, "_ask_others", one)
+
+
+@planted("held", "convergence", workload="levels", nemesis="rot", nodes=3)
+def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
+    real = scrubber._Slice.add
+
+    def add(self: scrubber._Slice, key: bytes, stored: bytes) -> None:
+        real(self, key, stored)
+        if key[-3] % 2:
+            self.damaged.clear()
+
+    patch.setattr(scrubber._Slice, "add", add)
+
+
+@planted("held", "convergence", workload="levels", nemesis="rot", nodes=3)
+def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
+    async def scrub(self: scrubber.Scrubber, table: Table, partition: PartitionId, **_: bool) -> scrubber.Scrubbed:
+        return scrubber.Scrubbed(0, 0, 0, await self._recount(table, partition, set()))
+
+    patch.setattr(scrubber.Scrubber, "scrub", scrub)
+
+
+@planted("acknowledged", "monotonic", "sessions", workload="levels", nemesis="rot", nodes=3)
+def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
+    real = Replica.read
+
+    async def read(self: Replica, sender: NodeId, request: Read) -> Found:
+        try:
+            return await real(self, sender, request)
+        except CorruptionError:
+            return Found(None)
 
     patch.setattr(Replica, "read", read)
 
