@@ -138,6 +138,28 @@ def ring(admin: AdminOption = ADMIN_DEFAULT, json: JsonOption = False) -> None:
 
 
 @app.command()
+def repair(
+    table: Annotated[str | None, typer.Argument(help="One table [all].")] = None,
+    partition: Annotated[int | None, typer.Option(help="One partition of it [all].")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what differs and what is damaged.")] = False,
+    admin: AdminOption = ADMIN_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Compare all replicas now, and put right what differs or is damaged; exit status 1 if not all could be.
+
+    Nodes do both by themselves in the background. Running it again, or stopping it, does no harm.
+    """
+    from merganser.cli.repair import repair as repair_cluster
+
+    try:
+        is_well = repair_cluster(admin, table=table, partition=partition, is_dry_run=dry_run, as_json=json)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if not is_well:
+        raise typer.Exit(1)
+
+
+@app.command()
 def bench(
     endpoint: Annotated[
         list[str] | None,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from merganser.cli.admin_port import fetch, print_json
 from merganser.model.errors import ConfigurationError
 
-TIMEOUT_S = 3.0
 _BELIEF_STYLES = {"alive": "green", "suspect": "yellow", "dead": "red"}
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red", "white")
 
@@ -23,10 +21,10 @@ def show_status(admin: str, *, as_json: bool) -> None:
     Raises:
         ConfigurationError: nobody answers there.
     """
-    ring = _fetch(admin, "/ring")
+    ring = fetch(admin, "/ring")
     nodes = [_node_status(node) for node in ring["nodes"]]
     if as_json:
-        _print_json({"cluster": ring["cluster"], "epoch": ring["epoch"], "nodes": nodes})
+        print_json({"cluster": ring["cluster"], "epoch": ring["epoch"], "nodes": nodes})
         return
     console = Console()
     console.print(_headline(ring), highlight=False)
@@ -43,7 +41,7 @@ def show_status(admin: str, *, as_json: bool) -> None:
             str(len(node["tables"])) if "tables" in node else "",
         )
     console.print(table)
-    _show_membership(console, _fetch(admin, "/status"), ring, nodes)
+    _show_membership(console, fetch(admin, "/status"), ring, nodes)
     for known, node in zip(ring["nodes"], nodes, strict=True):
         if node.get("failure"):
             what = "recovers" if node["state"] == "recovering" else "takes no writes"
@@ -91,9 +89,9 @@ def show_ring(admin: str, *, as_json: bool) -> None:
     Raises:
         ConfigurationError: nobody answers there.
     """
-    ring = _fetch(admin, "/ring")
+    ring = fetch(admin, "/ring")
     if as_json:
-        _print_json(ring)
+        print_json(ring)
         return
     colour = {node["number"]: _COLOURS[i % len(_COLOURS)] for i, node in enumerate(ring["nodes"])}
     table = _table("node", "id", "zone", "peers", "partitions", "share", "voter")
@@ -129,7 +127,7 @@ def _table(*columns: str) -> Table:
 def _node_status(node: dict[str, Any]) -> dict[str, Any]:
     address = node["addresses"].get("admin", "")
     try:
-        return _fetch(address, "/status")
+        return fetch(address, "/status")
     except ConfigurationError:
         return {"state": "unreachable", "node": node["id"], "number": node["number"], "addresses": node["addresses"]}
 
@@ -138,28 +136,3 @@ def _connected(node: dict[str, Any]) -> str:
     if "peers" not in node:
         return ""
     return f"{sum(peer['connected'] for peer in node['peers'].values())} of {len(node['peers'])}"
-
-
-def _fetch(address: str, path: str) -> dict[str, Any]:
-    host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ConfigurationError(f"--admin must be HOST:PORT, not {address!r}")
-    connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-        found: dict[str, Any] = orjson.loads(body)
-    except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
-        raise ConfigurationError(
-            f"no Merganser node answers at {address} ({error}): give the admin port of a running node with --admin"
-        ) from None
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise ConfigurationError(f"the node at {address} is not ready: {body.decode(errors='replace').strip()}")
-    return found
-
-
-def _print_json(content: object) -> None:
-    Console(soft_wrap=True, highlight=False).print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())

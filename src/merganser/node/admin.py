@@ -2,22 +2,38 @@
 
 ``GET /status`` this node; ``GET /ring`` the cluster map's nodes and owners; ``GET /health`` 200 while the
 node serves clients, 503 before, once its disk has failed, and while its clock is wrong: other nodes take what this one
-does not. Read only; it listens on the same host
-as everything else.
+does not. It listens on the same host as everything else.
+
+``POST /repair?table=NAME&partition=P[&dry_run=1][&scrub_only=1]`` repairs one partition that this node holds, and
+answers when that is done. It is the only thing that changes anything, and nobody proves here who they are. So that no
+page in an operator's browser can send it, it must carry the header ``x-merganser-admin``, which a form cannot send
+and a script of another site only after a preflight that is not answered, and no ``Origin``, which browsers add to
+every POST.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
+from urllib.parse import parse_qs
 
 import msgspec
 import orjson
 
 import merganser
+from merganser.model.cluster import Table
+from merganser.model.errors import MerganserError, RequestError
+from merganser.model.ids import PartitionId
 from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
 from merganser.service.member import Member
+from merganser.storage import keys
+
+HEADER = b"x-merganser-admin"
+REPAIR_TIMEOUT_S = 600.0  # of one partition; as long as an exchange may take
+WOUNDS_TOLD_MAX = 20
 
 _HEALTHY = ("serving", "short of disk")
 _JSON = [(b"content-type", b"application/json")]
@@ -33,16 +49,65 @@ class Admin:
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
+        path = request.path.partition(b"?")[0]
+        if request.method == b"POST" and path == b"/repair":
+            return await self._repair(request)
         if request.method not in (b"GET", b"HEAD"):
-            return _answer(405, {"error": "only GET is served here"})
-        page = _PAGES.get(request.path.partition(b"?")[0])
+            return _answer(405, {"error": "only GET is served here, and POST /repair"})
+        page = _PAGES.get(path)
         if page is None:
-            return _answer(404, {"error": "there are /status, /ring and /health"})
+            return _answer(404, {"error": "there are /status, /ring and /health, and POST /repair"})
         member, peers = self._member(), self._peers()
         if member is None or peers is None:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
         is_ill = page is _health and _state(member) not in _HEALTHY
         return _answer(503 if is_ill else 200, page(member, peers))
+
+    async def _repair(self, request: Request) -> Response:
+        if request.header(HEADER) is None or request.header(b"origin") is not None:
+            return _answer(403, {"error": f"POST needs the header {HEADER.decode()}, and does not come from a browser"})
+        member = self._member()
+        if member is None:
+            return _answer(503, {"state": "founding", "version": merganser.__version__})
+        try:
+            table, partition, flags = _asked_for(member, request.path)
+        except RequestError as error:
+            return _answer(400, {"error": str(error)})
+        try:
+            deadline = asyncio.get_running_loop().time() + REPAIR_TIMEOUT_S
+            done = await member.repairing.repair(table, partition, deadline=deadline, **flags)
+        except MerganserError as error:
+            return _answer(503, {"error": str(error)})
+        told = msgspec.to_builtins(done)
+        for comparison in told["peers"].values():
+            comparison["damaged"] = len(comparison["damaged"])
+        return _answer(200, told)
+
+
+def _asked_for(member: Member, path: bytes) -> tuple[Table, PartitionId, dict[str, bool]]:
+    """Return what a request for a repair names.
+
+    Raises:
+        RequestError: there is no such thing here; says what there is.
+    """
+    query = parse_qs(path.partition(b"?")[2].decode(errors="replace"), keep_blank_values=True)
+    unknown = query.keys() - {"table", "wire", "partition", "dry_run", "scrub_only"}
+    if unknown:
+        raise RequestError(
+            f"unknown: {', '.join(sorted(unknown))}; there are table, wire, partition, dry_run, scrub_only"
+        )
+    name, wire = (query.get(key, [""])[-1] for key in ("table", "wire"))
+    tables = [t for t in member.topology.map.tables if t.name == name and wire in ("", t.wire)]
+    if len(tables) != 1:
+        there = ", ".join(sorted({t.name for t in member.topology.map.tables})) or "none"
+        raise RequestError(f"{len(tables) or 'no'} tables are called {name!r} on this node; there are {there}")
+    number, ring = query.get("partition", [""])[-1], member.topology.ring
+    if not (number.isascii() and number.isdigit() and int(number) < ring.partitions):
+        raise RequestError(f"partition must be 0 to {ring.partitions - 1}, not {number!r}")
+    partition = PartitionId(int(number))
+    if not ring.holds(member.topology.node, partition, tables[0].n):
+        raise RequestError(f"this node holds no replica of partition {partition} of {name}")
+    return tables[0], partition, {f"is_{key}": query.get(key, ["0"])[-1] == "1" for key in ("dry_run", "scrub_only")}
 
 
 def _answer(status: int, content: object) -> Response:
@@ -106,6 +171,13 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
             "partitions_in_doubt": len(member.horizons.doubted()),
         },
         "anti_entropy": _anti_entropy(member),
+        "damage": _damage(member),
+        "scrub": {
+            "position": msgspec.structs.asdict(member.scrubber.position),
+            "passes": member.scrubber.passes,
+            "rows": member.scrubber.rows,
+            "leaves_wrong": member.scrubber.leaves_wrong,
+        },
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
         "membership": msgspec.to_builtins(member.failure_detector.view()),
@@ -118,6 +190,30 @@ def _anti_entropy(member: Member) -> dict[str, object]:
     oldest = {table.name: service.oldest_comparison_us(table) for table in member.topology.map.tables}
     met_for_others = service.answers.met
     return {"oldest_comparisons_us": oldest, **msgspec.to_builtins(service.totals), "met_for_others": met_for_others}
+
+
+def _damage(member: Member) -> dict[str, object]:
+    """Tell what was found damaged since the start, what became of it, and what waits for what."""
+    damage, healing, topology = member.damage, member.healing, member.topology
+    names = {table.id: table.name for table in topology.map.tables}
+    return {
+        "found": damage.found,
+        "healed": healing.healed,
+        "rows_put": healing.rows_put,
+        "overlooked": damage.overlooked,
+        "waiting": len(damage.wounds),
+        "first": [
+            {
+                "table": names.get(wound.table, str(wound.table)),
+                "partition": topology.ring.partition_of(keys.token_in(wound.start)),
+                "key": wound.start.hex(),
+                "what": "row" if wound.end is None else "stretch that cannot be read",
+                "tries": wound.tries,
+                "why": wound.problem,
+            }
+            for wound in islice(damage.wounds.values(), WOUNDS_TOLD_MAX)
+        ],
+    }
 
 
 def _hints(member: Member) -> dict[str, object]:

@@ -117,6 +117,8 @@ class Node:
             on_clock=_tell_of_clock,
             purge_interval_s=self.settings.purge_interval_s,
             repair_interval_s=self.settings.repair_interval_s,
+            scrub_interval_s=self.settings.scrub_interval_s,
+            on_damage=lambda what: failure("damage on the disk", reason=what),
         )
         await self._tell_of_loss(member)
         self._serve_peers = member.serve

@@ -19,6 +19,7 @@ from merganser.net.http_limits import HttpLimits
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.member import CLOCK_SKEW_MAX_S
 from merganser.service.purger import PURGE_INTERVAL_S
+from merganser.service.scrubber import SCRUB_INTERVAL_S
 
 ENVIRONMENT_PREFIX = "MERGANSER_"
 PARTITIONS_DEFAULT = 256
@@ -29,6 +30,8 @@ PURGE_INTERVAL_S_MIN = 60.0
 """What is younger than the bound on clock skew is never purged."""
 REPAIR_INTERVAL_S_MIN = 1.0
 """A comparison of 256 equal partitions with two peers is some 500 questions."""
+SCRUB_INTERVAL_S_MIN = 60.0
+"""More often, and the scrub is all that the disk does."""
 _SKEWS_S = (1.0, 20.0)
 """Below, a turn of the loop counts; above, timestamps that one node may still mint are refused by another."""
 
@@ -62,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often each partition drops the tombstones, and what has expired, that all replicas know of."""
     repair_interval_s: float = REPAIR_INTERVAL_S
     """How often each two replicas compare every partition that both hold, and become equal."""
+    scrub_interval_s: float = SCRUB_INTERVAL_S
+    """How often every row on this node's disk is read and its checksum checked."""
     partitions: int = PARTITIONS_DEFAULT
     """Q of a cluster that is founded now, a power of two."""
     connections_max: int = HttpLimits().connections_max
@@ -177,6 +182,10 @@ def _check(settings: Settings) -> None:
     if not REPAIR_INTERVAL_S_MIN <= settings.repair_interval_s < float("inf"):
         raise ConfigurationError(
             f"repair_interval_s must be at least {REPAIR_INTERVAL_S_MIN:g}, not {settings.repair_interval_s:g}"
+        )
+    if not SCRUB_INTERVAL_S_MIN <= settings.scrub_interval_s < float("inf"):
+        raise ConfigurationError(
+            f"scrub_interval_s must be at least {SCRUB_INTERVAL_S_MIN:g}, not {settings.scrub_interval_s:g}"
         )
     _check_advertised(settings)
     for seed in settings.seed:

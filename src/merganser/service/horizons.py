@@ -150,6 +150,12 @@ class Horizons:
         await self._keep(table, partition, self.of(table, partition).doubted())
         self._tell()
 
+    async def distrust(self, table: TableId, partition: PartitionId) -> None:
+        """Vouch for nothing any more, and answer no reads: tombstones may be missing (`core.healing`)."""
+        self._doubts[table, partition] = self._doubts.get((table, partition), 0) + 1
+        await self._keep(table, partition, self.of(table, partition).distrusted())
+        self._tell()
+
     async def doubt_everything(self) -> None:
         """Vouch for nothing any more, in any partition: the disk has lost what was synced."""
         for table, partition in list(self._standings):

@@ -12,6 +12,7 @@ from typing import Any
 
 from merganser.core.admission import AdmissionLimits
 from merganser.core.clock import HybridClock
+from merganser.core.healing import IN_FLIGHT_S
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
 from merganser.model.messages import (
@@ -46,13 +47,17 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.damage import Damage
 from merganser.service.failure_detector import FailureDetector
 from merganser.service.hash_trees import LOOK_S, HashTrees
+from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
+from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
+from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
 from merganser.service.wholeness import Wholeness
@@ -82,12 +87,18 @@ class Member:
         on_clock: Callable[[str | None], None] = lambda _reason: None,
         purge_interval_s: float = PURGE_INTERVAL_S,
         purge_margin_us: int = MARGIN_US,
+        scrub_interval_s: float = SCRUB_INTERVAL_S,
+        in_flight_s: float = IN_FLIGHT_S,
+        on_damage: Callable[[str], None] = lambda _what: None,
         repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
-        ``on_clock`` is told why this node mints no more timestamps, and None when it does again.
+        Args:
+            on_clock: told why this node mints no more timestamps, and None when it does again.
+            in_flight_s: longer than any coordinator of the cluster waits for an answer.
+            on_damage: told of what is found damaged on the disk.
         """
         self._on_error = on_error
         self.engine = engine
@@ -107,8 +118,35 @@ class Member:
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
         self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
+        self.damage = Damage(in_flight_s=in_flight_s, on_damage=on_damage)
+        self.healing = Healing(
+            self.topology,
+            asker,
+            self.horizons,
+            engine,
+            self.trees,
+            self.damage,
+            admit=self.admission.background,
+        )
+        self.scrubber = Scrubber(
+            self.topology,
+            engine,
+            self.trees,
+            self.damage,
+            wall_us=wall_us,
+            rng=rng,
+            admit=self.admission.background,
+            interval_s=scrub_interval_s,
+        )
         self.replica = Replica(
-            self.topology, engine, clock, self.horizons, self.trees, wall_us=wall_us, catch_up=self.catalog.catch_up
+            self.topology,
+            engine,
+            clock,
+            self.horizons,
+            self.trees,
+            self.damage,
+            wall_us=wall_us,
+            catch_up=self.catalog.catch_up,
         )
         self.coordinator = Coordinator(
             self.topology,
@@ -150,6 +188,8 @@ class Member:
             admit=self.admission.background,
             interval_s=repair_interval_s,
         )
+        self.anti_entropy.when_damaged = self.damage.met_row
+        self.repairing = Repairing(self.topology, self.scrubber, self.healing, self.anti_entropy)
         answers = self.anti_entropy.answers
         self.purger = Purger(
             self.topology,
@@ -162,6 +202,7 @@ class Member:
             synchronise=self.anti_entropy.synchronise,
             rewrite=self.trees.write,
             has_hints=self.hints.has_hints,
+            damage=self.damage,
             admit=lambda: self.wholeness.background(),
             interval_s=purge_interval_s,
             margin_us=purge_margin_us,
@@ -231,6 +272,9 @@ class Member:
             self.handoff.run(),
             self.purger.run(),
             self.purger.work_off(),
+            self.healing.run(),
+            self.scrubber.run(),
+            self.scrubber.look_where_suspected(),
             self.trees.run(),
             self.anti_entropy.run(),
             self.wholeness.watch(),

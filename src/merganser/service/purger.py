@@ -27,6 +27,7 @@ from merganser.model.errors import CorruptionError, InvariantError, MerganserErr
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Complete, Done, Level, Seal, Sealed
 from merganser.service.asking import Asker
+from merganser.service.damage import Damage
 from merganser.service.hash_trees import Change
 from merganser.service.horizons import Horizons
 from merganser.service.partition_gate import PartitionGate
@@ -74,6 +75,7 @@ class Purger:
         synchronise: Synchronise,
         rewrite: Callable[[Iterable[Change]], None],
         has_hints: Callable[..., bool] = lambda *_, **__: False,
+        damage: Damage | None = None,
         admit: Callable[[], Awaitable[None]] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
         margin_us: int = MARGIN_US,
@@ -84,6 +86,7 @@ class Purger:
             synchronise: this node and a peer.
             rewrite: changes rows, all together; the old bytes have been read in the same turn of the loop.
             has_hints: (table, first_token, last_token, *, until_us): whether this node keeps a hint from before.
+            damage: what a purge meets is noted there.
             admit: waits while clients need this node more.
         """
         self._topology = topology
@@ -96,6 +99,7 @@ class Purger:
         self._gate = PartitionGate(topology, catch_up=catch_up)
         self.synchronise = synchronise
         self._has_hints = has_hints
+        self._damage = damage
         self._admit = admit
         self._rewrite = rewrite
         self._interval_s = interval_s
@@ -254,8 +258,10 @@ class Purger:
             try:
                 rows_read = list(islice(self._engine.scan(position, end), SLICE_ROWS))
             except CorruptionError:
+                if self._damage is not None:
+                    self._damage.met_somewhere(table, position, end)
                 return changed
-            changes = [change for key, stored in rows_read if (change := _purged(table, key, stored, horizon_us))]
+            changes = self._purged_of(table, rows_read, horizon_us)
             if changes:
                 self._rewrite(changes)
                 changed += len(changes)
@@ -268,6 +274,19 @@ class Purger:
             if self._admit is not None:
                 await self._admit()
         return changed
+
+    def _purged_of(self, table: TableId, rows_read: Iterable[tuple[bytes, bytes]], horizon_us: int) -> list[Change]:
+        changes: list[Change] = []
+        for key, stored in rows_read:
+            try:
+                change = _purged(table, key, stored, horizon_us)
+            except CorruptionError:
+                if self._damage is not None:
+                    self._damage.met_row(table, key)
+                continue  # it stays as it is until it is healed
+            if change is not None:
+                changes.append(change)
+        return changes
 
     def oldest_horizon_us(self, table: Table) -> int | None:
         """Return the lowest horizon of the partitions of ``table`` that this node holds; None if it holds none."""
@@ -305,10 +324,7 @@ async def _problem_of(work: Coroutine[Any, Any, str | None], deadline: float) ->
 def _purged(table: TableId, key: bytes, stored: bytes, horizon_us: int) -> Change | None:
     if not can_end(stored):
         return None
-    try:
-        row = decode_row(key, stored)
-    except CorruptionError:
-        return None  # whoever heals it meets it again
+    row = decode_row(key, stored)
     left = rows.purged(row, horizon_us)
     if left is row:
         return None

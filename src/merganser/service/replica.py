@@ -8,6 +8,8 @@ Of the time before a seal no client write is taken, and of the time before a hor
 who have one as high (`core.horizon`). What is read goes out with the horizon, which says up to when its absence
 means something.
 
+A stored row that is damaged is refused, to readers and to writers, and noted for `service.healing`.
+
 Source: DeCandia 2007 §4.5; design notes in docs/internals/leaderless.md.
 """
 
@@ -17,11 +19,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from merganser.core import horizon, rows
 from merganser.core.clock import HybridClock
-from merganser.model.errors import RefusedError
+from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Read, ReadRange, Rows
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
+from merganser.service.damage import Damage
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
 from merganser.service.topology import Topology
@@ -45,15 +48,20 @@ class Replica:
         clock: HybridClock,
         horizons: Horizons,
         trees: HashTrees,
+        damage: Damage,
         *,
         wall_us: Callable[[], int],
         catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
-        """Serve out of ``engine``; ``catch_up`` fetches a newer cluster map from a peer."""
+        """Serve out of ``engine``.
+
+        ``damage`` takes note of damaged rows, ``catch_up`` fetches a newer cluster map from a peer.
+        """
         self._topology = topology
         self._engine = engine
         self._clock = clock
         self._horizons = horizons
+        self._damage = damage
         self._trees = trees
         self._wall_us = wall_us
         self._catch_up = catch_up
@@ -94,9 +102,13 @@ class Replica:
         standing = self._horizons.known(request.table, partition)
         if standing is not None:
             self._horizons.check_whole(request.table, partition)
-        stored = self._engine.get(request.key)
-        if stored is not None:
-            check_row(request.key, stored)
+        try:
+            stored = self._engine.get(request.key)
+            if stored is not None:
+                check_row(request.key, stored)
+        except CorruptionError:
+            self._damage.met_row(request.table, request.key)
+            raise
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
         return Found(stored) if standing is None else Found(stored, standing.horizon_us)
@@ -132,14 +144,21 @@ class Replica:
         return self._take(request.table, partition, request.key, part, encoded)
 
     def _take(self, table: TableId, partition: PartitionId, key: bytes, incoming: Row, encoded: bytes) -> Merged:
-        stored = self._engine.get(key)
+        try:
+            stored = self._engine.get(key)
+            held = None if stored is None or stored == encoded else decode_row(key, stored)
+        except CorruptionError:
+            self._damage.met_row(table, key)
+            raise
         if stored is None:
             self._trees.put(table, partition, key, None, encoded)
-            return _MERGED
-        return _MERGED if stored == encoded else self._merge(table, partition, key, stored, incoming)
+        elif held is not None:
+            return self._merge(table, partition, key, stored, held, incoming)
+        return _MERGED
 
-    def _merge(self, table: TableId, partition: PartitionId, key: bytes, stored: bytes, incoming: Row) -> Merged:
-        held = decode_row(key, stored)
+    def _merge(
+        self, table: TableId, partition: PartitionId, key: bytes, stored: bytes, held: Row, incoming: Row
+    ) -> Merged:
         merged = rows.merge(held, incoming)
         if merged != held:
             self._trees.put(table, partition, key, stored, encode_row(key, merged))
@@ -150,12 +169,20 @@ class Replica:
         page: list[tuple[bytes, bytes]] = []
         bytes_left = request.bytes_max
         _, table_end = keys.table_range(request.table)
-        for key, stored in self._engine.scan(request.start, min(request.end, table_end), reverse=request.reverse):
-            if page and (len(page) >= request.rows_max or bytes_left <= 0):
-                return Rows(tuple(page), is_last=False, horizons=horizons)
-            check_row(key, stored)
-            page.append((key, stored))
-            bytes_left -= len(key) + len(stored)
+        end, key = min(request.end, table_end), None
+        try:
+            for key, stored in self._engine.scan(request.start, end, reverse=request.reverse):
+                if page and (len(page) >= request.rows_max or bytes_left <= 0):
+                    return Rows(tuple(page), is_last=False, horizons=horizons)
+                check_row(key, stored)
+                page.append((key, stored))
+                bytes_left -= len(key) + len(stored)
+        except CorruptionError:
+            if key is None or (page and page[-1][0] == key):  # it was well: what comes after it cannot be read
+                self._damage.met_somewhere(request.table, request.start, end)
+            else:
+                self._damage.met_row(request.table, key)
+            raise
         return Rows(tuple(page), is_last=True, horizons=horizons)
 
     async def _admit(self, sender: NodeId, map_epoch: int, table: TableId, key: bytes) -> PartitionId:

@@ -86,9 +86,13 @@ class SimulatedDisk:
         if not candidates:
             return None
         key = self._rng.choice(candidates)
+        self.rot_row(key)
+        return key
+
+    def rot_row(self, key: bytes) -> None:
+        """Flip a bit of what is at rest under ``key``."""
         self.engine.rot(key, bit=self._rng.getrandbits(32))
         self._loop.note("rot", key)
-        return key
 
     def heal(self) -> None:
         """End slowness and fullness, and call off what has not happened yet; what is lost, cut or rotten stays so."""

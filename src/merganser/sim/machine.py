@@ -24,6 +24,7 @@ from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
+from merganser.service.scrubber import SCRUB_INTERVAL_S
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
@@ -31,6 +32,7 @@ from merganser.storage.memory import MemoryEngine
 
 T = TypeVar("T")
 
+IN_FLIGHT_S = 2.5  # simulated clients give a request two seconds
 EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
 TREES_LOOK_S = 0.5  # images of hash trees come and go between two requests, as they do in hours of real life
 
@@ -61,9 +63,10 @@ class Machine:
         self.purge_interval_s = PURGE_INTERVAL_S
         self.purge_margin_us = MARGIN_US
         self.repair_interval_s = REPAIR_INTERVAL_S
+        self.scrub_interval_s = SCRUB_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
         self.accepts_loss = False
-        """All seven of its next lives."""
+        """All eight of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -74,6 +77,8 @@ class Machine:
         self._record = NodeRecord(NodeId(f"{rng.getrandbits(64):016x}"), 0, address, {}, zone)
         self._seeds = seeds
         self._partitions = partitions
+        self.partition_bits = partitions.bit_length() - 1
+        """Of a token, the first."""
         self.disk = SimulatedDisk(loop, rng, engine_type)
         self.engine = self.disk.engine
         self._incarnation: Incarnation | None = None
@@ -184,6 +189,8 @@ class Machine:
             purge_interval_s=self.purge_interval_s,
             purge_margin_us=self.purge_margin_us,
             repair_interval_s=self.repair_interval_s,
+            scrub_interval_s=self.scrub_interval_s,
+            in_flight_s=IN_FLIGHT_S,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )

@@ -39,6 +39,7 @@ REPAIR_INTERVALS_S = (NEVER_S, 2.0, 10.0)
 """One drawn a run, for anti-entropy and for purging: with none of both, hints and reads have to do it all."""
 PURGE_MARGINS_US = (1_000_000, 10_000_000)
 """As far behind the clock as a round seals: in an hour of real life a minute, in runs of seconds right behind it."""
+SCRUB_INTERVAL_S = 4.0  # a run lasts some ten seconds
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -143,6 +144,7 @@ class _Run:
     async def _play(self) -> None:
         for machine in self._world.machines:
             machine.limits = LIMITED.get(self._scenario.workload)
+            machine.scrub_interval_s = SCRUB_INTERVAL_S
             machine.start()
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(THINK_S))

@@ -66,11 +66,21 @@ class Verdict:
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
         await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))
+        await self._scrubbed()
         await self._repaired()
         await self._wait_until(lambda: all(_has_all_trees(member_of(machine)) for machine in self._world.machines))
         expiries = [write.expires_at_s for write in self._history.writes if write.expires_at_s is not None]
         left_s = max(expiries, default=0) - EPOCH_US / 1e6 - self._world.loop.time()
         await asyncio.sleep(max(0.0, left_s))
+
+    async def _scrubbed(self) -> None:
+        """Wait until every disk has been looked through since the last fault, and all that was found is healed."""
+        members = [member_of(machine) for machine in self._world.machines]
+        passes = [member.scrubber.passes for member in members]
+        await self._wait_until(
+            lambda: all(member.scrubber.passes > before + 1 for member, before in zip(members, passes, strict=True))
+        )
+        await self._wait_until(lambda: not any(member.damage.wounds for member in members))
 
     async def _become_equal(self) -> None:
         """Wait until replicas are equal without a read; if they do not become so, that is a violation."""

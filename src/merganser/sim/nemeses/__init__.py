@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from merganser.model.errors import ConfigurationError
-from merganser.sim.nemeses import clocks, crashes, disks, losses, partitions, pauses, storms
+from merganser.sim.nemeses import clocks, crashes, disks, losses, partitions, pauses, rot, storms
 from merganser.sim.nemeses.arena import Arena
 
 Fault = Callable[[Arena], Awaitable[None]]
@@ -30,6 +30,7 @@ FAMILIES: dict[str, tuple[Fault, ...]] = {
     "disks": (disks.slow, disks.short, disks.full, disks.failing),
     "losses": (losses.log_cut, losses.log_gone),
     "clocks": (clocks.jump, clocks.drift),
+    "rot": (rot.one_row, rot.several_rows, rot.again_and_again),
 }
 NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
     "none": (),

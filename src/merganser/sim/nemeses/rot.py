@@ -1,0 +1,78 @@
+"""Rot: bits of rows flip at rest, on one machine of a partition at a time.
+
+What is promised then is that nothing acknowledged is lost, as long as the row is somewhere else as well: so only what
+another replica has durably, too, rots, and only while no other machine holds damage in the same partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from merganser.core import rows
+from merganser.model.errors import CorruptionError
+from merganser.model.row import Row
+from merganser.sim.machine import Machine
+from merganser.sim.nemeses.arena import Arena
+from merganser.storage import keys
+from merganser.storage.values import decode_row
+
+ROWS = (1, 5)
+
+
+async def one_row(arena: Arena) -> None:
+    """Flip a bit of one row of one machine."""
+    _rot(arena, arena.rng.choice(arena.machines), 1)
+    await arena.pass_time()
+
+
+async def several_rows(arena: Arena) -> None:
+    """Flip a bit of each of several rows of one machine."""
+    _rot(arena, arena.rng.choice(arena.machines), arena.rng.randint(*ROWS))
+    await arena.pass_time()
+
+
+async def again_and_again(arena: Arena) -> None:
+    """Flip bits of one machine, one after another."""
+    victim = arena.rng.choice(arena.machines)
+    for _ in range(arena.rng.randint(*ROWS)):
+        _rot(arena, victim, 1)
+        await asyncio.sleep(arena.rng.uniform(0.0, 0.3))
+
+
+def _rot(arena: Arena, victim: Machine, count: int) -> None:
+    others = [machine for machine in arena.machines if machine is not victim]
+    damaged = {_partition(machine, key) for machine in others for key in _keys(machine) if _row(machine, key) is None}
+    candidates = [
+        key for key in _keys(victim) if _partition(victim, key) not in damaged and _is_safe(victim, key, others)
+    ]
+    for key in arena.rng.sample(candidates, min(count, len(candidates))):
+        victim.disk.rot_row(key)
+        arena.note("rot", f"a bit of {key!r} flips on {victim.address}", of=[victim], is_lasting=True)
+
+
+def _is_safe(victim: Machine, key: bytes, others: list[Machine]) -> bool:
+    """Tell whether another machine holds all that the victim holds under ``key``."""
+    mine = _row(victim, key)
+    return mine is not None and any(
+        other.engine.is_durable(key) and (theirs := _row(other, key)) is not None and rows.covers(theirs, mine)
+        for other in others
+    )
+
+
+def _keys(machine: Machine) -> list[bytes]:
+    _, rows_begin = keys.table_range(keys.METADATA)
+    return [key for key, _ in machine.engine.scan(rows_begin, b"\xff" * 16)]
+
+
+def _row(machine: Machine, key: bytes) -> Row | None:
+    """Return what a machine holds, None if that is nothing, or damaged."""
+    stored = machine.engine.get(key)
+    try:
+        return None if stored is None else decode_row(key, stored)
+    except CorruptionError:
+        return None
+
+
+def _partition(machine: Machine, key: bytes) -> int:
+    """Return which partition a key is of, as good as any number of it: the first bits of its token."""
+    return (keys.token_in(key) + 2**63) >> (64 - machine.partition_bits)
