@@ -46,7 +46,8 @@ def show_status(admin: str, *, as_json: bool) -> None:
     _show_membership(console, _fetch(admin, "/status"), ring, nodes)
     for known, node in zip(ring["nodes"], nodes, strict=True):
         if node.get("failure"):
-            console.print(Text(f"node {known['number']} takes no writes: {node['failure']}", style="red"))
+            what = "recovers" if node["state"] == "recovering" else "takes no writes"
+            console.print(Text(f"node {known['number']} {what}: {node['failure']}", style="red"))
         for stored in node.get("hints", {}).get("stored", ()):
             age = f"the oldest for {stored['oldest_s']} s"
             console.print(f"node {known['number']} keeps {stored['hints']} hints for node {stored['node']}, {age}")

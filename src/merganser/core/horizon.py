@@ -28,12 +28,13 @@ The states of one replica's standing, all durable except for adopting::
     open ------------> sealed <H ---------------------------> horizon H -------> purged up to H
       ^                                                         |
       +------------------ adopted() ---- not whole <-----------+  doubted(): rows may have vanished
+                                                                  distrusted(): tombstones may have
 
 A replica about to adopt a horizon takes, from then on, nothing from before it but from one who vouches for as
 much: a row that has been compared already must not change behind the comparison's back.
 
 Invariants:
-- sealed_us >= horizon_us >= purged_us; sealed_us never falls; horizon_us falls only by `doubted`;
+- sealed_us >= horizon_us >= purged_us; sealed_us never falls; horizon_us falls only by `doubted` and `distrusted`;
 - a replica that is not whole has no horizon and answers no reads;
 - a tombstone leaves a replica only when that replica's own horizon has passed it, never because the authority lacks it:
   without the horizon it would be open to late copies of what the tombstone buried;
@@ -106,6 +107,13 @@ class Standing(msgspec.Struct, frozen=True):
         """
         if self.horizon_us == 0:
             return self
+        return msgspec.structs.replace(self, horizon_us=0, purged_us=0, is_whole=False)
+
+    def distrusted(self) -> Standing:
+        """Return the standing of a replica that may lack tombstones which it would need, having had a horizon or not.
+
+        That is one that took a row on the word of others who are further, or less far, than itself (`core.healing`).
+        """
         return msgspec.structs.replace(self, horizon_us=0, purged_us=0, is_whole=False)
 
     def _raised_to(self, horizon_us: int) -> Standing:

@@ -19,6 +19,7 @@ from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
 from merganser.service.member import Member
 
+_HEALTHY = ("serving", "short of disk")
 _JSON = [(b"content-type", b"application/json")]
 
 
@@ -40,7 +41,7 @@ class Admin:
         member, peers = self._member(), self._peers()
         if member is None or peers is None:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
-        is_ill = page is _health and _state(member) != "serving"
+        is_ill = page is _health and _state(member) not in _HEALTHY
         return _answer(503 if is_ill else 200, page(member, peers))
 
 
@@ -51,7 +52,23 @@ def _answer(status: int, content: object) -> Response:
 def _state(member: Member) -> str:
     if member.engine.failure is not None:
         return "read-only"
+    if member.wholeness.condition.lost is not None:
+        return "recovering"
+    if member.engine.shortage is not None:
+        return "short of disk"
     return "serving" if member.clock_watch.standing().refusal is None else "wrong clock"
+
+
+def _loss(member: Member) -> str | None:
+    """Tell what is lost or short, and what is in the way."""
+    found = member.wholeness.progress()
+    if member.wholeness.condition.lost is None:
+        return found.shortage
+    way = "; ".join(found.in_the_way) or "nothing"
+    return (
+        f"the disk has lost something ({found.lost}), hints it kept for others perhaps; {found.partitions_done} "
+        f"partitions are equal to the other replicas again, {found.partitions_left} are left; in the way: {way}"
+    )
 
 
 def _status(member: Member, peers: Peers) -> dict[str, object]:
@@ -61,7 +78,8 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
     repairs = member.coordinator.repairs
     return {
         "state": _state(member),
-        "failure": member.engine.failure or member.clock_watch.standing().refusal,
+        "failure": member.engine.failure or _loss(member) or member.clock_watch.standing().refusal,
+        "disk": msgspec.to_builtins(member.wholeness.progress()),
         "version": merganser.__version__,
         "node": topology.node,
         "number": topology.me.number,

@@ -22,6 +22,9 @@ from merganser.service.purger import PURGE_INTERVAL_S
 
 ENVIRONMENT_PREFIX = "MERGANSER_"
 PARTITIONS_DEFAULT = 256
+DISK_RESERVE_MIB = 512
+"""What may be written until a shortage is noticed (1.5 s of a fast disk), a log and memtables of 64 MiB each, and room
+for RocksDB to free room."""
 PURGE_INTERVAL_S_MIN = 60.0
 """What is younger than the bound on clock skew is never purged."""
 REPAIR_INTERVAL_S_MIN = 1.0
@@ -63,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Q of a cluster that is founded now, a power of two."""
     connections_max: int = HttpLimits().connections_max
     """Connections of DynamoDB clients open at once."""
+    disk_reserve_mib: int = DISK_RESERVE_MIB
+    """MiB of the data disk that are kept free: with less left the node takes no more rows; 0: none."""
     clock_skew_max_s: float = CLOCK_SKEW_MAX_S
     """How far this node's clock may be from the median of its peers' before it takes no more writes from clients."""
 
@@ -160,6 +165,8 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
     if settings.connections_max < 1:
         raise ConfigurationError(f"connections_max must be 1 or more, not {settings.connections_max}")
+    if settings.disk_reserve_mib < 0:
+        raise ConfigurationError(f"disk_reserve_mib must be 0 or more, not {settings.disk_reserve_mib}")
     if not _SKEWS_S[0] <= settings.clock_skew_max_s <= _SKEWS_S[1]:
         least, most = _SKEWS_S
         raise ConfigurationError(f"clock_skew_max_s must be {least:g} to {most:g}, not {settings.clock_skew_max_s:g}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from merganser.core.hint_policy import HINT_WINDOW_OVER, HINTS_FULL
 from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
+from merganser.core.wholeness import NOTHING_WRITTEN
 from merganser.model.errors import (
     ClockSkewError,
     CorruptionError,
@@ -46,6 +47,7 @@ _REFUSALS_BEFORE_WRITING = frozenset(
         OVERLOADED,
         HINTS_FULL,
         HINT_WINDOW_OVER,
+        *NOTHING_WRITTEN,
         *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())),
     )
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -155,6 +155,29 @@ class Horizons:
         for table, partition in list(self._standings):
             await self.doubt(table, partition)
 
+    async def lose_everything(self, held: Iterable[Place], others: Iterable[Place], *, sealed_us: int) -> None:
+        """Vouch for nothing in ``held``, and seal it and ``others`` anew: the disk has lost what was synced.
+
+        A seal that was lost lies before ``sealed_us``, if that is the present.
+        """
+        batch = Batch()
+        for place in others:
+            self._put(batch, place, self.of(*place).sealed(sealed_us))
+        for place in held:
+            self._doubts[place] = self._doubts.get(place, 0) + 1
+            self._put(batch, place, self.of(*place).sealed(sealed_us).distrusted())
+        self._engine.commit(batch)
+        await self._engine.durable()
+        self._tell()
+
+    async def accept_loss(self) -> None:
+        """Take what is here for all there is, wherever rows may have vanished."""
+        batch = Batch()
+        for place in self.doubted():
+            self._put(batch, place, msgspec.structs.replace(self.of(*place), is_whole=True))
+        self._engine.commit(batch)
+        await self._engine.durable()
+
     async def note_purged(self, table: TableId, partition: PartitionId, until_us: int) -> None:
         """Remember that a purge has come to its end, if the horizon it was for still stands."""
         standing = self.of(table, partition)
@@ -179,11 +202,17 @@ class Horizons:
 
     async def _keep(self, table: TableId, partition: PartitionId, standing: Standing) -> Standing:
         if standing != self.of(table, partition):
-            key = _PREFIX + _PLACE.pack(table, partition)
-            self._engine.commit(Batch().put(key, seal(key, msgspec.msgpack.encode(standing))))
-            self._standings[table, partition] = standing
+            batch = Batch()
+            self._put(batch, (table, partition), standing)
+            self._engine.commit(batch)
         await self._engine.durable()
         return standing
+
+    def _put(self, batch: Batch, place: Place, standing: Standing) -> None:
+        """Have ``standing`` in force at once, before it is kept: it only refuses more."""
+        key = _PREFIX + _PLACE.pack(*place)
+        batch.put(key, seal(key, msgspec.msgpack.encode(standing)))
+        self._standings[place] = standing
 
     def _tell(self) -> None:
         for listener in self._listeners:

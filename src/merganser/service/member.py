@@ -55,6 +55,7 @@ from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
+from merganser.service.wholeness import Wholeness
 from merganser.storage.engine import Engine
 
 CLOCK_AHEAD_US_MAX = 60_000_000  # hosts without time service drift by seconds a day; a minute is a broken clock
@@ -100,7 +101,9 @@ class Member:
         self.clock_watch = ClockWatch(
             self.topology, asker, wall_us=wall_us, rng=rng, skew_max_s=clock_skew_max_s, on_change=on_clock
         )
-        self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
+        self.timestamps = Timestamps(
+            clock, engine, wall_us=wall_us, watch=self.clock_watch, is_ceiling_lost=engine.lost is not None
+        )
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
         self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
@@ -159,12 +162,23 @@ class Member:
             synchronise=self.anti_entropy.synchronise,
             rewrite=self.trees.write,
             has_hints=self.hints.has_hints,
-            admit=self.admission.background,
+            admit=lambda: self.wholeness.background(),
             interval_s=purge_interval_s,
             margin_us=purge_margin_us,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
+        self.wholeness = Wholeness(
+            self.topology,
+            engine,
+            timestamps=self.timestamps,
+            catalog=self.catalog,
+            acceptor=self._acceptor,
+            horizons=self.horizons,
+            purger=self.purger,
+            wall_us=wall_us,
+            admit=self.admission.background,
+        )
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
@@ -194,8 +208,11 @@ class Member:
 
         Raises:
             OverloadedError: there is no place for it; nothing was done.
+            RefusedError: the disk is not well enough for it; nothing was done.
             MerganserError: as the service that is asked.
         """
+        if self.wholeness.is_refusing:
+            self.wholeness.check(request)
         began = self.admission.begin(request)
         try:
             return await self._serve[type(request)](sender, request)
@@ -216,6 +233,8 @@ class Member:
             self.purger.work_off(),
             self.trees.run(),
             self.anti_entropy.run(),
+            self.wholeness.watch(),
+            self.wholeness.recover(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)

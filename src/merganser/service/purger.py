@@ -231,7 +231,7 @@ class Purger:
             is_well = True
             for table_id, partition in self._horizons.doubted():
                 table = self._topology.table(table_id)
-                if table is not None:
+                if table is not None and self._engine.lost is None:  # else it is for service.wholeness
                     deadline = self._loop.time() + ROUND_TIMEOUT_S
                     is_well &= await self.recover(table, partition, deadline=deadline) is None
             try:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
-from merganser.model.errors import InvariantError, UnavailableError
+from merganser.model.errors import InvariantError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.founding import Founding
@@ -62,7 +62,8 @@ class Machine:
         self.purge_margin_us = MARGIN_US
         self.repair_interval_s = REPAIR_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
-        """All six of its next lives."""
+        self.accepts_loss = False
+        """All seven of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -76,6 +77,11 @@ class Machine:
         self.disk = SimulatedDisk(loop, rng, engine_type)
         self.engine = self.disk.engine
         self._incarnation: Incarnation | None = None
+
+    @property
+    def node(self) -> NodeId:
+        """Who it is, in all its lives."""
+        return self._record.id
 
     @property
     def is_up(self) -> bool:
@@ -120,6 +126,7 @@ class Machine:
         self._incarnation.is_dead = True
         self._loop.resume(self._incarnation)
         self.member = None
+        self._network.detach(self.address)
         kept = self.disk.power_cut()
         self._loop.note("crash", self.address, kept)
 
@@ -180,11 +187,15 @@ class Machine:
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
+        if self.accepts_loss:
+            await member.wholeness.accept()
         transport.serve(member.serve)
         member.start(self.wire_addresses)
         self.member = member
 
     def _note_failure(self, life: asyncio.Task[None]) -> None:
         error = None if life.cancelled() else life.exception()
+        if isinstance(error, StorageFailedError) and self.engine.failure is not None:
+            return  # it cannot become a member on a disk that has failed; whoever called that fault restarts it
         if error is not None:
             self.errors.append(error)

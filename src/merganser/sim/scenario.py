@@ -17,7 +17,7 @@ import msgspec
 
 from merganser.model.cluster import Table
 from merganser.model.errors import ConfigurationError, TableExistsError
-from merganser.sim.checkers import Violation
+from merganser.sim.checkers import Violation, where
 from merganser.sim.clients import Clients
 from merganser.sim.history import History, TableChange
 from merganser.sim.loop import SimulationError
@@ -25,7 +25,7 @@ from merganser.sim.nemeses import Nemesis, families_of
 from merganser.sim.nemeses.arena import Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
 from merganser.sim.verdict import Verdict
-from merganser.sim.workloads import WORKLOADS
+from merganser.sim.workloads import LIMITED, WORKLOADS
 from merganser.sim.world import World
 
 CLIENTS = 4
@@ -62,7 +62,7 @@ class Scenario(msgspec.Struct, frozen=True):
     """Of anti-entropy and of purging; 0: drawn, none among them."""
 
     def check(self) -> None:
-        """Return if there are such a workload and such a nemesis.
+        """Return if there are such a workload and such a nemesis, and a partition for each node.
 
         Raises:
             ConfigurationError: there are not.
@@ -70,6 +70,11 @@ class Scenario(msgspec.Struct, frozen=True):
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"no workload is called {self.workload!r}: choose one of {', '.join(WORKLOADS)}")
         families_of(self.nemesis)
+        nodes = self.nodes or max(NODES)
+        if self.partitions.bit_count() != 1 or self.partitions < nodes:
+            raise ConfigurationError(
+                f"{self.partitions} partitions for {nodes} nodes: choose a power of two, no less than the nodes"
+            )
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -123,6 +128,7 @@ class _Run:
         self._world = world
         self._history = History(min(3, len(world.machines)))
         self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s)
+        self._history.troubles = self._arena.troubles
         self._violations: list[Violation] = []
 
     def outcome(self) -> Outcome:
@@ -131,11 +137,12 @@ class _Run:
         except SimulationError as error:
             self._violations.append(Violation("errors", f"{error}"))
         except Exception as error:  # noqa: BLE001  # the root of the run: whatever it is, the seed is to be told
-            self._violations.append(Violation("errors", f"{error!r}"))
+            self._violations.append(Violation("errors", where(error)))
         return self._outcome()
 
     async def _play(self) -> None:
         for machine in self._world.machines:
+            machine.limits = LIMITED.get(self._scenario.workload)
             machine.start()
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(THINK_S))
@@ -153,6 +160,7 @@ class _Run:
         for client in work:
             await client
         await nemesis.stop()
+        self._history.has_losses = self._arena.losses > 0
         loop.tell("all is healed")
 
     def _ahead_s(self) -> float:

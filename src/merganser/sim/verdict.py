@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.hash_tree import LEAVES
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
@@ -56,11 +57,12 @@ class Verdict:
         await self._scan_everything()
         self._violations += checkers.judge_history(self._history)
         self._violations += checkers.judge_states(self._states())
-        self._add("errors", [f"{error!r}" for error in self._world.errors()])
+        self._add("errors", [checkers.where(error) for error in self._world.errors()])
         return self._violations
 
     async def _settle(self) -> None:
         """Wait until all know one map and nothing is under way; what does not come to be is told by the checkers."""
+        await self._wait_until(lambda: all(m.engine.lost is None for m in self._world.machines))
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
         await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))
@@ -157,6 +159,8 @@ def _state_of(machine: Machine) -> NodeState:
         member.handoff.pending(),
         trees,
         frozenset(member.failure_detector.doubted),
+        load=member.admission.load(),
+        limits=machine.limits or AdmissionLimits(),
     )
 
 

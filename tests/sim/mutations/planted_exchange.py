@@ -17,10 +17,10 @@ from merganser.service.comparing import Comparing
 from merganser.service.exchange_answers import ExchangeAnswers
 from merganser.service.hash_trees import Change
 from merganser.storage.engine import Batch, Engine
-from sim.mutations.planted import planted
+from sim.mutations.planted import ANTI_ENTROPY, planted
 
 
-@planted("convergence", repair_interval_s=2.0)
+@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
 def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
     real = Exchange.looked
 
@@ -32,7 +32,7 @@ def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchange, "looked", looked)
 
 
-@planted("convergence", repair_interval_s=2.0)
+@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
 def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     async def meet(self: ExchangeAnswers, _sender: NodeId, request: Meet) -> Met:
         horizon_us = self._rows._horizons.horizon_us(request.table, request.partition)
@@ -41,7 +41,7 @@ def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExchangeAnswers, "meet", meet)
 
 
-@planted("convergence", repair_interval_s=2.0)
+@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
 def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     async def take(_self: Comparing, _others: object, _other_us: int) -> None:
         return
@@ -49,7 +49,7 @@ def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Comparing, "_take", take)
 
 
-@planted("hash trees", "convergence", repair_interval_s=2.0)
+@planted("hash trees", "convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
 def exchange_that_leaves_the_trees_as_they_were(patch: pytest.MonkeyPatch) -> None:
     def meet(self: ComparedRows, *of_the_meeting: Any, **how: Any) -> Meeting:
         trees = self._trees
@@ -73,7 +73,7 @@ class _BesideTheTrees:
         self._engine.commit(batch)
 
 
-@planted("acknowledged", "held", "monotonic", repair_interval_s=2.0)
+@planted("acknowledged", "held", "monotonic", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
 def what_an_authority_lacks_goes_however_new(patch: pytest.MonkeyPatch) -> None:
     real = horizon.met
 

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.service.admission import Load
 from merganser.storage import keys
 
 
@@ -32,6 +34,9 @@ class NodeState(msgspec.Struct, frozen=True):
     """The leaves of each hash tree that is ready; every partition that the node holds should have one."""
     doubted: frozenset[NodeId] = frozenset()
     """The nodes it does not believe alive."""
+    load: Load | None = None
+    """In its present life."""
+    limits: AdmissionLimits = AdmissionLimits()
 
 
 def replicas_that_differ(states: Sequence[NodeState]) -> Iterator[str]:
