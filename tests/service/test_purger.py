@@ -66,6 +66,20 @@ async def past_the_margin() -> None:
     await asyncio.sleep(PAST_MARGIN_S)
 
 
+async def up_again(world: World) -> None:
+    """Start what is down; return when everyone reaches everyone."""
+    await world.start()
+    nodes = [member(machine).topology.node for machine in world.machines]
+    await until(
+        lambda: all(
+            member(machine).transport.is_reachable(node)
+            for machine in world.machines
+            for node in nodes
+            if node != member(machine).topology.node
+        )
+    )
+
+
 async def bury(world: World, table: Table, name: bytes, *, by: Machine | None = None) -> None:
     """Write and delete ``name``, and have it purged everywhere."""
     machine = by or world.machines[0]
@@ -194,7 +208,7 @@ async def test_nothing_is_purged_while_a_node_is_down_and_nothing_rises_when_it_
         await asyncio.sleep(5.0)
         assert (await purge_round(first, table, b"k", timeout_s=3.0)).problem is not None
     assert {m.address for m in (first, second)} <= set(holders(world, table, b"k"))
-    await world.start()
+    await up_again(world)
     for machine in world.machines:
         assert await get(machine, table, b"k") is None
     assert (await purge_round(second, table, b"k")).problem is None
@@ -207,7 +221,7 @@ async def test_nothing_is_purged_while_a_node_is_down_and_nothing_rises_when_it_
 async def put_old_disk_back(world: World, machine: Machine, image: dict[bytes, bytes]) -> None:
     machine.crash()
     machine.restore(image)
-    await world.start()
+    await up_again(world)
 
 
 @simulated()
@@ -277,7 +291,7 @@ async def test_a_clients_write_from_before_the_seal_is_sent_again_and_seen(world
     # its clock begins at the ceiling of its last life, which is from before the seal, too
     image = {key: stored for key, stored in slow.image().items() if not key.endswith(b"clock_ceiling")}
     slow.restore(image)
-    await world.start()
+    await up_again(world)
     written = await put(slow, table, b"k", b"again")
     assert written.micros > standing(world.machines[0], table, b"k").sealed_us
     for machine in world.machines:
@@ -351,7 +365,7 @@ async def test_a_hint_from_before_the_seal_is_delivered_before_the_round_complet
         replica.crash()
     written = await put(keeper, table, b"k", b"v", level=Consistency.ANY)
     await asyncio.sleep(1.0)
-    await world.start()
+    await up_again(world)
     await past_the_margin()
     assert (await purge_round(replicas[0], table, b"k")).problem is None
     assert standing(replicas[0], table, b"k").horizon_us > written.micros
@@ -381,7 +395,7 @@ async def test_a_round_needs_nodes_that_are_no_replicas_because_they_may_hold_hi
     outsider = next(machine for machine in world.machines if machine not in replicas)
     outsider.crash()
     assert (await purge_round(replicas[0], table, b"k", timeout_s=5.0)).problem is not None
-    await world.start()
+    await up_again(world)
     assert (await purge_round(replicas[0], table, b"k")).problem is None
     assert standing(outsider, table, b"k").sealed_us > 0
     with pytest.raises(RefusedError, match="holds no replica"):
@@ -416,7 +430,7 @@ async def test_a_standing_survives_a_power_cut_and_a_vow_does_not(world: World) 
     sealed = await ask(machine, seal)
     assert isinstance(sealed, Sealed)
     machine.crash()
-    await world.start()
+    await up_again(world)
     assert standing(machine, table, b"k") == before.sealed(seal.horizon_us)
     assert member(machine).horizons.vow(table.id, partition) != vow
     with pytest.raises(RefusedError) as refused:
@@ -477,7 +491,7 @@ async def test_a_replica_that_lost_rows_answers_no_reads_until_it_has_compared_w
     assert refused.value.code == NOT_WHOLE
     with pytest.raises(UnavailableError):
         await get(others[1], table, b"k")
-    await world.start()
+    await up_again(world)
     await until(lambda: standing(lost, table, b"k").is_whole)
     assert isinstance(await ask(lost, Read(0, table.id, key_of(table, b"k"))), Found)
     assert await get(lost, table, b"k", level=ONE) == b"live"

@@ -19,6 +19,7 @@ from merganser.model.messages import Apply, Seal, Sealed
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
 from merganser.service import coordinator, purger
+from merganser.service.anti_entropy import AntiEntropy
 from merganser.service.hash_trees import Change
 from merganser.service.horizons import Horizons
 from merganser.service.read_repair import Reconciled, reconcile
@@ -293,3 +294,11 @@ def test_a_purge_behind_the_seal_instead_of_the_horizon_is_caught(monkeypatch: p
 
     monkeypatch.setattr(purger.Purger, "seal", seal_and_purge)
     assert _found()
+
+
+def test_rounds_that_synchronise_nobody_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(*_of_the_partition: object, **_deadline: object) -> None:
+        return
+
+    monkeypatch.setattr(AntiEntropy, "synchronise", at_once)
+    assert _found(likely=1)

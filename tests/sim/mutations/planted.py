@@ -218,7 +218,15 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
 
 
-@planted("held", mechanism=HANDOFF, workload="handoff", nemesis="crashes+disks", nodes=5, operations=50)
+@planted(
+    "held",
+    mechanism=HANDOFF,
+    workload="handoff",
+    nemesis="crashes+disks",
+    nodes=5,
+    operations=50,
+    repair_interval_s=1e9,
+)
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
         await self._admit(sender, request.map_epoch, request.table, request.key)

@@ -1,4 +1,4 @@
-"""Deliberate bugs in anti-entropy and in the rounds that lean on it; see `planting`."""
+"""Deliberate bugs in anti-entropy; see `planting`. One in the rounds is in tests/service/test_purger_faults.py."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from merganser.core import horizon, rows
+from merganser.core import horizon
 from merganser.core.exchange import Exchange, LookAtNodes
 from merganser.model.ids import NodeId
 from merganser.model.messages import Meet, Met
 from merganser.model.row import Row
-from merganser.service.anti_entropy import AntiEntropy
 from merganser.service.compared_rows import ComparedRows, Meeting
 from merganser.service.comparing import Comparing
 from merganser.service.exchange_answers import ExchangeAnswers
@@ -74,22 +73,6 @@ class _BesideTheTrees:
         self._engine.commit(batch)
 
 
-@planted(
-    "resurrection",
-    "acknowledged",
-    "held",
-    "monotonic",
-    mechanism=ANTI_ENTROPY,
-    workload="deletes",
-    repair_interval_s=2.0,
-)
-def round_that_synchronises_nobody(patch: pytest.MonkeyPatch) -> None:
-    async def at_once(*_of_the_partition: object, **_deadline: object) -> None:
-        return
-
-    patch.setattr(AntiEntropy, "synchronise", at_once)
-
-
 @planted("acknowledged", "held", "monotonic", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
 def what_an_authority_lacks_goes_however_new(patch: pytest.MonkeyPatch) -> None:
     real = horizon.met
@@ -100,13 +83,3 @@ def what_an_authority_lacks_goes_however_new(patch: pytest.MonkeyPatch) -> None:
         return real(held, other, horizon_us=horizon_us, floor_us=floor_us, other_us=other_us)
 
     patch.setattr(horizon, "met", met)
-
-
-@planted("resurrection", "acknowledged", "monotonic", mechanism=ANTI_ENTROPY, workload="deletes", repair_interval_s=2.0)
-def tombstone_dropped_on_the_word_of_an_authority(patch: pytest.MonkeyPatch) -> None:
-    real = horizon._without_leftovers
-
-    def without(held: Row, authority: Row, horizon_us: int) -> Row:
-        return rows.purged(real(held, authority, horizon_us), horizon_us) or Row(())
-
-    patch.setattr(horizon, "_without_leftovers", without)
