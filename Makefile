@@ -1,6 +1,8 @@
 # Every target sets itself up in .venv from nothing and costs nothing the second time.
 PYTHON ?= python3
 VENV := .venv
+SEEDS ?= 10000:20000
+HARD := --nodes 5 --partitions 8 --loss 0.5 --clock-jump 40 --operations 50 --hot-keys 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -36,7 +38,9 @@ test: check ## the checks and every test
 bench: $(STAMP) ## throughput, latency and CPU per operation of a local cluster
 	@$(BIN)/merganser bench
 
-soak: $(STAMP) ## the long hunt: thousands of simulation seeds, more kill -9 rounds
+soak: $(STAMP) ## the long hunt on all cores (SEEDS=0:1000000 takes a day), then more rounds with real processes
+	@$(BIN)/merganser sim --seeds $(SEEDS)
+	@$(BIN)/merganser sim --seeds $(SEEDS) $(HARD)
 	@$(BIN)/pytest -m soak
 
 lock: $(STAMP) ## solve the dependencies again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -49,10 +50,30 @@ def test_a_trace_tells_faults_requests_and_answers(capsys: pytest.CaptureFixture
 
 
 def test_a_matrix_has_a_row_for_each_workload_under_each_nemesis(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate("5", Scenario(), processes=1, is_matrix=True)
+    assert simulate("5", Scenario(workload=EVERY), processes=1, is_matrix=True)
     told = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| ") for line in told) == len(WORKLOADS) * len(NEMESES) + 3  # head, rule, sum
     assert told[0].startswith("| nemesis | workload | seeds |")
+
+
+def test_a_matrix_of_one_workload_and_one_nemesis_has_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate("5:7", Scenario(workload="tables", nemesis="crashes"), processes=1, is_matrix=True)
+    told = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| crashes | tables | 2 |") for line in told) == 1
+    assert sum(line.startswith("| ") for line in told) == 4
+
+
+def test_ctrl_c_ends_a_long_hunt_with_the_sum_so_far() -> None:
+    command = [sys.executable, "-m", "merganser.cli", "sim", "--seeds", "0:1000000", "--processes", "2", "--trace"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as hunt:
+        assert hunt.stdout is not None
+        assert " s " in hunt.stdout.readline()  # the first run is over
+        hunt.send_signal(signal.SIGINT)
+        told, complaints = hunt.communicate(timeout=60)
+    assert hunt.returncode == 0, complaints
+    assert "stopped after " in told.splitlines()[-2]
+    assert told.splitlines()[-1].endswith(" 0 violations")
+    assert complaints == ""
 
 
 def test_the_list_names_workloads_nemeses_and_checkers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from merganser.core import cluster_map
 from merganser.core.quorum import Verdict
-from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, PrepareRound, next_ballot
+from merganser.core.register import (
+    BALLOT_LEAP,
+    NO_BALLOT,
+    AcceptorState,
+    AcceptRound,
+    PrepareRound,
+    next_ballot,
+    others_needed,
+    rejoining_ballot,
+)
 from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.ids import ClusterId, NodeId
 from merganser.model.messages import Accepted, Ballot, Promise
@@ -155,3 +164,59 @@ def test_only_voter_decides_alone_and_one_of_two_does_not() -> None:
     assert alone.accepted(A, Accepted(Ballot(1, 1)))
     assert not of_two.accepted(A, Accepted(Ballot(1, 1)))
     assert of_two.outcome is Verdict.OPEN
+
+
+# A voter that lost what it had synced
+
+
+def test_a_voter_that_rejoins_meets_every_majority_without_its_own_vote() -> None:
+    for voters in range(2, 6):
+        majority = voters // 2 + 1
+        assert (majority - 1) + others_needed(voters) > voters - 1
+    assert others_needed(1) == 1, "nobody can tell the only voter what it has forgotten"
+
+
+def test_a_voter_that_rejoins_leaps_above_what_the_others_know_and_what_it_remembers() -> None:
+    assert rejoining_ballot([Ballot(3, 1), Ballot(7, 2)], highest_used=5, proposer=2) == Ballot(7 + BALLOT_LEAP, 2)
+    assert rejoining_ballot([Ballot(3, 1)], highest_used=9, proposer=2) == Ballot(9 + BALLOT_LEAP, 2)
+
+
+def decided_after_a_loss(rejoins_under: Ballot) -> list[int]:
+    """A promises a ballot of which nobody else hears in time, forgets it, and rejoins; return the epochs decided.
+
+    Every decided change adds one to the epoch, so two of one epoch are built on the same map.
+    """
+    states = {name: AcceptorState(value=FOUNDING) for name in ABC}
+    decided = []
+
+    def prepare(voter: NodeId, ballot: Ballot) -> Promise:
+        states[voter], promise = states[voter].prepare(ballot)
+        return promise
+
+    def change(ballot: Ballot, promises: dict[NodeId, Promise]) -> None:
+        round_ = PrepareRound(ABC, ballot)
+        for voter, promise in promises.items():
+            round_.promised(voter, promise)
+        if round_.outcome is not Verdict.SUCCEEDED or round_.value is None:
+            return
+        value, accepting = map_of_epoch(round_.value.epoch + 1), AcceptRound(ABC, ballot)
+        for voter in ABC:
+            states[voter], reply = states[voter].accept(ballot, value)
+            accepting.accepted(voter, reply)
+        if accepting.outcome is Verdict.SUCCEEDED:
+            decided.append(value.epoch)
+
+    of_a = prepare(A, Ballot(2, 2))  # to B and C the request is still on its way
+    for other in B, C:
+        prepare(other, rejoins_under)
+        states[other], _ = states[other].accept(rejoins_under, FOUNDING)
+    states[A] = AcceptorState(rejoins_under, rejoins_under, FOUNDING)
+    of_b = prepare(B, Ballot(2, 2))
+    change(Ballot(2, 1), {A: prepare(A, Ballot(2, 1)), C: prepare(C, Ballot(2, 1))})
+    change(Ballot(2, 2), {A: of_a, B: of_b})
+    return decided
+
+
+def test_a_voter_that_rejoined_below_a_forgotten_promise_would_break_it() -> None:
+    assert decided_after_a_loss(Ballot(1, 1)) == [2, 2]
+    assert decided_after_a_loss(rejoining_ballot([NO_BALLOT, NO_BALLOT], highest_used=0, proposer=1)) == []

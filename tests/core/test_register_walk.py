@@ -16,7 +16,15 @@ import pytest
 
 from merganser.core import cluster_map
 from merganser.core.quorum import Verdict
-from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, PrepareRound, next_ballot
+from merganser.core.register import (
+    NO_BALLOT,
+    AcceptorState,
+    AcceptRound,
+    PrepareRound,
+    next_ballot,
+    others_needed,
+    rejoining_ballot,
+)
 from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.ids import ClusterId, NodeId
 from merganser.model.messages import Accept, Accepted, Ballot, Prepare, Promise
@@ -36,10 +44,20 @@ def history_of(value: ClusterMap) -> History:
 
 
 class Voter:
-    """An acceptor with a disk; a crash leaves it with what the disk has."""
+    """An acceptor with a disk; a crash leaves it with what the disk has, a cut of its log with what it had once."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.disk = self.memory = AcceptorState(value=FOUNDING)
+        self.once: list[AcceptorState] = [self.disk]
+        self.is_lost = False
+        self.highest_used = 0
+        self.answers: dict[NodeId, Ballot] = {}
+        self.round: PrepareRound | AcceptRound | None = None
+
+    def keep(self, state: AcceptorState) -> None:
+        self.disk = state
+        self.once.append(state)
 
 
 class Proposer:
@@ -67,11 +85,13 @@ class Walk:
 
     def __init__(self, seed: int, *, voters: int) -> None:
         self.random = random.Random(seed)
-        self.voters = {NodeId(f"v{i}"): Voter() for i in range(voters)}
-        self.proposers = [Proposer(number) for number in (1, 2, 3)]
+        self.voters = {NodeId(f"v{i}"): Voter(i) for i in range(voters)}
+        self.proposers = [Proposer(number) for number in (11, 12, 13)]
         self.network: list[Callable[[], None]] = []
         self.loss = self.random.choice([0, 0.1, 0.3])
         self.crashes = self.random.choice([0, 0.02, 0.1])
+        self.losses = self.random.choice([0, 0.005, 0.03]) if voters > 1 else 0
+        self.rejoined = 0
         self.holders: dict[tuple[Ballot, History], set[NodeId]] = defaultdict(set)
         self.decided: set[tuple[Ballot, History]] = set()
 
@@ -90,6 +110,12 @@ class Walk:
     def syncs_before_reply(self) -> bool:
         return True
 
+    def votes_after_loss(self) -> bool:
+        return False
+
+    def others_asked(self) -> int:
+        return others_needed(len(self.voters))
+
     # The network and its failures
 
     def run(self) -> Walk:
@@ -97,10 +123,15 @@ class Walk:
             chance = self.random.random()
             if chance < self.crashes:
                 self.crash()
+            elif chance < self.crashes + self.losses:
+                self.lose()
             elif self.network and chance < 0.9:
                 self.deliver()
             else:
                 self.tick(self.random.choice(self.proposers))
+                lost = next((voter_id for voter_id, voter in self.voters.items() if voter.is_lost), None)
+                if lost is not None and self.random.random() < 0.3:
+                    self.rejoin(lost)
         return self
 
     def send(self, delivery: Callable[[], None]) -> None:
@@ -117,15 +148,29 @@ class Walk:
         if self.random.random() < 0.5:
             voter = self.random.choice(list(self.voters.values()))
             voter.memory = voter.disk = self.state_after_crash(voter.disk)
+            voter.round, voter.answers = None, {}
         else:
             proposer = self.random.choice(self.proposers)
             proposer.forget()
             proposer.highest_used = self.rounds_used_after_crash(proposer.highest_used)
 
+    def lose(self) -> None:
+        """Cut the log of one voter, if none has forgotten anything just now."""
+        if any(voter.is_lost for voter in self.voters.values()):
+            return
+        voter = self.random.choice(list(self.voters.values()))
+        del voter.once[self.random.randint(1, len(voter.once)) :]
+        voter.memory = voter.disk = voter.once[-1]
+        voter.highest_used = 0
+        voter.round, voter.answers = None, {}
+        voter.is_lost = not self.votes_after_loss()
+
     # Voters
 
     def serve(self, voter_id: NodeId, request: Prepare | Accept, answer: Callable[[Promise | Accepted], None]) -> None:
         voter = self.voters[voter_id]
+        if voter.is_lost:
+            return
         state: AcceptorState
         reply: Promise | Accepted
         if isinstance(request, Prepare):
@@ -137,7 +182,7 @@ class Walk:
             return
         voter.memory = state
         if self.syncs_before_reply():
-            voter.disk = state
+            voter.keep(state)
             self.record(voter_id, state)
         self.send(lambda: answer(reply))
 
@@ -147,6 +192,54 @@ class Walk:
         self.holders[version].add(voter_id)
         if len(self.holders[version]) > len(self.voters) // 2:
             self.decided.add(version)
+
+    # Voters that rejoin
+
+    def rejoin(self, voter_id: NodeId) -> None:
+        """Ask the others what they have promised, to leap above it."""
+        voter = self.voters[voter_id]
+        others = tuple(other for other in self.voters if other != voter_id)
+        answers: dict[NodeId, Ballot] = {}
+        voter.round, voter.answers = None, answers
+
+        def heard(other: NodeId, reply: Promise | Accepted) -> None:
+            if voter.is_lost and voter.answers is answers and voter.round is None:
+                answers[other] = reply.promised
+                if len(answers) >= self.others_asked():
+                    self.leap_over(voter_id, others)
+
+        self.ask(others, Prepare(NO_BALLOT), heard)
+
+    def leap_over(self, voter_id: NodeId, others: Sequence[NodeId]) -> None:
+        voter = self.voters[voter_id]
+        ballot = rejoining_ballot(voter.answers.values(), highest_used=voter.highest_used, proposer=voter.number)
+        voter.highest_used = ballot.round
+        voter.round = prepare = PrepareRound(others, ballot, required=self.others_asked())
+
+        def heard(other: NodeId, reply: Promise | Accepted) -> None:
+            if voter.round is prepare and isinstance(reply, Promise) and prepare.promised(other, reply):
+                self.have_accepted(voter_id, others, prepare)
+
+        self.ask(others, Prepare(ballot), heard)
+
+    def have_accepted(self, voter_id: NodeId, others: Sequence[NodeId], prepare: PrepareRound) -> None:
+        voter, value = self.voters[voter_id], prepare.value
+        if prepare.outcome is Verdict.HOPELESS or value is None:
+            voter.round = None
+            return
+        voter.round = accept = AcceptRound(others, prepare.ballot, required=self.others_asked())
+
+        def heard(other: NodeId, reply: Promise | Accepted) -> None:
+            if voter.round is accept and isinstance(reply, Accepted) and accept.accepted(other, reply):
+                voter.round = None
+                if accept.outcome is Verdict.SUCCEEDED:
+                    self.rejoined += 1
+                    voter.is_lost = False
+                    voter.memory = AcceptorState(accept.ballot, accept.ballot, value)
+                    voter.keep(voter.memory)
+                    self.record(voter_id, voter.memory)
+
+        self.ask(others, Accept(prepare.ballot, value), heard)
 
     # Proposers
 
@@ -254,14 +347,30 @@ class UsesBallotsAgain(Walk):
         return 0
 
 
+class VotesFromItsOldState(Walk):
+    """A voter that goes on with what is left on its disk."""
+
+    def votes_after_loss(self) -> bool:
+        return True
+
+
+class RejoinsWithTooFew(Walk):
+    """A voter that is content with the others it needs for a majority."""
+
+    def others_asked(self) -> int:
+        return len(self.voters) // 2
+
+
 @pytest.mark.parametrize("voters", [1, 3, 5])
 def test_decided_maps_form_one_chain_whatever_is_lost_repeated_or_crashed(voters: int) -> None:
-    epochs = 0
+    epochs = rejoined = 0
     for seed in range(SEEDS):
         walk = Walk(seed, voters=voters).run()
         assert violation_of(walk) is None, f"seed {seed}: {violation_of(walk)}"
         epochs += max((len(history) for _, history in walk.decided), default=0)
+        rejoined += walk.rejoined
     assert epochs > 2 * SEEDS, "the walks hardly decide anything, so they show nothing"
+    assert voters == 1 or rejoined > SEEDS // 2, "hardly anyone loses what it had promised"
 
 
 @pytest.mark.parametrize("voters", [3, 5])
@@ -271,4 +380,12 @@ def test_walks_find_a_planted_bug(planted: type[Walk], voters: int) -> None:
 
 
 def test_walks_find_a_proposer_that_uses_a_ballot_twice() -> None:
-    assert any(violation_of(UsesBallotsAgain(seed, voters=3).run()) for seed in range(3 * SEEDS))
+    assert any(violation_of(UsesBallotsAgain(seed, voters=3).run()) for seed in range(20 * SEEDS))
+
+
+@pytest.mark.parametrize(
+    ("planted", "voters"),
+    [(VotesFromItsOldState, 3), (VotesFromItsOldState, 5), (RejoinsWithTooFew, 3), (RejoinsWithTooFew, 5)],
+)
+def test_walks_find_a_voter_that_lost_its_log_and_comes_back_wrongly(planted: type[Walk], voters: int) -> None:
+    assert any(violation_of(planted(seed, voters=voters).run()) for seed in range(20 * SEEDS))

@@ -151,8 +151,11 @@ def test_garbage_and_slow_clients_on_every_port_disturb_nobody(
 def test_status_shows_every_node_on_80_columns(trio: LocalCluster, command: Any) -> None:
     shown = command("status", "--admin", trio.nodes[1].addresses["admin"])
     assert (shown.returncode, shown.stderr) == (0, "")
+    of_the_nodes, _, of_membership = shown.stdout.partition("membership, as node 2 sees it")
+    assert of_membership.count(" alive ") == 2
+    assert "itself" in of_membership
     for number, node in enumerate(trio.nodes, start=1):
-        (line,) = [line for line in shown.stdout.splitlines() if line.startswith(f"{number} ")]
+        (line,) = [line for line in of_the_nodes.splitlines() if line.startswith(f"{number} ")]
         assert line.split()[:7] == [
             *(str(number), "serving", f"zone-{number}"),
             *(node.addresses["dynamodb"], "2", "of", "2"),

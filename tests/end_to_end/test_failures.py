@@ -247,8 +247,15 @@ def fill(client: DynamoDBClient, table: str) -> tuple[list[str], str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_full_disk_refuses_writes_says_why_goes_on_reading_and_recovers(
-    small_disk: Any, tmp_path: Path, connect: Any, make_table: Any, read_back: Any, command: Any
+    small_disk: Any,
+    tmp_path: Path,
+    connect: Any,
+    make_table: Any,
+    read_back: Any,
+    command: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MERGANSER_DISK_RESERVE_MIB", "0")
     small_disk(8)
     with LocalCluster(tmp_path / "small", nodes=1) as one:
         client = connect(one.nodes[0].dynamodb_url)

@@ -25,7 +25,13 @@ class NamespaceCluster:
     """A cluster whose nodes have a machine each, as far as network and disk go."""
 
     def __init__(
-        self, directory: Path, network: Network, *, links: Links | None = None, has_disks: bool = False
+        self,
+        directory: Path,
+        network: Network,
+        *,
+        links: Links | None = None,
+        has_disks: bool = False,
+        disk_reserve_mib: int = 0,
     ) -> None:
         """Prepare nodes for every namespace of ``network``.
 
@@ -34,9 +40,11 @@ class NamespaceCluster:
             network: already made.
             links: in front of the peer ports; they must listen among the clients.
             has_disks: a small disk for the data of each.
+            disk_reserve_mib: with less free, rows are refused.
         """
         self.network = network
         self.links = links
+        self._reserve = ("--disk-reserve-mib", str(disk_reserve_mib)) if has_disks else ()
         self.disks = [Disk(directory / f"disk-{i}") for i in range(network.nodes)] if has_disks else []
         self._closing = contextlib.ExitStack()
         peers = [f"{network.host(i)}:{PEER_PORT}" for i in range(network.nodes)]
@@ -53,6 +61,7 @@ class NamespaceCluster:
             *("--peer-advertise", advertised[number]),
             *("--dynamodb-port", str(DYNAMODB_PORT), "--peer-port", str(PEER_PORT), "--admin-port", str(ADMIN_PORT)),
             *("--zone", f"zone-{number}", "--no-auth"),
+            *self._reserve,
             *(option for address in advertised for option in ("--seed", address)),
         ]
         return LocalNode(directory / f"node-{number}", arguments, prefix=self.network.command_in(number))

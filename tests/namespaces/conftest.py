@@ -44,12 +44,21 @@ def laboratory(can_make_networks: None, tmp_path: Path) -> Iterator[Callable[...
     """Start a cluster with clients at work; everything is taken down at the end of the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*, nodes: int = 3, has_disks: bool = False, has_links: bool = False, **load: Any) -> Laboratory:
+        def start(
+            *,
+            nodes: int = 3,
+            has_disks: bool = False,
+            disk_reserve_mib: int = 0,
+            has_links: bool = False,
+            **load: Any,
+        ) -> Laboratory:
             network = stack.enter_context(Network(nodes))
             links = Links(nodes, host=CLIENTS, prepare_thread=network.join_clients) if has_links else None
             if links is not None:
                 stack.enter_context(links)
-            cluster = NamespaceCluster(tmp_path, network, links=links, has_disks=has_disks)
+            cluster = NamespaceCluster(
+                tmp_path, network, links=links, has_disks=has_disks, disk_reserve_mib=disk_reserve_mib
+            )
             stack.enter_context(cluster)
             workload = Workload(network, cluster.urls, **load)
             stack.callback(workload.close)

@@ -44,6 +44,13 @@ class Disk:
         self._unmount()
         self._image.unlink(missing_ok=True)
 
+    def leave(self, free_mib: int) -> None:
+        """Leave so much room, or what there is if that is less."""
+        found = os.statvfs(self.directory)
+        size = found.f_bavail * found.f_frsize - free_mib * 2**20
+        with (self.directory / BALLOON).open("wb") as balloon:
+            os.posix_fallocate(balloon.fileno(), 0, max(1, size))
+
     def fill(self) -> None:
         """Leave no room."""
         balloon = os.open(self.directory / BALLOON, os.O_WRONLY | os.O_CREAT)

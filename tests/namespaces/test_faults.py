@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from merganser.sim.checkers.registers import Outcome
 from merganser.testing.conditions import CLEAR, Conditions
-from merganser.testing.registers import Outcome
 from namespaces.cluster import NamespaceCluster
 from namespaces.workload import Workload
 
@@ -108,4 +108,18 @@ def test_full_disk_under_load_stops_the_writes_of_one_node_only(
     cluster.nodes[1].stop()
     assert cluster.nodes[1].exit_status == 0
     cluster.restart(1)
+    verdict(cluster, load)
+
+
+def test_disk_short_of_room_refuses_rows_and_takes_them_again_without_a_restart(
+    can_make_disks: None, laboratory: Any, verdict: Any, eventually: Any
+) -> None:
+    cluster, load = laboratory(has_disks=True, disk_reserve_mib=16)
+    process = cluster.nodes[1].pid
+    cluster.disks[1].leave(free_mib=12)
+    eventually(lambda: cluster.status(1)["state"] == "short of disk")
+    load.wait_for_progress()
+    cluster.disks[1].free()
+    eventually(lambda: cluster.status(1)["state"] == "serving")
+    assert cluster.nodes[1].pid == process
     verdict(cluster, load)

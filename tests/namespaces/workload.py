@@ -14,7 +14,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from merganser.testing.registers import Get, Outcome, Put, violations
+from merganser.sim.checkers.registers import Get, Outcome, Put, violations
 from namespaces.network import Network
 
 if TYPE_CHECKING:

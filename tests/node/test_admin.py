@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
 import orjson
 
 from merganser.model.ids import NodeId, PartitionId
+from merganser.model.row import Cell, Row
+from merganser.model.timestamp import Timestamp
 from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
 from merganser.node.admin import HEADER, Admin
-from merganser.sim.machine import Machine
+from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
-from service.plays import key_of, member, simulated, started, until
+from service.plays import key_of, member, plant, simulated, started, until
 
 HOUR_US = 3_600_000_000
 
@@ -127,3 +130,26 @@ async def test_mistakes_in_a_repair_are_told(world: World) -> None:
         assert status == 400
         assert answer["error"].startswith(told)
     assert (await post(machine, b"/status", BY_HAND))[0] == 405
+
+
+@simulated()
+async def test_status_tells_what_comparisons_came_to(world: World) -> None:
+    for machine in world.machines:
+        machine.repair_interval_s = 10.0
+    table = await started(world)
+    plant(world.machines[0], table, b"k", Row((Cell(b"value", Timestamp(EPOCH_US, 1), b"v"),)))
+    _, found = await page(world.machines[0], b"/status")
+    assert found["anti_entropy"]["oldest_comparisons_us"] == {"t": None}
+    await asyncio.sleep(25.0)
+    pages = [(await page(machine, b"/status"))[1]["anti_entropy"] for machine in world.machines]
+    assert all(of_one["completed"] >= 10 and of_one["given_up"] == 0 for of_one in pages)
+    assert sum(of_one["differing"] for of_one in pages) >= 2
+    assert sum(of_one["met_here"] + of_one["met_there"] for of_one in pages) == 2
+    assert sum(of_one["sent_bytes"] for of_one in pages) > 0
+    for of_one in pages:
+        assert (
+            EPOCH_US
+            < of_one["oldest_comparisons_us"]["t"]
+            <= of_one["last_completed_us"]
+            <= world.machines[0].wall_us()
+        )

@@ -93,6 +93,8 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         partitions = 64
         connections_max = 100
         clock_skew_max_s = 2.5
+        repair_interval_s = 30
+        purge_interval_s = 3600
         [access_keys]
         one = "first"
     """
@@ -113,6 +115,8 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         partitions=64,
         connections_max=100,
         clock_skew_max_s=2.5,
+        repair_interval_s=30.0,
+        purge_interval_s=3600.0,
     )
 
 
@@ -191,6 +195,9 @@ def test_seeds_without_the_node_itself_are_refused_before_anything_is_opened() -
     ("variable", "value", "message"),
     [
         ("CONNECTIONS_MAX", "0", "connections_max must be 1 or more, not 0"),
+        ("REPAIR_INTERVAL_S", "0.5", "repair_interval_s must be at least 1, not 0.5"),
+        ("REPAIR_INTERVAL_S", "inf", "repair_interval_s must be at least 1, not inf"),
+        ("PURGE_INTERVAL_S", "5", "purge_interval_s must be at least 60, not 5"),
         ("CLOCK_SKEW_MAX_S", "0.1", "clock_skew_max_s must be 1 to 20, not 0.1"),
         ("CLOCK_SKEW_MAX_S", "60", "clock_skew_max_s must be 1 to 20, not 60"),
         ("CLOCK_SKEW_MAX_S", "nan", "clock_skew_max_s must be 1 to 20, not nan"),

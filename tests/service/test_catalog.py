@@ -372,3 +372,15 @@ async def test_a_change_without_a_majority_in_reach_is_refused_at_once(world: Wo
     with pytest.raises(UnavailableError, match="nothing was changed"):
         await create(world.machines[0], "t", timeout_s=30.0)
     assert now_s() - began_s < 1.0  # virtual seconds
+
+
+@simulated()
+async def test_an_answer_that_comes_while_the_newest_map_is_being_stored_does_no_harm(world: World) -> None:
+    await world.start()
+    behind, *others = world.machines
+    world.cut_off(behind)
+    table = await create(others[0], "t")
+    world.network.heal()
+    world.network.conditions = Conditions(delay_s=(0.15, 0.3))  # slower than the hedge, so that both others are asked
+    behind.disk.slow((1.0, 1.0))
+    assert await look_up(behind, "t", timeout_s=10.0) == table

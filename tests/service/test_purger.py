@@ -23,7 +23,6 @@ from merganser.sim.world import World
 from merganser.storage import keys
 from merganser.storage.engine import Batch
 from merganser.storage.values import encode_row
-from service.full_exchange import compare_in_full
 from service.plays import (
     ALL,
     CELL,
@@ -67,18 +66,6 @@ async def past_the_margin() -> None:
     await asyncio.sleep(PAST_MARGIN_S)
 
 
-async def compared(world: World, *, n: int = 3) -> Table:
-    """Start the cluster, able to synchronise."""
-    table = await started(world, n=n)
-    compare_in_full(world)
-    return table
-
-
-async def up_again(world: World) -> None:
-    await world.start()
-    compare_in_full(world)
-
-
 async def bury(world: World, table: Table, name: bytes, *, by: Machine | None = None) -> None:
     """Write and delete ``name``, and have it purged everywhere."""
     machine = by or world.machines[0]
@@ -117,7 +104,7 @@ def repair(table: Table, name: bytes, row: Row, *, vouched_us: int = 0) -> Apply
 
 @simulated()
 async def test_a_deleted_row_is_gone_from_every_disk_after_a_round(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k")
     for machine in world.machines:
         assert await get(machine, table, b"k") is None
@@ -125,7 +112,7 @@ async def test_a_deleted_row_is_gone_from_every_disk_after_a_round(world: World)
 
 @simulated()
 async def test_a_tombstone_younger_than_the_margin_stays(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await put(world.machines[0], table, b"k", b"v", level=ALL)
     await past_the_margin()
     await put(world.machines[0], table, b"k", None, level=ALL)
@@ -136,7 +123,7 @@ async def test_a_tombstone_younger_than_the_margin_stays(world: World) -> None:
 
 @simulated()
 async def test_expired_cells_and_rows_are_gone_on_all_replicas_and_what_lives_is_equal(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     machine = world.machines[0]
     soon_s, late_s = (EPOCH_US // 1_000_000 + int(now_s()) + seconds for seconds in (5, 100_000))
     mutations = {
@@ -163,7 +150,7 @@ async def test_expired_cells_and_rows_are_gone_on_all_replicas_and_what_lives_is
 
 @simulated()
 async def test_a_row_that_expires_as_a_whole_hides_what_was_written_before_it(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     machine = world.machines[0]
     await put(machine, table, b"k", b"old")
     soon_s = EPOCH_US // 1_000_000 + int(now_s()) + 5
@@ -176,7 +163,7 @@ async def test_a_row_that_expires_as_a_whole_hides_what_was_written_before_it(wo
 
 @simulated()
 async def test_a_clock_that_is_ahead_purges_nothing_early(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     expires_s = EPOCH_US // 1_000_000 + 1_000
     await put(world.machines[0], table, b"k", b"v", level=ALL, expires_at_s=expires_s)
     await past_the_margin()
@@ -196,7 +183,7 @@ async def test_a_clock_that_is_ahead_purges_nothing_early(world: World) -> None:
 
 @simulated()
 async def test_nothing_is_purged_while_a_node_is_down_and_nothing_rises_when_it_is_back(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     first, second, away = world.machines
     await put(first, table, b"k", b"v", level=ALL)
     away.crash()
@@ -207,7 +194,7 @@ async def test_nothing_is_purged_while_a_node_is_down_and_nothing_rises_when_it_
         await asyncio.sleep(5.0)
         assert (await purge_round(first, table, b"k", timeout_s=3.0)).problem is not None
     assert {m.address for m in (first, second)} <= set(holders(world, table, b"k"))
-    await up_again(world)
+    await world.start()
     for machine in world.machines:
         assert await get(machine, table, b"k") is None
     assert (await purge_round(second, table, b"k")).problem is None
@@ -220,12 +207,12 @@ async def test_nothing_is_purged_while_a_node_is_down_and_nothing_rises_when_it_
 async def put_old_disk_back(world: World, machine: Machine, image: dict[bytes, bytes]) -> None:
     machine.crash()
     machine.restore(image)
-    await up_again(world)
+    await world.start()
 
 
 @simulated()
 async def test_an_old_disk_raises_nothing_and_is_given_what_it_lacks(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     first, second, old = world.machines
     await put(first, table, b"k", b"v", level=ALL)
     image = old.image()
@@ -259,7 +246,7 @@ async def test_an_old_disk_raises_nothing_and_is_given_what_it_lacks(world: Worl
 
 @simulated()
 async def test_a_hint_or_repair_from_before_the_horizon_that_comes_late_is_ignored(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k")
     for machine in world.machines:
         late = old_value(machine, seconds_ago=PAST_MARGIN_S + 5)
@@ -270,7 +257,7 @@ async def test_a_hint_or_repair_from_before_the_horizon_that_comes_late_is_ignor
 
 @simulated()
 async def test_a_repair_that_a_replica_as_far_vouches_for_is_taken(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k")
     machine = world.machines[0]
     row = old_value(machine, seconds_ago=PAST_MARGIN_S + 5)
@@ -281,7 +268,7 @@ async def test_a_repair_that_a_replica_as_far_vouches_for_is_taken(world: World)
 
 @simulated()
 async def test_a_clients_write_from_before_the_seal_is_sent_again_and_seen(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k")
     slow = world.machines[1]
     slow.crash()
@@ -290,7 +277,7 @@ async def test_a_clients_write_from_before_the_seal_is_sent_again_and_seen(world
     # its clock begins at the ceiling of its last life, which is from before the seal, too
     image = {key: stored for key, stored in slow.image().items() if not key.endswith(b"clock_ceiling")}
     slow.restore(image)
-    await up_again(world)
+    await world.start()
     written = await put(slow, table, b"k", b"again")
     assert written.micros > standing(world.machines[0], table, b"k").sealed_us
     for machine in world.machines:
@@ -299,7 +286,7 @@ async def test_a_clients_write_from_before_the_seal_is_sent_again_and_seen(world
 
 @simulated()
 async def test_a_delayed_write_from_before_the_seal_is_refused_by_every_replica(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k")
     for machine in world.machines:
         key, row = key_of(table, b"k"), old_value(machine, seconds_ago=PAST_MARGIN_S + 5)
@@ -310,7 +297,7 @@ async def test_a_delayed_write_from_before_the_seal_is_refused_by_every_replica(
 
 @simulated()
 async def test_a_replica_that_missed_the_end_of_a_round_still_takes_late_repairs_and_none_is_seen(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     first, second, missed = world.machines
     await put(first, table, b"k", b"v", level=ALL)
     await put(first, table, b"k", None, level=ALL)
@@ -341,7 +328,7 @@ async def test_a_replica_that_missed_the_end_of_a_round_still_takes_late_repairs
 
 @simulated()
 async def test_a_round_waits_for_hints_and_gives_up_when_they_stay(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await put(world.machines[0], table, b"k", None, level=ALL)
     await past_the_margin()
     keeper = member(world.machines[2]).purger
@@ -357,14 +344,14 @@ async def test_a_round_waits_for_hints_and_gives_up_when_they_stay(world: World)
 
 @simulated(machines=4)
 async def test_a_hint_from_before_the_seal_is_delivered_before_the_round_completes(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     replicas = replicas_of(world, table, b"k")
     (keeper,) = [machine for machine in world.machines if machine not in replicas]
     for replica in replicas:
         replica.crash()
     written = await put(keeper, table, b"k", b"v", level=Consistency.ANY)
     await asyncio.sleep(1.0)
-    await up_again(world)
+    await world.start()
     await past_the_margin()
     assert (await purge_round(replicas[0], table, b"k")).problem is None
     assert standing(replicas[0], table, b"k").horizon_us > written.micros
@@ -375,7 +362,7 @@ async def test_a_hint_from_before_the_seal_is_delivered_before_the_round_complet
 
 @simulated(machines=4)
 async def test_a_hint_from_before_the_seal_is_not_taken_after_it(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k", by=replicas_of(world, table, b"k")[0])
     (keeper,) = [machine for machine in world.machines if machine not in replicas_of(world, table, b"k")]
     row, key = old_value(keeper, seconds_ago=PAST_MARGIN_S + 5), key_of(table, b"k")
@@ -387,14 +374,14 @@ async def test_a_hint_from_before_the_seal_is_not_taken_after_it(world: World) -
 
 @simulated(machines=5)
 async def test_a_round_needs_nodes_that_are_no_replicas_because_they_may_hold_hints(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     replicas = replicas_of(world, table, b"k")
     await put(replicas[0], table, b"k", None, level=ALL)
     await past_the_margin()
     outsider = next(machine for machine in world.machines if machine not in replicas)
     outsider.crash()
     assert (await purge_round(replicas[0], table, b"k", timeout_s=5.0)).problem is not None
-    await up_again(world)
+    await world.start()
     assert (await purge_round(replicas[0], table, b"k")).problem is None
     assert standing(outsider, table, b"k").sealed_us > 0
     with pytest.raises(RefusedError, match="holds no replica"):
@@ -403,7 +390,7 @@ async def test_a_round_needs_nodes_that_are_no_replicas_because_they_may_hold_hi
 
 @simulated()
 async def test_rounds_of_several_leaders_at_once_do_no_harm(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     for number in range(5):
         await put(world.machines[number % 3], table, b"k", b"%d" % number, level=ALL)
         await put(world.machines[number % 3], table, b"l", None, level=ALL)
@@ -418,7 +405,7 @@ async def test_rounds_of_several_leaders_at_once_do_no_harm(world: World) -> Non
 
 @simulated()
 async def test_a_standing_survives_a_power_cut_and_a_vow_does_not(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k")
     machine = world.machines[1]
     before = standing(machine, table, b"k")
@@ -429,7 +416,7 @@ async def test_a_standing_survives_a_power_cut_and_a_vow_does_not(world: World) 
     sealed = await ask(machine, seal)
     assert isinstance(sealed, Sealed)
     machine.crash()
-    await up_again(world)
+    await world.start()
     assert standing(machine, table, b"k") == before.sealed(seal.horizon_us)
     assert member(machine).horizons.vow(table.id, partition) != vow
     with pytest.raises(RefusedError) as refused:
@@ -439,7 +426,7 @@ async def test_a_standing_survives_a_power_cut_and_a_vow_does_not(world: World) 
 
 @simulated()
 async def test_a_round_of_another_epoch_is_refused(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     partition = partition_of(world.machines[0], table, b"k")
     for other in (epoch(world.machines[0]) - 1, epoch(world.machines[0]) + 1):
         with pytest.raises(RefusedError) as refused:
@@ -449,7 +436,7 @@ async def test_a_round_of_another_epoch_is_refused(world: World) -> None:
 
 @simulated()
 async def test_the_standings_of_a_dropped_table_are_forgotten(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k")
     machine = world.machines[0]
     await machine.spawn(member(machine).catalog.drop_table(table, deadline=now_s() + 10.0))
@@ -463,7 +450,7 @@ async def test_the_standings_of_a_dropped_table_are_forgotten(world: World) -> N
 async def test_rounds_run_by_themselves_once_per_interval(world: World) -> None:
     for machine in world.machines:
         machine.purge_interval_s = 600.0
-    table = await compared(world)
+    table = await started(world)
     for number in range(30):
         await put(world.machines[0], table, b"k%d" % number, None, level=ALL)
     await asyncio.sleep(3_000.0)
@@ -475,7 +462,7 @@ async def test_rounds_run_by_themselves_once_per_interval(world: World) -> None:
 
 @simulated()
 async def test_a_replica_that_lost_rows_answers_no_reads_until_it_has_compared_with_all_others(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     await bury(world, table, b"k")
     await put(world.machines[0], table, b"k", b"live", level=ALL)
     lost, *others = world.machines
@@ -490,7 +477,7 @@ async def test_a_replica_that_lost_rows_answers_no_reads_until_it_has_compared_w
     assert refused.value.code == NOT_WHOLE
     with pytest.raises(UnavailableError):
         await get(others[1], table, b"k")
-    await up_again(world)
+    await world.start()
     await until(lambda: standing(lost, table, b"k").is_whole)
     assert isinstance(await ask(lost, Read(0, table.id, key_of(table, b"k"))), Found)
     assert await get(lost, table, b"k", level=ONE) == b"live"
@@ -499,7 +486,7 @@ async def test_a_replica_that_lost_rows_answers_no_reads_until_it_has_compared_w
 
 @simulated()
 async def test_a_damaged_row_is_left_alone_by_a_purge(world: World) -> None:
-    table = await compared(world)
+    table = await started(world)
     machine = world.machines[0]
     await put(machine, table, b"k", None, level=ALL)
     await past_the_margin()

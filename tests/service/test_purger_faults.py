@@ -26,7 +26,6 @@ from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from merganser.storage import keys
 from merganser.storage.values import encode_row
-from service.full_exchange import compare_in_full
 from service.plays import CELL, get, held, key_of, member, now_s, put, settled, started, until
 
 SEEDS = 60
@@ -123,7 +122,6 @@ class Run:
     async def round(self) -> None:
         machine = self.machine()
         if machine is not None:
-            compare_in_full(self.world)
             for partition in self.rng.sample(range(PARTITIONS), PARTITIONS):
                 work = member(machine).purger.round(self.table, PartitionId(partition), deadline=now_s() + 5.0)
                 self.completed += (await machine.spawn(work)).problem is None
@@ -213,7 +211,6 @@ class Run:
         await asyncio.sleep(20.0)
         for _ in range(2):
             await asyncio.sleep(70.0)
-            compare_in_full(self.world)
             leader = self.rng.choice(self.world.machines)
             for partition in range(PARTITIONS):
                 work = member(leader).purger.round(self.table, PartitionId(partition), deadline=now_s() + 60.0)

@@ -14,6 +14,7 @@ FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
     (0, Scenario(clock_jump_s=120.0), "a write that one replica took and two refused was called unwritten"),
     (100_670, HARD, "repairs were judged before clocks had caught up with rows more than a minute ahead"),
     (2, Scenario(workload="tables", nodes=3), "a table was made, dropped by another, and its maker told it never was"),
+    (200_873, Scenario(workload="tables"), "an answer that came while the map was being stored ended a look-up"),
     *(
         (seed, Scenario(workload="handoff", nemesis="partitions", nodes=5), "a look after a sloppy read met no replica")
         for seed in (3, 80, 116, 144)

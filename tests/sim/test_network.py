@@ -114,7 +114,7 @@ def test_a_cut_is_one_way() -> None:
     pair.loop.run(script())
 
 
-def test_a_dead_machine_cannot_be_reached_and_that_is_known_at_once() -> None:
+def test_a_machine_that_is_known_to_be_dead_cannot_be_reached() -> None:
     pair = Pair()
 
     async def script() -> None:

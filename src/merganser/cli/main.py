@@ -67,6 +67,15 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any of these settings.", envvar="MERGANSER_CONFIG")
     ] = None,
+    disk_reserve_mib: Annotated[
+        int | None, typer.Option(help="MiB of the disk to keep free: with less, rows are refused [512].")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Once: set the database aside, take everything from the other nodes.")
+    ] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Once: go on with what is left of a database that lost something.")
+    ] = False,
     stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
 ) -> None:
     """Run one node until it is told to stop (ctrl-C or SIGTERM).
@@ -89,8 +98,10 @@ def serve(
         "zone": zone,
         "seed": seed or None,
         "no_auth": no_auth,
+        "disk_reserve_mib": disk_reserve_mib,
     }
-    run_node(load_settings(given, environment=os.environ, file=config), stop_with_stdin=stop_with_stdin)
+    settings = load_settings(given, environment=os.environ, file=config)
+    run_node(settings, stop_with_stdin=stop_with_stdin, rebuild=rebuild, accept_loss=accept_loss)
 
 
 @cluster.command("start")

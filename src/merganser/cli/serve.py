@@ -18,7 +18,7 @@ from merganser.node.settings import Settings
 DESCRIPTORS_OWN = 1024  # RocksDB's files, peers, the admin port
 
 
-def run_node(settings: Settings, *, stop_with_stdin: bool) -> None:
+def run_node(settings: Settings, *, stop_with_stdin: bool, rebuild: bool = False, accept_loss: bool = False) -> None:
     """Run a node until a signal, or the end of standard input if asked to, stops it.
 
     Raises:
@@ -30,7 +30,9 @@ def run_node(settings: Settings, *, stop_with_stdin: bool) -> None:
     _allow_descriptors(settings.connections_max + DESCRIPTORS_OWN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_stopped(settings, stop_with_stdin=stop_with_stdin))
+            runner.run(
+                _until_stopped(settings, stop_with_stdin=stop_with_stdin, rebuild=rebuild, accept_loss=accept_loss)
+            )
     except (ConfigurationError, CorruptionError):
         raise
     except Exception as error:  # noqa: BLE001 - the root of the process
@@ -49,7 +51,7 @@ def _allow_descriptors(wanted: int) -> None:
         event("too few file descriptors: raise the hard limit or lower connections_max", wanted=wanted, allowed=granted)
 
 
-async def _until_stopped(settings: Settings, *, stop_with_stdin: bool) -> None:
+async def _until_stopped(settings: Settings, *, stop_with_stdin: bool, rebuild: bool, accept_loss: bool) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     before = {
@@ -60,7 +62,7 @@ async def _until_stopped(settings: Settings, *, stop_with_stdin: bool) -> None:
         stdin = sys.stdin.fileno()
         loop.add_reader(stdin, _stop_at_end, stdin, stop)
     try:
-        await serve(settings, stop=stop)
+        await serve(settings, stop=stop, rebuild=rebuild, accept_loss=accept_loss)
     except BaseException:
         for number, handler in before.items():
             signal.signal(number, handler)

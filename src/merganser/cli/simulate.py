@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import signal
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 
 import msgspec
@@ -22,6 +24,9 @@ from merganser.sim.workloads import WORKLOADS
 
 EVERY = "every"
 """Instead of the name of a workload: one after another, seed by seed."""
+
+AHEAD = 16
+"""Runs handed out at a time for each process: they differ in length, and outcomes are told in order."""
 
 _OPTIONS = {
     "workload": "--workload",
@@ -41,22 +46,29 @@ def simulate(
 ) -> bool:
     """Run every seed of ``seeds`` ("FIRST:END", or one) and print the sum last; tell whether all promises held.
 
+    Ctrl-C ends it early: the sum is that of the runs until then.
+
     Args:
         scenario: its workload may be `EVERY`.
-        is_matrix: run the seeds for each workload and each nemesis, and print the table of it.
+        is_matrix: run the seeds for each workload and each nemesis, those that are named or all, and print the table.
 
     Raises:
         ConfigurationError: ``seeds`` is neither, or the scenario names what there is not.
     """
-    runs = _matrix_of(_seeds(seeds), scenario) if is_matrix else _runs_of(_seeds(seeds), scenario)
+    chosen = _seeds(seeds)
+    scenarios = _scenarios(scenario, is_matrix=is_matrix)
+    count = len(chosen) * (len(scenarios) if is_matrix else 1)
     console = Console(soft_wrap=True, highlight=False)
     began = time.perf_counter()
     total, matrix = Sum(), Matrix()
-    with _outcomes(runs, processes) as outcomes:
-        for outcome in track(outcomes, "simulating", total=len(runs), console=console, disable=not console.is_terminal):
-            total.add(outcome)
-            matrix.add(outcome)
-            _tell(console, outcome, is_traced=is_traced)
+    with _outcomes(_runs(chosen, scenarios, is_matrix=is_matrix), 1 if count == 1 else processes) as outcomes:
+        try:
+            for outcome in track(outcomes, "simulating", total=count, console=console, disable=not console.is_terminal):
+                total.add(outcome)
+                matrix.add(outcome)
+                _tell(console, outcome, is_traced=is_traced)
+        except KeyboardInterrupt:
+            console.print(f"stopped after {total.seeds:,} of {count:,}")
     if is_matrix:
         console.print(matrix.markdown(), markup=False)
     console.print(total.line(time.perf_counter() - began))
@@ -81,22 +93,20 @@ def list_all() -> None:
         _tell_name(console, name, checkers.PROMISES[name])
 
 
-def _runs_of(seeds: range, scenario: Scenario) -> list[tuple[int, Scenario]]:
-    if scenario.workload != EVERY:
-        scenario.check()
-        return [(seed, scenario) for seed in seeds]
-    each = [_with(scenario, workload=workload) for workload in WORKLOADS]
-    each[0].check()
-    return [(seed, each[seed % len(each)]) for seed in seeds]
+def _scenarios(scenario: Scenario, *, is_matrix: bool) -> list[Scenario]:
+    """Return what the seeds run, each checked: one after another, or in a matrix each seed all of them."""
+    workloads = list(WORKLOADS) if scenario.workload == EVERY else [scenario.workload]
+    nemeses = list(NEMESES) if is_matrix and scenario.nemesis == Scenario().nemesis else [scenario.nemesis]
+    chosen = [_with(scenario, workload=workload, nemesis=nemesis) for nemesis in nemeses for workload in workloads]
+    for one in chosen:
+        one.check()
+    return chosen
 
 
-def _matrix_of(seeds: range, scenario: Scenario) -> list[tuple[int, Scenario]]:
-    return [
-        (seed, _with(scenario, workload=workload, nemesis=nemesis))
-        for nemesis in NEMESES
-        for workload in WORKLOADS
-        for seed in seeds
-    ]
+def _runs(seeds: range, scenarios: Sequence[Scenario], *, is_matrix: bool) -> Iterator[tuple[int, Scenario]]:
+    if is_matrix:
+        return ((seed, scenario) for scenario in scenarios for seed in seeds)
+    return ((seed, scenarios[seed % len(scenarios)]) for seed in seeds)
 
 
 def _with(scenario: Scenario, **changes: str) -> Scenario:
@@ -104,13 +114,33 @@ def _with(scenario: Scenario, **changes: str) -> Scenario:
 
 
 @contextlib.contextmanager
-def _outcomes(runs: Sequence[tuple[int, Scenario]], processes: int) -> Iterator[Iterator[Outcome]]:
+def _outcomes(runs: Iterable[tuple[int, Scenario]], processes: int) -> Iterator[Iterator[Outcome]]:
     """Run all, in this process if there is to be only one."""
-    if processes == 1 or len(runs) == 1:
+    if processes == 1:
         yield (run_scenario(seed, scenario) for seed, scenario in runs)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield pool.map(run_scenario, *zip(*runs, strict=True), chunksize=4)
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_leave_ctrl_c_to_the_parent)
+    try:
+        yield _in_order(pool, runs, under_way_max=AHEAD * processes)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, runs: Iterable[tuple[int, Scenario]], *, under_way_max: int
+) -> Iterator[Outcome]:
+    """Yield the outcomes in the order of ``runs``, which may be millions: few are handed out ahead."""
+    under_way: deque[Future[Outcome]] = deque()
+    for seed, scenario in runs:
+        under_way.append(pool.submit(run_scenario, seed, scenario))
+        if len(under_way) >= under_way_max:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _tell(console: Console, outcome: Outcome, *, is_traced: bool) -> None:

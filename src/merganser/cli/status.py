@@ -11,6 +11,7 @@ from rich.text import Text
 from merganser.cli.admin_port import fetch, print_json
 from merganser.model.errors import ConfigurationError
 
+_BELIEF_STYLES = {"alive": "green", "suspect": "yellow", "dead": "red"}
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red", "white")
 
 
@@ -40,12 +41,46 @@ def show_status(admin: str, *, as_json: bool) -> None:
             str(len(node["tables"])) if "tables" in node else "",
         )
     console.print(table)
+    _show_membership(console, fetch(admin, "/status"), ring, nodes)
     for known, node in zip(ring["nodes"], nodes, strict=True):
         if node.get("failure"):
-            console.print(Text(f"node {known['number']} takes no writes: {node['failure']}", style="red"))
+            what = "recovers" if node["state"] == "recovering" else "takes no writes"
+            console.print(Text(f"node {known['number']} {what}: {node['failure']}", style="red"))
         for stored in node.get("hints", {}).get("stored", ()):
             age = f"the oldest for {stored['oldest_s']} s"
             console.print(f"node {known['number']} keeps {stored['hints']} hints for node {stored['node']}, {age}")
+
+
+def _show_membership(
+    console: Console, asked: dict[str, Any], ring: dict[str, Any], nodes: list[dict[str, Any]]
+) -> None:
+    """Print whom the node that was asked believes alive, how healthy each is, and who sees it otherwise."""
+    numbers = {node["id"]: node["number"] for node in ring["nodes"]}
+    believed = asked["membership"]["members"]
+    table = _table("node", "believed", "for", "incarnation", "accused by", "health", "otherwise")
+    for known, node in zip(ring["nodes"], nodes, strict=True):
+        its_own = node.get("membership")
+        view = believed.get(known["id"])
+        table.add_row(
+            str(known["number"]),
+            Text(view["state"], style=_BELIEF_STYLES[view["state"]]) if view else "itself",
+            f"{view['since_s']:.0f} s" if view else "",
+            str((view or its_own or {}).get("incarnation", "")),
+            " ".join(str(numbers.get(accuser, accuser)) for accuser in view["accusers"]) if view else "",
+            f"{its_own['local_health']} of 8" if its_own else "",
+            _otherwise(known["id"], view["state"] if view else "alive", nodes),
+        )
+    console.print(f"membership, as node {asked['number']} sees it (health: 0 is best):", highlight=False)
+    console.print(table)
+
+
+def _otherwise(node: str, state: str, nodes: list[dict[str, Any]]) -> str:
+    """Return who believes ``node`` to be in another state."""
+    return ", ".join(
+        f"{view['state']} to {observer['number']}"
+        for observer in nodes
+        if (view := observer.get("membership", {}).get("members", {}).get(node)) and view["state"] != state
+    )
 
 
 def show_ring(admin: str, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ Invariants:
 - a belief changes only to a greater claim (`suspicion.merge`), but for `Answered`, which is proof by itself;
 - only a member itself raises its incarnation;
 - a member is probed at least once in 2n - 1 periods (n members but this one), whatever is drawn;
-- packets have at most `PACKET_BYTES_MAX` bytes.
+- packets have at most `PACKET_BYTES_MAX` bytes, whatever others have claimed.
 
 Source: DeCandia 2007 §4.8; Das, Gupta, Motivala 2002, "SWIM"; Dadgar, Phillips, Currey 2018, "Lifeguard".
 """
@@ -36,7 +36,18 @@ from merganser.core import suspicion
 from merganser.core.dissemination import Dissemination, sends_max
 from merganser.core.local_health import LocalHealth
 from merganser.core.probe import Probe
-from merganser.model.gossip import PACKET_BYTES_MAX, Ack, Body, Claim, Nack, Packet, Ping, PingRequest, State
+from merganser.model.gossip import (
+    INCARNATION_MAX,
+    PACKET_BYTES_MAX,
+    Ack,
+    Body,
+    Claim,
+    Nack,
+    Packet,
+    Ping,
+    PingRequest,
+    State,
+)
 from merganser.model.ids import NodeId
 
 PERIOD_S = 1.0
@@ -326,7 +337,7 @@ class Membership:
         for belief in list(self._doubted.values()):
             if belief.state is State.SUSPECT:
                 patience_s = suspicion.timeout_s(
-                    confirmations=len(belief.claim.accusers) - 1,
+                    confirmations=max(0, len(belief.claim.accusers) - 1),  # gossip may name nobody known here
                     confirmers=alive,
                     cluster_size=len(self._order) + 1,
                     period_s=PERIOD_S,
@@ -397,11 +408,15 @@ class Membership:
     # Claims.
 
     def _consider(self, claim: Claim, now_s: float) -> None:
+        if claim.state is not State.ALIVE and claim.incarnation >= INCARNATION_MAX:
+            return  # no number is left to refute it with
         if claim.node == self.me:
             self._answer_claim(claim)
             return
         if claim.node not in self._members:
             return
+        if claim.accusers:
+            claim = self._with_known_accusers(claim)
         belief = self._beliefs.get(claim.node)
         if belief is None:
             if claim.state is State.ALIVE and claim.incarnation == 0:
@@ -411,6 +426,13 @@ class Membership:
         is_overtaken = belief.proven_until_s > now_s and claim.incarnation <= belief.claim.incarnation
         if merged is not belief.claim and not is_overtaken:
             self._adopt(merged, now_s)
+
+    def _with_known_accusers(self, claim: Claim) -> Claim:
+        """Return ``claim`` as this member would have made it: it came from outside, and is passed on."""
+        known: set[NodeId] = set()
+        if claim.state is State.SUSPECT:
+            known.update(accuser for accuser in claim.accusers if accuser in self._members or accuser == self.me)
+        return msgspec.structs.replace(claim, accusers=tuple(sorted(known)[: suspicion.ACCUSERS_MAX]))
 
     def _answer_claim(self, claim: Claim) -> None:
         """Refute what others say of this member, or go on from where an earlier life was."""

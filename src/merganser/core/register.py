@@ -24,6 +24,17 @@ so no two decided changes build on the same epoch. This rests on three duties of
 - a proposer uses a ballot once, ever: it makes the round of `next_ballot` durable before it sends Prepare;
 - all proposers ask the same voters (a change of voters is not part of this module).
 
+A voter that lost some of what it had synced has forgotten promises and acceptances. It answers nobody until it has
+*rejoined*, as the proposer of a round that changes nothing and in which only the other voters count::
+
+    lost --others_needed promised--> ... --others_needed accepted--> its own state is that ballot and that value
+
+Under a ballot `BALLOT_LEAP` above all that those others have promised, so that it lies above everything that the voter
+itself can have promised. Merely outbidding the others is not enough: it may have promised a ballot that they have not
+heard of yet, and would now help to decide one below it, behind the back of who counts on the promise. The value holds
+every change that its lost acceptance helped to decide, because as many others accepted that as `others_needed` cannot
+miss; and what was still to be decided with its help under a lower ballot, those others now refuse.
+
 When the accept round is hopeless, the change may still be decided, now or by a later proposer that builds
 on it: its outcome is unknown. The proposer tries again with a higher ballot and the same change, which does
 nothing to a map that has it already (`core.cluster_map`).
@@ -34,7 +45,7 @@ Lamport 2001, "Paxos Made Simple", §2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -45,6 +56,14 @@ from merganser.model.messages import Accepted, Ballot, Promise
 
 NO_BALLOT = Ballot(0, 0)
 """Lower than every proposer's ballot: node numbers and rounds start at 1."""
+
+BALLOT_LEAP = 2**40
+"""Rounds between what the others know and the ballot of a voter that rejoins.
+
+A ballot that only that voter has promised lies above those that the others know by one for each attempt that reached
+nobody else. An attempt costs its proposer an fsync: a thousand a second would need 35 years. Rounds have 63 bits, which
+is enough to rejoin eight million times.
+"""
 
 
 class AcceptorState(msgspec.Struct, frozen=True):
@@ -84,14 +103,34 @@ def next_ballot(highest_seen: Ballot, *, highest_used: int, proposer: int) -> Ba
     return Ballot(max(highest_seen.round, highest_used) + 1, proposer)
 
 
+def others_needed(voters: int) -> int:
+    """Return how many of the other voters one that rejoins has to win, of ``voters`` with itself.
+
+    As few as meet every majority even without the voter itself. A voter that is the only one needs one more than there
+    are: nobody can tell it what it has forgotten.
+    """
+    return voters - voters // 2
+
+
+def rejoining_ballot(promised: Iterable[Ballot], *, highest_used: int, proposer: int) -> Ballot:
+    """Return a ballot above all that ``proposer`` can have promised or used before it lost its memory.
+
+    Args:
+        promised: what the others answered, as many as `others_needed` at least.
+        highest_used: the last round that ``proposer`` remembers to have used.
+        proposer: number of this node in the cluster map.
+    """
+    return Ballot(max([highest_used, *(ballot.round for ballot in promised)]) + BALLOT_LEAP, proposer)
+
+
 class _Round:
-    """One question to all voters, settled by a majority."""
+    """One question to all voters, settled by a majority, or by as many as are required."""
 
     __slots__ = ("_quorum", "ballot", "highest_seen")
 
-    def __init__(self, voters: Sequence[NodeId], ballot: Ballot) -> None:
-        """Open the round; ``voters`` holds all voters of the map, each once."""
-        self._quorum = WriteQuorum(voters, required=len(voters) // 2 + 1)
+    def __init__(self, voters: Sequence[NodeId], ballot: Ballot, *, required: int | None = None) -> None:
+        """Open the round; ``voters`` holds all voters of the map, each once, or those that count."""
+        self._quorum = WriteQuorum(voters, required=required or len(voters) // 2 + 1)
         self.ballot = ballot
         self.highest_seen = ballot
         """The highest ballot met so far, to outbid on the next try."""
@@ -118,9 +157,9 @@ class PrepareRound(_Round):
 
     __slots__ = ("_built_on", "value")
 
-    def __init__(self, voters: Sequence[NodeId], ballot: Ballot) -> None:
-        """Open the round; ``voters`` holds all voters of the map, each once."""
-        super().__init__(voters, ballot)
+    def __init__(self, voters: Sequence[NodeId], ballot: Ballot, *, required: int | None = None) -> None:
+        """Open the round; ``voters`` holds all voters of the map, each once, or those that count."""
+        super().__init__(voters, ballot, required=required)
         self._built_on = NO_BALLOT
         self.value: ClusterMap | None = None
         """The value of the highest accepted ballot among the promises; once SUCCEEDED, the one to build on."""

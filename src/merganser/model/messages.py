@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.model.gossip import Packet
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.timestamp import Timestamp
 
@@ -202,6 +203,12 @@ class Level(msgspec.Struct, frozen=True, array_like=True, tag=32):
     timeout_ms: int
 
 
+class Gossip(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """A packet of the failure detector that may have got lost as a datagram. Answered by `Gossiped`."""
+
+    packet: Packet
+
+
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=101):
     """It is done, and durable."""
 
@@ -314,6 +321,12 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True, tag=130):
     """Another one after each restart, and when rows may have vanished."""
 
 
+class Gossiped(msgspec.Struct, frozen=True, array_like=True, tag=140):
+    """What the receiver has to say to the packet, if anything."""
+
+    packet: Packet | None
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
     """The request was not done. Codes are those of `service.replica`."""
 
@@ -343,5 +356,20 @@ Request = (
     | AskTime
     | Purging
     | Exchanging
+    | Gossip
 )
-Reply = Done | Merged | Found | Rows | MapIs | Introduced | Promise | Accepted | TimeIs | Sealed | Exchanged | Refused
+Reply = (
+    Done
+    | Merged
+    | Found
+    | Rows
+    | MapIs
+    | Introduced
+    | Promise
+    | Accepted
+    | TimeIs
+    | Sealed
+    | Exchanged
+    | Gossiped
+    | Refused
+)

@@ -1,7 +1,8 @@
-"""Requests to and from the other nodes over TCP: `transport.Transport` for real sockets.
+"""Requests to and from the other nodes over TCP, and datagrams over UDP: `transport.Transport` for real sockets.
 
-Each node keeps one outgoing connection per peer and class of traffic (`link.Link`) and serves what
-others open to it (`server.PeerServer`). See docs/internals/peers.md.
+Each node keeps one outgoing connection per peer and class of traffic (`link.Link`), serves what
+others open to it (`server.PeerServer`), and has the UDP port of the same number (`datagrams`). See
+docs/internals/peers.md.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from collections.abc import Callable, Mapping
 from merganser.model.errors import PeerUnreachableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
+from merganser.net.datagrams import DatagramPortError, Datagrams
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.link import Connection, Link, connect
 from merganser.net.server import PeerServer
 from merganser.net.transport import Handler, Traffic, failed
+
+PORT_TRIES = 50
 
 
 class Peers:
@@ -54,6 +58,8 @@ class Peers:
         self._client_tls = client_tls
         self._server = PeerServer(self._identity, handler, on_error, limits=self._limits, tls=server_tls)
         self._server.on_greeted = self._is_back
+        self.datagrams = Datagrams()
+        self.when_greeted: Callable[[NodeId], None] | None = None
         self._links: dict[tuple[NodeId, Traffic], Link] = {}
         self._tasks: set[asyncio.Task[None] | asyncio.Task[Reply]] = set()
 
@@ -66,19 +72,48 @@ class Peers:
     def cluster_id(self, cluster_id: str) -> None:
         self._identity.cluster_id = cluster_id
 
+    @property
+    def receive_datagram(self) -> Callable[[bytes], None] | None:
+        """Called with each datagram that arrives."""
+        return self.datagrams.receiver
+
+    @receive_datagram.setter
+    def receive_datagram(self, receiver: Callable[[bytes], None] | None) -> None:
+        self.datagrams.receiver = receiver
+
+    def send_datagram(self, node: NodeId, data: bytes) -> None:
+        """Send ``data`` to ``node``; see `transport.Transport.send_datagram`."""
+        self.datagrams.send(node, data)
+
     async def listen(self, host: str, port: int) -> int:
-        """Accept peers on ``host`` and ``port`` (0 picks a free one); return the port.
+        """Accept peers and datagrams on ``host`` and ``port`` (0 picks one that is free for both); return the port.
 
         Raises:
-            OSError: the address cannot be had.
+            OSError: the address cannot be had; `DatagramPortError` if it is the UDP port.
         """
-        return await self._server.listen(host, port)
+        for _ in range(PORT_TRIES - 1 if port == 0 else 0):
+            try:
+                return await self._listen(host, 0)
+            except DatagramPortError:
+                continue
+        return await self._listen(host, port)
+
+    async def _listen(self, host: str, port: int) -> int:
+        listener = await self._server.listen(host, port)
+        try:
+            await self.datagrams.listen(listener.sockets)
+        except DatagramPortError:
+            await self._server.stop_listening()
+            raise
+        bound: int = listener.sockets[0].getsockname()[1]
+        return bound
 
     def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
         """Keep links to exactly these nodes, this one left out; ``addresses`` are host:port.
 
         What is pending to a node that was dropped or has moved fails at once.
         """
+        self.datagrams.set_peers(addresses)
         for (node, traffic), link in list(self._links.items()):
             if addresses.get(node) != link.address:
                 self._own(link.close())
@@ -123,6 +158,8 @@ class Peers:
         for link in self._links.values():
             self._own(link.close())
         self._links.clear()
+        for resolving in self.datagrams.close():
+            self._own(resolving)
         for task in self._tasks:
             task.cancel()
         await self._server.close()
@@ -140,6 +177,8 @@ class Peers:
             connection.close(f"{address}: the request was answered or given up")
 
     def _is_back(self, node: NodeId) -> None:
+        if self.when_greeted is not None:
+            self.when_greeted(node)
         for traffic in Traffic:
             link = self._links.get((node, traffic))
             if link is not None:

@@ -72,8 +72,8 @@ class PeerServer:
         self.on_greeted: Callable[[NodeId], None] | None = None
         """Told of every node that opens a connection."""
 
-    async def listen(self, host: str, port: int) -> int:
-        """Accept peers on ``host`` and ``port`` (0 picks a free one); return the port.
+    async def listen(self, host: str, port: int) -> asyncio.Server:
+        """Accept peers on ``host`` and ``port`` (0 picks a free one).
 
         Raises:
             OSError: the address cannot be had.
@@ -84,8 +84,14 @@ class PeerServer:
             lambda: Incoming(self), host, port, ssl=self._tls, ssl_handshake_timeout=patience_s
         )
         self._listeners.append(listener)
-        bound: int = listener.sockets[0].getsockname()[1]
-        return bound
+        return listener
+
+    async def stop_listening(self) -> None:
+        """Give the ports back."""
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.close()
+            await listener.wait_closed()
 
     async def reply(self, sender: NodeId, request: Request) -> Reply:
         """Return what the handler says, or how it failed."""

@@ -21,7 +21,12 @@ class Traffic(enum.Enum):
 
 
 class Transport(Protocol):
-    """Requests to peers, by node id."""
+    """Requests and datagrams to peers, by node id."""
+
+    receive_datagram: Callable[[bytes], None] | None
+    """Called with each datagram that arrives, whoever sent it; set by who wants them."""
+    when_greeted: Callable[[NodeId], None] | None
+    """Called with every node that opens a connection; set by who wants to know."""
 
     def is_reachable(self, node: NodeId) -> bool:
         """Tell whether a request to ``node`` would be sent now, as far as is known."""
@@ -44,6 +49,9 @@ class Transport(Protocol):
 
         For nodes that are not in the cluster map yet: one connection, closed after the reply.
         """
+
+    def send_datagram(self, node: NodeId, data: bytes) -> None:
+        """Send ``data``, at most 1,200 bytes, to ``node``; it may get lost, come twice, or overtake others."""
 
     def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
         """Know exactly these peers (without this node itself) from now on."""

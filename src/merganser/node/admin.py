@@ -35,6 +35,7 @@ HEADER = b"x-merganser-admin"
 REPAIR_TIMEOUT_S = 600.0  # of one partition; as long as an exchange may take
 WOUNDS_TOLD_MAX = 20
 
+_HEALTHY = ("serving", "short of disk")
 _JSON = [(b"content-type", b"application/json")]
 
 
@@ -59,7 +60,7 @@ class Admin:
         member, peers = self._member(), self._peers()
         if member is None or peers is None:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
-        is_ill = page is _health and _state(member) != "serving"
+        is_ill = page is _health and _state(member) not in _HEALTHY
         return _answer(503 if is_ill else 200, page(member, peers))
 
     async def _repair(self, request: Request) -> Response:
@@ -116,7 +117,23 @@ def _answer(status: int, content: object) -> Response:
 def _state(member: Member) -> str:
     if member.engine.failure is not None:
         return "read-only"
+    if member.wholeness.condition.lost is not None:
+        return "recovering"
+    if member.engine.shortage is not None:
+        return "short of disk"
     return "serving" if member.clock_watch.standing().refusal is None else "wrong clock"
+
+
+def _loss(member: Member) -> str | None:
+    """Tell what is lost or short, and what is in the way."""
+    found = member.wholeness.progress()
+    if member.wholeness.condition.lost is None:
+        return found.shortage
+    way = "; ".join(found.in_the_way) or "nothing"
+    return (
+        f"the disk has lost something ({found.lost}), hints it kept for others perhaps; {found.partitions_done} "
+        f"partitions are equal to the other replicas again, {found.partitions_left} are left; in the way: {way}"
+    )
 
 
 def _status(member: Member, peers: Peers) -> dict[str, object]:
@@ -126,7 +143,8 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
     repairs = member.coordinator.repairs
     return {
         "state": _state(member),
-        "failure": member.engine.failure or member.clock_watch.standing().refusal,
+        "failure": member.engine.failure or _loss(member) or member.clock_watch.standing().refusal,
+        "disk": msgspec.to_builtins(member.wholeness.progress()),
         "version": merganser.__version__,
         "node": topology.node,
         "number": topology.me.number,
@@ -159,8 +177,10 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
             "rows": member.scrubber.rows,
             "leaves_wrong": member.scrubber.leaves_wrong,
         },
+        "anti_entropy": _anti_entropy(member),
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
+        "membership": msgspec.to_builtins(member.failure_detector.view()),
     }
 
 
@@ -186,6 +206,14 @@ def _damage(member: Member) -> dict[str, object]:
             for wound in islice(damage.wounds.values(), WOUNDS_TOLD_MAX)
         ],
     }
+
+
+def _anti_entropy(member: Member) -> dict[str, object]:
+    """Tell what the exchanges that this node began came to, and what it changed because others began one."""
+    service = member.anti_entropy
+    oldest = {table.name: service.oldest_comparison_us(table) for table in member.topology.map.tables}
+    met_for_others = service.answers.met
+    return {"oldest_comparisons_us": oldest, **msgspec.to_builtins(service.totals), "met_for_others": met_for_others}
 
 
 def _hints(member: Member) -> dict[str, object]:

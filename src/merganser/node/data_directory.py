@@ -5,6 +5,7 @@
     DIR/node.json   format, node id, and the cluster once the node is a member
     DIR/lock        held by the running process
     DIR/rocksdb/    the engine's own
+    DIR/rocksdb.aside-N/  databases that --rebuild has set aside, for whoever wants to look; to be removed by hand
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ import msgspec
 from merganser.model.errors import ConfigurationError
 from merganser.model.ids import NodeId
 from merganser.storage.rocks import RocksEngine
+from merganser.storage.rocks_directory import check_unused
 
 FORMAT = 1
+_REBUILT = "all of it: the database was set aside or was gone, and --rebuild began an empty one"
 _DRAFT = "node.new"  # node.json until it is whole
 
 
@@ -60,8 +63,18 @@ class DataDirectory:
             self.close()
             raise
 
-    def open_engine(self, *, on_failure: Callable[[str], None] | None = None) -> RocksEngine:
+    def open_engine(
+        self,
+        *,
+        on_failure: Callable[[str], None] | None = None,
+        reserve_bytes: int = 0,
+        rebuild: bool = False,
+    ) -> RocksEngine:
         """Open the engine; ``on_failure`` is told when it takes no more writes, and why.
+
+        Args:
+            reserve_bytes: room on the disk that rows leave free.
+            rebuild: set the database aside and start with an empty one, which says that it has `lost` everything.
 
         Raises:
             ConfigurationError: the directory cannot be opened as it is, or its database is gone: a member that
@@ -69,12 +82,34 @@ class DataDirectory:
             CorruptionError: its files are damaged.
         """
         database = self.path / "rocksdb"
-        if self.identity.cluster_id and not database.is_dir():
+        if rebuild:
+            self._set_aside(database)
+        elif self.identity.cluster_id and not database.is_dir():
             raise ConfigurationError(
                 f"--data {self.path} belongs to a member of cluster {self.identity.cluster_id}, but its database "
-                f"{database} is gone: bring it back from a copy made while the node was stopped"
+                f"{database} is gone: start the node once with --rebuild, which takes everything from the other nodes, "
+                "or bring the database back from a copy made while the node was stopped"
             )
-        return RocksEngine.open(database, on_failure=on_failure)
+        lost = _REBUILT if self.identity.cluster_id else None
+        return RocksEngine.open(database, on_failure=on_failure, reserve_bytes=reserve_bytes, lost_if_new=lost)
+
+    def _set_aside(self, database: Path) -> None:
+        if not self.identity.cluster_id:
+            raise ConfigurationError(
+                f"--rebuild takes everything from the other nodes of a cluster, and --data {self.path} belongs to no "
+                "cluster yet: start without it"
+            )
+        try:
+            if database.is_dir():
+                check_unused(database)
+                database.rename(self.path / f"{database.name}.aside-{self._next_aside()}")
+                _sync_directory(self.path)
+        except OSError as error:
+            raise _unusable(self.path, error) from None
+
+    def _next_aside(self) -> int:
+        numbers = [entry.suffix.removeprefix(".aside-") for entry in self.path.glob("rocksdb.aside-*")]
+        return max((int(number) for number in numbers if number.isdigit()), default=0) + 1
 
     def joined(self, cluster_id: str) -> None:
         """Remember that the node is a member of ``cluster_id``, durably.
@@ -149,7 +184,11 @@ def _write_durably(file: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     draft.rename(file)
-    directory = os.open(file.parent, os.O_RDONLY)
+    _sync_directory(file.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

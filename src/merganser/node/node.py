@@ -22,6 +22,7 @@ from merganser.model.errors import ConfigurationError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 from merganser.net import http
+from merganser.net.datagrams import DatagramPortError
 from merganser.net.peers import Peers
 from merganser.node.admin import Admin
 from merganser.node.data_directory import DataDirectory
@@ -46,9 +47,16 @@ def wall_us() -> int:
 class Node:
     """A running node; see the module's docstring."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Prepare a node; nothing is opened before `start`."""
+    def __init__(self, settings: Settings, *, rebuild: bool = False, accept_loss: bool = False) -> None:
+        """Prepare a node; nothing is opened before `start`.
+
+        Args:
+            rebuild: set the database aside and take everything from the other nodes.
+            accept_loss: go on with what is left, if the disk has lost something.
+        """
         self.settings = settings
+        self._rebuild = rebuild
+        self._accept_loss = accept_loss
         self.member: Member | None = None
         self._rng = random.Random(random.SystemRandom().getrandbits(256))
         self._peers: Peers | None = None
@@ -89,6 +97,7 @@ class Node:
             partitions=self.settings.partitions,
             rng=self._rng,
             progress=_waiting_for_seeds(),
+            member_of="" if self._directory is None else self._directory.identity.cluster_id,
         )
         self._serve_peers = founding.serve
         current = await founding.membership()
@@ -109,7 +118,9 @@ class Node:
             purge_interval_s=self.settings.purge_interval_s,
             scrub_interval_s=self.settings.scrub_interval_s,
             on_damage=lambda what: failure("damage on the disk", reason=what),
+            repair_interval_s=self.settings.repair_interval_s,
         )
+        await self._tell_of_loss(member)
         self._serve_peers = member.serve
         member.start(me.wire_addresses)
         self._closing.push_async_callback(member.close)
@@ -128,6 +139,15 @@ class Node:
             **self.addresses,
         )
 
+    async def _tell_of_loss(self, member: Member) -> None:
+        lost = member.engine.lost
+        if self._accept_loss:
+            accepted = await member.wholeness.accept()
+            if accepted is not None:
+                event("loss accepted, the node goes on with what is left", lost=accepted)
+        elif lost is not None:
+            failure("the disk has lost what was on it, the node recovers from the others", reason=lost)
+
     @property
     def _transport(self) -> Peers:
         assert self._peers is not None
@@ -135,10 +155,16 @@ class Node:
 
     def _open_storage(self) -> tuple[NodeId, RocksEngine | MemoryEngine]:
         if self.settings.data is None:
+            if self._rebuild:
+                raise ConfigurationError("--rebuild needs --data: a node in memory has nothing to set aside")
             return NodeId(f"{self._rng.getrandbits(64):016x}"), MemoryEngine()
         directory = DataDirectory(Path(self.settings.data), rng=self._rng)
         self._closing.callback(directory.close)
-        engine = directory.open_engine(on_failure=lambda reason: failure("storage failed", reason=reason))
+        engine = directory.open_engine(
+            on_failure=lambda reason: failure("storage failed", reason=reason),
+            reserve_bytes=self.settings.disk_reserve_mib * 2**20,
+            rebuild=self._rebuild,
+        )
         self._closing.callback(engine.close)
         self._directory = directory
         return directory.identity.node_id, engine
@@ -176,8 +202,13 @@ class Node:
         try:
             return await listen(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: no host can have that name
+            door = (
+                f"UDP port {host}:{port} beside the TCP port"
+                if isinstance(error, DatagramPortError)
+                else f"{host}:{port}"
+            )
             raise ConfigurationError(
-                f"cannot listen on {host}:{port} {_way_out(error)}choose another --host or --{name}-port"
+                f"cannot listen on {door} {_way_out(error)}choose another --host or --{name}-port"
             ) from None
 
     async def _answer_peer(self, sender: NodeId, request: Request) -> Reply:
@@ -242,13 +273,13 @@ def _waiting_for_seeds() -> Callable[[str, str], None]:
     return tell
 
 
-async def serve(settings: Settings, *, stop: asyncio.Event) -> None:
-    """Run one node until ``stop`` is set.
+async def serve(settings: Settings, *, stop: asyncio.Event, rebuild: bool = False, accept_loss: bool = False) -> None:
+    """Run one node until ``stop`` is set; see `Node` for the rest.
 
     Raises:
         ConfigurationError: the node cannot start.
     """
-    node = Node(settings)
+    node = Node(settings, rebuild=rebuild, accept_loss=accept_loss)
     starting = asyncio.ensure_future(node.start())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,16 +16,22 @@ import msgspec
 
 from merganser.model.errors import ConfigurationError
 from merganser.net.http_limits import HttpLimits
+from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.member import CLOCK_SKEW_MAX_S
 from merganser.service.purger import PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
 
 ENVIRONMENT_PREFIX = "MERGANSER_"
 PARTITIONS_DEFAULT = 256
+DISK_RESERVE_MIB = 512
+"""What may be written until a shortage is noticed (1.5 s of a fast disk), a log and memtables of 64 MiB each, and room
+for RocksDB to free room."""
 PURGE_INTERVAL_S_MIN = 60.0
 """What is younger than the bound on clock skew is never purged."""
 SCRUB_INTERVAL_S_MIN = 60.0
 """More often, and the scrub is all that the disk does."""
+REPAIR_INTERVAL_S_MIN = 1.0
+"""A comparison of 256 equal partitions with two peers is some 500 questions."""
 _SKEWS_S = (1.0, 20.0)
 """Below, a turn of the loop counts; above, timestamps that one node may still mint are refused by another."""
 
@@ -59,10 +65,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often each partition drops the tombstones, and what has expired, that all replicas know of."""
     scrub_interval_s: float = SCRUB_INTERVAL_S
     """How often every row on this node's disk is read and its checksum checked."""
+    repair_interval_s: float = REPAIR_INTERVAL_S
+    """How often each two replicas compare every partition that both hold, and become equal."""
     partitions: int = PARTITIONS_DEFAULT
     """Q of a cluster that is founded now, a power of two."""
     connections_max: int = HttpLimits().connections_max
     """Connections of DynamoDB clients open at once."""
+    disk_reserve_mib: int = DISK_RESERVE_MIB
+    """MiB of the data disk that are kept free: with less left the node takes no more rows; 0: none."""
     clock_skew_max_s: float = CLOCK_SKEW_MAX_S
     """How far this node's clock may be from the median of its peers' before it takes no more writes from clients."""
 
@@ -160,6 +170,8 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
     if settings.connections_max < 1:
         raise ConfigurationError(f"connections_max must be 1 or more, not {settings.connections_max}")
+    if settings.disk_reserve_mib < 0:
+        raise ConfigurationError(f"disk_reserve_mib must be 0 or more, not {settings.disk_reserve_mib}")
     if not _SKEWS_S[0] <= settings.clock_skew_max_s <= _SKEWS_S[1]:
         least, most = _SKEWS_S
         raise ConfigurationError(f"clock_skew_max_s must be {least:g} to {most:g}, not {settings.clock_skew_max_s:g}")
@@ -170,6 +182,10 @@ def _check(settings: Settings) -> None:
     if not SCRUB_INTERVAL_S_MIN <= settings.scrub_interval_s < float("inf"):
         raise ConfigurationError(
             f"scrub_interval_s must be at least {SCRUB_INTERVAL_S_MIN:g}, not {settings.scrub_interval_s:g}"
+        )
+    if not REPAIR_INTERVAL_S_MIN <= settings.repair_interval_s < float("inf"):
+        raise ConfigurationError(
+            f"repair_interval_s must be at least {REPAIR_INTERVAL_S_MIN:g}, not {settings.repair_interval_s:g}"
         )
     _check_advertised(settings)
     for seed in settings.seed:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from merganser.core.hint_policy import HINT_WINDOW_OVER, HINTS_FULL
 from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
+from merganser.core.wholeness import NOTHING_WRITTEN
 from merganser.model.errors import (
     ClockSkewError,
     CorruptionError,
@@ -23,6 +24,7 @@ from merganser.model.errors import (
     RefusedError,
     UnavailableError,
 )
+from merganser.model.gossip import State
 from merganser.model.ids import NodeId
 from merganser.model.messages import Merged, Reply, Request
 from merganser.model.timestamp import Timestamp
@@ -45,6 +47,7 @@ _REFUSALS_BEFORE_WRITING = frozenset(
         OVERLOADED,
         HINTS_FULL,
         HINT_WINDOW_OVER,
+        *NOTHING_WRITTEN,
         *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())),
     )
 )
@@ -66,17 +69,29 @@ class Asker:
         self._serve = serve
         self._loop = asyncio.get_running_loop()
         self._silent_until: dict[NodeId, float] = {}
+        self.doubted: Mapping[NodeId, State] = {}
+        """Those not believed alive, as the failure detector keeps it."""
+        self.when_answered: Callable[[NodeId], None] = lambda _node: None
+        """Told when one of them answers."""
 
     def is_reachable(self, node: NodeId) -> bool:
         """Tell whether a request to ``node`` would be sent now."""
         return node == self.node or self._transport.is_reachable(node)
 
     def nearest_first(self, nodes: Sequence[NodeId]) -> list[NodeId]:
-        """Order ``nodes`` by the cost of asking: this node, peers that answer, silent ones, those out of reach."""
+        """Order ``nodes`` by the cost of asking: this node, peers that answer, silent ones, those out of reach.
+
+        A suspect comes after those believed alive, one believed dead after both; all can still be asked.
+        """
         now = self._loop.time()
 
-        def cost(node: NodeId) -> tuple[bool, bool, bool]:
-            return node != self.node, not self.is_reachable(node), self._silent_until.get(node, 0.0) > now
+        def cost(node: NodeId) -> tuple[bool, bool, int, bool]:
+            return (
+                node != self.node,
+                not self.is_reachable(node),
+                self.doubted.get(node, 0),
+                self._silent_until.get(node, 0.0) > now,
+            )
 
         return sorted(nodes, key=cost)
 
@@ -95,11 +110,18 @@ class Asker:
     ) -> asyncio.Future[Reply]:
         """Return the future of the reply; it ends and fails as `Transport.request` says."""
         if node != self.node:
-            return self._transport.request(node, request, timeout_s=timeout_s, traffic=traffic)
+            future = self._transport.request(node, request, timeout_s=timeout_s, traffic=traffic)
+            if node in self.doubted:
+                future.add_done_callback(lambda ended: self._look_for_life(node, ended))
+            return future
         answer = self._loop.create_task(self._serve(node, request))
         timer = self._loop.call_later(timeout_s, answer.cancel)
         answer.add_done_callback(lambda _: timer.cancel())
         return answer
+
+    def _look_for_life(self, node: NodeId, ended: asyncio.Future[Reply]) -> None:
+        if not ended.cancelled() and isinstance(ended.exception(), RefusedError | None):
+            self.when_answered(node)
 
 
 class Writing:

@@ -19,12 +19,21 @@ import msgspec
 
 from merganser.core import cluster_map
 from merganser.core.quorum import ReadQuorum, Verdict
-from merganser.core.register import NO_BALLOT, AcceptorState, AcceptRound, PrepareRound, next_ballot
+from merganser.core.register import (
+    NO_BALLOT,
+    AcceptorState,
+    AcceptRound,
+    PrepareRound,
+    next_ballot,
+    others_needed,
+    rejoining_ballot,
+)
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
     InvariantError,
     MerganserError,
     RequestError,
+    StorageFailedError,
     TableNotFoundError,
     UnavailableError,
     UnknownOutcomeError,
@@ -88,11 +97,19 @@ class Acceptor:
         await self._keep(state)
         return accepted
 
+    async def rejoin(self, ballot: Ballot, value: ClusterMap) -> None:
+        """Hold to ``ballot``, under which the others have accepted ``value`` since this voter lost its memory."""
+        await self._keep(AcceptorState(ballot, ballot, value))
+
     async def _keep(self, state: AcceptorState) -> None:
         if state is not self._state:
             self._engine.commit(Batch().put(_REGISTER_KEY, seal(_REGISTER_KEY, msgspec.msgpack.encode(state))))
             self._state = state
         await self._engine.durable()
+
+
+def _too_few(answered: int, needed: int) -> UnavailableError:
+    return UnavailableError(f"{answered} of the other voters of the cluster map answered, and {needed} are needed")
 
 
 def _load_round(engine: Engine) -> int:
@@ -125,6 +142,8 @@ class Catalog:
         self._highest_seen = NO_BALLOT
         self._highest_used = _load_round(engine)
         self._refreshing: asyncio.Task[None] | None = None
+        self.is_forgetful = False
+        """This node has lost what it had synced, and proposes nothing until it has rejoined."""
 
     @property
     def current(self) -> ClusterMap:
@@ -213,13 +232,13 @@ class Catalog:
         """
         is_offered = False
         while self._loop.time() < deadline and (is_offered or self._is_majority_reachable):
-            ballot = await self._next_ballot()
+            ballot = await self._ballot_to_use(is_offered=is_offered)
             newest = await self._prepare(ballot, deadline)
             if newest is not None:
                 wanted, refusal = _applied(change, newest)
                 is_offered = is_offered or refusal is None
                 if await self._accept(ballot, wanted, deadline):
-                    await self._spread(wanted, deadline)
+                    await self._spread_at_last(wanted, deadline)
                     if refusal is not None:
                         raise refusal
                     return wanted
@@ -227,6 +246,33 @@ class Catalog:
         if is_offered:
             raise UnknownOutcomeError("no majority of the voters confirmed the change in time: it may still happen")
         raise UnavailableError("no majority of the voters answered; nothing was changed, try again")
+
+    async def rejoin(self, acceptor: Acceptor, *, deadline: float) -> ClusterMap:
+        """Propose and vote again after this node has lost what it had synced; see `core.register`.
+
+        Returns:
+            the newest map, which this node knows durably by then.
+
+        Raises:
+            UnavailableError: too few of the other voters answered; nothing has changed.
+        """
+        others = [voter for voter in self._voters() if voter != self._asker.node]
+        is_voter = len(others) < len(self._voters())
+        needed = others_needed(len(others) + 1) if is_voter else len(others) // 2 + 1
+        first = await self._ask_some(others, Prepare(NO_BALLOT), deadline, needed)
+        promised = [reply.promised for reply in first.values() if isinstance(reply, Promise)]
+        if len(promised) < needed:
+            raise _too_few(len(promised), needed)
+        ballot = rejoining_ballot(promised, highest_used=self._highest_used, proposer=self._topology.me.number)
+        await self._use(ballot)
+        newest = await self._prepare(ballot, deadline, others, needed)
+        if newest is None or not await self._accept(ballot, newest, deadline, others, needed):
+            raise UnavailableError(f"fewer than {needed} of the other voters of the cluster map confirmed it")
+        if is_voter:
+            await acceptor.rejoin(ballot, newest)
+        await self._topology.learn(newest)
+        self.is_forgetful = False
+        return newest
 
     async def catch_up(self, peer: NodeId) -> None:
         """Take the peer's map if it is newer; silently goes on without it if the peer does not answer."""
@@ -276,30 +322,55 @@ class Catalog:
         await self._topology.learn(request.map)
         return Done()
 
-    async def _next_ballot(self) -> Ballot:
+    async def _ballot_to_use(self, *, is_offered: bool) -> Ballot:
+        kind = UnknownOutcomeError if is_offered else UnavailableError
+        if self.is_forgetful:
+            raise kind("this node has lost what its disk had, and has yet to hear from the other voters; ask another")
         ballot = next_ballot(self._highest_seen, highest_used=self._highest_used, proposer=self._topology.me.number)
+        try:
+            await self._use(ballot)
+        except StorageFailedError as error:
+            raise kind(f"this node can propose no change, ask another: {error}") from None
+        return ballot
+
+    async def _use(self, ballot: Ballot) -> None:
+        """Note, durably, that ``ballot`` is used."""
         self._highest_used = ballot.round
         self._engine.commit(Batch().put(_ROUND_KEY, seal(_ROUND_KEY, msgspec.msgpack.encode(ballot.round))))
         await self._engine.durable()
-        return ballot
 
-    async def _prepare(self, ballot: Ballot, deadline: float) -> ClusterMap | None:
-        voters = self._voters()
-        votes = PrepareRound(voters, ballot)
-        for voter, reply in (await self._ask_majority(voters, Prepare(ballot), deadline)).items():
+    async def _prepare(
+        self, ballot: Ballot, deadline: float, voters: list[NodeId] | None = None, required: int | None = None
+    ) -> ClusterMap | None:
+        voters = self._voters() if voters is None else voters
+        votes = PrepareRound(voters, ballot, required=required)
+        for voter, reply in (await self._ask_some(voters, Prepare(ballot), deadline, required)).items():
             if isinstance(reply, Promise):
                 votes.promised(voter, reply)
         self._highest_seen = max(self._highest_seen, votes.highest_seen)
         return votes.value if votes.outcome is Verdict.SUCCEEDED else None
 
-    async def _accept(self, ballot: Ballot, value: ClusterMap, deadline: float) -> bool:
-        voters = self._voters()
-        votes = AcceptRound(voters, ballot)
-        for voter, reply in (await self._ask_majority(voters, Accept(ballot, value), deadline)).items():
+    async def _accept(
+        self,
+        ballot: Ballot,
+        value: ClusterMap,
+        deadline: float,
+        voters: list[NodeId] | None = None,
+        required: int | None = None,
+    ) -> bool:
+        voters = self._voters() if voters is None else voters
+        votes = AcceptRound(voters, ballot, required=required)
+        for voter, reply in (await self._ask_some(voters, Accept(ballot, value), deadline, required)).items():
             if isinstance(reply, Accepted):
                 votes.accepted(voter, reply)
         self._highest_seen = max(self._highest_seen, votes.highest_seen)
         return votes.outcome is Verdict.SUCCEEDED
+
+    async def _spread_at_last(self, newest: ClusterMap, deadline: float) -> None:
+        try:
+            await self._spread(newest, deadline)
+        except StorageFailedError as error:
+            raise UnknownOutcomeError(f"the change was accepted, but this node cannot keep it: {error}") from None
 
     async def _spread(self, newest: ClusterMap, deadline: float) -> None:
         """Push the map to everyone; returns once this node and a majority of the voters know it."""
@@ -331,29 +402,38 @@ class Catalog:
     async def _fetch_from_majority(self) -> None:
         voters = self._voters()
         deadline = self._loop.time() + ROUND_TIMEOUT_S
-        replies = await self._ask_majority(voters, FetchMap(self.current.epoch), deadline)
+        replies = await self._ask_some(voters, FetchMap(self.current.epoch), deadline)
         if len(replies) <= len(voters) // 2:
             raise UnavailableError("no majority of the voters answers: the newest cluster map cannot be read")
         for reply in replies.values():
             if isinstance(reply, MapIs) and reply.map is not None:
-                await self._topology.learn(reply.map)
+                await self._learn_of(reply.map)
+
+    async def _learn_of(self, newer: ClusterMap) -> None:
+        try:
+            await self._topology.learn(newer)
+        except StorageFailedError as error:
+            raise UnavailableError(f"this node cannot keep a newer cluster map, ask another: {error}") from None
 
     def _refreshed(self, task: asyncio.Task[None]) -> None:
         self._refreshing = None
         if not task.cancelled():
             task.exception()  # every caller that waits gets the error itself
 
-    async def _ask_majority(self, voters: list[NodeId], request: Request, deadline: float) -> dict[NodeId, Reply]:
-        """Ask until a majority has answered; returns the answers there are when that is so, or hopeless."""
+    async def _ask_some(
+        self, voters: list[NodeId], request: Request, deadline: float, required: int | None = None
+    ) -> dict[NodeId, Reply]:
+        """Ask until ``required`` (None: a majority) have answered; returns the answers there are then."""
         timeout_s = min(ROUND_TIMEOUT_S, deadline - self._loop.time())
         asking = Reading(
-            ReadQuorum(self._asker.nearest_first(voters), required=len(voters) // 2 + 1),
+            ReadQuorum(self._asker.nearest_first(voters), required=required or len(voters) // 2 + 1),
             ask=lambda node: self._asker.ask(node, request, timeout_s=timeout_s),
             hedge_s=ROUND_HEDGE_S,
             note_silence=self._asker.note_silence,
         )
-        await asking.settled(self._loop.time() + timeout_s)
-        return asking.quorum.replies
+        if asking.quorum.verdict is Verdict.OPEN:
+            await asking.settled(self._loop.time() + timeout_s)
+        return dict(asking.quorum.replies)  # those that are still to come would change it under the caller
 
     @property
     def _is_majority_reachable(self) -> bool:

@@ -173,6 +173,9 @@ class Comparing:
         horizon_us = self._around.horizons.horizon_us(self._table.id, self._partition)
         own, count = self._around.rows.own(self._table.id, step.keys)
         self.unmet += count - len(own)
+        own.sort(
+            key=_is_absent
+        )  # the peer's answer may end where it is full, and what was sent behind that was in vain
         await self._around.rows.durable()
         while own:
             request = Meet(self._epoch, self._table.id, self._partition, horizon_us, tuple(own))
@@ -238,3 +241,7 @@ class Comparing:
         if self._owed_s >= _NAP_S:
             owed_s, self._owed_s = self._owed_s, 0.0
             await asyncio.sleep(owed_s)
+
+
+def _is_absent(held: Held) -> bool:
+    return held[1] is None

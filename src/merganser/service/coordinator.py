@@ -29,11 +29,9 @@ from merganser.core import rows
 from merganser.core.latency import Latencies
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
-from merganser.model.consistency import Need, ReadLevel, WriteLevel, name_of, needed_to_read, needed_to_write
+from merganser.model.consistency import Need, ReadLevel, WriteLevel, needed_to_read, needed_to_write
 from merganser.model.errors import (
     ClockSkewError,
-    OverloadedError,
-    RefusedError,
     RequestError,
     StorageFailedError,
     TableNotFoundError,
@@ -46,11 +44,11 @@ from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay, counted, timed
-from merganser.service.asking import SILENT_S, Asker, Reading, Writing, is_overload
+from merganser.service.asking import SILENT_S, Asker, Reading
 from merganser.service.hinting import LATENCY_SAMPLE, HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
-from merganser.service.replica import NO_SUCH_TABLE
+from merganser.service.shortfall import OUTRANKED, Shortfall
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -60,8 +58,6 @@ HEDGE_S_MIN = 0.002  # below this a hedge saves nothing that a client could noti
 LOOK_CHANCE = 0.01  # costs 2 % of the reads at ONE, and finds what was missed on every item read some hundred times
 REPAIR_TIMEOUT_S = 5.0
 RANGE_READS_MAX = 4  # pages decoded between two turns of the loop; 64 at once kept each put waiting for 300 ms
-
-_OUTRANKED = "the write is stored under a newer one and may never be seen"
 
 
 class RangePage(msgspec.Struct, frozen=True):
@@ -92,9 +88,9 @@ class Coordinator:
         Each read and write takes a place in ``under_way``, and is an OverloadedError if there is none.
         """
         self.under_way = under_way
-        self._catch_up = catch_up
         self._topology = topology
         self._asker = asker
+        self._shortfall = Shortfall(topology, asker, catch_up=catch_up)
         self._timestamps = timestamps
         self._rng = rng
         self._latencies = Latencies()
@@ -134,7 +130,7 @@ class Coordinator:
                 row = rows.stamp(mutation, timestamp)
                 writing = await self._replicate(table, key, row, need, deadline, instead_of=writing)
             except (TableNotFoundError, UnavailableError) as error:  # the earlier attempt is stored all the same
-                raise UnknownOutcomeError(f"{_OUTRANKED}: {error}") from None
+                raise UnknownOutcomeError(f"{OUTRANKED}: {error}") from None
         writing.keep_hints()
         return timestamp
 
@@ -301,7 +297,7 @@ class Coordinator:
                 else:
                     writing.keep_hints()
         if verdict is not Verdict.SUCCEEDED:
-            raise await self._write_failure(table, writing, need, apply.map_epoch)
+            raise await self._shortfall.of_write(table, writing, need, map_epoch=apply.map_epoch)
         return writing
 
     async def _first_timestamp(self, deadline: float) -> Timestamp:
@@ -316,7 +312,7 @@ class Coordinator:
             return await self._timestamps.mint(deadline)
         except (ClockSkewError, TimeoutError, StorageFailedError) as error:
             writing.keep_hints()
-            raise UnknownOutcomeError(f"{_OUTRANKED}: {error}; check the clocks of the nodes") from None
+            raise UnknownOutcomeError(f"{OUTRANKED}: {error}; check the clocks of the nodes") from None
 
     def _run(
         self, table: Table, start: bytes, end: bytes, *, reverse: bool
@@ -346,7 +342,7 @@ class Coordinator:
         deadline: float,
         ask: Callable[[NodeId, float], asyncio.Future[Reply]],
     ) -> Reading:
-        self._check_reachable(table, need, level, replicas, fallbacks)
+        self._shortfall.check_reachable(table, need, level, replicas=replicas, fallbacks=fallbacks)
         map_epoch = self._topology.map.epoch
         quorum = self._read_quorum(self._asker.nearest_first(replicas), fallbacks, need)
         self._reads += 1
@@ -358,10 +354,7 @@ class Coordinator:
             note_latency=self._note_latency if self._reads % LATENCY_SAMPLE == 0 else None,
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
-            await self._raise_if_dropped(table, reading.errors, map_epoch)
-            raise _unavailable(
-                f"{len(quorum.replies)} of {_told(need)} answered in time: {_reasons(reading.errors)}", reading.errors
-            )
+            raise await self._shortfall.of_read(table, reading, need, map_epoch=map_epoch)
         return reading
 
     def _read_quorum(self, replicas: list[NodeId], fallbacks: Sequence[NodeId], need: Need) -> ReadQuorum[Reply]:
@@ -448,64 +441,5 @@ class Coordinator:
             raise RequestError(str(error)) from None
         replicas = self._topology.replicas(table, key)
         fallbacks = () if need.is_strict else (*self._topology.fallbacks(table, key), self._asker.node)
-        self._check_reachable(table, need, level, replicas, fallbacks)
+        self._shortfall.check_reachable(table, need, level, replicas=replicas, fallbacks=fallbacks)
         return need
-
-    def _check_reachable(
-        self,
-        table: Table,
-        need: Need,
-        level: WriteLevel | ReadLevel,
-        replicas: tuple[NodeId, ...],
-        fallbacks: Sequence[NodeId],
-    ) -> None:
-        primaries = sum(map(self._asker.is_reachable, replicas))
-        if primaries < need.primaries:
-            raise UnavailableError(
-                f"{name_of(level)} needs {need.primaries} of {table.n} replicas and {primaries} can be reached; "
-                "none was asked, try again or ask for a lower consistency"
-            )
-        if need.is_strict:
-            return
-        nodes = sum(map(self._asker.is_reachable, dict.fromkeys((*replicas, *fallbacks))))
-        if nodes < need.nodes:
-            raise UnavailableError(
-                f"{name_of(level)} needs {need.nodes} nodes and {nodes} can be reached; "
-                "none was asked, try again or ask for a lower consistency"
-            )
-
-    async def _write_failure(self, table: Table, writing: Writing, need: Need, map_epoch: int) -> Exception:
-        await self._raise_if_dropped(table, writing.errors, map_epoch)
-        acks = writing.quorum.primary_acks if need.is_strict else writing.quorum.acks
-        told = f"{acks} of {_told(need)} acknowledged the write: {_reasons(writing.errors)}"
-        if writing.is_certainly_unwritten:
-            return _unavailable(f"{told}; nothing was written, try again", writing.errors)
-        return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
-
-    async def _raise_if_dropped(self, table: Table, errors: dict[NodeId, BaseException], map_epoch: int) -> None:
-        """Believe a replica that misses the table unless it has yet to reach the epoch of the question.
-
-        This node has the newer map when it raises, so whoever looks the name up again finds what is there now.
-        """
-        for node, error in errors.items():
-            if isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE and error.map_epoch >= map_epoch:
-                if error.map_epoch > self._topology.map.epoch:
-                    await self._catch_up(node)
-                raise TableNotFoundError(f"table {table.name} was dropped")
-
-
-def _unavailable(told: str, errors: dict[NodeId, BaseException]) -> UnavailableError:
-    is_too_much = bool(errors) and all(map(is_overload, errors.values()))
-    return OverloadedError(told) if is_too_much else UnavailableError(told)
-
-
-def _told(need: Need) -> str:
-    if need.is_strict:
-        return f"{need.nodes} replicas"
-    return f"{need.nodes} nodes" + (f", {need.primaries} of them replicas," if need.primaries else "")
-
-
-def _reasons(errors: dict[NodeId, BaseException]) -> str:
-    if not errors:
-        return "no answer by the deadline"
-    return "; ".join(f"{node}: {error}" for node, error in sorted(errors.items()))

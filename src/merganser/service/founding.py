@@ -4,7 +4,8 @@ Every node of a new cluster starts with the same list of seeds, its own peer add
 node at the smallest address is the founder: once it has heard from every seed that it is fresh, it
 draws up the first cluster map, keeps it, and the others take it over. A restart at any point goes on
 where it was; a node that has a map never takes another, and a founder that finds a map among the
-seeds founds nothing. Joining a cluster that exists is another mechanism.
+seeds founds nothing. A node that was a member and has lost its map (`member_of`) waits for one of that cluster, and
+founds none. Joining a cluster that exists is another mechanism.
 
     fresh --all seeds fresh, and I am the founder--> member
     fresh --the founder has a map that names me----> member
@@ -46,13 +47,15 @@ class Founding:
         partitions: int,
         rng: random.Random,
         progress: Callable[[str, str], None],
+        member_of: str = "",
     ) -> None:
         """Found or await the cluster of ``seeds`` (host:port, this node's own address among them).
 
-        ``progress`` is told of each seed that does not answer, and why.
+        ``progress`` is told of each seed that does not answer, and why; ``member_of`` is the cluster that this node
+        belongs to already, "" if none.
 
         Raises:
-            ConfigurationError: this node's address is not among the seeds.
+            ConfigurationError: this node's address is not among the seeds, or no other could have the map.
         """
         self._seeds = tuple(sorted(set(seeds) or {me.peer_address}))
         if me.peer_address not in self._seeds:
@@ -61,12 +64,18 @@ class Founding:
                 f"{SAME_SEEDS}"
             )
         self._me = me
+        self._member_of = member_of
         self._engine = engine
         self._transport = transport
         self._partitions = partitions
         self._rng = rng
         self._progress = progress
         self._map = load_map(engine)
+        if member_of and self._map is None and len(self._seeds) < 2:
+            raise ConfigurationError(
+                f"this node is a member of cluster {member_of} and has lost its database, and --seed names no other "
+                "node that could have the data: name one, or bring the database back from a copy"
+            )
 
     async def serve(self, _sender: NodeId, request: Request) -> Reply:
         """Answer other nodes as long as this one is not a member.
@@ -100,7 +109,7 @@ class Founding:
 
     @property
     def _is_founder(self) -> bool:
-        return self._me.peer_address == self._seeds[0]
+        return self._me.peer_address == self._seeds[0] and not self._member_of
 
     async def _meet(self) -> dict[str, Introduced]:
         """Ask the seeds this node depends on: all of them for the founder, the founder for the others."""
@@ -126,6 +135,11 @@ class Founding:
             if existing is None:
                 continue
             cluster_map.check(existing)
+            if self._member_of and existing.cluster_id != self._member_of:
+                raise ConfigurationError(
+                    f"{seed} belongs to cluster {existing.cluster_id}, and this node to {self._member_of}: name seeds "
+                    "of its own cluster"
+                )
             if cluster_map.node_by_id(existing, self._me.id) is None:
                 raise ConfigurationError(
                     f"{seed} belongs to cluster {existing.cluster_id}, which does not know this node ({self._me.id}): "

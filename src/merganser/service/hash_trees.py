@@ -269,6 +269,16 @@ class HashTrees:
         """Return which trees cannot be counted to their end, and why."""
         return {place: kept.problem for place, kept in self._kept.items() if kept.problem is not None}
 
+    def forget(self, table: TableId, partition: PartitionId) -> None:
+        """Count a partition anew when it is asked for: its rows may have changed behind this node's back.
+
+        Raises:
+            StorageFailedError: the engine has failed.
+        """
+        place = (table, partition)
+        self._kept.pop(place, None)
+        self._engine.commit(Batch().delete(_image_key(place)))
+
     # In the background
 
     async def run(self) -> None:

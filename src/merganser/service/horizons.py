@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import random
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -49,6 +49,7 @@ class Horizons:
         self._adopting: dict[Place, int] = {}
         self._standings = _load(engine)
         self._listeners: list[Callable[[], None]] = []
+        self._doubters: list[Callable[[TableId, PartitionId], None]] = []
         self._forget_dropped(topology.map)
         topology.when_changed(self._forget_dropped)
 
@@ -144,6 +145,8 @@ class Horizons:
     async def doubt(self, table: TableId, partition: PartitionId) -> None:
         """Vouch for nothing any more: rows may have vanished (not: are damaged, and refused when they are read)."""
         self._doubts[table, partition] = self._doubts.get((table, partition), 0) + 1
+        for doubter in self._doubters:
+            doubter(table, partition)
         await self._keep(table, partition, self.of(table, partition).doubted())
         self._tell()
 
@@ -157,6 +160,29 @@ class Horizons:
         """Vouch for nothing any more, in any partition: the disk has lost what was synced."""
         for table, partition in list(self._standings):
             await self.doubt(table, partition)
+
+    async def lose_everything(self, held: Iterable[Place], others: Iterable[Place], *, sealed_us: int) -> None:
+        """Vouch for nothing in ``held``, and seal it and ``others`` anew: the disk has lost what was synced.
+
+        A seal that was lost lies before ``sealed_us``, if that is the present.
+        """
+        batch = Batch()
+        for place in others:
+            self._put(batch, place, self.of(*place).sealed(sealed_us))
+        for place in held:
+            self._doubts[place] = self._doubts.get(place, 0) + 1
+            self._put(batch, place, self.of(*place).sealed(sealed_us).distrusted())
+        self._engine.commit(batch)
+        await self._engine.durable()
+        self._tell()
+
+    async def accept_loss(self) -> None:
+        """Take what is here for all there is, wherever rows may have vanished."""
+        batch = Batch()
+        for place in self.doubted():
+            self._put(batch, place, msgspec.structs.replace(self.of(*place), is_whole=True))
+        self._engine.commit(batch)
+        await self._engine.durable()
 
     async def note_purged(self, table: TableId, partition: PartitionId, until_us: int) -> None:
         """Remember that a purge has come to its end, if the horizon it was for still stands."""
@@ -176,13 +202,23 @@ class Horizons:
         """Call ``listener`` after each change that leaves something to do."""
         self._listeners.append(listener)
 
+    def when_doubted(self, listener: Callable[[TableId, PartitionId], None]) -> None:
+        """Call ``listener`` with each partition some of whose rows may have vanished, before anyone is told."""
+        self._doubters.append(listener)
+
     async def _keep(self, table: TableId, partition: PartitionId, standing: Standing) -> Standing:
         if standing != self.of(table, partition):
-            key = _PREFIX + _PLACE.pack(table, partition)
-            self._engine.commit(Batch().put(key, seal(key, msgspec.msgpack.encode(standing))))
-            self._standings[table, partition] = standing
+            batch = Batch()
+            self._put(batch, (table, partition), standing)
+            self._engine.commit(batch)
         await self._engine.durable()
         return standing
+
+    def _put(self, batch: Batch, place: Place, standing: Standing) -> None:
+        """Have ``standing`` in force at once, before it is kept: it only refuses more."""
+        key = _PREFIX + _PLACE.pack(*place)
+        batch.put(key, seal(key, msgspec.msgpack.encode(standing)))
+        self._standings[place] = standing
 
     def _tell(self) -> None:
         for listener in self._listeners:

@@ -22,6 +22,7 @@ from merganser.model.messages import (
     AskTime,
     Complete,
     FetchMap,
+    Gossip,
     Hint,
     Introduce,
     Introduced,
@@ -47,17 +48,19 @@ from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.damage import Damage
+from merganser.service.failure_detector import FailureDetector
 from merganser.service.hash_trees import LOOK_S, HashTrees
 from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
-from merganser.service.purger import PURGE_INTERVAL_S, Purger
+from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
+from merganser.service.wholeness import Wholeness
 from merganser.storage.engine import Engine
 
 CLOCK_AHEAD_US_MAX = 60_000_000  # hosts without time service drift by seconds a day; a minute is a broken clock
@@ -86,6 +89,7 @@ class Member:
         scrub_interval_s: float = SCRUB_INTERVAL_S,
         in_flight_s: float = IN_FLIGHT_S,
         on_damage: Callable[[str], None] = lambda _what: None,
+        purge_margin_us: int = MARGIN_US,
         repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
     ) -> None:
@@ -103,10 +107,14 @@ class Member:
         self.topology = Topology(node, engine, current)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve)
+        self.failure_detector = FailureDetector(self.topology, transport, rng=rng)
+        asker.doubted, asker.when_answered = self.failure_detector.doubted, self.failure_detector.answered
         self.clock_watch = ClockWatch(
             self.topology, asker, wall_us=wall_us, rng=rng, skew_max_s=clock_skew_max_s, on_change=on_clock
         )
-        self.timestamps = Timestamps(clock, engine, wall_us=wall_us, watch=self.clock_watch)
+        self.timestamps = Timestamps(
+            clock, engine, wall_us=wall_us, watch=self.clock_watch, is_ceiling_lost=engine.lost is not None
+        )
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
         self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
@@ -166,6 +174,7 @@ class Member:
             catch_up=self.catalog.catch_up,
             admit=self.admission.background,
         )
+        self.horizons.when_doubted(self.trees.forget)
         self.anti_entropy = AntiEntropy(
             self.topology,
             asker,
@@ -194,11 +203,23 @@ class Member:
             rewrite=self.trees.write,
             has_hints=self.hints.has_hints,
             damage=self.damage,
-            admit=self.admission.background,
+            admit=lambda: self.wholeness.background(),
             interval_s=purge_interval_s,
+            margin_us=purge_margin_us,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
+        self.wholeness = Wholeness(
+            self.topology,
+            engine,
+            timestamps=self.timestamps,
+            catalog=self.catalog,
+            acceptor=self._acceptor,
+            horizons=self.horizons,
+            purger=self.purger,
+            wall_us=wall_us,
+            admit=self.admission.background,
+        )
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
@@ -212,6 +233,7 @@ class Member:
             Prepare: self._prepare,
             Accept: self._accept,
             AskTime: self.clock_watch.answer,
+            Gossip: self.failure_detector.answer,
             Seal: self.purger.seal,
             Complete: self.purger.complete,
             Level: self.purger.level,
@@ -227,8 +249,11 @@ class Member:
 
         Raises:
             OverloadedError: there is no place for it; nothing was done.
+            RefusedError: the disk is not well enough for it; nothing was done.
             MerganserError: as the service that is asked.
         """
+        if self.wholeness.is_refusing:
+            self.wholeness.check(request)
         began = self.admission.begin(request)
         try:
             return await self._serve[type(request)](sender, request)
@@ -239,6 +264,7 @@ class Member:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
+        self.failure_detector.start()
         for work in (
             self.catalog.gossip(),
             self.catalog.keep_addresses(wire_addresses),
@@ -251,6 +277,8 @@ class Member:
             self.scrubber.look_where_suspected(),
             self.trees.run(),
             self.anti_entropy.run(),
+            self.wholeness.watch(),
+            self.wholeness.recover(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
@@ -258,6 +286,7 @@ class Member:
 
     async def close(self) -> None:
         """Stop what runs in the background; the engine and the transport belong to the caller."""
+        self.failure_detector.close()
         for task in self._background:
             task.cancel()
         if self._background:

@@ -23,7 +23,7 @@ import msgspec
 from merganser.core import rows
 from merganser.core.horizon import is_due
 from merganser.model.cluster import Table
-from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError
+from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Complete, Done, Level, Seal, Sealed
 from merganser.service.asking import Asker
@@ -78,6 +78,7 @@ class Purger:
         damage: Damage | None = None,
         admit: Callable[[], Awaitable[None]] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
+        margin_us: int = MARGIN_US,
     ) -> None:
         """Work on the partitions that this node holds.
 
@@ -102,6 +103,7 @@ class Purger:
         self._admit = admit
         self._rewrite = rewrite
         self._interval_s = interval_s
+        self._margin_us = margin_us
         self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
         self._work.set()
@@ -120,7 +122,7 @@ class Purger:
             deadline: loop time.
         """
         self._gate.held(self._topology.map.epoch, table.id, partition)
-        horizon_us = self._wall_us() - MARGIN_US
+        horizon_us = self._wall_us() - self._margin_us
         if horizon_us <= self._horizons.horizon_us(table.id, partition):
             return Rounded(self._horizons.horizon_us(table.id, partition), None)
         problem = await _problem_of(self._leading(table, partition, horizon_us, deadline).run(), deadline)
@@ -233,11 +235,14 @@ class Purger:
             is_well = True
             for table_id, partition in self._horizons.doubted():
                 table = self._topology.table(table_id)
-                if table is not None:
+                if table is not None and self._engine.lost is None:  # else it is for service.wholeness
                     deadline = self._loop.time() + ROUND_TIMEOUT_S
                     is_well &= await self.recover(table, partition, deadline=deadline) is None
-            for table_id, partition in self._horizons.unpurged():
-                await self.purge(table_id, partition)
+            try:
+                for table_id, partition in self._horizons.unpurged():
+                    await self.purge(table_id, partition)
+            except StorageFailedError:  # the engine has told whoever is to know
+                return
             if not is_well:
                 self._loop.call_later(RETRY_S, self._work.set)
 

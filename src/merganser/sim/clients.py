@@ -20,7 +20,7 @@ from merganser.model.row import CellWrite, Mutation, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.service.coordinator import RangePage
 from merganser.service.member import Member
-from merganser.sim.history import History, Read, Scan, Write
+from merganser.sim.history import Failure, History, Read, Scan, Write
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from merganser.storage import keys
@@ -45,6 +45,9 @@ class Clients:
         self._loop = world.loop
         self._think_s = think_s
         self._values = 0
+        self.is_admission_asked = False
+        """Half of the requests go through the gate that the wires go through, the others come on top, as further items
+        of a batch do; refusals are expected."""
 
     async def think(self) -> None:
         """Pause as a client does between two requests."""
@@ -79,12 +82,14 @@ class Clients:
         table = table or self.table
         expires_at_s = None if lives_s is None else machine.wall_us() // 1_000_000 + lives_s
         write = Write(key, value, self._loop.time(), client=client, expires_at_s=expires_at_s)
-        write.replicas = needed_to_write(level, table.n).primaries
+        need = needed_to_write(level, table.n)
+        write.replicas, write.nodes = need.primaries, need.nodes
         self.history.writes.append(write)
         mutation = _mutation(value, expires_at_s, replaces=self.rng.random() < 0.2)
         work = member_of(machine).coordinator.write(table, key, mutation, level=level, deadline=self._deadline())
         what = f"{'delete' if value is None else 'write'} {name_of(key)} {value!r} at {name_of_level(level)}"
         task = await self.ask(machine, work, what, client)
+        self._note_failure(task, Failure(what, key, machine.node, need, write.began_s, self._loop.time()))
         if not task.done():
             return write
         error = task.exception()
@@ -110,7 +115,10 @@ class Clients:
         """Read a row; None if there was no answer."""
         began_s = self._loop.time()
         work = member_of(machine).coordinator.read(table or self.table, key, level=level, deadline=self._deadline())
-        task = await self.ask(machine, work, f"read {name_of(key)} at {name_of_level(level)}", client)
+        what = f"read {name_of(key)} at {name_of_level(level)}"
+        task = await self.ask(machine, work, what, client)
+        need = needed_to_read(level, self.table.n)
+        self._note_failure(task, Failure(what, key, machine.node, need, began_s, self._loop.time()))
         if not task.done() or _failed(task):
             return None
         return self._note_read(machine, key, task.result(), began_s, client, level)
@@ -140,6 +148,8 @@ class Clients:
     async def ask(self, machine: Machine, work: Coroutine[Any, Any, T], what: str, client: int) -> asyncio.Task[T]:
         """Run ``work`` on ``machine`` and wait for it as long as a client would."""
         began_s = self._loop.time()
+        if self.is_admission_asked and self.rng.random() < 0.5:
+            work = _admitted(member_of(machine), work)
         task = machine.spawn(work)
         task.add_done_callback(_heed)  # what comes after its client has gone is nobody's
         await asyncio.wait([task], timeout=CLIENT_TIMEOUT_S)
@@ -160,7 +170,10 @@ class Clients:
             bytes_max=self.rng.choice((1, 300, 100_000)),
             deadline=self._deadline(),
         )
-        task = await self.ask(machine, work, f"scan {'back' if is_reverse else 'forth'}", client)
+        what = f"scan {'back' if is_reverse else 'forth'}"
+        task = await self.ask(machine, work, what, client)
+        need = needed_to_read(Consistency.QUORUM, self.table.n)
+        self._note_failure(task, Failure(what, None, machine.node, need, began_s, self._loop.time()))
         if not task.done() or _failed(task):
             return None
         page = task.result()
@@ -177,6 +190,14 @@ class Clients:
         read.replicas, read.wall_s = needed_to_read(level, self.table.n).primaries, wall_us / 1e6
         self.history.reads.append(read)
         return read
+
+    def _note_failure(self, task: asyncio.Task[Any], failure: Failure) -> None:
+        """Note ``failure`` unless ``task`` was answered, if only with what is wrong with the request."""
+        error = task.exception() if task.done() else None
+        if self.is_admission_asked and task.done():  # refused here, or by so many replicas that nobody knows
+            return
+        if not task.done() or (error is not None and not isinstance(error, RequestError)):
+            self.history.failures.append(failure)
 
     def _deadline(self) -> float:
         return self._loop.time() + REQUEST_TIMEOUT_S
@@ -197,6 +218,14 @@ def name_of(key: bytes) -> str:
     """Return a key as people read it."""
     _, _, partition_key, sort_key = keys.split_row_key(key)
     return partition_key.decode() + ("/" + sort_key.decode() if sort_key else "")
+
+
+async def _admitted(member: Member, work: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with member.admission.requests:
+            return await work
+    finally:
+        work.close()  # which it needs if it was not begun
 
 
 def _mutation(value: bytes | None, expires_at_s: int | None, *, replaces: bool) -> Mutation:

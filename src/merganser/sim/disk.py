@@ -43,6 +43,7 @@ class SimulatedDisk:
         self._is_full = False
         self._is_next_sync_failing = False
         self._batches_to_cut = 0
+        self._sound_batches: int | None = None  # of this life, once an fsync has failed
         self.engine = engine_type(sync=self._sync, space=self._space, log_batches_max=LOG_BATCHES_MAX)
 
     # -- faults
@@ -68,6 +69,11 @@ class SimulatedDisk:
         """Lose the newest ``batches`` of the log at the next start, as many as it holds then, synced ones too."""
         self._batches_to_cut = max(self._batches_to_cut, batches)
 
+    @property
+    def is_log_to_be_cut(self) -> bool:
+        """Tell whether the next start finds less than was synced."""
+        return self._batches_to_cut > 0
+
     def rot(self, *, is_metadata: bool = False) -> bytes | None:
         """Flip a bit of some table's row at rest; returns its key, None if there are no rows.
 
@@ -89,16 +95,21 @@ class SimulatedDisk:
         self._loop.note("rot", key)
 
     def heal(self) -> None:
-        """End slowness and fullness, and call off what has not happened yet; what is lost or rotten stays so."""
+        """End slowness and fullness, and call off what has not happened yet; what is lost, cut or rotten stays so."""
         self._sync_s = SYNC_S
         self.free()
         self._is_next_sync_failing = False
-        self._batches_to_cut = 0
 
     # -- for the machine
 
     def power_cut(self) -> int:
-        """Lose a seeded part of what was not synced; returns how many batches of it survive."""
+        """Lose a seeded part of what was not synced; returns how many batches of it survive.
+
+        After a failed fsync nothing later is on the disk, whatever later ones said: the system threw the pages away.
+        """
+        if self._sound_batches is not None:
+            gone = self.engine.synced_batches - self._sound_batches
+            self._batches_to_cut, self._sound_batches = max(self._batches_to_cut, gone), None
         kept = self._rng.randint(0, self.engine.unsynced_batches)
         self.engine.power_cut(kept)
         return kept
@@ -114,6 +125,7 @@ class SimulatedDisk:
         await asyncio.sleep(self._rng.uniform(*self._sync_s))
         if self._is_next_sync_failing:
             self._is_next_sync_failing = False
+            self._sound_batches = self.engine.synced_batches
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def _space(self) -> str | None:

@@ -7,12 +7,15 @@ more than N met at a replica, and only then does one promise anything about the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from merganser.model.timestamp import Timestamp
+from merganser.model.consistency import Need
+from merganser.model.ids import NodeId
+from merganser.model.timestamp import BEGINNING, Timestamp
 
 QUORUM_OF_3 = 2
 
@@ -31,6 +34,8 @@ class Write(msgspec.Struct):
     is_certainly_unwritten: bool = False
     client: int = 0
     replicas: int = QUORUM_OF_3
+    nodes: int = QUORUM_OF_3
+    """How many nodes had to ack it, keepers of hints among them."""
     expires_at_s: int | None = None
     """On the wall clock; from then on it reads as a delete."""
     minted: Timestamp | None = None
@@ -93,6 +98,28 @@ class TableLookup(msgspec.Struct):
     """Asked when all was well and every node knew the newest map."""
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """One request on rows that was not answered: unavailable, of unknown outcome, or silent."""
+
+    what: str
+    key: bytes | None
+    """None: a page of a range."""
+    node: NodeId
+    """Who coordinated it."""
+    need: Need
+    began_s: float
+    ended_s: float
+
+
+class Trouble(msgspec.Struct):
+    """A fault, and whom it hurts: all links that it touches begin or end at one of ``nodes``."""
+
+    nodes: frozenset[NodeId] | None
+    """None: all of them."""
+    began_s: float
+    ended_s: float = math.inf
+
+
 class _Keyed(Protocol):
     @property
     def key(self) -> bytes: ...
@@ -107,14 +134,20 @@ class History:
     def __init__(self, n: int = 3) -> None:
         """Begin with nothing."""
         self.n = n
+        self.has_losses = False
+        """Disks lost what they had synced, one at a time: what one node alone acknowledged or told may be gone."""
         self.writes: list[Write] = []
         self.reads: list[Read] = []
         self.scans: list[Scan] = []
         self.table_changes: list[TableChange] = []
         self.table_lookups: list[TableLookup] = []
+        self.failures: list[Failure] = []
+        self.troubles: list[Trouble] = []
 
     def meet(self, one: Write | Read | Scan, other: Write | Read | Scan) -> bool:
-        """Tell whether the replicas that the two counted must overlap."""
+        """Tell whether the replicas that the two counted must overlap; ``one`` came first, and must still be there."""
+        if self.has_losses and one.replicas < 2:
+            return False
         return one.replicas + other.replicas > self.n
 
     def writes_by_key(self) -> dict[bytes, list[Write]]:
@@ -124,6 +157,20 @@ class History:
     def reads_by_key(self) -> dict[bytes, list[Read]]:
         """Return the reads of each key."""
         return _by_key(self.reads)
+
+
+def may_be_purged(read: Read, seen: Timestamp | None, writes: Iterable[Write]) -> bool:
+    """Tell whether ``read`` may find no row at all though something of ``seen`` was there before it.
+
+    That is so if a delete or an expiry that buries it may have been written; a purge leaves no trace of either.
+    """
+    return read.timestamp == BEGINNING and any(
+        write.reads_as_nothing(read.wall_s)
+        and not write.is_certainly_unwritten
+        and write.began_s <= read.ended_s
+        and (write.timestamp is None or seen is None or write.timestamp >= seen)
+        for write in writes
+    )
 
 
 def _by_key(records: Iterable[R]) -> dict[bytes, list[R]]:

@@ -241,5 +241,9 @@ def _abandon(task: asyncio.Task[Any]) -> None:
     """Let ``task`` be collected without a word: that it never ended, or never began, is on purpose."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     work = task.get_coro()
-    if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
-        work.close()
+    if not inspect.iscoroutine(work):
+        return
+    of_its_own = () if work.cr_frame is None else tuple(work.cr_frame.f_locals.values())  # what it was to wait for
+    for one in (work, *filter(inspect.iscoroutine, of_its_own)):
+        if inspect.getcoroutinestate(one) == inspect.CORO_CREATED:
+            one.close()

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 
 from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
-from merganser.model.errors import InvariantError, UnavailableError
+from merganser.model.errors import InvariantError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
-from merganser.service.purger import PURGE_INTERVAL_S
+from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
@@ -61,10 +61,12 @@ class Machine:
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
         self.limits: AdmissionLimits | None = None
         self.purge_interval_s = PURGE_INTERVAL_S
+        self.purge_margin_us = MARGIN_US
         self.repair_interval_s = REPAIR_INTERVAL_S
         self.scrub_interval_s = SCRUB_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
-        """All six of its next lives."""
+        self.accepts_loss = False
+        """All eight of its next lives."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -80,6 +82,11 @@ class Machine:
         self.disk = SimulatedDisk(loop, rng, engine_type)
         self.engine = self.disk.engine
         self._incarnation: Incarnation | None = None
+
+    @property
+    def node(self) -> NodeId:
+        """Who it is, in all its lives."""
+        return self._record.id
 
     @property
     def is_up(self) -> bool:
@@ -124,6 +131,7 @@ class Machine:
         self._incarnation.is_dead = True
         self._loop.resume(self._incarnation)
         self.member = None
+        self._network.detach(self.address)
         kept = self.disk.power_cut()
         self._loop.note("crash", self.address, kept)
 
@@ -179,17 +187,22 @@ class Machine:
             on_error=self.errors.append,
             limits=self.limits,
             purge_interval_s=self.purge_interval_s,
+            purge_margin_us=self.purge_margin_us,
             repair_interval_s=self.repair_interval_s,
             scrub_interval_s=self.scrub_interval_s,
             in_flight_s=IN_FLIGHT_S,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
+        if self.accepts_loss:
+            await member.wholeness.accept()
         transport.serve(member.serve)
         member.start(self.wire_addresses)
         self.member = member
 
     def _note_failure(self, life: asyncio.Task[None]) -> None:
         error = None if life.cancelled() else life.exception()
+        if isinstance(error, StorageFailedError) and self.engine.failure is not None:
+            return  # it cannot become a member on a disk that has failed; whoever called that fault restarts it
         if error is not None:
             self.errors.append(error)

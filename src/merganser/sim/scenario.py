@@ -17,15 +17,15 @@ import msgspec
 
 from merganser.model.cluster import Table
 from merganser.model.errors import ConfigurationError, TableExistsError
-from merganser.sim.checkers import Violation
-from merganser.sim.clients import Clients, member_of
+from merganser.sim.checkers import Violation, where
+from merganser.sim.clients import Clients
 from merganser.sim.history import History, TableChange
 from merganser.sim.loop import SimulationError
 from merganser.sim.nemeses import Nemesis, families_of
 from merganser.sim.nemeses.arena import Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
 from merganser.sim.verdict import Verdict
-from merganser.sim.workloads import WORKLOADS
+from merganser.sim.workloads import LIMITED, WORKLOADS
 from merganser.sim.world import World
 
 CLIENTS = 4
@@ -35,6 +35,11 @@ NODES = (3, 3, 4, 5)
 """With three every node holds every row; with more, some coordinate and keep hints for what they do not hold."""
 CREATE_TIMEOUT_S = 60.0
 SCRUB_INTERVAL_S = 4.0  # a run lasts some ten seconds
+NEVER_S = 1e9
+REPAIR_INTERVALS_S = (NEVER_S, 2.0, 10.0)
+"""One drawn a run, for anti-entropy and for purging: with none of both, hints and reads have to do it all."""
+PURGE_MARGINS_US = (1_000_000, 10_000_000)
+"""As far behind the clock as a round seals: in an hour of real life a minute, in runs of seconds right behind it."""
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -54,9 +59,11 @@ class Scenario(msgspec.Struct, frozen=True):
     """Share of messages that the worst storms lose."""
     clock_jump_s: float = 5.0
     """How far a wall clock may be off, either way."""
+    repair_interval_s: float = 0.0
+    """Of anti-entropy and of purging; 0: drawn, none among them."""
 
     def check(self) -> None:
-        """Return if there are such a workload and such a nemesis.
+        """Return if there are such a workload and such a nemesis, and a partition for each node.
 
         Raises:
             ConfigurationError: there are not.
@@ -64,6 +71,11 @@ class Scenario(msgspec.Struct, frozen=True):
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"no workload is called {self.workload!r}: choose one of {', '.join(WORKLOADS)}")
         families_of(self.nemesis)
+        nodes = self.nodes or max(NODES)
+        if self.partitions.bit_count() != 1 or self.partitions < nodes:
+            raise ConfigurationError(
+                f"{self.partitions} partitions for {nodes} nodes: choose a power of two, no less than the nodes"
+            )
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -81,6 +93,12 @@ class Outcome(msgspec.Struct, frozen=True):
     messages: int
     lost: int
     repairs: int
+    exchanges: int
+    """That came to their end, of the last life of each machine; background comparisons, not those of rounds."""
+    met: int
+    """Rows that they changed."""
+    purged: int
+    """Rows that purges changed."""
     virtual_s: float
     timeline: tuple[str, ...]
     """Faults, requests and their answers, as they happened."""
@@ -94,8 +112,13 @@ class Outcome(msgspec.Struct, frozen=True):
 def run_scenario(seed: int, scenario: Scenario = Scenario()) -> Outcome:  # noqa: B008  # frozen
     """Run one seeded scenario to its verdict."""
     scenario.check()
-    nodes = scenario.nodes or random.Random(seed).choice(NODES)
-    world = World(seed, machines=nodes, zones=scenario.zones, partitions=scenario.partitions)
+    drawn = random.Random(seed)
+    nodes = drawn.choice(NODES)
+    world = World(seed, machines=scenario.nodes or nodes, zones=scenario.zones, partitions=scenario.partitions)
+    repair_interval_s, margin_us = drawn.choice(REPAIR_INTERVALS_S), drawn.choice(PURGE_MARGINS_US)
+    for machine in world.machines:
+        machine.repair_interval_s = machine.purge_interval_s = scenario.repair_interval_s or repair_interval_s
+        machine.purge_margin_us = margin_us
     return _Run(seed, scenario, world).outcome()
 
 
@@ -106,6 +129,7 @@ class _Run:
         self._world = world
         self._history = History(min(3, len(world.machines)))
         self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s)
+        self._history.troubles = self._arena.troubles
         self._violations: list[Violation] = []
 
     def outcome(self) -> Outcome:
@@ -114,12 +138,13 @@ class _Run:
         except SimulationError as error:
             self._violations.append(Violation("errors", f"{error}"))
         except Exception as error:  # noqa: BLE001  # the root of the run: whatever it is, the seed is to be told
-            self._violations.append(Violation("errors", f"{error!r}"))
+            self._violations.append(Violation("errors", where(error)))
         return self._outcome()
 
     async def _play(self) -> None:
         for machine in self._world.machines:
             machine.scrub_interval_s = SCRUB_INTERVAL_S
+            machine.limits = LIMITED.get(self._scenario.workload)
             machine.start()
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(THINK_S))
@@ -137,6 +162,7 @@ class _Run:
         for client in work:
             await client
         await nemesis.stop()
+        self._history.has_losses = self._arena.losses > 0
         loop.tell("all is healed")
 
     def _ahead_s(self) -> float:
@@ -167,6 +193,7 @@ class _Run:
 
     def _outcome(self) -> Outcome:
         writes = self._history.writes
+        members = [machine.member for machine in self._world.machines if machine.member is not None]
         return Outcome(
             seed=self._seed,
             scenario=self._scenario,
@@ -179,7 +206,10 @@ class _Run:
             faults=dict(sorted(self._arena.faults.items())),
             messages=self._world.network.sent,
             lost=self._world.network.lost,
-            repairs=sum(member_of(m).coordinator.repairs.sent for m in self._world.machines if m.member),
+            repairs=sum(member.coordinator.repairs.sent for member in members),
+            exchanges=sum(member.anti_entropy.totals.completed for member in members),
+            met=sum(member.anti_entropy.totals.met_here + member.anti_entropy.totals.met_there for member in members),
+            purged=sum(member.purger.purged_rows for member in members),
             virtual_s=self._world.loop.time(),
             timeline=tuple(self._world.loop.timeline),
         )

@@ -1,7 +1,8 @@
 """Gather the evidence once all is well again, and have it judged.
 
-After the last fault the cluster gets time to settle. Then what each replica holds is noted, every key is read
-through drawn nodes, the table is scanned both ways, and the checkers have their say.
+After the last fault the cluster gets time to settle. Then what each replica holds is noted. If replicas compare what
+they hold, they must become equal by that alone. Then every key is read through drawn nodes, which repairs, the table is
+scanned both ways, and the checkers have their say.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.hash_tree import LEAVES
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
@@ -17,13 +19,17 @@ from merganser.model.ids import PartitionId, TableId
 from merganser.service.member import Member
 from merganser.sim import checkers
 from merganser.sim.checkers import Violation
-from merganser.sim.checkers.replicas import NodeState
+from merganser.sim.checkers.replicas import NodeState, replicas_that_differ
 from merganser.sim.clients import Clients, member_of, name_of
 from merganser.sim.history import History, TableLookup
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.storage import keys
 
 SETTLE_S = 60.0
+EQUAL_S = 300.0
+"""Exchanges wait up to 40 s for an answer that was lost, and rounds 120 s; both begin anew after some seconds."""
+LOOK_S = 1.0
+INTERVAL_MAX_S = 60.0  # with a longer one, the runs would only wait
 POLL_S = 0.1
 JUDGE = -1
 """The client that asks when all is well."""
@@ -44,24 +50,40 @@ class Verdict:
         await self._settle()
         states = self._states()
         self._violations += checkers.judge_both(self._history, states)
+        if all(machine.repair_interval_s <= INTERVAL_MAX_S for machine in self._world.machines):
+            await self._become_equal()
         await self._read_everything()
         await self._look_up_tables()
         await self._scan_everything()
         self._violations += checkers.judge_history(self._history)
         self._violations += checkers.judge_states(self._states())
-        self._add("errors", [f"{error!r}" for error in self._world.errors()])
+        self._add("errors", [checkers.where(error) for error in self._world.errors()])
         return self._violations
 
     async def _settle(self) -> None:
         """Wait until all know one map and nothing is under way; what does not come to be is told by the checkers."""
+        await self._wait_until(lambda: all(m.engine.lost is None for m in self._world.machines))
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
+        await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))
         await self._scrubbed()
         await self._repaired()
         await self._wait_until(lambda: all(_has_all_trees(member_of(machine)) for machine in self._world.machines))
         expiries = [write.expires_at_s for write in self._history.writes if write.expires_at_s is not None]
         left_s = max(expiries, default=0) - EPOCH_US / 1e6 - self._world.loop.time()
         await asyncio.sleep(max(0.0, left_s))
+
+    async def _become_equal(self) -> None:
+        """Wait until replicas are equal without a read; if they do not become so, that is a violation."""
+        differing = self._differing()
+        give_up_at = self._world.loop.time() + EQUAL_S
+        while differing and self._world.loop.time() < give_up_at:
+            await asyncio.sleep(LOOK_S)
+            differing = self._differing()
+        self._add("convergence", [f"{sentence}, though they have compared" for sentence in differing])
+
+    def _differing(self) -> list[str]:
+        return list(replicas_that_differ(self._states()))
 
     async def _scrubbed(self) -> None:
         """Wait until every disk has been looked through since the last fault, and all that was found is healed."""
@@ -140,7 +162,16 @@ def _state_of(machine: Machine) -> NodeState:
         for place in _places(member)
         if member.trees.is_ready(*place)
     }
-    return NodeState(member.topology.node, member.topology.map, rows, member.handoff.pending(), trees)
+    return NodeState(
+        member.topology.node,
+        member.topology.map,
+        rows,
+        member.handoff.pending(),
+        trees,
+        frozenset(member.failure_detector.doubted),
+        load=member.admission.load(),
+        limits=machine.limits or AdmissionLimits(),
+    )
 
 
 def _has_all_trees(member: Member) -> bool:

@@ -83,6 +83,11 @@ class MemoryEngine:
         """How many batches `power_cut` could take back."""
         return self._group.committed - self._group.synced
 
+    @property
+    def synced_batches(self) -> int:
+        """How many have become durable since the last power cut."""
+        return self._group.synced
+
     def get(self, key: bytes) -> bytes | None:
         """Return the newest committed value, durable or not."""
         return self._rows.get(key)

@@ -82,7 +82,12 @@ class RocksEngine:
 
     @classmethod
     def open(
-        cls, path: Path, *, on_failure: Callable[[str], None] | None = None, reserve_bytes: int = 0
+        cls,
+        path: Path,
+        *,
+        on_failure: Callable[[str], None] | None = None,
+        reserve_bytes: int = 0,
+        lost_if_new: str | None = None,
     ) -> RocksEngine:
         """Open the database in ``path``, or make one if the directory is missing or empty.
 
@@ -92,6 +97,7 @@ class RocksEngine:
             path: the engine's directory.
             on_failure: told why the engine takes no more writes, when that happens.
             reserve_bytes: free room below which there is a `shortage`; 0 watches nothing.
+            lost_if_new: what an empty database has `lost`, if one has to be made.
 
         Raises:
             ConfigurationError: another process has it open, it is not Merganser's, it is of a newer
@@ -100,7 +106,7 @@ class RocksEngine:
         """
         try:
             is_new = rocks_directory.claim(path)
-            database, mark = _made(path) if is_new else _recovered(path)
+            database, mark = _made(path, lost_if_new) if is_new else _recovered(path)
         except OSError as error:
             raise ConfigurationError(f"cannot use {path} as a data directory: {error}") from error
         return cls(path, database, mark, on_failure=on_failure, reserve_bytes=reserve_bytes)
@@ -321,7 +327,9 @@ _STRICT = DBRecoveryMode.tolerate_corrupted_tail_records()
 _PREFIX = DBRecoveryMode.point_in_time()
 
 
-def _made(path: Path) -> tuple[Rdict, SyncedMark]:
+def _made(path: Path, lost: str | None) -> tuple[Rdict, SyncedMark]:
+    if lost is not None:
+        rocks_directory.keep_lost(path, lost)
     database = _opened(path, is_new=True)
     mark = SyncedMark(path / rocks_directory.SYNCED)
     mark.restart(Synced(0))

@@ -127,9 +127,8 @@ def reads(draw: st.DrawFn) -> Read:
 def is_explained(read: Read, made: list[Write]) -> bool:
     """Try every state the read can have met: the newest write in it is one that was begun and not refused.
 
-    What was acknowledged before the read is in it for certain, or was a delete, and is purged.
-    A write of unknown outcome has any timestamp, an
-    acknowledged one may have been sent with earlier ones first.
+    What was acknowledged before the read is in it for certain, unless a delete that is as new has been purged with it.
+    A write of unknown outcome has any timestamp, an acknowledged one may have been sent with earlier ones first.
     """
     certain = [w for w in made if w.acked_s is not None and w.acked_s < read.began_s]
     possible = [w for w in made if w.began_s <= read.ended_s and not w.is_certainly_unwritten]
@@ -137,8 +136,10 @@ def is_explained(read: Read, made: list[Write]) -> bool:
     states = [(None, BEGINNING)] + [
         (write.value, moment) for write in possible for moment in moments if moment <= (write.timestamp or moment)
     ]
-    floor, value = max(((w.timestamp, w.value) for w in certain if w.timestamp), default=(BEGINNING, None))
-    if value is None and (read.value, read.timestamp) == (None, BEGINNING):
+    floor = max((w.timestamp for w in certain if w.timestamp), default=BEGINNING)
+    if (read.value, read.timestamp) == (None, BEGINNING) and any(
+        value is None and since >= floor for value, since in states
+    ):
         return True  # a tombstone that was purged
     return any(state == (read.value, read.timestamp) and state[1] >= floor for state in states)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from merganser.sim.scenario import run_scenario
-from sim.mutations.planted import PLANTED, Planted
+from sim.mutations.hunt import hunt
+from sim.mutations.planted import MECHANISMS, PLANTED, Planted
 
 
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
-    bug.plant(monkeypatch)
-    told: set[str] = set()
-    for seed in range(bug.seeds_max):
-        told |= {violation.checker for violation in run_scenario(seed, bug.scenario).violations}
-        if told & set(bug.checkers):
-            return
-    pytest.fail(f"{bug.name} survived {bug.seeds_max} seeds; others that spoke up: {sorted(told)}")
+    found = hunt(bug, monkeypatch)
+    assert found.is_found, f"{bug.name} survived {found.seeds} seeds; others that spoke up: {found.checkers}"
+
+
+def test_each_mechanism_is_broken_by_a_planted_bug() -> None:
+    assert {bug.mechanism for bug in PLANTED} == set(MECHANISMS)

@@ -7,19 +7,25 @@ again, those of `OF_BOTH` compare the two. `readable` and `errors` are found whi
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
 from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
+from merganser.sim.checkers.available import unanswered_requests
+from merganser.sim.checkers.bounds import exceeded_bounds
 from merganser.sim.checkers.hash_trees import trees_that_are_wrong
 from merganser.sim.checkers.held import writes_too_few_hold
 from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
+from merganser.sim.checkers.registers import broken_registers
 from merganser.sim.checkers.replicas import (
     NodeState,
     hints_that_stay,
     maps_that_differ,
+    members_not_believed_alive,
     replicas_that_differ,
     rows_out_of_place,
 )
@@ -35,6 +41,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "visible": invisible_writes,
     "origin": values_from_nowhere,
     "monotonic": steps_back,
+    "registers": broken_registers,
     "sessions": broken_sessions,
     "resurrection": risen_from_the_dead,
     "scans": broken_scans,
@@ -46,9 +53,14 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "strays": rows_out_of_place,
     "maps": maps_that_differ,
     "hints": hints_that_stay,
+    "membership": members_not_believed_alive,
     "hash trees": trees_that_are_wrong,
+    "bounds": exceeded_bounds,
 }
-OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {"held": writes_too_few_hold}
+OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
+    "held": writes_too_few_hold,
+    "available": unanswered_requests,
+}
 OF_THE_RUN = ("readable", "errors")
 
 PROMISES = {
@@ -56,17 +68,21 @@ PROMISES = {
     "visible": "an acknowledged write outranks those acknowledged before it began (W + W > N)",
     "origin": "no value comes from nowhere, and none that was refused is seen",
     "monotonic": "what a read returned no later read or write goes back behind (R + R > N, R + W > N)",
+    "registers": "a key read and written at QUORUM is a register, by what clients see alone",
     "sessions": "each client reads its own writes, and writes after them",
     "resurrection": "nothing deleted comes back, nothing expired is seen",
     "scans": "a paged read tells the keys in order, each once, and all that were there all along",
     "timestamps": "a node mints each timestamp once and always later ones, over all its lives",
     "tables": "tables change one after another, and what was reported stays so",
     "held": "as many replicas hold an acknowledged write as acknowledged it",
+    "available": "a request is answered while as many nodes are well as its level needs",
     "convergence": "all replicas of a key hold the same bytes",
     "strays": "nodes keep rows only of tables that exist and of partitions that are theirs",
     "maps": "all nodes know the same newest cluster map",
     "hints": "all hints are handed over once all is well again",
+    "membership": "a minute after all is well again every node believes every other alive",
     "hash trees": "the hash tree of each partition equals one built from its rows",
+    "bounds": "a node takes on what its limits allow, and gives every place back",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
 }
@@ -82,6 +98,13 @@ class Violation(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """Return checker and sentence in one line."""
         return f"{self.checker}: {self.sentence}"
+
+
+def where(error: BaseException) -> str:
+    """Return ``error`` in words, and the line of ours that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "merganser" in frame.filename] or frames
+    return f"{error!r}" + (f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "")
 
 
 def names() -> list[str]:

@@ -12,10 +12,10 @@ Source: DeCandia 2007 §4.5; Lamport 1986, "On Interprocess Communication" (regu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from merganser.model.timestamp import BEGINNING
-from merganser.sim.history import History, Read, Write, told
+from merganser.sim.history import History, Read, Write, may_be_purged, told
 
 
 def lost_writes(history: History) -> Iterator[str]:
@@ -23,7 +23,7 @@ def lost_writes(history: History) -> Iterator[str]:
     writes = history.writes_by_key()
     for read in history.reads:
         floor = _newest(w for w in writes.get(read.key, ()) if _precedes(w, read.began_s) and history.meet(w, read))
-        if floor is not None and is_behind(read, floor):
+        if floor is not None and is_behind(read, floor, writes[read.key]):
             yield f"lost: {told(read)}, after {floor.timestamp} was acknowledged"
 
 
@@ -39,11 +39,11 @@ def invisible_writes(history: History) -> Iterator[str]:
                 )
 
 
-def is_behind(read: Read, floor: Write) -> bool:
-    """Tell whether ``read`` shows less than ``floor``, which it must have met."""
+def is_behind(read: Read, floor: Write, writes: Iterable[Write]) -> bool:
+    """Tell whether ``read`` shows less than ``floor``, one of the key's ``writes``, which it must have met."""
     if floor.timestamp is None or read.timestamp >= floor.timestamp:
         return False
-    return read.timestamp != BEGINNING or not floor.reads_as_nothing(read.wall_s)  # a purge leaves no trace
+    return not may_be_purged(read, floor.timestamp, writes)
 
 
 def is_outranked(write: Write, floor: Write) -> bool:

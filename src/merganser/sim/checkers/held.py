@@ -3,7 +3,8 @@
 An ack is a promise about the disk, so this is judged on what the disks hold in the end, before any read repairs
 it: a write that survived only by luck is told as well. A replica holds a write if its row is as new;
 of what is deleted or expired nothing may be left. A write that hints alone may have acknowledged is held by one
-replica at least, because by then all hints are delivered.
+replica at least, because by then all hints are delivered. What a single node acknowledged is gone if that node's disk
+lost it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def writes_too_few_hold(history: History, states: Sequence[NodeState]) -> Iterat
             continue
         held = [_newest(key, state) for state in states if state.node in nodes]
         for write in acked:
+            if history.has_losses and write.nodes < 2:
+                continue
             holders = sum(
                 timestamp is not None and timestamp >= write.timestamp for timestamp in held if write.timestamp
             )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from merganser.model.timestamp import BEGINNING
-from merganser.sim.history import History, Read, Write, told
+from merganser.sim.history import History, Read, Write, may_be_purged, told
 
 
 def steps_back(history: History) -> Iterator[str]:
@@ -38,13 +38,8 @@ def _went_back(read: Read, floor: Read, writes: list[Write]) -> bool:
     """Tell whether ``read`` shows less than ``floor`` did; a row that is gone for good may be purged."""
     if read.timestamp >= floor.timestamp:
         return False
-    return read.timestamp != BEGINNING or not _is_over(floor, writes, read.wall_s)
-
-
-def _is_over(floor: Read, writes: list[Write], wall_s: float) -> bool:
-    if floor.value is None:
-        return True
-    return any(write.value == floor.value and write.reads_as_nothing(wall_s) for write in writes)
+    is_gone = floor.value is None and read.timestamp == BEGINNING
+    return not is_gone and not may_be_purged(read, floor.timestamp, writes)
 
 
 def _is_outranked(write: Write, floor: Read) -> bool:

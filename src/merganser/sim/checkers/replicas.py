@@ -1,6 +1,7 @@
 """What must be true of the replicas once everything is well again.
 
 - Convergence: all replicas of a key hold the same bytes.
+- Membership: every node believes every other alive.
 - No strays: a node holds rows only of tables that exist and of partitions that are its own.
 - No hints: whoever has hints for another has handed them over.
 - One map: no two nodes know different maps of one epoch, and in the end all know the newest.
@@ -12,9 +13,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from merganser.core.admission import AdmissionLimits
 from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.service.admission import Load
 from merganser.storage import keys
 
 
@@ -29,6 +32,11 @@ class NodeState(msgspec.Struct, frozen=True):
     """Kept for others."""
     trees: dict[tuple[TableId, PartitionId], tuple[int, ...]] = {}
     """The leaves of each hash tree that is ready; every partition that the node holds should have one."""
+    doubted: frozenset[NodeId] = frozenset()
+    """The nodes it does not believe alive."""
+    load: Load | None = None
+    """In its present life."""
+    limits: AdmissionLimits = AdmissionLimits()
 
 
 def replicas_that_differ(states: Sequence[NodeState]) -> Iterator[str]:
@@ -43,6 +51,13 @@ def replicas_that_differ(states: Sequence[NodeState]) -> Iterator[str]:
         held = {state.rows.get(key) for state in states if state.node in replicas}
         if len(held) > 1:
             yield f"the replicas of {key!r} did not converge"
+
+
+def members_not_believed_alive(states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each node that another does not believe alive."""
+    for state in states:
+        for node in sorted(state.doubted):
+            yield f"node {state.node} does not believe that {node} is alive, though it is"
 
 
 def rows_out_of_place(states: Sequence[NodeState]) -> Iterator[str]:

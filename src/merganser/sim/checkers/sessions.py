@@ -21,9 +21,11 @@ def broken_sessions(history: History) -> Iterator[str]:
     own: dict[tuple[int, bytes], list[Write]] = {}
     for write in history.writes:
         own.setdefault((write.client, write.key), []).append(write)
+    of_key = history.writes_by_key()
     for read in history.reads:
         for write in own.get((read.client, read.key), ()):
-            if _is_acked_by(write, read.began_s) and history.meet(write, read) and is_behind(read, write):
+            is_promised = _is_acked_by(write, read.began_s) and history.meet(write, read)
+            if is_promised and is_behind(read, write, of_key[read.key]):
                 yield f"client {read.client} does not read its write of {write.timestamp}: {told(read)}"
     for (client, key), writes in own.items():
         for earlier, later in ((e, w) for w in writes for e in writes if _is_acked_by(e, w.began_s)):

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from merganser.model.errors import ConfigurationError
-from merganser.sim.nemeses import clocks, crashes, disks, partitions, pauses, rot, storms
+from merganser.sim.nemeses import clocks, crashes, disks, losses, partitions, pauses, rot, storms
 from merganser.sim.nemeses.arena import Arena
 
 Fault = Callable[[Arena], Awaitable[None]]
@@ -22,11 +22,13 @@ FAMILIES: dict[str, tuple[Fault, ...]] = {
         partitions.one_link,
         partitions.bridge,
         partitions.flapping,
+        partitions.resets,
     ),
     "crashes": (crashes.one, crashes.several, crashes.everything, crashes.again_and_again),
     "pauses": (pauses.one, pauses.several, pauses.stutter),
     "storms": (storms.loss, storms.delay, storms.disorder, storms.all_at_once),
     "disks": (disks.slow, disks.short, disks.full, disks.failing),
+    "losses": (losses.log_cut, losses.log_gone),
     "clocks": (clocks.jump, clocks.drift),
     "rot": (rot.one_row, rot.several_rows, rot.again_and_again),
 }
@@ -53,14 +55,16 @@ def families_of(name: str) -> tuple[tuple[Fault, ...], ...]:
 
 
 LANES = (1, 1, 2, 3)
+EVERY_S = (0.1, 1.0)
 
 
 class Nemesis:
     """The faults of one run."""
 
-    def __init__(self, name: str, arena: Arena) -> None:
-        """Hurt ``arena`` with the faults of the nemesis ``name``."""
+    def __init__(self, name: str, arena: Arena, *, every_s: tuple[float, float] = EVERY_S) -> None:
+        """Hurt ``arena`` with the faults of the nemesis ``name``, resting ``every_s`` between two in a lane."""
         self.arena = arena
+        self._every_s = every_s
         self._families = families_of(name)
         self._lanes: list[asyncio.Task[None]] = []
 
@@ -84,5 +88,6 @@ class Nemesis:
     async def _lane(self) -> None:
         rng = self.arena.rng
         while True:
-            await asyncio.sleep(rng.uniform(0.1, 1.0))
+            await asyncio.sleep(rng.uniform(*self._every_s))
             await rng.choice(rng.choice(self._families))(self.arena)
+            self.arena.over()

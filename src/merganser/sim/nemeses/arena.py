@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+from merganser.sim.history import Trouble
 from merganser.sim.machine import Machine
 from merganser.sim.network import Conditions
 from merganser.sim.world import World
@@ -29,14 +31,35 @@ class Arena:
         self.clock_jump_s = clock_jump_s
         self.faults: Counter[str] = Counter()
         """How often each was injected."""
+        self.losses = 0
+        """How often the log of a machine was cut."""
         self._network = world.network
         self._loop = world.loop
+        self.troubles: list[Trouble] = []
+        self._under_way: dict[asyncio.Task[Any] | None, list[Trouble]] = {}
         self._storms: list[Conditions] = []
 
-    def note(self, fault: str, sentence: str) -> None:
-        """Count one ``fault`` and tell what happens."""
+    def note(self, fault: str, sentence: str, *, of: Sequence[Machine] | None = None, is_lasting: bool = False) -> None:
+        """Count one ``fault`` and tell what happens.
+
+        Args:
+            fault: its name.
+            sentence: what happens.
+            of: whom it hurts; every link it touches begins or ends there. None: everyone.
+            is_lasting: until all is healed, and not only until the fault is undone.
+        """
         self.faults[fault] += 1
         self._loop.tell(f"fault: {sentence}")
+        nodes = None if of is None else frozenset(machine.node for machine in of)
+        trouble = Trouble(nodes, self._loop.time())
+        self.troubles.append(trouble)
+        self._under_way.setdefault(None if is_lasting else asyncio.current_task(), []).append(trouble)
+
+    def over(self, *, is_healed: bool = False) -> None:
+        """Note that the faults of the task that runs are undone; all of them if ``is_healed``."""
+        for task in list(self._under_way) if is_healed else [asyncio.current_task()]:
+            for trouble in self._under_way.pop(task, ()):
+                trouble.ended_s = self._loop.time()
 
     def tell(self, sentence: str) -> None:
         """Tell of something that is not a fault."""
@@ -58,6 +81,11 @@ class Arena:
             for sender, receiver in addresses:
                 self._network.mend(sender, receiver)
             self.tell("these links are well again")
+
+    def reset(self, links: Iterable[tuple[Machine, Machine]]) -> None:
+        """Break the connections between the two machines of each of ``links``."""
+        for one, other in links:
+            self._network.reset(one.address, other.address)
 
     @contextlib.contextmanager
     def storm(self, conditions: Conditions) -> Iterator[None]:
@@ -88,6 +116,10 @@ class Arena:
         """Return the machines that run."""
         return [machine for machine in self.machines if machine.is_up]
 
+    def is_everyone_whole(self) -> bool:
+        """Tell whether no machine has lost anything that it has not got back, and none is about to."""
+        return all(machine.engine.lost is None and not machine.disk.is_log_to_be_cut for machine in self.machines)
+
     def crash(self, victims: Sequence[Machine]) -> None:
         """Cut the power of ``victims`` at one moment."""
         for machine in victims:
@@ -110,6 +142,7 @@ class Arena:
             if machine.is_up and machine.engine.failure is not None:
                 self.crash([machine])
         self.start(self.machines)
+        self.over(is_healed=True)
 
 
 def both_ways(some: Iterable[Machine], others: Sequence[Machine]) -> list[tuple[Machine, Machine]]:

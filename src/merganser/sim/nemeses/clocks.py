@@ -11,7 +11,12 @@ async def jump(arena: Arena) -> None:
     """Set one clock wrong, ahead or behind."""
     machine, jump_us = arena.rng.choice(arena.machines), int(arena.clock_jump_s * 1e6)
     machine.skew_us = arena.rng.randint(-jump_us, jump_us)
-    arena.note("clock jump", f"the clock of {machine.address} is off by {machine.skew_us / 1e6:+.3f} s")
+    arena.note(
+        "clock jump",
+        f"the clock of {machine.address} is off by {machine.skew_us / 1e6:+.3f} s",
+        of=[machine],
+        is_lasting=True,
+    )
     await arena.pass_time()
 
 
@@ -19,5 +24,7 @@ async def drift(arena: Arena) -> None:
     """Let one clock run at another pace."""
     machine, rate = arena.rng.choice(arena.machines), arena.rng.uniform(-DRIFT_MAX, DRIFT_MAX)
     machine.drift(rate)
-    arena.note("clock drift", f"the clock of {machine.address} gains {rate:+.3f} s a second")
+    arena.note(
+        "clock drift", f"the clock of {machine.address} gains {rate:+.3f} s a second", of=[machine], is_lasting=True
+    )
     await arena.pass_time()

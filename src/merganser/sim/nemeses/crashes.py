@@ -30,7 +30,7 @@ async def again_and_again(arena: Arena) -> None:
     for _ in range(arena.rng.randint(2, 5)):
         if victim.is_up:
             arena.crash([victim])
-            arena.note("crash in a loop", f"{victim.address} loses power")
+            arena.note("crash in a loop", f"{victim.address} loses power", of=[victim])
         await asyncio.sleep(arena.rng.uniform(0.0, 0.1))
         arena.start([victim])
         await asyncio.sleep(arena.rng.uniform(0.0, 0.2))
@@ -40,6 +40,6 @@ async def _crash(arena: Arena, fault: str, victims: list[Machine]) -> None:
     if not victims:
         return
     arena.crash(victims)
-    arena.note(fault, f"{addresses(victims)} lose power")
+    arena.note(fault, f"{addresses(victims)} lose power", of=victims)
     await arena.pass_time()
     arena.start(victims)

@@ -16,7 +16,7 @@ async def slow(arena: Arena) -> None:
     """Let every fsync of one machine take long."""
     victim = arena.rng.choice(arena.machines)
     victim.disk.slow(SLOW_S)
-    arena.note("slow disk", f"the disk of {victim.address} is slow")
+    arena.note("slow disk", f"the disk of {victim.address} is slow", of=[victim])
     try:
         await arena.pass_time()
     finally:
@@ -37,7 +37,7 @@ async def failing(arena: Arena) -> None:
     """Fail the next fsync of one machine, and with it the engine."""
     victim = arena.rng.choice(arena.machines)
     victim.disk.fail_next_sync()
-    arena.note("failed fsync", f"the next fsync of {victim.address} fails")
+    arena.note("failed fsync", f"the next fsync of {victim.address} fails", of=[victim])
     try:
         await arena.pass_time()
     finally:
@@ -56,7 +56,7 @@ def restart_if_failed(arena: Arena, machine: Machine) -> None:
 async def _fill(arena: Arena, fault: str, *, to_the_last_byte: bool) -> None:
     victim = arena.rng.choice(arena.machines)
     victim.disk.fill(to_the_last_byte=to_the_last_byte)
-    arena.note(fault, f"the disk of {victim.address} is full")
+    arena.note(fault, f"the disk of {victim.address} is full", of=[victim])
     try:
         await arena.pass_time()
     finally:

@@ -1,4 +1,4 @@
-"""Partitions: machines that run and do not hear one another."""
+"""Partitions: machines that run and do not hear one another, or whose connections break again and again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ async def halves(arena: Arena) -> None:
     shuffled = arena.rng.sample(arena.machines, len(arena.machines))
     size = arena.rng.randint(1, max(1, len(shuffled) // 2))
     with arena.cut(both_ways(shuffled[:size], shuffled[size:])):
-        arena.note("halves", f"{addresses(shuffled[:size])} | {addresses(shuffled[size:])}")
+        arena.note("halves", f"{addresses(shuffled[:size])} | {addresses(shuffled[size:])}", of=shuffled[:size])
         await arena.pass_time()
 
 
@@ -22,7 +22,11 @@ async def one_way(arena: Arena) -> None:
     size = arena.rng.randint(1, max(1, len(shuffled) - 1))
     deaf = [(sender, receiver) for sender in shuffled[size:] for receiver in shuffled[:size]]
     with arena.cut(deaf):
-        arena.note("one way", f"{addresses(shuffled[:size])} hear nothing from {addresses(shuffled[size:])}")
+        arena.note(
+            "one way",
+            f"{addresses(shuffled[:size])} hear nothing from {addresses(shuffled[size:])}",
+            of=shuffled[:size],
+        )
         await arena.pass_time()
 
 
@@ -32,7 +36,7 @@ async def one_link(arena: Arena) -> None:
         return
     sender, receiver = arena.rng.sample(arena.machines, 2)
     with arena.cut([(sender, receiver)]):
-        arena.note("one link", f"{receiver.address} hears nothing from {sender.address}")
+        arena.note("one link", f"{receiver.address} hears nothing from {sender.address}", of=[receiver])
         await arena.pass_time()
 
 
@@ -42,7 +46,7 @@ async def bridge(arena: Arena) -> None:
     seer, others = shuffled[0], shuffled[1:]
     left, right = others[: len(others) // 2], others[len(others) // 2 :]
     with arena.cut(both_ways(left, right)):
-        arena.note("bridge", f"{addresses(left)} | {seer.address} sees both | {addresses(right)}")
+        arena.note("bridge", f"{addresses(left)} | {seer.address} sees both | {addresses(right)}", of=left)
         await arena.pass_time()
 
 
@@ -50,8 +54,18 @@ async def flapping(arena: Arena) -> None:
     """Cut a machine off and mend it again, several times, quickly."""
     victim = arena.rng.choice(arena.machines)
     links = both_ways([victim], [machine for machine in arena.machines if machine is not victim])
-    arena.note("flapping", f"the links of {victim.address} come and go")
+    arena.note("flapping", f"the links of {victim.address} come and go", of=[victim])
     for _ in range(arena.rng.randint(3, 10)):
         with arena.cut(links):
             await asyncio.sleep(arena.rng.uniform(0.01, 0.2))
         await asyncio.sleep(arena.rng.uniform(0.01, 0.2))
+
+
+async def resets(arena: Arena) -> None:
+    """Break the connections of a machine several times: what waits for an answer on them will not get it."""
+    victim = arena.rng.choice(arena.machines)
+    links = [(victim, machine) for machine in arena.machines if machine is not victim]
+    arena.note("resets", f"the connections of {victim.address} are reset, again and again", of=[victim])
+    for _ in range(arena.rng.randint(1, 10)):
+        arena.reset(arena.rng.sample(links, arena.rng.randint(min(1, len(links)), len(links))))
+        await asyncio.sleep(arena.rng.uniform(0.01, 0.3))

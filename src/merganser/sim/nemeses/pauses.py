@@ -28,7 +28,7 @@ async def stutter(arena: Arena) -> None:
     if not running:
         return
     victim = arena.rng.choice(running)
-    arena.note("stutter", f"{victim.address} runs by fits and starts")
+    arena.note("stutter", f"{victim.address} runs by fits and starts", of=[victim])
     for _ in range(arena.rng.randint(3, 10)):
         with arena.paused([victim]):
             await asyncio.sleep(arena.rng.uniform(0.01, 0.2))
@@ -39,7 +39,7 @@ async def _pause(arena: Arena, fault: str, victims: list[Machine]) -> None:
     if not victims:
         return
     with arena.paused(victims):
-        arena.note(fault, f"{addresses(victims)} stop")
+        arena.note(fault, f"{addresses(victims)} stop", of=victims)
         await arena.pass_time()
 
 

@@ -40,14 +40,21 @@ async def again_and_again(arena: Arena) -> None:
 
 
 def _rot(arena: Arena, victim: Machine, count: int) -> None:
+    if not arena.is_everyone_whole():  # what one has lost another must be able to give it
+        return
     others = [machine for machine in arena.machines if machine is not victim]
-    damaged = {_partition(machine, key) for machine in others for key in _keys(machine) if _row(machine, key) is None}
+    damaged = {_partition(machine, key) for machine in others for key in damaged_keys(machine)}
     candidates = [
         key for key in _keys(victim) if _partition(victim, key) not in damaged and _is_safe(victim, key, others)
     ]
     for key in arena.rng.sample(candidates, min(count, len(candidates))):
         victim.disk.rot_row(key)
-        arena.note("rot", f"a bit of {key!r} flips on {victim.address}")
+        arena.note("rot", f"a bit of {key!r} flips on {victim.address}", of=[victim], is_lasting=True)
+
+
+def damaged_keys(machine: Machine) -> list[bytes]:
+    """Return what is damaged on a machine."""
+    return [key for key in _keys(machine) if _row(machine, key) is None]
 
 
 def _is_safe(victim: Machine, key: bytes, others: list[Machine]) -> bool:

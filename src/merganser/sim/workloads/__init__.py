@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from merganser.sim.clients import Clients
+from merganser.sim.workloads.bursts import LIMITS, Bursts
 from merganser.sim.workloads.deletes import Deletes
 from merganser.sim.workloads.handoff import Handoff
 from merganser.sim.workloads.levels import Levels
@@ -34,5 +35,9 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "levels": Levels,
     "handoff": Handoff,
     "tables": Tables,
+    "bursts": Bursts,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
+
+LIMITED = {"bursts": LIMITS}
+"""What the nodes take on at once, for workloads that would not reach what they take on otherwise."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.testing.registers import Get, Outcome, Put, violations
+from merganser.model.timestamp import BEGINNING
+from merganser.sim.checkers.registers import Get, Outcome, Put, broken_registers, violations
+from merganser.sim.history import History, Read, Write
 
 ACKNOWLEDGED, REFUSED, UNKNOWN = Outcome.ACKNOWLEDGED, Outcome.REFUSED, Outcome.UNKNOWN
 
@@ -187,3 +190,33 @@ def test_replicas_that_do_not_repair_before_they_answer_are_found_out(monkeypatc
     told = [sentence for seed in range(1000) for sentence in violations(*Replicas(random.Random(seed)).run())]
     assert told
     assert all(sentence.startswith("back") for sentence in told)
+
+
+def simulated(*writes: Write, reads: Iterable[Read]) -> list[str]:
+    history = History()
+    history.writes += writes
+    history.reads += reads
+    return list(broken_registers(history))
+
+
+def write_of(value: bytes | None, acked_s: float | None, **other: Any) -> Write:
+    return Write(b"k", value, 0.0, acked_s, **other)
+
+
+def read_of(value: bytes | None, *, replicas: int = 2) -> Read:
+    return Read(b"k", value, BEGINNING, 5.0, 6.0, replicas=replicas)
+
+
+def test_a_simulated_run_is_judged_in_the_same_way() -> None:
+    acked = write_of(b"one", 1.0)
+    assert simulated(acked, reads=[read_of(b"one")]) == []
+    assert "stale" in simulated(acked, reads=[read_of(None)])[0]
+    assert "from nowhere" in simulated(acked, reads=[read_of(b"other")])[0]
+    refused = write_of(b"two", None, is_certainly_unwritten=True)
+    assert "refused" in simulated(acked, refused, reads=[read_of(b"two")])[0]
+
+
+def test_requests_below_quorum_and_deleted_keys_promise_nothing_here() -> None:
+    assert simulated(write_of(b"one", 1.0), reads=[read_of(None, replicas=1)]) == []
+    assert simulated(write_of(b"one", 1.0, replicas=1), reads=[read_of(None)]) == []
+    assert simulated(write_of(b"one", 1.0), write_of(None, 2.0), reads=[read_of(b"one")]) == []

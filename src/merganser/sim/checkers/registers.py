@@ -1,5 +1,7 @@
 """Whether a table read and written at QUORUM may have answered so, judged by what its clients saw alone.
 
+The one checker of simulated runs (`broken_registers`) and of real processes (`violations`; tests/namespaces).
+
 Real clients see no timestamps, so each write carries a value that no other write carries, and time is that of
 the machine all clients run on. A write *precedes* what began after it was acknowledged. A write whose outcome
 is unknown precedes nothing: it may take effect at any time, or never. A read of value v, written by w,
@@ -27,6 +29,8 @@ from itertools import accumulate
 from math import inf
 
 import msgspec
+
+from merganser.sim.history import History, Write
 
 
 class Outcome(enum.Enum):
@@ -82,6 +86,29 @@ def violations(puts: Iterable[Put], gets: Iterable[Get], *, are_reads_repaired_f
         for key, of_key in gets_of.items()
         for sentence in _Register(puts_of.get(key, ()), of_key, are_reads_repaired_first).violations()
     ]
+
+
+def broken_registers(history: History) -> Iterator[str]:
+    """Yield a sentence for each read at QUORUM that could not have been, of keys that were never deleted."""
+    reads = history.reads_by_key()
+    for key, writes in history.writes_by_key().items():
+        if any(write.value is None or write.expires_at_s is not None for write in writes):
+            continue  # that a value is gone is nobody's own, and who deleted it cannot be told
+        puts = [Put(repr(key), repr(w.value), w.began_s, w.acked_s or inf, _outcome(w, history)) for w in writes]
+        gets = [
+            Get(repr(key), None if read.value is None else repr(read.value), read.began_s, read.ended_s)
+            for read in reads.get(key, ())
+            if 2 * read.replicas > history.n
+        ]
+        yield from violations(puts, gets)
+
+
+def _outcome(write: Write, history: History) -> Outcome:
+    """Return what is known of ``write`` to readers at QUORUM: of one with fewer replicas nothing."""
+    if write.is_certainly_unwritten:
+        return Outcome.REFUSED
+    is_promised = write.acked_s is not None and 2 * write.replicas > history.n
+    return Outcome.ACKNOWLEDGED if is_promised else Outcome.UNKNOWN
 
 
 class _Register:

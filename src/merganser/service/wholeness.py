@@ -1,0 +1,262 @@
+"""Refuse what this node's disk cannot back, and bring back what it lost.
+
+`check` is asked for each request while `is_refusing`; what is refused is `core.wholeness`'s to say. The disk is looked
+at several times a second, so that a node that is short of room takes rows again by itself once there is some.
+
+A node that opens with less than it had synced (`Engine.lost`) goes the way of `core.wholeness` in the background, again
+from its beginning in each life, until `Engine.made_whole`. What it acknowledged to keep for others (hints) nobody can
+bring back. An operator may `accept` the loss; then only the register has to be rejoined, if there are other voters.
+
+Source: design §6; docs/internals/wholeness.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import msgspec
+
+from merganser.core.wholeness import Condition, Place, Recovery
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.errors import InvariantError, MerganserError, RefusedError
+from merganser.model.ids import PartitionId
+from merganser.model.messages import Request
+from merganser.service.catalog import Acceptor, Catalog
+from merganser.service.horizons import Horizons
+from merganser.service.purger import Purger
+from merganser.service.timestamps import Timestamps
+from merganser.service.topology import Topology
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import seal
+
+LOOK_EVERY_S = 0.25  # how long rows are still taken, or refused, after the disk has changed
+RETRY_S = 1.0
+STEP_TIMEOUT_S = 5.0
+PLACE_TIMEOUT_S = 120.0
+AT_ONCE = 4  # partitions; each waits for the network and for fsyncs most of the time
+
+_FORGETFUL_KEY = keys.metadata_key("forgetful")
+"""There while this node has yet to rejoin the register after a loss that was accepted."""
+
+NOBODY_ELSE = (
+    "no other node has a copy of some partitions, so nobody can bring back what was lost: bring the data directory "
+    "back from a copy, or start the node once with --accept-loss to go on with what is left"
+)
+NO_OTHER_VOTER = (
+    "this node alone votes on the cluster map, so nobody can tell it what it has forgotten: start it once with "
+    "--accept-loss to go on with the map it has"
+)
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the way back is, for operators."""
+
+    lost: str | None
+    shortage: str | None
+    failure: str | None
+    has_rejoined: bool
+    partitions_done: int
+    partitions_left: int
+    in_the_way: list[str]
+
+
+class Wholeness:
+    """What this node's disk allows; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        engine: Engine,
+        *,
+        timestamps: Timestamps,
+        catalog: Catalog,
+        acceptor: Acceptor,
+        horizons: Horizons,
+        purger: Purger,
+        wall_us: Callable[[], int],
+        admit: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Look after ``engine``, as those above it need it."""
+        self._topology = topology
+        self._engine = engine
+        self._timestamps = timestamps
+        self._catalog = catalog
+        self._acceptor = acceptor
+        self._horizons = horizons
+        self._purger = purger
+        self._wall_us = wall_us
+        self._admit = admit
+        self._loop = asyncio.get_running_loop()
+        self._recovery = Recovery()
+        self._problem: str | None = None
+        self._is_accepted = False
+        catalog.is_forgetful = engine.lost is not None or engine.get(_FORGETFUL_KEY) is not None
+        self._look()
+
+    def check(self, request: Request) -> None:
+        """Return if the disk is well enough for ``request``.
+
+        Raises:
+            RefusedError: it is not; nothing was written.
+        """
+        self._look()
+        refusal = self.condition.objection(request)
+        if refusal is not None:
+            code, words = refusal
+            raise RefusedError(code, f"node {self._topology.node}: {words}", map_epoch=self._topology.map.epoch)
+
+    async def background(self) -> None:
+        """Return when background work that writes rows may go on: there is room, and clients need the node less."""
+        while self._engine.shortage is not None:  # noqa: ASYNC110  # nobody tells when there is room
+            await asyncio.sleep(LOOK_EVERY_S)
+        await self._admit()
+
+    def progress(self) -> Progress:
+        """Return how the disk is and how far the way back."""
+        return Progress(
+            lost=self._engine.lost,
+            shortage=self._engine.shortage,
+            failure=self._engine.failure,
+            has_rejoined=not self._catalog.is_forgetful,
+            partitions_done=self._recovery.done,
+            partitions_left=len(self._recovery.left),
+            in_the_way=[*([self._problem] if self._problem else []), *self._recovery.problems],
+        )
+
+    async def accept(self) -> str | None:
+        """Go on with what is left, before anything is served; returns what was lost, None if nothing was.
+
+        The rows, that is. Accepted a second time, while too few other voters can be heard, this node votes from what
+        it remembers.
+
+        Raises:
+            StorageFailedError: it is unknown whether that will be remembered.
+        """
+        lost = self._engine.lost
+        if lost is None:
+            was_forgetful, self._catalog.is_forgetful = self._catalog.is_forgetful, False
+            await self._remember()
+            return "what this node voted for" if was_forgetful else None
+        self._is_accepted = True
+        await self._horizons.accept_loss()
+        if self._other_voters():
+            self._engine.commit(Batch().put(_FORGETFUL_KEY, seal(_FORGETFUL_KEY, b"")))
+            await self._engine.durable()
+        else:
+            self._catalog.is_forgetful = False
+        return lost
+
+    async def watch(self) -> None:
+        """Look at the disk for as long as the node lives."""
+        while True:
+            self._look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def recover(self) -> None:
+        """Go all the way back, however long it takes; returns at once if nothing is lost."""
+        if self._is_accepted:  # the clock first: the flag that it was lost goes with the loss
+            steps = [self._recover_clock, self._finish, self._rejoin]
+        elif self._engine.lost is None:
+            steps = [self._rejoin]
+        elif self._other_voters():  # then the newest map is known, and which seals may have been lost
+            steps = [self._rejoin, self._doubt, self._recover_rows, self._finish]
+        else:
+            steps = [self._doubt, self._recover_rows, self._rejoin, self._finish]
+        for step in steps:
+            while (problem := await self._problem_of(step)) is not None:
+                self._problem = problem
+                await asyncio.sleep(RETRY_S)
+            self._problem = None
+
+    async def _problem_of(self, step: Callable[[], Awaitable[str | None]]) -> str | None:
+        try:
+            return await step()
+        except InvariantError:
+            raise
+        except TimeoutError:
+            return "a step took too long, it is tried again"
+        except MerganserError as error:
+            return str(error)
+
+    async def _doubt(self) -> None:
+        """Vouch for nothing, and take no client write of the past: seals may be among what was lost.
+
+        Only with a clock that is not known to be wrong: it is what tells how new a seal can have been.
+        """
+        await self._recover_clock()
+        held, others = self._places(self._topology.map)
+        await self._horizons.lose_everything(held, others, sealed_us=self._wall_us())
+
+    async def _recover_clock(self) -> None:
+        """Mint once, which makes a ceiling durable that lies above all that was minted."""
+        await self._timestamps.recover(self._loop.time() + STEP_TIMEOUT_S)
+
+    async def _rejoin(self) -> str | None:
+        if not self._catalog.is_forgetful:
+            return None
+        if not self._other_voters():
+            return NO_OTHER_VOTER
+        for node in self._topology.map.nodes:
+            if node.id != self._topology.node:
+                await self._catalog.catch_up(node.id)
+        await self._catalog.rejoin(self._acceptor, deadline=self._loop.time() + STEP_TIMEOUT_S)
+        await self._remember()
+        return None
+
+    async def _remember(self) -> None:
+        """Forget that this node was forgetful."""
+        self._engine.commit(Batch().delete(_FORGETFUL_KEY))
+        await self._engine.durable()
+        self._look()
+
+    async def _recover_rows(self) -> str | None:
+        """Become equal to all other replicas of all that this node holds by its newest map."""
+        self._recovery.hold(self._places(self._topology.map)[0])
+        left = self._recovery.left
+        await asyncio.gather(*(self._recover_some(left[i::AT_ONCE]) for i in range(AT_ONCE)))
+        self._recovery.hold(self._places(self._topology.map)[0])
+        return f"{len(self._recovery.left)} partitions are left" if self._recovery.left else None
+
+    async def _recover_some(self, places: list[Place]) -> None:
+        for table_id, partition in places:
+            table = self._topology.table(table_id)
+            if table is None:
+                continue
+            await self.background()
+            problem = await self._problem_of(partial(self._recover_place, table, partition))
+            self._recovery.tried((table_id, partition), problem)
+
+    async def _recover_place(self, table: Table, partition: PartitionId) -> str | None:
+        replicas = self._topology.ring.preference_list(partition, table.n)
+        if len(replicas) < 2:
+            return NOBODY_ELSE
+        if self._horizons.of(table.id, partition).is_whole:
+            await self._horizons.lose_everything([(table.id, partition)], [], sealed_us=0)
+        return await self._purger.recover(table, partition, deadline=self._loop.time() + PLACE_TIMEOUT_S)
+
+    async def _finish(self) -> None:
+        await self._engine.made_whole()
+        self._look()
+
+    def _places(self, current: ClusterMap) -> tuple[list[Place], list[Place]]:
+        """Return what this node holds a replica of, and the rest."""
+        held: list[Place] = []
+        others: list[Place] = []
+        ring, me = self._topology.ring, self._topology.node
+        for table in current.tables:
+            for partition in map(PartitionId, range(ring.partitions)):
+                (held if ring.holds(me, partition, table.n) else others).append((table.id, partition))
+        return held, others
+
+    def _other_voters(self) -> list[int]:
+        current = self._topology.map
+        return [number for number in current.voters if number != self._topology.me.number]
+
+    def _look(self) -> None:
+        engine = self._engine
+        lost = None if self._is_accepted else engine.lost
+        self.condition = Condition(engine.failure, engine.shortage, lost, self._catalog.is_forgetful)
+        self.is_refusing = not self.condition.is_well

@@ -1,0 +1,49 @@
+"""A request is answered if those who have to answer it are well: the cluster stays writable through every fault.
+
+A node is well if no fault hurts it, and none has for some seconds (`RECOVERY_S`); nodes that are well hear each other.
+A request through such a node must be answered if as many nodes, and as many primaries of its key, are well as its level
+needs: the sloppy quorum fills the places of the others. A page of a range needs replicas of many keys, so it must be
+answered while all are well.
+
+Source: DeCandia 2007 §4.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from merganser.model.ids import NodeId
+from merganser.sim.checkers.replicas import NodeState, replicas_of
+from merganser.sim.history import Failure, History
+
+RECOVERY_S = 3.0  # to start, to connect again (within a second), to work off what has waited; storms delay by up to 3 s
+
+
+def unanswered_requests(history: History, states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each request that was left unanswered though enough nodes were well."""
+    for failure in history.failures:
+        hurt = _hurt(history, failure)
+        if hurt is None or failure.node in hurt:
+            continue
+        well = {state.node for state in states} - hurt
+        is_page = failure.key is None
+        if not hurt if is_page else _are_enough(failure, well, replicas_of(failure.key or b"", states)):
+            when = f"from {failure.began_s:.4f} to {failure.ended_s:.4f} s"
+            yield f"not answered: {failure.what} through {failure.node} {when}, though {len(well)} nodes were well"
+
+
+def _are_enough(failure: Failure, well: set[NodeId], replicas: Sequence[NodeId]) -> bool:
+    """Tell whether those who are well can answer; nobody can if the table is gone."""
+    primaries = well.intersection(replicas)
+    return bool(replicas) and len(well) >= failure.need.nodes and len(primaries) >= failure.need.primaries
+
+
+def _hurt(history: History, failure: Failure) -> set[NodeId] | None:
+    """Return who was not well while the request lasted; None if it was everyone."""
+    hurt: set[NodeId] = set()
+    for trouble in history.troubles:
+        if trouble.began_s <= failure.ended_s and trouble.ended_s + RECOVERY_S >= failure.began_s:
+            if trouble.nodes is None:
+                return None
+            hurt |= trouble.nodes
+    return hurt

@@ -1,0 +1,44 @@
+"""``merganser status``: whom nodes believe alive, and where they disagree."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from merganser.cli.status import _show_membership
+
+
+def believed(state: str, *accusers: str) -> dict[str, Any]:
+    return {"state": state, "incarnation": 2, "since_s": 7.4, "accusers": list(accusers)}
+
+
+def shown(*nodes: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of the table as the first of three nodes sees them."""
+    ring = {"nodes": [{"id": name, "number": number} for number, name in enumerate("abc", start=1)]}
+    screen = io.StringIO()
+    _show_membership(Console(file=screen, width=80), nodes[0], ring, list(nodes))
+    return [line.split() for line in screen.getvalue().splitlines()[2:]]
+
+
+def node(number: int, health: int, **members: dict[str, Any]) -> dict[str, Any]:
+    return {"number": number, "membership": {"incarnation": 5, "local_health": health, "members": members}}
+
+
+def test_a_suspect_is_shown_with_its_accusers_and_who_sees_it_otherwise() -> None:
+    rows = shown(
+        node(1, 0, b=believed("suspect", "a", "c"), c=believed("alive")),
+        node(2, 3, a=believed("dead"), c=believed("alive")),
+        node(3, 0, a=believed("alive"), b=believed("dead")),
+    )
+    assert rows == [
+        ["1", "itself", "5", "0", "of", "8", "dead", "to", "2"],
+        ["2", "suspect", "7", "s", "2", "1", "3", "3", "of", "8", "dead", "to", "3"],
+        ["3", "alive", "7", "s", "2", "0", "of", "8"],
+    ]
+
+
+def test_a_node_that_does_not_answer_has_no_view_of_its_own() -> None:
+    rows = shown(node(1, 0, b=believed("dead"), c=believed("alive")), {"number": 2}, {"number": 3})
+    assert rows[1] == ["2", "dead", "7", "s", "2"]

@@ -1,0 +1,38 @@
+"""Look for a planted bug, seed by seed, until a checker that is to find it speaks up."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from merganser.sim.scenario import run_scenario
+from sim.mutations import planted_exchange  # noqa: F401  # plants more
+from sim.mutations.planted import PLANTED, Planted
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What came of a hunt."""
+
+    seeds: int
+    """Run until it was found, or in vain."""
+    is_found: bool
+    checkers: tuple[str, ...]
+    """All that spoke up."""
+
+
+def hunt(bug: Planted, patch: pytest.MonkeyPatch) -> Found:
+    """Plant ``bug`` and run seeds from 0 on."""
+    bug.plant(patch)
+    told: set[str] = set()
+    for seed in range(bug.seeds_max):
+        told |= {violation.checker for violation in run_scenario(seed, bug.scenario).violations}
+        if told & set(bug.checkers):
+            return Found(seed + 1, True, tuple(sorted(told)))
+    return Found(bug.seeds_max, False, tuple(sorted(told)))
+
+
+def found_by_name(name: str) -> Found:
+    """Hunt for one bug, in a process of its own or not."""
+    (bug,) = (bug for bug in PLANTED if bug.name == name)
+    with pytest.MonkeyPatch.context() as patch:
+        return hunt(bug, patch)

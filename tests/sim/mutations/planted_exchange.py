@@ -1,0 +1,112 @@
+"""Deliberate bugs in anti-entropy and in the rounds that lean on it; see `planted`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+
+from merganser.core import horizon, rows
+from merganser.core.exchange import Exchange, LookAtNodes
+from merganser.model.ids import NodeId
+from merganser.model.messages import Meet, Met
+from merganser.model.row import Row
+from merganser.service.anti_entropy import AntiEntropy
+from merganser.service.compared_rows import ComparedRows, Meeting
+from merganser.service.comparing import Comparing
+from merganser.service.exchange_answers import ExchangeAnswers
+from merganser.service.hash_trees import Change
+from merganser.storage.engine import Batch, Engine
+from sim.mutations.planted import ANTI_ENTROPY, planted
+
+
+@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
+def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
+    real = Exchange.looked
+
+    def looked(self: Exchange, mine: Sequence[int], theirs: Sequence[int]) -> None:
+        if isinstance(self.step, LookAtNodes) and self.step.level == 2:
+            mine = [theirs[at] if leaf % 2 else mine[at] for at, leaf in enumerate(self.step.positions)]
+        real(self, mine, theirs)
+
+    patch.setattr(Exchange, "looked", looked)
+
+
+@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
+def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
+    async def meet(self: ExchangeAnswers, _sender: NodeId, request: Meet) -> Met:
+        horizon_us = self._rows._horizons.horizon_us(request.table, request.partition)
+        return Met(len(request.rows), 0, (), (), horizon_us)
+
+    patch.setattr(ExchangeAnswers, "meet", meet)
+
+
+@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
+def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
+    async def take(_self: Comparing, _others: object, _other_us: int) -> None:
+        return
+
+    patch.setattr(Comparing, "_take", take)
+
+
+@planted("hash trees", "convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
+def exchange_that_leaves_the_trees_as_they_were(patch: pytest.MonkeyPatch) -> None:
+    def meet(self: ComparedRows, *of_the_meeting: Any, **how: Any) -> Meeting:
+        trees = self._trees
+        self._trees = _BesideTheTrees(self._engine)  # type: ignore[assignment]
+        try:
+            return real(self, *of_the_meeting, **how)
+        finally:
+            self._trees = trees
+
+    real = ComparedRows.meet
+    patch.setattr(ComparedRows, "meet", meet)
+
+
+class _BesideTheTrees:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def write(self, changes: Iterable[Change]) -> None:
+        batch = Batch()
+        batch.operations += [(key, after) for _, key, _, after in changes]
+        self._engine.commit(batch)
+
+
+@planted(
+    "resurrection",
+    "acknowledged",
+    "held",
+    "monotonic",
+    mechanism=ANTI_ENTROPY,
+    workload="deletes",
+    repair_interval_s=2.0,
+)
+def round_that_synchronises_nobody(patch: pytest.MonkeyPatch) -> None:
+    async def at_once(*_of_the_partition: object, **_deadline: object) -> None:
+        return
+
+    patch.setattr(AntiEntropy, "synchronise", at_once)
+
+
+@planted("acknowledged", "held", "monotonic", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
+def what_an_authority_lacks_goes_however_new(patch: pytest.MonkeyPatch) -> None:
+    real = horizon.met
+
+    def met(held: Row | None, other: Row | None, *, horizon_us: int, floor_us: int, other_us: int) -> Row | None:
+        if other is None and other_us > horizon_us:
+            return None
+        return real(held, other, horizon_us=horizon_us, floor_us=floor_us, other_us=other_us)
+
+    patch.setattr(horizon, "met", met)
+
+
+@planted("resurrection", "acknowledged", "monotonic", mechanism=ANTI_ENTROPY, workload="deletes", repair_interval_s=2.0)
+def tombstone_dropped_on_the_word_of_an_authority(patch: pytest.MonkeyPatch) -> None:
+    real = horizon._without_leftovers
+
+    def without(held: Row, authority: Row, horizon_us: int) -> Row:
+        return rows.purged(real(held, authority, horizon_us), horizon_us) or Row(())
+
+    patch.setattr(horizon, "_without_leftovers", without)
