@@ -170,6 +170,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
             "rows_purged": member.purger.purged_rows,
             "partitions_in_doubt": len(member.horizons.doubted()),
         },
+        "anti_entropy": _anti_entropy(member),
         "damage": _damage(member),
         "scrub": {
             "position": msgspec.structs.asdict(member.scrubber.position),
@@ -177,11 +178,18 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
             "rows": member.scrubber.rows,
             "leaves_wrong": member.scrubber.leaves_wrong,
         },
-        "anti_entropy": _anti_entropy(member),
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
         "membership": msgspec.to_builtins(member.failure_detector.view()),
     }
+
+
+def _anti_entropy(member: Member) -> dict[str, object]:
+    """Tell what the exchanges that this node began came to, and what it changed because others began one."""
+    service = member.anti_entropy
+    oldest = {table.name: service.oldest_comparison_us(table) for table in member.topology.map.tables}
+    met_for_others = service.answers.met
+    return {"oldest_comparisons_us": oldest, **msgspec.to_builtins(service.totals), "met_for_others": met_for_others}
 
 
 def _damage(member: Member) -> dict[str, object]:
@@ -206,14 +214,6 @@ def _damage(member: Member) -> dict[str, object]:
             for wound in islice(damage.wounds.values(), WOUNDS_TOLD_MAX)
         ],
     }
-
-
-def _anti_entropy(member: Member) -> dict[str, object]:
-    """Tell what the exchanges that this node began came to, and what it changed because others began one."""
-    service = member.anti_entropy
-    oldest = {table.name: service.oldest_comparison_us(table) for table in member.topology.map.tables}
-    met_for_others = service.answers.met
-    return {"oldest_comparisons_us": oldest, **msgspec.to_builtins(service.totals), "met_for_others": met_for_others}
 
 
 def _hints(member: Member) -> dict[str, object]:

@@ -116,9 +116,9 @@ class Node:
             clock_skew_max_s=self.settings.clock_skew_max_s,
             on_clock=_tell_of_clock,
             purge_interval_s=self.settings.purge_interval_s,
+            repair_interval_s=self.settings.repair_interval_s,
             scrub_interval_s=self.settings.scrub_interval_s,
             on_damage=lambda what: failure("damage on the disk", reason=what),
-            repair_interval_s=self.settings.repair_interval_s,
         )
         await self._tell_of_loss(member)
         self._serve_peers = member.serve

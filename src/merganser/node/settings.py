@@ -28,10 +28,10 @@ DISK_RESERVE_MIB = 512
 for RocksDB to free room."""
 PURGE_INTERVAL_S_MIN = 60.0
 """What is younger than the bound on clock skew is never purged."""
-SCRUB_INTERVAL_S_MIN = 60.0
-"""More often, and the scrub is all that the disk does."""
 REPAIR_INTERVAL_S_MIN = 1.0
 """A comparison of 256 equal partitions with two peers is some 500 questions."""
+SCRUB_INTERVAL_S_MIN = 60.0
+"""More often, and the scrub is all that the disk does."""
 _SKEWS_S = (1.0, 20.0)
 """Below, a turn of the loop counts; above, timestamps that one node may still mint are refused by another."""
 
@@ -63,10 +63,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Secret by access key id; signatures are checked against them. None: any signature will do."""
     purge_interval_s: float = PURGE_INTERVAL_S
     """How often each partition drops the tombstones, and what has expired, that all replicas know of."""
-    scrub_interval_s: float = SCRUB_INTERVAL_S
-    """How often every row on this node's disk is read and its checksum checked."""
     repair_interval_s: float = REPAIR_INTERVAL_S
     """How often each two replicas compare every partition that both hold, and become equal."""
+    scrub_interval_s: float = SCRUB_INTERVAL_S
+    """How often every row on this node's disk is read and its checksum checked."""
     partitions: int = PARTITIONS_DEFAULT
     """Q of a cluster that is founded now, a power of two."""
     connections_max: int = HttpLimits().connections_max
@@ -179,13 +179,13 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(
             f"purge_interval_s must be at least {PURGE_INTERVAL_S_MIN:g}, not {settings.purge_interval_s:g}"
         )
-    if not SCRUB_INTERVAL_S_MIN <= settings.scrub_interval_s < float("inf"):
-        raise ConfigurationError(
-            f"scrub_interval_s must be at least {SCRUB_INTERVAL_S_MIN:g}, not {settings.scrub_interval_s:g}"
-        )
     if not REPAIR_INTERVAL_S_MIN <= settings.repair_interval_s < float("inf"):
         raise ConfigurationError(
             f"repair_interval_s must be at least {REPAIR_INTERVAL_S_MIN:g}, not {settings.repair_interval_s:g}"
+        )
+    if not SCRUB_INTERVAL_S_MIN <= settings.scrub_interval_s < float("inf"):
+        raise ConfigurationError(
+            f"scrub_interval_s must be at least {SCRUB_INTERVAL_S_MIN:g}, not {settings.scrub_interval_s:g}"
         )
     _check_advertised(settings)
     for seed in settings.seed:

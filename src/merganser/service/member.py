@@ -86,10 +86,10 @@ class Member:
         clock_skew_max_s: float = CLOCK_SKEW_MAX_S,
         on_clock: Callable[[str | None], None] = lambda _reason: None,
         purge_interval_s: float = PURGE_INTERVAL_S,
+        purge_margin_us: int = MARGIN_US,
         scrub_interval_s: float = SCRUB_INTERVAL_S,
         in_flight_s: float = IN_FLIGHT_S,
         on_damage: Callable[[str], None] = lambda _what: None,
-        purge_margin_us: int = MARGIN_US,
         repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
     ) -> None:

@@ -34,12 +34,12 @@ THINK_S = (0.03, 0.1, 0.1, 0.3)
 NODES = (3, 3, 4, 5)
 """With three every node holds every row; with more, some coordinate and keep hints for what they do not hold."""
 CREATE_TIMEOUT_S = 60.0
-SCRUB_INTERVAL_S = 4.0  # a run lasts some ten seconds
 NEVER_S = 1e9
 REPAIR_INTERVALS_S = (NEVER_S, 2.0, 10.0)
 """One drawn a run, for anti-entropy and for purging: with none of both, hints and reads have to do it all."""
 PURGE_MARGINS_US = (1_000_000, 10_000_000)
 """As far behind the clock as a round seals: in an hour of real life a minute, in runs of seconds right behind it."""
+SCRUB_INTERVAL_S = 4.0  # a run lasts some ten seconds
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -143,8 +143,8 @@ class _Run:
 
     async def _play(self) -> None:
         for machine in self._world.machines:
-            machine.scrub_interval_s = SCRUB_INTERVAL_S
             machine.limits = LIMITED.get(self._scenario.workload)
+            machine.scrub_interval_s = SCRUB_INTERVAL_S
             machine.start()
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(THINK_S))

@@ -73,6 +73,15 @@ class Verdict:
         left_s = max(expiries, default=0) - EPOCH_US / 1e6 - self._world.loop.time()
         await asyncio.sleep(max(0.0, left_s))
 
+    async def _scrubbed(self) -> None:
+        """Wait until every disk has been looked through since the last fault, and all that was found is healed."""
+        members = [member_of(machine) for machine in self._world.machines]
+        passes = [member.scrubber.passes for member in members]
+        await self._wait_until(
+            lambda: all(member.scrubber.passes > before + 1 for member, before in zip(members, passes, strict=True))
+        )
+        await self._wait_until(lambda: not any(member.damage.wounds for member in members))
+
     async def _become_equal(self) -> None:
         """Wait until replicas are equal without a read; if they do not become so, that is a violation."""
         differing = self._differing()
@@ -84,15 +93,6 @@ class Verdict:
 
     def _differing(self) -> list[str]:
         return list(replicas_that_differ(self._states()))
-
-    async def _scrubbed(self) -> None:
-        """Wait until every disk has been looked through since the last fault, and all that was found is healed."""
-        members = [member_of(machine) for machine in self._world.machines]
-        passes = [member.scrubber.passes for member in members]
-        await self._wait_until(
-            lambda: all(member.scrubber.passes > before + 1 for member, before in zip(members, passes, strict=True))
-        )
-        await self._wait_until(lambda: not any(member.damage.wounds for member in members))
 
     async def _repaired(self) -> None:
         for machine in self._world.machines:

@@ -17,7 +17,7 @@ import msgspec
 
 from merganser.sim.scenario import Scenario
 from sim.mutations.hunt import Found, found_by_name
-from sim.mutations.planted import MECHANISMS, PLANTED, Planted
+from sim.mutations.planting import MECHANISMS, PLANTED, Planted
 
 
 def main(names: Sequence[str]) -> int:

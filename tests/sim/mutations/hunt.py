@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from merganser.sim.scenario import run_scenario
-from sim.mutations import planted_exchange  # noqa: F401  # plants more
-from sim.mutations.planted import PLANTED, Planted
+from sim.mutations import planted, planted_exchange, planted_nodes  # noqa: F401  # they plant
+from sim.mutations.planting import PLANTED, Planted
 
 
 class Found(msgspec.Struct, frozen=True):

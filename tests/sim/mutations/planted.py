@@ -1,104 +1,52 @@
-"""Deliberate bugs, one a mechanism, and the scenario in which the simulator must find each.
-
-A bug is planted by replacing a function of ours for one test. To add one: write a function that takes a
-`pytest.MonkeyPatch`, and name in `@planted` the scenario and the checkers of which one must speak up.
-"""
+"""Deliberate bugs on the way of reads and writes; see `planting`."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
-from merganser.core import cluster_map, horizon, rows, suspicion
-from merganser.core.admission import Entry, RequestGate
+from merganser.core import cluster_map, rows
 from merganser.core.clock import HybridClock
 from merganser.core.hint_policy import Fate, StandIns
-from merganser.core.membership import Changed, Membership
 from merganser.core.register import AcceptorState
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Need
-from merganser.model.errors import (
-    CorruptionError,
-    MerganserError,
-    OverloadedError,
-    StorageFailedError,
-    UnavailableError,
-)
-from merganser.model.gossip import State
-from merganser.model.ids import NodeId, PartitionId, TableId
-from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Reply, Request, Rows
+from merganser.model.ids import NodeId, TableId
+from merganser.model.messages import Accepted, Apply, Ballot, Found, Hint, Merged, Promise, Read, Rows
 from merganser.model.row import Cell
 from merganser.model.timestamp import Timestamp
 from merganser.service import (
     catalog,
     coordinator,
-    failure_detector,
-    hash_trees,
     hinted_handoff,
     member,
     range_merge,
-    scrubber,
 )
-from merganser.service.admission import Requests, UnderWay
-from merganser.service.asking import Writing, is_overload
+from merganser.service.asking import Writing
 from merganser.service.coordinator import Coordinator, RangePage
-from merganser.service.failure_detector import FailureDetector
-from merganser.service.hash_trees import HashTrees
-from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.read_repair import ReadRepair, Reconciled
 from merganser.service.replica import Replica
-from merganser.service.shortfall import Shortfall
-from merganser.sim.disk import SimulatedDisk
-from merganser.sim.scenario import Scenario
 from merganser.storage import keys
 from merganser.storage.engine import Batch
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.values import decode_row
-
-Plant = Callable[[pytest.MonkeyPatch], None]
-
-
-class Planted(msgspec.Struct, frozen=True):
-    """A bug, and how it is to be found."""
-
-    name: str
-    mechanism: str
-    """What it breaks, as `MECHANISMS` names it."""
-    plant: Plant
-    scenario: Scenario
-    checkers: tuple[str, ...]
-    """Any of them will do."""
-    seeds_max: int
-    """A bug that survives so many was not found."""
-
-
-PLANTED: list[Planted] = []
-
-DURABILITY, QUORUMS, VERSIONS, TOMBSTONES = "durability", "quorums", "versions", "tombstones and expiry"
-CLOCKS, READ_REPAIR, HANDOFF, RANGES = "clocks", "read repair", "sloppy quorum and hinted handoff", "ranges"
-TABLES, DISKS, OVERLOAD, MEMBERSHIP = "tables", "disks", "overload", "membership"
-HASH_TREES, ANTI_ENTROPY, WHOLENESS, HEALING = "hash trees", "anti-entropy", "wholeness", "healing"
-MECHANISMS = (
-    *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
-    *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
+from sim.mutations.planting import (
+    CLOCKS,
+    DURABILITY,
+    HANDOFF,
+    QUORUMS,
+    RANGES,
+    READ_REPAIR,
+    TABLES,
+    TOMBSTONES,
+    VERSIONS,
+    planted,
 )
-
-
-def planted(*checkers: str, mechanism: str, seeds_max: int = 150, **scenario: Any) -> Callable[[Plant], Plant]:
-    """Note a bug of ``mechanism`` that one of ``checkers`` must find under ``scenario``."""
-
-    def note(plant: Plant) -> Plant:
-        PLANTED.append(Planted(plant.__name__, mechanism, plant, Scenario(**scenario), checkers, seeds_max))
-        return plant
-
-    return note
-
 
 # Durability.
 
@@ -257,63 +205,6 @@ def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "read", read)
 
 
-# Damage.
-
-
-@planted(
-    "acknowledged",
-    "held",
-    "monotonic",
-    mechanism=HEALING,
-    nemesis="rot+crashes+partitions",
-    nodes=3,
-    hot_keys=1,
-    operations=80,
-)
-def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
-    async def one(self: Healing, table: Table, key: bytes, question: Request) -> dict[NodeId, Reply]:
-        others = [node for node in self._topology.replicas(table, key) if node != self._topology.node]
-        for node in reversed(others):
-            with contextlib.suppress(MerganserError):
-                return {node: await self._asker.ask(node, question, timeout_s=1.0)}
-        raise UnavailableError("nobody answers")
-
-    patch.setattr(Healing, "_ask_others", one)
-
-
-@planted("held", "convergence", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3)
-def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
-    real = scrubber._Slice.add
-
-    def add(self: scrubber._Slice, key: bytes, stored: bytes) -> None:
-        real(self, key, stored)
-        if key[-3] % 2:
-            self.damaged.clear()
-
-    patch.setattr(scrubber._Slice, "add", add)
-
-
-@planted("held", "convergence", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3)
-def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
-    async def scrub(self: scrubber.Scrubber, table: Table, partition: PartitionId, **_: bool) -> scrubber.Scrubbed:
-        return scrubber.Scrubbed(0, 0, 0, await self._recount(table, partition, set()))
-
-    patch.setattr(scrubber.Scrubber, "scrub", scrub)
-
-
-@planted("acknowledged", "monotonic", "sessions", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3)
-def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
-    real = Replica.read
-
-    async def read(self: Replica, sender: NodeId, request: Read) -> Found:
-        try:
-            return await real(self, sender, request)
-        except CorruptionError:
-            return Found(None)
-
-    patch.setattr(Replica, "read", read)
-
-
 # Hints.
 
 
@@ -341,132 +232,9 @@ def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
 
 
-# Hash trees.
-
-
-@planted("hash trees", mechanism=HASH_TREES)
-def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
-    real = HashTrees.put
-
-    def put(self: HashTrees, table: TableId, partition: PartitionId, key: bytes, _before: object, after: bytes) -> None:
-        real(self, table, partition, key, None, after)
-
-    patch.setattr(HashTrees, "put", put)
-
-
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
-def image_stays_when_its_rows_change(patch: pytest.MonkeyPatch) -> None:
-    real = Batch.delete
-    patch.setattr(Batch, "delete", lambda self, key: self if b"tree|" in key else real(self, key))
-
-
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes", operations=50, seeds_max=300)
-def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
-    real = MemoryEngine.commit
-
-    def commit(self: MemoryEngine, batch: Batch) -> None:
-        rest, late = Batch(), Batch()
-        for operation in batch.operations:
-            is_mark = operation[1] is None and b"tree|" in operation[0]
-            (late if is_mark else rest).operations.append(operation)
-        for part in (rest, late):
-            if part.operations:
-                real(self, part)
-
-    patch.setattr(MemoryEngine, "commit", commit)
-
-
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
-def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(hash_trees, "SLICE_ROWS", 1)
-    real = HashTrees._count_on
-
-    def count_on(self: HashTrees, place: tuple[TableId, PartitionId]) -> int:
-        rows = real(self, place)
-        self._of(place).counted_to = None
-        return rows
-
-    patch.setattr(HashTrees, "_count_on", count_on)
-
-
 @planted("available", mechanism=HANDOFF, workload="handoff", nemesis="crashes", nodes=5)
 def primaries_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StandIns, "next_for", lambda *_: None)
-
-
-# Disks.
-
-
-@planted("held", mechanism=DISKS, nemesis="disks+crashes")
-def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
-    real = SimulatedDisk._sync
-
-    async def sync(self: SimulatedDisk) -> None:
-        with contextlib.suppress(OSError):
-            await real(self)
-
-    patch.setattr(SimulatedDisk, "_sync", sync)
-
-
-@planted("held", mechanism=DISKS, nemesis="disks")
-def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
-    commit, durable = MemoryEngine.commit, MemoryEngine.durable
-
-    def lax_commit(self: MemoryEngine, batch: Batch) -> None:
-        with contextlib.suppress(StorageFailedError):
-            commit(self, batch)
-
-    async def lax_durable(self: MemoryEngine) -> None:
-        with contextlib.suppress(StorageFailedError):
-            await durable(self)
-
-    patch.setattr(MemoryEngine, "commit", lax_commit)
-    patch.setattr(MemoryEngine, "durable", lax_durable)
-
-
-# Overload.
-
-
-@planted("bounds", mechanism=OVERLOAD, workload="bursts", nemesis="none")
-def gate_that_lets_everyone_in(patch: pytest.MonkeyPatch) -> None:
-    def enter(self: RequestGate) -> Entry:
-        self._serve()
-        return Entry.SERVED
-
-    patch.setattr(RequestGate, "enter", enter)
-
-
-@planted("bounds", mechanism=OVERLOAD, workload="bursts", nemesis="none")
-def operations_without_a_bound(patch: pytest.MonkeyPatch) -> None:
-    def enter(self: UnderWay) -> UnderWay:
-        self.count += 1
-        self.most = max(self.most, self.count)
-        return self
-
-    patch.setattr(UnderWay, "__enter__", enter)
-
-
-@planted("bounds", mechanism=OVERLOAD, workload="bursts", nemesis="storms")
-def place_of_a_failed_request_never_given_back(patch: pytest.MonkeyPatch) -> None:
-    real = Requests.__aexit__
-
-    async def leave(self: Requests, kind: type[BaseException] | None, error: Any, traceback: Any) -> None:
-        if kind is None:
-            await real(self, kind, error, traceback)
-
-    patch.setattr(Requests, "__aexit__", leave)
-
-
-@planted("origin", mechanism=OVERLOAD, workload="bursts", nemesis="none")
-def write_refused_and_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
-    real = Shortfall.of_write
-
-    async def refused(self: Shortfall, table: Table, writing: Writing, need: Need, *, map_epoch: int) -> Exception:
-        error = await real(self, table, writing, need, map_epoch=map_epoch)
-        is_too_much = any(map(is_overload, writing.errors.values()))
-        return OverloadedError("too much to do; nothing was written") if is_too_much else error
-
-    patch.setattr(Shortfall, "of_write", refused)
 
 
 # Ranges.
@@ -507,32 +275,6 @@ def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Coordinator, "read_range", further)
 
 
-# Membership.
-
-
-@planted("membership", mechanism=MEMBERSHIP, nemesis="pauses+partitions")
-def refutation_in_the_same_incarnation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Membership, "_answer_claim", lambda _self, _claim: None)
-    patch.setattr(FailureDetector, "answered", lambda _self, _node: None)  # or an answered request hides it
-
-
-@planted("membership", mechanism=MEMBERSHIP, nemesis="pauses+partitions")
-def greater_state_outranks_a_later_incarnation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(suspicion, "merge", lambda one, other: max(one, other, key=lambda claim: claim.state))
-    patch.setattr(FailureDetector, "answered", lambda _self, _node: None)
-
-
-@planted("membership", mechanism=MEMBERSHIP, nemesis="crashes+pauses+partitions")
-def change_of_belief_never_taken_back(patch: pytest.MonkeyPatch) -> None:
-    real = FailureDetector._note
-
-    def note(self: FailureDetector, effect: Changed) -> None:
-        if effect.state is not State.ALIVE:
-            real(self, effect)
-
-    patch.setattr(failure_detector, "_PERFORM", {**failure_detector._PERFORM, Changed: note})
-
-
 # Tables.
 
 
@@ -567,12 +309,3 @@ def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
 @planted("tables", mechanism=TABLES, workload="tables")
 def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster_map, "without_table", lambda current, **_which: current)
-
-
-# Losses.
-
-
-@planted("acknowledged", "held", mechanism=WHOLENESS, nemesis="losses+partitions", nodes=3, hot_keys=1)
-def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
-    real = horizon.Round.teachers
-    patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])

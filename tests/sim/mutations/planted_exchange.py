@@ -1,4 +1,4 @@
-"""Deliberate bugs in anti-entropy and in the rounds that lean on it; see `planted`."""
+"""Deliberate bugs in anti-entropy and in the rounds that lean on it; see `planting`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from merganser.service.comparing import Comparing
 from merganser.service.exchange_answers import ExchangeAnswers
 from merganser.service.hash_trees import Change
 from merganser.storage.engine import Batch, Engine
-from sim.mutations.planted import ANTI_ENTROPY, planted
+from sim.mutations.planting import ANTI_ENTROPY, planted
 
 
 @planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sim.mutations.hunt import hunt
-from sim.mutations.planted import MECHANISMS, PLANTED, Planted
+from sim.mutations.planting import MECHANISMS, PLANTED, Planted
 
 
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)

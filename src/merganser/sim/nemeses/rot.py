@@ -52,12 +52,7 @@ def _rot(arena: Arena, victim: Machine, count: int) -> None:
     ]
     for key in arena.rng.sample(candidates, min(count, len(candidates))):
         victim.disk.rot_row(key)
-        arena.note("rot", f"a bit of {key!r} flips on {victim.address}", is_lasting=True)
-
-
-def damaged_keys(machine: Machine) -> list[bytes]:
-    """Return what is damaged on a machine."""
-    return [key for key in _keys(machine) if _row(machine, key) is None]
+        arena.note("rot", f"a bit of {key!r} flips on {victim.address}", of=[victim], is_lasting=True)
 
 
 def _is_safe(victim: Machine, key: bytes, others: list[Machine]) -> bool:

@@ -1,0 +1,53 @@
+"""Deliberate bugs, one a mechanism, and the scenario in which the simulator must find each.
+
+A bug is planted by replacing a function of ours for one test. To add one: write a function that takes a
+`pytest.MonkeyPatch`, and name in `@planted` the scenario and the checkers of which one must speak up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from merganser.sim.scenario import Scenario
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+class Planted(msgspec.Struct, frozen=True):
+    """A bug, and how it is to be found."""
+
+    name: str
+    mechanism: str
+    """What it breaks, as `MECHANISMS` names it."""
+    plant: Plant
+    scenario: Scenario
+    checkers: tuple[str, ...]
+    """Any of them will do."""
+    seeds_max: int
+    """A bug that survives so many was not found."""
+
+
+PLANTED: list[Planted] = []
+
+DURABILITY, QUORUMS, VERSIONS, TOMBSTONES = "durability", "quorums", "versions", "tombstones and expiry"
+CLOCKS, READ_REPAIR, HANDOFF, RANGES = "clocks", "read repair", "sloppy quorum and hinted handoff", "ranges"
+TABLES, DISKS, OVERLOAD, MEMBERSHIP = "tables", "disks", "overload", "membership"
+HASH_TREES, ANTI_ENTROPY, WHOLENESS, HEALING = "hash trees", "anti-entropy", "wholeness", "healing"
+MECHANISMS = (
+    *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
+    *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
+)
+
+
+def planted(*checkers: str, mechanism: str, seeds_max: int = 150, **scenario: Any) -> Callable[[Plant], Plant]:
+    """Note a bug of ``mechanism`` that one of ``checkers`` must find under ``scenario``."""
+
+    def note(plant: Plant) -> Plant:
+        PLANTED.append(Planted(plant.__name__, mechanism, plant, Scenario(**scenario), checkers, seeds_max))
+        return plant
+
+    return note
