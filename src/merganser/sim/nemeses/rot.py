@@ -55,6 +55,11 @@ def _rot(arena: Arena, victim: Machine, count: int) -> None:
         arena.note("rot", f"a bit of {key!r} flips on {victim.address}", of=[victim], is_lasting=True)
 
 
+def damaged_keys(machine: Machine) -> list[bytes]:
+    """Return what is damaged on a machine."""
+    return [key for key in _keys(machine) if _row(machine, key) is None]
+
+
 def _is_safe(victim: Machine, key: bytes, others: list[Machine]) -> bool:
     """Tell whether another machine holds all that the victim holds under ``key``."""
     mine = _row(victim, key)
