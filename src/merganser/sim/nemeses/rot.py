@@ -52,7 +52,7 @@ def _rot(arena: Arena, victim: Machine, count: int) -> None:
     ]
     for key in arena.rng.sample(candidates, min(count, len(candidates))):
         victim.disk.rot_row(key)
-        arena.note("rot", f"a bit of {key!r} flips on {victim.address}", of=[victim], is_lasting=True)
+        arena.note("rot", f"a bit of {key!r} flips on {victim.address}", is_lasting=True)
 
 
 def damaged_keys(machine: Machine) -> list[bytes]:
