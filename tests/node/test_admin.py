@@ -8,15 +8,15 @@ from typing import Any, cast
 
 import orjson
 
-from merganser.model.ids import NodeId
+from merganser.model.ids import NodeId, PartitionId
 from merganser.model.row import Cell, Row
 from merganser.model.timestamp import Timestamp
-from merganser.net.http import Request
+from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
-from merganser.node.admin import Admin
+from merganser.node.admin import HEADER, Admin
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
-from service.plays import member, plant, simulated, started, until
+from service.plays import key_of, member, plant, simulated, started, until
 
 HOUR_US = 3_600_000_000
 
@@ -64,6 +64,72 @@ async def test_status_tells_what_is_going_on(world: World) -> None:
     _, found = await page(world.machines[0], b"/status")
     assert found["load"]["background_share"] == 1.0
     assert found["load"]["requests_limit"] == 256
+
+
+async def post(machine: Machine, path: bytes, *headers: tuple[bytes, bytes]) -> tuple[int, dict[str, Any]]:
+    admin = Admin(lambda: cast("Peers", NoPeers()), lambda: member(machine))
+    response = await machine.spawn(_answered(admin, Request(b"POST", path, list(headers), b"", "127.0.0.1:1")))
+    assert isinstance(response.body, bytes)
+    return response.status, orjson.loads(response.body)
+
+
+async def _answered(admin: Admin, request: Request) -> Response:
+    return await admin(request)
+
+
+BY_HAND = (HEADER, b"1")
+
+
+@simulated()
+async def test_status_tells_what_is_damaged_and_what_it_waits_for(world: World) -> None:
+    table = await started(world)
+    machine = world.machines[0]
+    member(machine).damage.met_row(table.id, key_of(table, b"k"))
+    _, found = await page(machine, b"/status")
+    assert (found["damage"]["found"], found["damage"]["waiting"]) == (1, 1)
+    assert found["damage"]["first"][0]["table"] == table.name
+    assert found["damage"]["first"][0]["why"].startswith("found just now")
+    assert found["scrub"]["passes"] == 0
+
+
+@simulated()
+async def test_a_repair_is_told_peer_by_peer(world: World) -> None:
+    table = await started(world)
+    machine, *others = world.machines
+    status, told = await post(machine, b"/repair?table=t&partition=3", BY_HAND)
+    assert (status, told["rows"], told["damaged"]) == (200, 0, 0)
+    assert set(told["peers"]) == {member(other).topology.node for other in others}
+    assert all(peer["problem"] is None and peer["damaged"] == 0 for peer in told["peers"].values())
+    status, told = await post(machine, b"/repair?table=t&partition=3&scrub_only=1", BY_HAND)
+    assert (status, told["peers"]) == (200, {})
+    assert table.name == "t"
+
+
+@simulated()
+async def test_what_a_form_or_a_script_of_a_browser_sends_is_refused(world: World) -> None:
+    await started(world)
+    for headers in ([], [(b"content-type", b"application/json")], [BY_HAND, (b"origin", b"http://evil.example")]):
+        status, _ = await post(world.machines[0], b"/repair?table=t&partition=3", *headers)
+        assert status == 403
+
+
+@simulated()
+async def test_mistakes_in_a_repair_are_told(world: World) -> None:
+    await started(world, n=1)
+    machine = world.machines[0]
+    ring, me = member(machine).topology.ring, member(machine).topology.node
+    foreign = next(p for p in range(16) if ring.owner(PartitionId(p)) != me)
+    for path, told in (
+        ("/repair?table=x&partition=0", "no tables are called 'x' on this node; there are t"),
+        ("/repair?table=t&partition=16", "partition must be 0 to 15, not '16'"),
+        ("/repair?table=t", "partition must be 0 to 15, not ''"),
+        ("/repair?table=t&partition=0&force=1", "unknown: force"),
+        (f"/repair?table=t&partition={foreign}", f"this node holds no replica of partition {foreign} of t"),
+    ):
+        status, answer = await post(machine, path.encode(), BY_HAND)
+        assert status == 400
+        assert answer["error"].startswith(told)
+    assert (await post(machine, b"/status", BY_HAND))[0] == 405
 
 
 @simulated()

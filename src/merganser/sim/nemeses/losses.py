@@ -8,6 +8,7 @@ a second loss could find a clock that cannot leap as far, so that there is one a
 from __future__ import annotations
 
 from merganser.sim.nemeses.arena import Arena
+from merganser.sim.nemeses.rot import damaged_keys
 
 VOTERS_MIN = 3
 
@@ -25,6 +26,8 @@ async def log_gone(arena: Arena) -> None:
 async def _lose(arena: Arena, fault: str, batches: int) -> None:
     victims = [machine for machine in arena.up() if machine.member is not None]
     if len(arena.machines) < VOTERS_MIN or not victims or not arena.is_everyone_whole():
+        return
+    if any(map(damaged_keys, arena.machines)):  # the victim may be the only one that has it well
         return
     if arena.losses and {"clock jump", "clock drift"} & arena.faults.keys():
         return
