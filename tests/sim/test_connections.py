@@ -36,6 +36,7 @@ def test_a_reset_tells_who_waits_at_once_and_the_connection_is_open_again_some_m
 def power_cut(seed: int) -> tuple[float, bool]:
     """Return after how long a request that was under way failed, and whether a new one was sent in the meantime."""
     pair = Pair(seed)
+    pair.network.unnoticed_share = 0.5
 
     async def script() -> tuple[float, bool]:
         asked = pair.ask(timeout_s=2 * UNNOTICED_S_MAX)

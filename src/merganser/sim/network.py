@@ -67,6 +67,8 @@ class SimulatedNetwork:
         """Begin with a healthy network and nobody on it."""
         self.loop = loop
         self.conditions = Conditions()
+        self.unnoticed_share = 0.0
+        """How many of those who were connected to a machine that loses power do not learn of it at once."""
         self.sent = 0
         self.lost = 0
         self._rng = rng
@@ -91,7 +93,7 @@ class SimulatedNetwork:
                 continue
             self._breaks[caller, address] += 1
             self._breaks[address, caller] += 1
-            if self._rng.random() < 0.5:
+            if not self.unnoticed_share or self._rng.random() >= self.unnoticed_share:
                 self._later(self._break, caller, address)
             else:
                 self._unnoticed.add((caller, address))

@@ -34,6 +34,7 @@ THINK_S = (0.03, 0.1, 0.1, 0.3)
 NODES = (3, 3, 4, 5)
 """With three every node holds every row; with more, some coordinate and keep hints for what they do not hold."""
 CREATE_TIMEOUT_S = 60.0
+UNNOTICED_SHARE = 0.5  # a process that dies is found out at once, a machine that does is not
 NEVER_S = 1e9
 REPAIR_INTERVALS_S = (NEVER_S, 2.0, 10.0)
 """One drawn a run, for anti-entropy and for purging: with none of both, hints and reads have to do it all."""
@@ -127,6 +128,7 @@ class _Run:
         self._seed = seed
         self._scenario = scenario
         self._world = world
+        world.network.unnoticed_share = UNNOTICED_SHARE
         self._history = History(min(3, len(world.machines)))
         self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s)
         self._history.troubles = self._arena.troubles
