@@ -241,6 +241,12 @@ def test_advertised_host_that_nobody_can_use_is_refused() -> None:
     assert "a host without a port, not '10.0.0.1:7700'" in refusal({"advertise_host": "10.0.0.1:7700"})
 
 
+def test_fewer_partitions_than_nodes_are_refused() -> None:
+    seeds = "127.0.0.1:7700,127.0.0.1:7701,127.0.0.1:7702"
+    message = refusal(environment={"MERGANSER_PARTITIONS": "2", "MERGANSER_SEED": seeds})
+    assert message.startswith("partitions must be at least as many as there are nodes, 3, not 2")
+
+
 @pytest.mark.parametrize("partitions", [0, -1, 3, 255])
 def test_partitions_that_are_no_power_of_two_are_refused(partitions: int) -> None:
     message = refusal(environment={"MERGANSER_PARTITIONS": str(partitions)})

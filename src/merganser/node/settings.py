@@ -168,6 +168,11 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be 0 to 65535, not {port}")
     if settings.partitions < 1 or settings.partitions & (settings.partitions - 1):
         raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
+    if settings.partitions < len(settings.seed):
+        raise ConfigurationError(
+            f"partitions must be at least as many as there are nodes, {len(settings.seed)}, not {settings.partitions}: "
+            "a node without a partition holds no replicas"
+        )
     if settings.connections_max < 1:
         raise ConfigurationError(f"connections_max must be 1 or more, not {settings.connections_max}")
     if settings.disk_reserve_mib < 0:
