@@ -128,12 +128,15 @@ class HashTree:
     @property
     def root(self) -> int:
         """The XOR of everything."""
-        return reduce(operator.xor, self.branches)
+        return reduce(operator.xor, (reduce(operator.xor, leaves) for leaves in self._branches.values()), 0)
 
     @property
     def branches(self) -> tuple[int, ...]:
         """The 32 nodes below the root."""
-        return tuple(reduce(operator.xor, self.leaves_of(branch)) for branch in range(FANOUT))
+        branches = [0] * FANOUT
+        for branch, leaves in self._branches.items():
+            branches[branch] = reduce(operator.xor, leaves)
+        return tuple(branches)
 
     def leaves_of(self, branch: int) -> tuple[int, ...]:
         """Return the 32 leaves below a branch."""
@@ -142,7 +145,8 @@ class HashTree:
 
     def leaf(self, leaf: int) -> int:
         """Return one leaf."""
-        return self.leaves_of(leaf >> _BRANCH_BITS)[leaf & _IN_BRANCH]
+        leaves = self._branches.get(leaf >> _BRANCH_BITS)
+        return 0 if leaves is None else leaves[leaf & _IN_BRANCH]
 
     def nodes(self, level: int, positions: Sequence[int]) -> tuple[int, ...]:
         """Return the nodes at ``positions`` of a level, in that order.
@@ -156,14 +160,14 @@ class HashTree:
         """
         if not 0 <= level < len(LEVELS):
             raise ValueError(f"a hash tree has levels 0 to {len(LEVELS) - 1}, not {level}")
-        if not all(0 <= position < LEVELS[level] for position in positions):
+        if positions and not 0 <= min(positions) <= max(positions) < LEVELS[level]:
             raise ValueError(f"level {level} of a hash tree has nodes 0 to {LEVELS[level] - 1}")
         if level == 0:
             return (self.root,) * len(positions)
         if level == 1:
             branches = self.branches
             return tuple(branches[position] for position in positions)
-        return tuple(self.leaf(position) for position in positions)
+        return tuple([self.leaf(position) for position in positions])
 
     @property
     def is_empty(self) -> bool:
