@@ -33,7 +33,7 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 	@$(BIN)/lint-imports --cache-dir $(VENV)/import-linter
 
 test: check ## the checks and every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 bench: $(STAMP) ## throughput, latency and CPU per operation of a local cluster
 	@$(BIN)/merganser bench

@@ -30,12 +30,13 @@ def test_a_broken_promise_is_told_with_the_command_that_replays_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coordinator_never_repairs(monkeypatch)
-    assert not simulate("0:5", Scenario(workload=EVERY, nodes=4, clock_jump_s=7.5), processes=1)
+    scenario = Scenario(workload=EVERY, nodes=4, clock_jump_s=7.5, repair_interval_s=1e9)
+    assert not simulate("0:5", scenario, processes=1)
     told = capsys.readouterr().out.splitlines()
     violation = next(line for line in told if ": convergence: " in line)
     seed = int(violation.split(":")[0].removeprefix("seed "))
     workload = list(WORKLOADS)[seed % len(WORKLOADS)]
-    options = f"--workload {workload} --nodes 4 --clock-jump 7.5"
+    options = f"--workload {workload} --nodes 4 --clock-jump 7.5 --repair-interval 1000000000.0"
     assert f"  replay: merganser sim --seeds {seed} --trace {options}" in told
     assert not told[-1].endswith(" 0 violations")
 

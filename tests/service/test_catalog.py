@@ -21,7 +21,7 @@ from merganser.model.ids import ClusterId
 from merganser.model.messages import Accept, Adopt, Ballot, Prepare
 from merganser.service.topology import load_map
 from merganser.sim.machine import Machine
-from merganser.sim.network import Conditions
+from merganser.sim.network import REOPENED_S, Conditions
 from merganser.sim.world import World
 from merganser.storage import keys
 from service.plays import ALL, get, holders, key_of, member, now_s, play, put, settled, simulated, started, until
@@ -315,6 +315,7 @@ def test_a_proposer_that_crashes_anywhere_leaves_one_map_and_no_reported_change_
             await world.start()
         world.network.heal()
         await asyncio.wait(proposing, timeout=10.0)
+        await asyncio.sleep(REOPENED_S[1])  # who has just started is connected by then
         await create(world.machines[0], "last")
         final = await agreed(world)
         lost = {name for name, table in reported.items() if table not in final.tables} - dropped

@@ -208,6 +208,9 @@ def sim(
     hot_keys: Annotated[int, typer.Option(min=1, help="Keys that all clients share.")] = 3,
     loss: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of messages that the worst storms lose.")] = 0.2,
     clock_jump: Annotated[float, typer.Option(min=0.0, max=120.0, help="Seconds a clock may be off.")] = 5.0,
+    repair_interval: Annotated[
+        float, typer.Option(min=0.0, help="Seconds between anti-entropy and purge rounds; 0: drawn, 2, 10 or never.")
+    ] = 0.0,
     processes: Annotated[int, typer.Option(min=1, help="Seeds run at the same time.")] = os.cpu_count() or 1,
     trace: Annotated[bool, typer.Option("--trace", help="Print what happened in each run.")] = False,
     matrix: Annotated[
@@ -238,6 +241,7 @@ def sim(
         hot_keys=hot_keys,
         loss=loss,
         clock_jump_s=clock_jump,
+        repair_interval_s=repair_interval,
     )
     if not simulate(seeds, scenario, processes=processes, is_traced=trace, is_matrix=matrix):
         raise typer.Exit(1)

@@ -38,6 +38,7 @@ _OPTIONS = {
     "hot_keys": "--hot-keys",
     "loss": "--loss",
     "clock_jump_s": "--clock-jump",
+    "repair_interval_s": "--repair-interval",
 }
 
 

@@ -21,7 +21,7 @@ from merganser.sim.checkers import Violation, where
 from merganser.sim.clients import Clients
 from merganser.sim.history import History, TableChange
 from merganser.sim.loop import SimulationError
-from merganser.sim.nemeses import Nemesis, families_of
+from merganser.sim.nemeses import FAMILIES, Nemesis, families_of
 from merganser.sim.nemeses.arena import Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
 from merganser.sim.verdict import Verdict
@@ -146,7 +146,8 @@ class _Run:
     async def _play(self) -> None:
         for machine in self._world.machines:
             machine.limits = LIMITED.get(self._scenario.workload)
-            machine.scrub_interval_s = SCRUB_INTERVAL_S
+            if FAMILIES["rot"] in families_of(self._scenario.nemesis):  # else a scrub would only hide what is wrong
+                machine.scrub_interval_s = SCRUB_INTERVAL_S
             machine.start()
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(THINK_S))

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from merganser.core import horizon
 from merganser.core.exchange import Exchange, LookAtNodes
 from merganser.model.ids import NodeId
 from merganser.model.messages import Meet, Met
-from merganser.model.row import Row
 from merganser.service.compared_rows import ComparedRows, Meeting
 from merganser.service.comparing import Comparing
 from merganser.service.exchange_answers import ExchangeAnswers
@@ -49,7 +47,7 @@ def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Comparing, "_take", take)
 
 
-@planted("hash trees", "convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
+@planted("hash trees", "convergence", mechanism=ANTI_ENTROPY, nemesis="partitions+crashes", repair_interval_s=2.0)
 def exchange_that_leaves_the_trees_as_they_were(patch: pytest.MonkeyPatch) -> None:
     def meet(self: ComparedRows, *of_the_meeting: Any, **how: Any) -> Meeting:
         trees = self._trees
@@ -71,15 +69,3 @@ class _BesideTheTrees:
         batch = Batch()
         batch.operations += [(key, after) for _, key, _, after in changes]
         self._engine.commit(batch)
-
-
-@planted("acknowledged", "held", "monotonic", mechanism=ANTI_ENTROPY, repair_interval_s=2.0)
-def what_an_authority_lacks_goes_however_new(patch: pytest.MonkeyPatch) -> None:
-    real = horizon.met
-
-    def met(held: Row | None, other: Row | None, *, horizon_us: int, floor_us: int, other_us: int) -> Row | None:
-        if other is None and other_us > horizon_us:
-            return None
-        return real(held, other, horizon_us=horizon_us, floor_us=floor_us, other_us=other_us)
-
-    patch.setattr(horizon, "met", met)

@@ -50,7 +50,7 @@ from sim.mutations.planting import (
 # Hash trees.
 
 
-@planted("hash trees", mechanism=HASH_TREES)
+@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
 def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
     real = HashTrees.put
 
@@ -107,6 +107,7 @@ def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     nodes=3,
     hot_keys=1,
     operations=80,
+    repair_interval_s=1e9,
 )
 def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
     async def one(self: Healing, table: Table, key: bytes, question: Request) -> dict[NodeId, Reply]:

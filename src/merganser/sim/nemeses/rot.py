@@ -24,13 +24,13 @@ ROWS = (1, 5)
 
 async def one_row(arena: Arena) -> None:
     """Flip a bit of one row of one machine."""
-    _rot(arena, arena.rng.choice(arena.machines), 1)
+    _rot(arena, "rot of one row", arena.rng.choice(arena.machines), 1)
     await arena.pass_time()
 
 
 async def several_rows(arena: Arena) -> None:
     """Flip a bit of each of several rows of one machine."""
-    _rot(arena, arena.rng.choice(arena.machines), arena.rng.randint(*ROWS))
+    _rot(arena, "rot of several rows", arena.rng.choice(arena.machines), arena.rng.randint(*ROWS))
     await arena.pass_time()
 
 
@@ -38,11 +38,11 @@ async def again_and_again(arena: Arena) -> None:
     """Flip bits of one machine, one after another."""
     victim = arena.rng.choice(arena.machines)
     for _ in range(arena.rng.randint(*ROWS)):
-        _rot(arena, victim, 1)
+        _rot(arena, "rot again and again", victim, 1)
         await asyncio.sleep(arena.rng.uniform(0.0, 0.3))
 
 
-def _rot(arena: Arena, victim: Machine, count: int) -> None:
+def _rot(arena: Arena, fault: str, victim: Machine, count: int) -> None:
     if not arena.is_everyone_whole():  # what one has lost another must be able to give it
         return
     others = [machine for machine in arena.machines if machine is not victim]
@@ -52,7 +52,7 @@ def _rot(arena: Arena, victim: Machine, count: int) -> None:
     ]
     for key in arena.rng.sample(candidates, min(count, len(candidates))):
         victim.disk.rot_row(key)
-        arena.note("rot", f"a bit of {key!r} flips on {victim.address}", is_lasting=True)
+        arena.note(fault, f"a bit of {key!r} flips on {victim.address}", is_lasting=True)
 
 
 def damaged_keys(machine: Machine) -> list[bytes]:
