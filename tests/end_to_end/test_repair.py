@@ -77,7 +77,7 @@ def test_what_rotted_on_a_disk_is_found_healed_and_byte_for_byte_what_the_others
 
     only_counted = command("repair", table, "--dry-run", "--admin", asked.addresses["admin"])
     assert only_counted.returncode == 0, only_counted.stderr
-    assert "dry run: nothing was changed" in only_counted.stdout
+    assert "dry run: nothing was put in place" in only_counted.stdout
     assert only_counted.stdout.splitlines()[1].split() == [table, "256", "256", "0", "0", "3", "0", "0"]
 
     done = command("repair", table, "--admin", asked.addresses["admin"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from merganser.core.token import token_of
 from merganser.model.cluster import Table
 from merganser.model.ids import PartitionId
 from merganser.model.row import Cell, Row
 from merganser.model.timestamp import Timestamp
+from merganser.service import damage as damage_module
 from merganser.service.repairing import Repaired
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
@@ -68,3 +71,18 @@ def forget_tree(machine: Machine, table: Table) -> None:
     """Have the tree counted anew: what a test plants goes past it."""
     member(machine).trees._kept.clear()
     assert table.n
+
+
+def test_what_is_overlooked_is_not_told_as_healed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(damage_module, "WAITING_MAX", 0)
+
+    @simulated()
+    async def overlooked(world: World) -> None:
+        table = await started(world)
+        await put(world.machines[0], table, NAME, b"v", level=ALL)
+        here = replicas_of(world, table, NAME)[0]
+        damage(here, table, NAME)
+        done = await repair(here, table)
+        assert (done.damaged, done.healed, len(done.problems)) == (1, 0, 1)
+
+    overlooked()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from merganser.core.register import NO_BALLOT
+from merganser.core.token import token_of
 from merganser.core.wholeness import LOST, SHORT
 from merganser.model.consistency import Consistency
 from merganser.model.errors import RefusedError, UnavailableError
+from merganser.model.ids import PartitionId
 from merganser.model.messages import Apply, Prepare, Read
 from merganser.service.horizons import Horizons
 from merganser.service.wholeness import NO_OTHER_VOTER, NOBODY_ELSE, Wholeness
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
-from service.plays import ALL, QUORUM, get, held, key_of, member, put, read, settled, simulated, started, until
+from merganser.storage.engine import Batch
+from service.plays import ALL, QUORUM, damage, get, held, key_of, member, put, read, settled, simulated, started, until
 
 EVERYTHING = 10_000
 
@@ -186,3 +191,59 @@ def test_a_node_that_served_at_once_would_call_an_acknowledged_row_absent(monkey
     monkeypatch.setattr(Wholeness, "check", lambda _self, _request: None)
     monkeypatch.setattr(Horizons, "check_whole", lambda _self, _table, _partition: None)
     assert World(1).run(read_of_what_only_the_lost_node_and_one_away_acknowledged) is None
+
+
+@simulated()
+async def test_a_damaged_row_elsewhere_does_not_keep_a_node_from_becoming_whole(world: World) -> None:
+    table = await started(world)
+    await put(world.machines[0], table, b"k", b"v", level=ALL)
+    well, other = sorted((world.machines[0], world.machines[2]), key=lambda machine: member(machine).topology.node)
+    trees = member(other).trees  # of the one that is asked last, when the row is known
+    damage(other, table, b"k")
+    partition = member(other).topology.ring.partition_of(token_of(b"k"))
+    trees.recount(table.id, partition, trees.leaf_of(table.id, partition, key_of(table, b"k")))
+    await lose(world, world.machines[1])
+    await until(lambda: world.machines[1].engine.lost is None, timeout_s=600.0)
+    await until(lambda: not member(other).damage.wounds)
+    assert held(other, table, b"k") == held(world.machines[1], table, b"k") == held(well, table, b"k")
+
+
+@simulated()
+async def test_recovery_believes_no_image_of_a_tree_that_the_loss_left_behind(world: World) -> None:
+    table = await started(world)
+    for number in range(20):
+        await put(world.machines[0], table, b"%d" % number, b"v", level=ALL)
+    victim = world.machines[1]
+    await asyncio.sleep(5 * victim.trees_look_s)  # virtual: images are kept
+    for number in range(20):  # what a newer log that is replayed without an older one leaves
+        victim.engine.commit(Batch().delete(key_of(table, b"%d" % number)))
+    await victim.spawn(victim.engine.mark_lost("an older file of the log is gone"))
+    victim.crash()
+    victim.start()
+    await world.up(victim)
+    await until(lambda: victim.engine.lost is None, timeout_s=600.0)
+    assert all(held(victim, table, b"%d" % number) is not None for number in range(20))
+
+
+@simulated()
+async def test_a_loss_that_is_accepted_buries_nothing_on_the_others(world: World) -> None:
+    table = await started(world)
+    for number in range(20):
+        await put(world.machines[0], table, b"%d" % number, b"v", level=ALL)
+    victim = world.machines[1]
+    horizons, now_us = member(victim).horizons, victim.wall_us()
+    for partition in map(PartitionId, range(member(victim).topology.ring.partitions)):  # of a round that ended here
+        await victim.spawn(horizons.seal(table.id, partition, now_us))
+        vow = horizons.vow(table.id, partition)
+        await victim.spawn(horizons.complete(table.id, partition, now_us, vow=vow))
+    victim.accepts_loss = True
+    await victim.spawn(victim.engine.mark_lost("some of it"))
+    for number in range(20):
+        victim.engine.commit(Batch().delete(key_of(table, b"%d" % number)))
+    await victim.spawn(victim.engine.durable())
+    victim.repair_interval_s = 5.0
+    victim.crash()
+    victim.start()
+    await world.up(victim)
+    await asyncio.sleep(60.0)  # virtual: all have been compared
+    assert all(held(world.machines[0], table, b"%d" % number) is not None for number in range(20))

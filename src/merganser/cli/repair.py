@@ -198,7 +198,7 @@ def _tell(done: list[Done], pieces: list[Piece], *, is_dry_run: bool, as_json: b
     if len(done) < len(pieces):
         console.print(f"stopped with {len(done)} of {len(pieces)} partitions done: run it again at any time")
     elif is_dry_run:
-        console.print("dry run: nothing was changed")
+        console.print("dry run: nothing was put in place; damage that was met is healed in the background, as ever")
 
 
 def _figures(name: str, done: list[Done]) -> tuple[str, ...]:

@@ -158,9 +158,9 @@ def _tell_name(console: Console, name: str, summary: str) -> None:
 
 
 def _seeds(text: str) -> range:
-    first, _, end = text.partition(":")
+    first, colon, end = text.partition(":")
     try:
-        chosen = range(int(first), int(end) if end else int(first) + 1)
+        chosen = range(int(first), int(end) if colon else int(first) + 1)
     except ValueError:
         chosen = range(0)
     if not chosen or chosen.start < 0:

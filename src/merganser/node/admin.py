@@ -102,8 +102,12 @@ def _asked_for(member: Member, path: bytes) -> tuple[Table, PartitionId, dict[st
         there = ", ".join(sorted({t.name for t in member.topology.map.tables})) or "none"
         raise RequestError(f"{len(tables) or 'no'} tables are called {name!r} on this node; there are {there}")
     number, ring = query.get("partition", [""])[-1], member.topology.ring
-    if not (number.isascii() and number.isdigit() and int(number) < ring.partitions):
-        raise RequestError(f"partition must be 0 to {ring.partitions - 1}, not {number!r}")
+    is_number = number.isascii() and number.isdigit() and len(number) <= len(str(ring.partitions))
+    if not (is_number and int(number) < ring.partitions):
+        raise RequestError(f"partition must be 0 to {ring.partitions - 1}, not {number[:20]!r}")
+    for flag in ("dry_run", "scrub_only"):
+        if query.get(flag, ["0"])[-1] not in ("0", "1"):
+            raise RequestError(f"{flag} must be 0 or 1")
     partition = PartitionId(int(number))
     if not ring.holds(member.topology.node, partition, tables[0].n):
         raise RequestError(f"this node holds no replica of partition {partition} of {name}")

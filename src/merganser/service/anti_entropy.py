@@ -218,7 +218,8 @@ class AntiEntropy:
     async def _compare_now(self, pair: Pair) -> None:
         table_id, partition, peer = pair
         table, began_s, problem = self._topology.table(table_id), self._loop.time(), "out of reach"
-        if table is not None and self._asker.is_reachable(peer):
+        is_there = self._asker.is_reachable(peer) and peer not in self._asker.doubted  # one that hangs keeps its links
+        if table is not None and is_there:
             comparison = await self.compare(table, partition, peer, deadline=began_s + EXCHANGE_TIMEOUT_S)
             problem = comparison.problem or ""
         now_s = self._loop.time()

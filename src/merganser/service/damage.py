@@ -31,6 +31,8 @@ class Wound(msgspec.Struct):
     due_at: float
     """Loop time at which it is to be tried next."""
     tries: int = 0
+    lost_since: float | None = None
+    """Loop time since which another replica has refused, each time, to tell because it has lost rows."""
     problem: str = "found just now: what was under way with it may yet end"
 
 

@@ -24,8 +24,9 @@ from typing import cast
 from merganser.core import healing
 from merganser.core.hint_policy import backoff_s
 from merganser.core.horizon import Standing
+from merganser.core.wholeness import LOST
 from merganser.model.cluster import Table
-from merganser.model.errors import CorruptionError, InvariantError, MerganserError, UnavailableError
+from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError, UnavailableError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Found, Read, ReadRange, Reply, Request, Rows
 from merganser.model.row import Row
@@ -33,7 +34,7 @@ from merganser.net.transport import Traffic
 from merganser.service.asking import Asker, error_of
 from merganser.service.damage import Damage, Wound
 from merganser.service.hash_trees import Change, HashTrees
-from merganser.service.horizons import Horizons
+from merganser.service.horizons import NOT_WHOLE, Horizons
 from merganser.service.range_merge import merge_pages
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -44,7 +45,10 @@ AT_ONCE = 16
 ANSWER_TIMEOUT_S = 5.0
 PAGE_ROWS = 256
 PAGE_BYTES = 1024 * 1024
+LOST_PATIENCE_S = 60.0  # a node that recovers tries each of its partitions once a second
 HOPELESS_S = 3600.0  # a stretch that only a new database can put right is looked at again now and then
+
+_LOST = (LOST, NOT_WHOLE)
 
 
 class Healing:
@@ -144,12 +148,13 @@ class Healing:
             return await self._heal_stretch(table, wound, wound.end)
         if not self._is_damaged(wound.start):
             return None
-        return await self._heal_row(table, wound.start)
+        return await self._heal_row(table, wound)
 
-    async def _heal_row(self, table: Table, key: bytes) -> str | None:
+    async def _heal_row(self, table: Table, wound: Wound) -> str | None:
+        key = wound.start
         place = (table.id, self._partition_of(key))
         standing, epoch = self._horizons.of(*place), self._topology.map.epoch
-        answers = await self._ask_others(table, key, Read(epoch, table.id, key))
+        answers = await self._ask_others(table, key, Read(epoch, table.id, key), wound)
         others = [_heard(key, cast("Found", answer)) for answer in answers.values()]
         return await self._put(table, {key: others}, standing, epoch)
 
@@ -159,7 +164,7 @@ class Healing:
         while position is not None and not self._is_readable(position, end):
             standing, epoch = self._horizons.of(table.id, self._partition_of(position)), self._topology.map.epoch
             question = ReadRange(epoch, table.id, position, end, False, PAGE_ROWS, PAGE_BYTES)
-            answers = await self._ask_others(table, position, question)
+            answers = await self._ask_others(table, position, question, wound)
             pages = {node: cast("Rows", answer) for node, answer in answers.items()}
             merged = merge_pages(pages, reverse=False)
             damaged = {
@@ -218,8 +223,11 @@ class Healing:
         self.rows_put += len(changes)
         await self._engine.durable()
 
-    async def _ask_others(self, table: Table, key: bytes, question: Request) -> dict[NodeId, Reply]:
-        """Return what all other replicas answer.
+    async def _ask_others(self, table: Table, key: bytes, question: Request, wound: Wound) -> dict[NodeId, Reply]:
+        """Return what all other replicas answer, but for those that have lost rows and do not become whole.
+
+        Such a one waits for this replica to be well, and this one would wait for it. What it had left it has given
+        to the others after `LOST_PATIENCE_S`, as it tries again and again to become equal to each of them.
 
         Raises:
             MerganserError: one of them did not, or there is none.
@@ -231,13 +239,26 @@ class Healing:
             node: self._asker.ask(node, question, timeout_s=ANSWER_TIMEOUT_S, traffic=Traffic.BULK) for node in others
         }
         await asyncio.wait(futures.values())
+        if not any(_has_lost_rows(error_of(future)) for future in futures.values()):
+            wound.lost_since = None
         for node, future in futures.items():
             error = error_of(future)
+            if _has_lost_rows(error) and self._is_given_up(wound):
+                others.remove(node)
+                continue
             if isinstance(error, MerganserError):
                 raise UnavailableError(f"{node}, which holds it too, does not tell: {error}") from error
             if error is not None:
                 raise error
-        return {node: future.result() for node, future in futures.items()}
+        if not others:
+            raise UnavailableError("the other replicas have all lost rows: start one of them with --accept-loss")
+        return {node: futures[node].result() for node in others}
+
+    def _is_given_up(self, wound: Wound) -> bool:
+        """Tell whether a replica that has lost rows has been waited for long enough."""
+        if wound.lost_since is None:
+            wound.lost_since = self._loop.time()
+        return self._loop.time() - wound.lost_since >= LOST_PATIENCE_S
 
     def _holds(self, table: Table, key: bytes) -> bool:
         return self._topology.ring.holds(self._topology.node, self._partition_of(key), table.n)
@@ -268,6 +289,10 @@ class Healing:
         except CorruptionError:
             return False
         return True
+
+
+def _has_lost_rows(error: BaseException | None) -> bool:
+    return isinstance(error, RefusedError) and error.code in _LOST
 
 
 def _heard(key: bytes, answer: Found) -> tuple[Row | None, int]:

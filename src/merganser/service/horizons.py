@@ -170,19 +170,29 @@ class Horizons:
         for place in others:
             self._put(batch, place, self.of(*place).sealed(sealed_us))
         for place in held:
-            self._doubts[place] = self._doubts.get(place, 0) + 1
+            self._lost_rows(place)
             self._put(batch, place, self.of(*place).sealed(sealed_us).distrusted())
         self._engine.commit(batch)
         await self._engine.durable()
         self._tell()
 
-    async def accept_loss(self) -> None:
-        """Take what is here for all there is, wherever rows may have vanished."""
+    async def accept_loss(self, held: Iterable[Place]) -> None:
+        """Take what is in ``held`` for all there is, though rows may have vanished; vouch for none of it.
+
+        A horizon that stayed would bury on the other replicas what is missing here.
+        """
         batch = Batch()
-        for place in self.doubted():
-            self._put(batch, place, msgspec.structs.replace(self.of(*place), is_whole=True))
+        for place in {*held, *self.doubted()}:
+            self._lost_rows(place)
+            self._put(batch, place, msgspec.structs.replace(self.of(*place).distrusted(), is_whole=True))
         self._engine.commit(batch)
         await self._engine.durable()
+
+    def _lost_rows(self, place: Place) -> None:
+        """Break the vow of a partition, and have its tree counted anew: its image may tell of rows that are gone."""
+        self._doubts[place] = self._doubts.get(place, 0) + 1
+        for doubter in self._doubters:
+            doubter(*place)
 
     async def note_purged(self, table: TableId, partition: PartitionId, until_us: int) -> None:
         """Remember that a purge has come to its end, if the horizon it was for still stands."""

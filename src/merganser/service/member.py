@@ -189,7 +189,7 @@ class Member:
             interval_s=repair_interval_s,
         )
         self.anti_entropy.when_damaged = self.damage.met_row
-        self.repairing = Repairing(self.topology, self.scrubber, self.healing, self.anti_entropy)
+        self.repairing = Repairing(self.topology, self.damage, self.scrubber, self.healing, self.anti_entropy)
         answers = self.anti_entropy.answers
         self.purger = Purger(
             self.topology,

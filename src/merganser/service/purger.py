@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -193,10 +193,31 @@ class Purger:
         vow = self._horizons.vow(*place)
         await self._horizons.seal(*place, request.horizon_us)
         with self._horizons.adopting(*place, request.horizon_us):
-            for teacher in request.teachers:
-                await self.synchronise(table, request.partition, teacher, deadline=deadline)
+            await self._learn_from(table, request.partition, request.teachers, deadline=deadline)
             await self._horizons.adopt(*place, request.horizon_us, vow=vow)
         return self._sealed(*place, request.horizon_us)
+
+    async def _learn_from(
+        self, table: Table, partition: PartitionId, teachers: Sequence[NodeId], *, deadline: float
+    ) -> None:
+        """Synchronise with each of ``teachers``, with the others too if one cannot.
+
+        Else one damaged row on the first would keep from the last what only this node has left, and the damage could
+        not be healed from there.
+
+        Raises:
+            MerganserError: one of them could not; the first reason.
+        """
+        reasons: list[MerganserError] = []
+        for teacher in teachers:
+            try:
+                await self.synchronise(table, partition, teacher, deadline=deadline)
+            except InvariantError:
+                raise
+            except MerganserError as error:
+                reasons.append(error)
+        if reasons:
+            raise reasons[0]
 
     def _sealed(self, table: TableId, partition: PartitionId, until_us: int) -> Sealed:
         standing = self._horizons.of(table, partition)

@@ -12,10 +12,12 @@ import msgspec
 from merganser.model.cluster import Table
 from merganser.model.ids import NodeId, PartitionId
 from merganser.service.anti_entropy import AntiEntropy, Comparison
-from merganser.service.damage import Wound
+from merganser.service.damage import Damage, Wound
 from merganser.service.healing import Healing
 from merganser.service.scrubber import Scrubber
 from merganser.service.topology import Topology
+
+_TOO_MUCH = "more is damaged than can wait to be healed: look again later"
 
 
 class Repaired(msgspec.Struct, frozen=True):
@@ -37,9 +39,12 @@ class Repaired(msgspec.Struct, frozen=True):
 class Repairing:
     """Repairs on demand; see the module's docstring."""
 
-    def __init__(self, topology: Topology, scrubber: Scrubber, healing: Healing, anti_entropy: AntiEntropy) -> None:
+    def __init__(
+        self, topology: Topology, damage: Damage, scrubber: Scrubber, healing: Healing, anti_entropy: AntiEntropy
+    ) -> None:
         """Repair with the means of this node's background work."""
         self._topology = topology
+        self._damage = damage
         self._scrubber = scrubber
         self._healing = healing
         self._anti_entropy = anti_entropy
@@ -62,16 +67,18 @@ class Repairing:
             is_dry_run: only count.
             is_scrub_only: leave the other replicas alone.
         """
+        overlooked = self._damage.overlooked
         scrubbed = await self._scrubber.scrub(table, partition, is_dry_run=is_dry_run)
         damaged, left = scrubbed.damaged + scrubbed.unreadable, list[Wound]()
         if damaged and not is_dry_run:
             left = await self._healing.attempted(table, partition, deadline=deadline)
+        overlooked = self._damage.overlooked - overlooked
         return Repaired(
             rows=scrubbed.rows,
             damaged=damaged,
-            healed=0 if is_dry_run else damaged - min(damaged, len(left)),
+            healed=0 if is_dry_run else damaged - min(damaged, len(left) + overlooked),
             leaves_wrong=scrubbed.leaves_wrong,
-            problems=tuple(dict.fromkeys(wound.problem for wound in left)),
+            problems=(*dict.fromkeys(wound.problem for wound in left), *([_TOO_MUCH] if overlooked else [])),
             peers={} if is_scrub_only else await self._compare(table, partition, deadline, is_dry_run=is_dry_run),
         )
 

@@ -141,7 +141,7 @@ class Wholeness:
             await self._remember()
             return "what this node voted for" if was_forgetful else None
         self._is_accepted = True
-        await self._horizons.accept_loss()
+        await self._horizons.accept_loss(self._places(self._topology.map)[0])
         if self._other_voters():
             self._engine.commit(Batch().put(_FORGETFUL_KEY, seal(_FORGETFUL_KEY, b"")))
             await self._engine.durable()

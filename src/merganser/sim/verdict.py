@@ -56,6 +56,9 @@ class Verdict:
         await self._look_up_tables()
         await self._scan_everything()
         self._violations += checkers.judge_history(self._history)
+        await self._wait_until(
+            lambda: not self._differing()
+        )  # one of them may be about to purge what others have purged
         self._violations += checkers.judge_states(self._states())
         self._add("errors", [checkers.where(error) for error in self._world.errors()])
         return self._violations

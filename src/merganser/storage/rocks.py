@@ -323,7 +323,7 @@ def _bound_files(options: Options) -> None:
 
 # Looks at the whole log, and refuses a flipped bit in it, but for a last record that was never whole.
 _STRICT = DBRecoveryMode.tolerate_corrupted_tail_records()
-# Takes the log up to the first flaw: a prefix of what was written, never one with holes.
+# Takes each file of the log up to the first flaw. A newer file is taken although an older one is gone.
 _PREFIX = DBRecoveryMode.point_in_time()
 
 
