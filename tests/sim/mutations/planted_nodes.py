@@ -29,6 +29,7 @@ from merganser.service import (
 )
 from merganser.service.admission import Requests, UnderWay
 from merganser.service.asking import Writing, is_overload
+from merganser.service.damage import Wound
 from merganser.service.failure_detector import FailureDetector
 from merganser.service.hash_trees import HashTrees
 from merganser.service.healing import Healing
@@ -110,7 +111,7 @@ def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     repair_interval_s=1e9,
 )
 def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
-    async def one(self: Healing, table: Table, key: bytes, question: Request) -> dict[NodeId, Reply]:
+    async def one(self: Healing, table: Table, key: bytes, question: Request, _wound: Wound) -> dict[NodeId, Reply]:
         others = [node for node in self._topology.replicas(table, key) if node != self._topology.node]
         for node in reversed(others):
             with contextlib.suppress(MerganserError):
