@@ -238,5 +238,5 @@ async def test_range_reads_beyond_the_bound_wait_for_their_turn_and_give_up_at_t
         await page(machine, table, *whole, level=ONE, timeout_s=0.5)
     world.network.heal()
     waiting = asyncio.ensure_future(page(machine, table, *whole, level=ONE))
-    await asyncio.wait(stuck)
+    await asyncio.gather(*stuck, return_exceptions=True)  # some were told that too few replicas answer
     assert [key for key, _ in (await waiting).rows] == [key_of(table, b"k")]
