@@ -25,6 +25,9 @@ A damaged row is refused, by reads and by writes, so its replica answers for not
    vouch for.
 6. A replica that is adopting a horizon takes nothing from before it that nobody as far vouches for, and so nothing is
    decided then.
+7. *A replica that has lost rows is waited for, but not for ever*: it may be waiting for this one. What it had left it
+   passes on to the others meanwhile, as it tries again and again to become equal to each; that it can reach them
+   within `LOST_PATIENCE_S` is assumed.
 
 What only the damaged replica held, a write at ONE for example, is gone with it.
 
@@ -43,6 +46,15 @@ from merganser.model.row import Row
 
 IN_FLIGHT_S = 12.0
 """Longer than any coordinator waits for acks: the wires give a request ten seconds (2 above)."""
+
+
+LOST_PATIENCE_S = 60.0
+"""A node that recovers tries each of its partitions once a second."""
+
+
+def is_given_up(*, lost_since_s: float, now_s: float) -> bool:
+    """Tell whether the row is to be healed without a replica that has refused since then because it has lost rows."""
+    return now_s - lost_since_s >= LOST_PATIENCE_S
 
 
 class Healed(msgspec.Struct, frozen=True):

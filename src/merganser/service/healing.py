@@ -34,7 +34,7 @@ from merganser.net.transport import Traffic
 from merganser.service.asking import Asker, error_of
 from merganser.service.damage import Damage, Wound
 from merganser.service.hash_trees import Change, HashTrees
-from merganser.service.horizons import NOT_WHOLE, Horizons
+from merganser.service.horizons import Horizons
 from merganser.service.range_merge import merge_pages
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -45,10 +45,7 @@ AT_ONCE = 16
 ANSWER_TIMEOUT_S = 5.0
 PAGE_ROWS = 256
 PAGE_BYTES = 1024 * 1024
-LOST_PATIENCE_S = 60.0  # a node that recovers tries each of its partitions once a second
 HOPELESS_S = 3600.0  # a stretch that only a new database can put right is looked at again now and then
-
-_LOST = (LOST, NOT_WHOLE)
 
 
 class Healing:
@@ -227,7 +224,7 @@ class Healing:
         """Return what all other replicas answer, but for those that have lost rows and do not become whole.
 
         Such a one waits for this replica to be well, and this one would wait for it. What it had left it has given
-        to the others after `LOST_PATIENCE_S`, as it tries again and again to become equal to each of them.
+        to the others by then (`core.healing`, 7), as it tries again and again to become equal to each of them.
 
         Raises:
             MerganserError: one of them did not, or there is none.
@@ -258,7 +255,7 @@ class Healing:
         """Tell whether a replica that has lost rows has been waited for long enough."""
         if wound.lost_since is None:
             wound.lost_since = self._loop.time()
-        return self._loop.time() - wound.lost_since >= LOST_PATIENCE_S
+        return healing.is_given_up(lost_since_s=wound.lost_since, now_s=self._loop.time())
 
     def _holds(self, table: Table, key: bytes) -> bool:
         return self._topology.ring.holds(self._topology.node, self._partition_of(key), table.n)
@@ -292,7 +289,7 @@ class Healing:
 
 
 def _has_lost_rows(error: BaseException | None) -> bool:
-    return isinstance(error, RefusedError) and error.code in _LOST
+    return isinstance(error, RefusedError) and error.code == LOST
 
 
 def _heard(key: bytes, answer: Found) -> tuple[Row | None, int]:
