@@ -159,6 +159,7 @@ def _repaired(piece: Piece, *, is_dry_run: bool) -> Done:
         is_last = address == piece.addresses[0]
         path = "/repair?" + urlencode({**question, "scrub_only": int(not is_last)})
         try:
+            fetch(address, "/status")  # a node that hangs meanwhile costs seconds, not the time of a whole partition
             _add(done, post(address, path, header=HEADER.decode(), timeout_s=TIMEOUT_S), has_compared=is_last)
         except ConfigurationError as error:
             done.problems.append(str(error))
