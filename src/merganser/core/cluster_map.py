@@ -17,7 +17,7 @@ from itertools import pairwise
 import msgspec
 
 from merganser.core import placement
-from merganser.model.cluster import ClusterMap, NodeRecord, Table
+from merganser.model.cluster import ClusterMap, NodeRecord, Replication, Table
 from merganser.model.errors import ConfigurationError, CorruptionError, TableExistsError
 from merganser.model.ids import ClusterId, NodeId, TableId
 
@@ -57,7 +57,14 @@ def found(cluster_id: ClusterId, nodes: Sequence[NodeRecord], partitions: int = 
 
 
 def with_table(
-    cluster_map: ClusterMap, *, name: str, wire: str, n: int, definition: bytes, unique_id: str
+    cluster_map: ClusterMap,
+    *,
+    name: str,
+    wire: str,
+    n: int,
+    definition: bytes,
+    unique_id: str,
+    replication: Replication = "leaderless",
 ) -> ClusterMap:
     """Return ``cluster_map`` with one table more, or ``cluster_map`` itself if that very table is or was there.
 
@@ -74,7 +81,13 @@ def with_table(
             return cluster_map
         raise TableExistsError(f"table {name!r} exists: delete it first or choose another name")
     table = Table(
-        id=TableId(cluster_map.next_table_id), name=name, wire=wire, n=n, definition=definition, unique_id=unique_id
+        id=TableId(cluster_map.next_table_id),
+        name=name,
+        wire=wire,
+        n=n,
+        definition=definition,
+        unique_id=unique_id,
+        replication=replication,
     )
     grown = _next_epoch(cluster_map, tables=(*cluster_map.tables, table))
     return msgspec.structs.replace(grown, next_table_id=table.id + 1)

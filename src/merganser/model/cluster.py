@@ -6,6 +6,8 @@ with an old copy still serves, and is told when its copy is too old for a reques
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from merganser.model.ids import ClusterId, NodeId, TableId
@@ -25,6 +27,10 @@ class NodeRecord(msgspec.Struct, frozen=True):
     """Failure domain. Nodes without one share the zone ""."""
 
 
+Replication = Literal["leaderless", "leader"]
+"""Which of the two protocols keeps a table: chosen when it is created, for its whole life."""
+
+
 class Table(msgspec.Struct, frozen=True):
     """A table as every node must know it; what only its wire understands stays opaque."""
 
@@ -38,6 +44,12 @@ class Table(msgspec.Struct, frozen=True):
     """The wire's own description, in the wire's own encoding."""
     unique_id: str
     """A UUID drawn by whoever asked for the table: tells a repeated request from a second table."""
+    replication: Replication = "leaderless"
+
+    @property
+    def has_leaders(self) -> bool:
+        """Tell whether each of its partitions has a leader, and its items are registers."""
+        return self.replication == "leader"
 
 
 class ClusterMap(msgspec.Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from merganser.model.leadership import NO_EPOCH, Epoch
+
 
 class MerganserError(Exception):
     """Root of everything Merganser raises on purpose."""
@@ -39,6 +41,10 @@ class InvariantError(MerganserError):
     """Merganser broke a promise to itself; the node stops."""
 
 
+class TransactionConflictError(RequestError):
+    """Another transaction holds the item; nothing was written, try again."""
+
+
 class TableNotFoundError(RequestError):
     """No such table in the newest cluster map that could be found."""
 
@@ -66,8 +72,9 @@ class PeerLostError(MerganserError):
 class RefusedError(MerganserError):
     """The peer answered that it will not do it."""
 
-    def __init__(self, code: str, message: str, *, map_epoch: int = 0) -> None:
-        """Keep the peer's code (see `messages.Refused`) and the epoch it knows."""
+    def __init__(self, code: str, message: str, *, map_epoch: int = 0, epoch: Epoch = NO_EPOCH) -> None:
+        """Keep the peer's code (see `messages.Refused`) and the epochs it knows, of the map and of its leader."""
         super().__init__(message)
         self.code = code
         self.map_epoch = map_epoch
+        self.epoch = epoch

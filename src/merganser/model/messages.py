@@ -11,6 +11,8 @@ import msgspec
 from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.gossip import Packet
 from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.leader_messages import LeaderReply, LeaderRequest
+from merganser.model.leadership import NO_EPOCH, Epoch
 from merganser.model.timestamp import Timestamp
 
 
@@ -333,6 +335,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
     code: str
     message: str
     map_epoch: int = 0
+    epoch: Epoch = NO_EPOCH
+    """The latest that the node knows of the group that was asked for."""
 
 
 Purging = Seal | Complete | Level
@@ -357,6 +361,7 @@ Request = (
     | Purging
     | Exchanging
     | Gossip
+    | LeaderRequest
 )
 Reply = (
     Done
@@ -371,5 +376,6 @@ Reply = (
     | Sealed
     | Exchanged
     | Gossiped
+    | LeaderReply
     | Refused
 )

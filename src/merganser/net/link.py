@@ -32,7 +32,6 @@ from merganser.model.errors import (
     PeerBusyError,
     PeerLostError,
     PeerUnreachableError,
-    RefusedError,
 )
 from merganser.model.ids import NodeId
 from merganser.model.messages import Refused, Reply, Request
@@ -51,7 +50,7 @@ from merganser.net.frames import (
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.sockets import detect_dead_peer, split_address
-from merganser.net.transport import failed
+from merganser.net.transport import failed, refusal
 
 _WRITE_BUFFER_BYTES = 256 * 1024
 """What the transport may hold before it asks us to wait; what it holds counts as sent."""
@@ -224,7 +223,7 @@ class Connection(asyncio.Protocol):
             return
         body = answer.body
         if type(body) is Refused:
-            failed(future, RefusedError(body.code, body.message, map_epoch=body.map_epoch))
+            failed(future, refusal(body))
         else:
             future.set_result(body)
 

@@ -98,7 +98,7 @@ class PeerServer:
         try:
             return await self._handler(sender, request)
         except RefusedError as error:
-            return Refused(error.code, str(error), error.map_epoch)
+            return Refused(error.code, str(error), error.map_epoch, error.epoch)
         except InvariantError as error:
             return self._internal(error)
         except MerganserError as error:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from merganser.model.errors import MerganserError
+from merganser.model.errors import MerganserError, RefusedError
 from merganser.model.ids import NodeId
-from merganser.model.messages import Reply, Request
+from merganser.model.messages import Refused, Reply, Request
 
 
 class Traffic(enum.Enum):
@@ -66,6 +66,11 @@ def failed(future: asyncio.Future[Reply], error: MerganserError) -> asyncio.Futu
     future.set_exception(error)
     future.exception()
     return future
+
+
+def refusal(reply: Refused) -> RefusedError:
+    """Return what a request fails with that was answered by ``reply``."""
+    return RefusedError(reply.code, reply.message, map_epoch=reply.map_epoch, epoch=reply.epoch)
 
 
 def refusal_code(error: MerganserError) -> str:

@@ -28,7 +28,7 @@ from merganser.core.register import (
     others_needed,
     rejoining_ballot,
 )
-from merganser.model.cluster import ClusterMap, Table
+from merganser.model.cluster import ClusterMap, Replication, Table
 from merganser.model.errors import (
     InvariantError,
     MerganserError,
@@ -179,6 +179,7 @@ class Catalog:
         unique_id: str,
         deadline: float,
         n: int = REPLICAS_DEFAULT,
+        replication: Replication = "leaderless",
     ) -> Table:
         """Add a table; repeating the call with the same ``unique_id`` adds no second one.
 
@@ -197,6 +198,7 @@ class Catalog:
                 n=min(n, len(current.nodes)),
                 definition=definition,
                 unique_id=unique_id,
+                replication=replication,
             ),
             deadline=deadline,
         )

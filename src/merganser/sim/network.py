@@ -27,7 +27,7 @@ import msgspec
 from merganser.model.errors import MerganserError, PeerLostError, PeerUnreachableError, RefusedError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Refused, Reply, Request
-from merganser.net.transport import Handler, Traffic, failed, refusal_code
+from merganser.net.transport import Handler, Traffic, failed, refusal, refusal_code
 from merganser.sim.loop import Incarnation, SimulatedLoop
 
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -262,7 +262,7 @@ class SimulatedTransport:
             return
         reply = _REPLY.decode(message.payload)
         if isinstance(reply, Refused):
-            failed(future, RefusedError(reply.code, reply.message, map_epoch=reply.map_epoch))
+            failed(future, refusal(reply))
         else:
             future.set_result(reply)
 
@@ -273,7 +273,7 @@ class SimulatedTransport:
         try:
             reply = await self._handler(node, _REQUEST.decode(raw))
         except RefusedError as error:
-            reply = Refused(error.code, str(error), error.map_epoch)
+            reply = Refused(error.code, str(error), error.map_epoch, error.epoch)
         except MerganserError as error:
             reply = Refused(refusal_code(error), str(error))
         self._network.carry(self._address, sender, "reply", number, _ENCODE(reply))

@@ -10,6 +10,7 @@ The key is under the checksum, so a good value under the wrong key is caught too
 
     shape     1 byte   1: a single cell, has a value, never expires, row never deleted (nearly every row)
                        0: anything else
+                       2: a register of a leader-based table (`storage.registers`)
     shape 1:  micros 8, writer 4, name length 2, value length 4, name, value
     shape 0:  deleted_at (micros 8, writer 4), number of cells 4, then each cell:
               micros 8, writer 4, flags 1 (bit 0: has a value, bit 1: expires), name length 2,
@@ -29,16 +30,16 @@ from merganser.model.errors import CorruptionError
 from merganser.model.row import Cell, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
 
-_VERSION = 1
+FORMAT = 1
 _VERSION_BYTE = b"\x01"
-_BODY_AT = 5
+BODY_AT = 5
 _CHECKSUM = struct.Struct(">I")
 _GENERAL, _ONE_CELL = 0, 1
 _ONE = struct.Struct(">BqIHI")
 _MANY = struct.Struct(">BqII")
 _CELL = struct.Struct(">qIBHIq")
 _HAS_VALUE, _EXPIRES = 1, 2
-_ONE_NAME_AT = _BODY_AT + _ONE.size
+_ONE_NAME_AT = BODY_AT + _ONE.size
 
 
 def encode_row(key: bytes, row: Row) -> bytes:
@@ -66,13 +67,13 @@ def decode_row(key: bytes, stored: bytes) -> Row:
     """
     check_row(key, stored)
     try:
-        if stored[_BODY_AT] == _ONE_CELL:
+        if stored[BODY_AT] == _ONE_CELL:
             return _decode_one(stored)
         return _decode_general(stored)
     except (struct.error, IndexError):
-        raise _damaged(key, stored, "the body ends too early") from None
+        raise damaged(key, stored, "the body ends too early") from None
     except _MalformedError as error:
-        raise _damaged(key, stored, str(error)) from None
+        raise damaged(key, stored, str(error)) from None
 
 
 def check_row(key: bytes, stored: bytes) -> None:
@@ -81,23 +82,23 @@ def check_row(key: bytes, stored: bytes) -> None:
     Raises:
         CorruptionError: these are not the bytes that were stored under ``key``.
     """
-    if len(stored) < _BODY_AT:
-        raise _damaged(key, stored, "too short for version and checksum")
-    if stored[0] != _VERSION:
-        raise _damaged(key, stored, f"format version {stored[0]}, this node knows {_VERSION}")
-    found = zlib.crc32(stored[_BODY_AT:], zlib.crc32(key, _VERSION))
-    if found != int.from_bytes(stored[1:_BODY_AT], "big"):
-        raise _damaged(key, stored, f"checksum {found:08x}, stored with {stored[1:_BODY_AT].hex()}")
+    if len(stored) < BODY_AT:
+        raise damaged(key, stored, "too short for version and checksum")
+    if stored[0] != FORMAT:
+        raise damaged(key, stored, f"format version {stored[0]}, this node knows {FORMAT}")
+    found = zlib.crc32(stored[BODY_AT:], zlib.crc32(key, FORMAT))
+    if found != int.from_bytes(stored[1:BODY_AT], "big"):
+        raise damaged(key, stored, f"checksum {found:08x}, stored with {stored[1:BODY_AT].hex()}")
 
 
 def can_end(stored: bytes) -> bool:
     """Tell whether anything in a stored row is deleted or can expire; looks at one byte, and checks nothing."""
-    return len(stored) <= _BODY_AT or stored[_BODY_AT] != _ONE_CELL
+    return len(stored) <= BODY_AT or stored[BODY_AT] != _ONE_CELL
 
 
 def seal(key: bytes, payload: bytes) -> bytes:
     """Return ``payload`` with version and checksum, to store under ``key``."""
-    return _VERSION_BYTE + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(key, _VERSION))) + payload
+    return _VERSION_BYTE + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(key, FORMAT))) + payload
 
 
 def unseal(key: bytes, stored: bytes) -> bytes:
@@ -107,7 +108,7 @@ def unseal(key: bytes, stored: bytes) -> bytes:
         CorruptionError: these are not the bytes that were stored there.
     """
     check_row(key, stored)
-    return stored[_BODY_AT:]
+    return stored[BODY_AT:]
 
 
 class _MalformedError(Exception):
@@ -118,12 +119,12 @@ def _encode_one(key: bytes, cell: Cell, value: bytes) -> bytes:
     """Encode without copying the value twice; it is the long part."""
     written_at = cell.written_at
     head = _ONE.pack(_ONE_CELL, written_at[0], written_at[1], len(cell.name), len(value)) + cell.name
-    checksum = zlib.crc32(value, zlib.crc32(key + head, _VERSION))
+    checksum = zlib.crc32(value, zlib.crc32(key + head, FORMAT))
     return _VERSION_BYTE + _CHECKSUM.pack(checksum) + head + value
 
 
 def _decode_one(stored: bytes) -> Row:
-    _, micros, writer, name_bytes, value_bytes = _ONE.unpack_from(stored, _BODY_AT)
+    _, micros, writer, name_bytes, value_bytes = _ONE.unpack_from(stored, BODY_AT)
     value_at = _ONE_NAME_AT + name_bytes
     if value_at + value_bytes != len(stored):
         raise _MalformedError(f"{value_at + value_bytes} bytes by its own lengths")
@@ -142,10 +143,10 @@ def _general_body(row: Row) -> bytes:
 
 
 def _decode_general(stored: bytes) -> Row:
-    shape, micros, writer, count = _MANY.unpack_from(stored, _BODY_AT)
+    shape, micros, writer, count = _MANY.unpack_from(stored, BODY_AT)
     if shape != _GENERAL:
         raise _MalformedError(f"unknown shape {shape}")
-    cells, at = [], _BODY_AT + _MANY.size
+    cells, at = [], BODY_AT + _MANY.size
     for _ in range(count):
         cell, at = _decode_cell(stored, at)
         cells.append(cell)
@@ -163,5 +164,6 @@ def _decode_cell(stored: bytes, at: int) -> tuple[Cell, int]:
     return Cell(stored[name_at:value_at], Timestamp(micros, writer), value, expiry), value_at + value_bytes
 
 
-def _damaged(key: bytes, stored: bytes, found: str) -> CorruptionError:
+def damaged(key: bytes, stored: bytes, found: str) -> CorruptionError:
+    """Return what to raise for ``stored``, which lies under ``key`` and is not what was stored there."""
     return CorruptionError(f"damaged value of {len(stored)} bytes under key {key[:64].hex()}: {found}")

@@ -1,0 +1,183 @@
+"""What nodes say to one another about leader-based tables; part of `model.messages`.
+
+Every request names the epoch it is of. A replica that has promised a later one refuses it (code `NOT_LEADING`) and
+names that epoch; one that has promised less promises this one first, durably: so each answer is a promise, too.
+Registers travel as the bytes that are stored (`storage.registers`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from merganser.model.ids import PartitionId, TableId
+from merganser.model.leadership import Epoch
+from merganser.model.register import Version
+
+NOT_LEADING = "not_leading"
+"""Code of a refusal: of a replica that has promised a later epoch, or of a node that does not lead in this one. Nothing
+was done. `Refused.epoch` is the latest known to the node that refuses."""
+
+TRANSACTION_CONFLICT = "transaction_conflict"
+"""Code of a refusal: another transaction holds the item. Nothing was done."""
+
+
+class Campaign(msgspec.Struct, frozen=True, array_like=True, tag=50):
+    """Promise the sender an epoch for each of ``bids``. Answered by `Promised`."""
+
+    map_epoch: int
+    n: int
+    """Of all the groups."""
+    bids: tuple[tuple[PartitionId, int], ...]
+    """Partition, and the number of the epoch asked for; its leader is the sender."""
+
+
+class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=51):
+    """The sender lives, and leads these groups. Answered by `Done`."""
+
+    leading: tuple[tuple[int, bytes], ...]
+    """For each n, one bit for each partition: partition p is bit ``p % 8`` of byte ``p // 8``."""
+
+
+class Confirm(msgspec.Struct, frozen=True, array_like=True, tag=52):
+    """Do these epochs still stand? Answered by `Standing`."""
+
+    map_epoch: int
+    claims: tuple[tuple[int, PartitionId, Epoch], ...]
+    """n, partition, and the epoch in which the sender leads."""
+
+
+class TakeOver(msgspec.Struct, frozen=True, array_like=True, tag=53):
+    """Campaign for these groups: their leader, the sender, has nothing in flight and steps back. Answered by `Done`."""
+
+    map_epoch: int
+    n: int
+    groups: tuple[tuple[PartitionId, Epoch], ...]
+
+
+class Touch(msgspec.Struct, frozen=True, array_like=True, tag=54):
+    """What does a replica hold under ``key``? Answered by `Found`, with what is durable."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    epoch: Epoch
+
+
+class TouchRange(msgspec.Struct, frozen=True, array_like=True, tag=55):
+    """What does a replica hold in ``start <= key < end``, within one partition? Answered by `Rows`."""
+
+    map_epoch: int
+    table: TableId
+    start: bytes
+    end: bytes
+    epoch: Epoch
+    rows_max: int
+    bytes_max: int
+
+
+class Replicate(msgspec.Struct, frozen=True, array_like=True, tag=56):
+    """Keep ``register`` under ``key``, durably, unless what is kept there is of a later version. Answered by `Done`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    epoch: Epoch
+    """In which the sender leads; the register may be of an earlier one."""
+    register: bytes
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True, tag=57):
+    """Do a step on an item as its leader in ``epoch``, and in no other. Answered by `Changed`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    epoch: Epoch
+    request: bytes
+    """16 bytes that no other request has: a repeated one is done once, and answered as it was."""
+    kind: int
+    """Whose step it is (`service.steps`)."""
+    payload: bytes
+    """What it does, in the words of that kind."""
+
+
+class ReadLed(msgspec.Struct, frozen=True, array_like=True, tag=58):
+    """The item as its leader in ``epoch`` has it, committed. Answered by `Led`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    epoch: Epoch
+
+
+class ReadRangeLed(msgspec.Struct, frozen=True, array_like=True, tag=59):
+    """Items of ``start <= key < end``, within one partition, as their leader has them. Answered by `LedRows`."""
+
+    map_epoch: int
+    table: TableId
+    start: bytes
+    end: bytes
+    epoch: Epoch
+    reverse: bool
+    rows_max: int
+    bytes_max: int
+
+
+class Settle(msgspec.Struct, frozen=True, array_like=True, tag=60):
+    """The sender, a replica, holds these keys otherwise than another, or damaged: make it right. Answered by `Done`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    epoch: Epoch
+    keys: tuple[bytes, ...]
+
+
+class Promised(msgspec.Struct, frozen=True, array_like=True, tag=150):
+    """What is promised now, durably, in the order of the bids; the bid is won where that is the epoch asked for."""
+
+    promised: tuple[Epoch, ...]
+    roots: tuple[tuple[tuple[TableId, int], ...], ...]
+    """For each bid that is won, the roots of the hash trees of the tables of that n in that partition, as far as they
+    are counted; nothing changes them before the new leader writes. Empty for a bid that is lost."""
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True, tag=152):
+    """What is promised, in the order of the claims: the claim stands if that is its epoch."""
+
+    promised: tuple[Epoch, ...]
+
+
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag=157):
+    """What the step came to; if it wrote, a majority has it durably."""
+
+    answer: bytes
+    is_rejected: bool
+    version: Version
+    """Of the register after the step."""
+
+
+class Led(msgspec.Struct, frozen=True, array_like=True, tag=158):
+    """The value, None if there is no such item, and the version of the register that says so."""
+
+    value: bytes | None
+    version: Version
+
+
+class LedRows(msgspec.Struct, frozen=True, array_like=True, tag=159):
+    """Keys and values of the items that exist, in the order asked for."""
+
+    rows: tuple[tuple[bytes, bytes], ...]
+    resume: bytes | None
+    """Where to go on (the exclusive end, when reversed); None: the range is read to its end."""
+
+
+Leading = Campaign | Pulse | Confirm | TakeOver
+"""Of elections."""
+
+FromLeader = Touch | TouchRange | Replicate
+"""From a leader to replicas."""
+
+ToLeader = Change | ReadLed | ReadRangeLed | Settle
+LeaderRequest = Leading | FromLeader | ToLeader
+LeaderReply = Promised | Standing | Changed | Led | LedRows

@@ -1,0 +1,30 @@
+"""Who leads which replicas, and since when: words of the leader-based protocol (design §5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from merganser.model.ids import PartitionId
+
+
+class Group(NamedTuple):
+    """The replicas of one partition for tables of ``n`` replicas: what elects a leader, for all those tables at once.
+
+    All tables with the same ``n`` have the same preference list, so one promise holds for their rows of the partition.
+    """
+
+    n: int
+    partition: PartitionId
+
+
+class Epoch(NamedTuple):
+    """One term of one leader; compares by number first. No two leaders share an epoch, as its leader is part of it."""
+
+    number: int
+    """From 1; 0 before the first election."""
+    leader: int
+    """The leader's number in the cluster map."""
+
+
+NO_EPOCH = Epoch(0, 0)
+"""Lower than every elected leader's."""

@@ -1,0 +1,128 @@
+"""What this node has promised: for each group the latest epoch, and to refuse all earlier ones, for ever.
+
+A promise is durable before anyone hears of it. It is made by the first request of a later epoch, whatever it asks.
+
+Invariant: what is promised to a group never falls, over all lives of the node.
+
+Source: design §5; Lamport 2001, "Paxos Made Simple", §2.2 (P1a).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+
+from merganser.model.errors import CorruptionError, RefusedError
+from merganser.model.ids import PartitionId
+from merganser.model.leader_messages import NOT_LEADING
+from merganser.model.leadership import NO_EPOCH, Epoch, Group
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import seal, unseal
+
+_PREFIX = keys.metadata_key("promise|")
+_GROUP = struct.Struct(">BI")
+_EPOCH = struct.Struct(">QI")
+
+
+class Promises:
+    """The promises of this node; see the module's docstring."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Remember what ``engine`` holds.
+
+        Raises:
+            CorruptionError: a promise is damaged.
+        """
+        self._engine = engine
+        self._promised: dict[Group, Epoch] = {}
+        self._undurable: set[Group] = set()
+        self._listeners: list[Callable[[Group, Epoch], None]] = []
+        for key, stored in engine.scan(_PREFIX, keys.prefix_end(_PREFIX)):
+            self._promised[_group_in(key)] = _epoch_in(key, stored)
+
+    def of(self, group: Group) -> Epoch:
+        """Return what is promised, durable or not; NO_EPOCH if nothing is."""
+        return self._promised.get(group, NO_EPOCH)
+
+    def when_promised(self, listener: Callable[[Group, Epoch], None]) -> None:
+        """Call ``listener`` in the turn of the loop in which a later epoch is promised, before that is durable."""
+        self._listeners.append(listener)
+
+    async def admit(self, group: Group, epoch: Epoch) -> None:
+        """Return once ``epoch`` is promised, durably; for a request that is of that epoch.
+
+        Raises:
+            RefusedError: a later one is.
+            StorageFailedError: it is unknown whether it will be remembered.
+        """
+        self.check(group, epoch)
+        if self._promised.get(group) != epoch:
+            self.promise(((group, epoch),))
+        if group in self._undurable:
+            await self.durable()
+            self.check(group, epoch)
+
+    def check(self, group: Group, epoch: Epoch) -> None:
+        """Return if nothing later than ``epoch`` is promised.
+
+        Raises:
+            RefusedError: something is.
+        """
+        promised = self._promised.get(group, NO_EPOCH)
+        if promised > epoch:
+            raise RefusedError(
+                NOT_LEADING,
+                f"epoch {promised.number} of node {promised.leader} has begun in partition {group.partition}, "
+                f"this is of epoch {epoch.number} of node {epoch.leader}",
+                epoch=promised,
+            )
+
+    def promise(self, wanted: Iterable[tuple[Group, Epoch]]) -> None:
+        """Promise each epoch that is later than what is promised, in one batch; `durable` waits for it.
+
+        Raises:
+            StorageFailedError: nothing is promised, or it is unknown whether it will be remembered.
+        """
+        later = [(group, epoch) for group, epoch in wanted if epoch > self.of(group)]
+        if not later:
+            return
+        batch = Batch()
+        for group, epoch in later:
+            key = _PREFIX + _GROUP.pack(*group)
+            batch.put(key, seal(key, _EPOCH.pack(*epoch)))
+        self._engine.commit(batch)
+        for group, epoch in later:
+            self._promised[group] = epoch
+            self._undurable.add(group)
+            for listener in self._listeners:
+                listener(group, epoch)
+
+    async def durable(self) -> None:
+        """Return once all that is promised now is durable.
+
+        Raises:
+            StorageFailedError: it is unknown whether it will be remembered.
+        """
+        if not self._undurable:
+            return
+        waiting = {group: self._promised[group] for group in self._undurable}
+        await self._engine.durable()
+        for group, epoch in waiting.items():
+            if self._promised[group] == epoch:
+                self._undurable.discard(group)
+
+
+def _group_in(key: bytes) -> Group:
+    try:
+        n, partition = _GROUP.unpack_from(key, len(_PREFIX))
+    except struct.error:
+        raise CorruptionError(f"not the key of a promise: {key.hex()}") from None
+    return Group(n, PartitionId(partition))
+
+
+def _epoch_in(key: bytes, stored: bytes) -> Epoch:
+    try:
+        return Epoch(*_EPOCH.unpack(unseal(key, stored)))
+    except struct.error:
+        raise CorruptionError(f"not a promise: {stored.hex()}") from None

@@ -1,0 +1,49 @@
+"""Steps: what can be done to an item of a leader-based table, evaluated by its leader on what the item is then.
+
+A step travels to the leader as its kind and a payload (`messages.Change`), because functions do not travel. Each kind
+has a maker, which turns the payload into a function of the current content. That function is pure and quick: it is
+called once, in one turn of the loop, with nothing of the item in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from merganser.model.cluster import Table
+from merganser.model.errors import RequestError
+from merganser.model.register import Content, Decided
+
+Step = Callable[[Content], Decided]
+"""May raise a RequestError: the step makes no sense on this item, and nothing is written."""
+
+WIRES: Final = 0
+"""A client's put, update or delete, in the words of the wire that the table belongs to."""
+TRANSACTIONS: Final = 1
+"""A step of a transaction (`service.transactions`)."""
+
+Evaluator = Callable[[Table, bytes, bytes | None], Decided]
+"""Of a wire: from the table, the payload and the current value (None: no such item) to what becomes of it."""
+
+
+class Maker(msgspec.Struct, frozen=True):
+    """How the steps of one kind are made."""
+
+    step_of: Callable[[Table, bytes], Step]
+    """From the payload. May raise a RequestError; nothing is written then."""
+    meets_intents: bool
+    """The steps know what to do about the intent of a transaction; else it is resolved before they are evaluated."""
+
+
+def of_wires(evaluators: Mapping[str, Evaluator]) -> Maker:
+    """Return the maker of `WIRES`, from the evaluator of each wire by its name."""
+
+    def step_of(table: Table, payload: bytes) -> Step:
+        evaluate = evaluators.get(table.wire)
+        if evaluate is None:
+            raise RequestError(f"nothing on this node knows how to change items of {table.wire} tables")
+        return lambda content: evaluate(table, payload, content.value)
+
+    return Maker(step_of, meets_intents=False)
