@@ -1,0 +1,127 @@
+"""What a request does to one item of a leader-based table: as it travels to the leader, and evaluated there.
+
+A payload is one byte and what follows::
+
+    P  the stored form of an item   put it, whatever is there: the most common write, and nothing to decode
+    D                               delete the item, whatever is there
+    S  an `ItemStep` in msgpack     all else
+
+The answer of a step that was done is the JSON of the attributes that the request wants back, or nothing. That of a
+step that was rejected is a `Rejection` in msgpack. Only a request that cannot be understood at all raises: what an
+item makes impossible is an answer like any other, which a transaction has to hear of, too.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+from merganser.model.cluster import Table
+from merganser.model.errors import RequestError
+from merganser.model.register import EMPTY, Content, Decided
+from merganser.wire.dynamodb.items import json_of
+
+_PUT, _DELETE, _STEP = b"PDS"
+
+
+class Action(enum.IntEnum):
+    """What a step does to its item."""
+
+    PUT = 1
+    DELETE = 2
+    CHECK = 3
+    """Nothing: it only has a condition."""
+
+
+class ItemStep(msgspec.Struct, frozen=True, array_like=True):
+    """A step that needs more than the item to put; new members go to the end, with defaults."""
+
+    action: Action
+    item: bytes = b""
+    """Of a put: the stored form."""
+    returns: str = "NONE"
+    """ReturnValues."""
+
+
+class Reason(enum.IntEnum):
+    """Why a step was rejected."""
+
+    CONDITION = 1
+    VALIDATION = 2
+    """It cannot be done to the item as it is."""
+
+
+class Rejection(msgspec.Struct, frozen=True, array_like=True):
+    """The answer of a step that was not done."""
+
+    reason: Reason
+    message: str
+    """DynamoDB's text."""
+    item: bytes | None = None
+    """JSON of the item, if there is one and the request wanted to see it."""
+
+
+DELETING: Final = bytes((_DELETE,))
+"""Delete the item, whatever is there."""
+
+_DELETED = Decided(EMPTY)
+_NOTHING_THERE = Decided(None)
+_ENCODER = msgspec.msgpack.Encoder()
+_STEPS = msgspec.msgpack.Decoder(ItemStep)
+_REJECTIONS = msgspec.msgpack.Decoder(Rejection)
+
+
+def putting(item: bytes) -> bytes:
+    """Return the payload that puts an item, in stored form, whatever is there."""
+    return b"P" + item
+
+
+def payload_of(step: ItemStep) -> bytes:
+    """Return the payload of any other step."""
+    return b"S" + _ENCODER.encode(step)
+
+
+def rejected(rejection: Rejection) -> Decided:
+    """Return what a step comes to that is not done."""
+    return Decided(None, _ENCODER.encode(rejection), is_rejected=True)
+
+
+def rejection_in(answer: bytes) -> Rejection:
+    """Return why a step was rejected."""
+    return _REJECTIONS.decode(answer)
+
+
+def evaluate(table: Table, payload: bytes, current: bytes | None) -> Decided:
+    """Return what becomes of an item; the `service.steps.Evaluator` of this wire.
+
+    Args:
+        table: its table.
+        payload: what to do.
+        current: the item in stored form, None if there is none.
+
+    Raises:
+        RequestError: the payload is none that this release understands.
+    """
+    kind = payload[0] if payload else 0
+    if kind == _PUT:
+        return Decided(Content(payload[1:]))
+    if kind == _DELETE:
+        return _NOTHING_THERE if current is None else _DELETED
+    if kind != _STEP:
+        raise RequestError(f"a step of kind {kind}, which this release does not know: run the same on all nodes")
+    try:
+        step = _STEPS.decode(memoryview(payload)[1:])
+    except msgspec.DecodeError as error:
+        raise RequestError(f"a step that this release cannot read ({error}): run the same on all nodes") from None
+    return _evaluate(step, current)
+
+
+def _evaluate(step: ItemStep, current: bytes | None) -> Decided:
+    answer = json_of(current) if current is not None and step.returns == "ALL_OLD" else b""
+    if step.action is Action.PUT:
+        return Decided(Content(step.item), answer)
+    if step.action is Action.DELETE and current is not None:
+        return Decided(EMPTY, answer)
+    return Decided(None, answer)
