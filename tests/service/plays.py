@@ -61,6 +61,18 @@ async def started(world: World, *, n: int = 3, clock_skew_max_s: float = CLOCK_S
     return table
 
 
+async def started_with_leaders(world: World, *, n: int = 3, name: str = "led") -> Table:
+    """Start every machine and make a leader-based table."""
+    await started(world)
+    catalog = member(world.machines[0]).catalog
+    work = catalog.create_table(
+        wire="sim", name=name, n=n, definition=b"", unique_id=name, deadline=now_s() + 60.0, replication="leader"
+    )
+    table = await world.machines[0].spawn(work)
+    await until(lambda: all(member(machine).topology.table(table.id) for machine in world.machines))
+    return table
+
+
 async def until(is_so: Callable[[], Any], *, timeout_s: float = 60.0) -> None:
     """Return once ``is_so()``."""
     async with asyncio.timeout(timeout_s):

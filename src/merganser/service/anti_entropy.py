@@ -248,13 +248,12 @@ class AntiEntropy:
         else:
             totals.last_problem = comparison.problem
 
-    def _plan(self, current: ClusterMap) -> None:
-        ring, me = self._topology.ring, self._topology.node
+    def _plan(self, _current: ClusterMap) -> None:
         pairs = [
-            (table.id, PartitionId(partition), peer)
-            for table in current.tables
-            for partition in range(ring.partitions)
-            for peer in begins_with(me, ring.preference_list(PartitionId(partition), table.n))
+            (table.id, partition, peer)
+            for table, partition in self._topology.held()
+            if not table.has_leaders
+            for peer in begins_with(self._topology.node, self._topology.ring.preference_list(partition, table.n))
         ]
         self._schedule.keep(pairs, now_s=self._loop.time(), share=self._rng.random)
         self._news.set()

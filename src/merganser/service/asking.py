@@ -30,7 +30,7 @@ from merganser.model.messages import Merged, Reply, Request
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic, Transport, refusal_code
 from merganser.service.founding import FRESH
-from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
+from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA, OTHER_PROTOCOL
 
 SILENT_S = 0.1  # a node on a healthy network answers within a few milliseconds
 SILENCE_S = 2.0  # one request in that time pays for finding out whether the node answers again
@@ -43,6 +43,7 @@ _REFUSALS_BEFORE_WRITING = frozenset(
     (
         NO_SUCH_TABLE,
         NOT_A_REPLICA,
+        OTHER_PROTOCOL,
         FRESH,
         OVERLOADED,
         HINTS_FULL,

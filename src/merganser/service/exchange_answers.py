@@ -119,11 +119,12 @@ class ExchangeAnswers:
         """Become equal in some keys; returns once that is durable.
 
         Raises:
-            RefusedError: another epoch, no such table, keys of others, damaged rows, or not a replica.
+            RefusedError: another epoch, no such table, a leader-based one, keys of others, damaged rows, or not a
+                replica.
             UnavailableError: this disk is too full for more rows; nothing was written.
             StorageFailedError: it is unknown whether it is durable.
         """
-        table = await self._admitted(sender, request)
+        table = self._gate.leaderless(await self._admitted(sender, request))
         self._check_keys(table.id, request.partition, [key for key, _ in request.rows], most=MEET_KEYS_MAX)
         if request.horizon_us < 0:
             raise _malformed("a horizon is not below 0")

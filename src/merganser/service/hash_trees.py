@@ -303,7 +303,8 @@ class HashTrees:
 
     async def _count_all(self) -> None:
         left = SLICE_ROWS
-        for place in self._held():
+        for table, partition in self._topology.held():
+            place = (table.id, partition)
             try:
                 while not self.is_ready(*place):
                     left -= self._count_on(place) + SLICE_ROWS // 16  # to open a partition takes as long as 16 rows
@@ -385,15 +386,6 @@ class HashTrees:
 
     def _range(self, place: Place) -> tuple[bytes, bytes]:
         return keys.token_range(place[0], *self._topology.ring.token_range(place[1]))
-
-    def _held(self) -> list[Place]:
-        ring, me = self._topology.ring, self._topology.node
-        return [
-            (table.id, PartitionId(p))
-            for table in self._topology.map.tables
-            for p in range(ring.partitions)
-            if ring.holds(me, PartitionId(p), table.n)
-        ]
 
     def _look_at(self, current: ClusterMap) -> None:
         self._forget_dropped(current)

@@ -141,6 +141,8 @@ class Healing:
         table = self._topology.table(wound.table)
         if table is None or not self._holds(table, wound.start):
             return None  # its table was dropped, or its partition is another's
+        if table.has_leaders:
+            return "the leader of its partition has to make it right"
         if wound.end is not None:
             return await self._heal_stretch(table, wound, wound.end)
         if not self._is_damaged(wound.start):

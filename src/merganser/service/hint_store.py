@@ -32,7 +32,7 @@ from merganser.model.messages import Found, Hint, Merged, ReadHint
 from merganser.model.row import Row
 from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.service.horizons import Horizons
-from merganser.service.replica import NO_SUCH_TABLE
+from merganser.service.replica import NO_SUCH_TABLE, refused_by_protocol
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
@@ -122,7 +122,8 @@ class HintStore:
         A hint from before the seal of its partition is not stored: the answer outranks it (`core.horizon`).
 
         Raises:
-            RefusedError: no such table, no room, or the target is away for too long; nothing was stored.
+            RefusedError: no such table, a leader-based one, no room, or the target is away for too long; nothing was
+                stored.
             UnavailableError: what is stored has yet to be counted; nothing was stored.
             ClockSkewError: the row is from too far in the future; nothing was stored.
             CorruptionError: the row is damaged; nothing was stored.
@@ -146,7 +147,7 @@ class HintStore:
         """Return the merge of what is kept under a key for its replicas.
 
         Raises:
-            RefusedError: no such table.
+            RefusedError: no such table, or a leader-based one.
             CorruptionError: a hint is damaged.
         """
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -274,9 +275,11 @@ class HintStore:
     async def _admit(self, sender: NodeId, map_epoch: int, table: TableId, key: bytes) -> None:
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
-        if self._topology.table(table) is None or keys.table_in(key) != table:
-            epoch = self._topology.map.epoch
+        epoch, known = self._topology.map.epoch, self._topology.table(table)
+        if known is None or keys.table_in(key) != table:
             raise RefusedError(NO_SUCH_TABLE, f"no table with id {table} at epoch {epoch}", map_epoch=epoch)
+        if known.has_leaders:
+            raise refused_by_protocol(known, epoch)
 
     def _targets_of(self, table: TableId, key: bytes) -> list[int]:
         known = self._topology.table(table)

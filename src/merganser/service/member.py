@@ -217,6 +217,7 @@ class Member:
             acceptor=self._acceptor,
             horizons=self.horizons,
             purger=self.purger,
+            trees=self.trees,
             wall_us=wall_us,
             admit=self.admission.background,
         )

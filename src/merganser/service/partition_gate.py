@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from merganser.model.cluster import Table
 from merganser.model.errors import RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
-from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
+from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA, refused_by_protocol
 from merganser.service.topology import Topology
 
 STALE_EPOCH = "stale_epoch"
@@ -74,3 +74,13 @@ class PartitionGate:
                 map_epoch=map_epoch,
             )
         return known
+
+    def leaderless(self, table: Table) -> Table:
+        """Return ``table`` if its rows are merged, and not its leaders' alone to change.
+
+        Raises:
+            RefusedError: it is leader-based.
+        """
+        if table.has_leaders:
+            raise refused_by_protocol(table, self._topology.map.epoch)
+        return table

@@ -121,7 +121,7 @@ class Purger:
         Args:
             deadline: loop time.
         """
-        self._gate.held(self._topology.map.epoch, table.id, partition)
+        self._gate.leaderless(self._gate.held(self._topology.map.epoch, table.id, partition))
         horizon_us = self._wall_us() - self._margin_us
         if horizon_us <= self._horizons.horizon_us(table.id, partition):
             return Rounded(self._horizons.horizon_us(table.id, partition), None)
@@ -163,9 +163,9 @@ class Purger:
         """Promise, durably, to take no client write from before the seal.
 
         Raises:
-            RefusedError: another epoch, no such table, or the seal lies in this node's future.
+            RefusedError: another epoch, no such table, a leader-based one, or the seal lies in this node's future.
         """
-        await self._gate.admit(sender, request.map_epoch, request.table)
+        self._gate.leaderless(await self._gate.admit(sender, request.map_epoch, request.table))
         if request.horizon_us > self._wall_us():
             raise RefusedError(SEAL_AHEAD, "the seal lies ahead of this node's clock: check the clocks of the nodes")
         await self._horizons.seal(request.table, request.partition, request.horizon_us)
@@ -177,7 +177,8 @@ class Purger:
         Raises:
             RefusedError: the round cannot have counted on this node.
         """
-        await self._gate.admit_replica(sender, request.map_epoch, request.table, request.partition)
+        table = await self._gate.admit_replica(sender, request.map_epoch, request.table, request.partition)
+        self._gate.leaderless(table)
         await self._horizons.complete(request.table, request.partition, request.horizon_us, vow=request.vow)
         return Done()
 
@@ -189,6 +190,7 @@ class Purger:
             MerganserError: whatever kept it from synchronising; nothing is adopted.
         """
         table = await self._gate.admit_replica(sender, request.map_epoch, request.table, request.partition)
+        self._gate.leaderless(table)
         place, deadline = (table.id, request.partition), self._loop.time() + request.timeout_ms / 1000
         vow = self._horizons.vow(*place)
         await self._horizons.seal(*place, request.horizon_us)
@@ -311,14 +313,12 @@ class Purger:
 
     def oldest_horizon_us(self, table: Table) -> int | None:
         """Return the lowest horizon of the partitions of ``table`` that this node holds; None if it holds none."""
-        return min((self._horizons.horizon_us(table.id, p) for p in self._partitions(table)), default=None)
+        held = self._topology.held()
+        return min((self._horizons.horizon_us(t.id, p) for t, p in held if t.id == table.id), default=None)
 
     def _held(self) -> list[tuple[Table, PartitionId]]:
-        return [(table, partition) for table in self._topology.map.tables for partition in self._partitions(table)]
-
-    def _partitions(self, table: Table) -> list[PartitionId]:
-        ring, me = self._topology.ring, self._topology.node
-        return [PartitionId(p) for p in range(ring.partitions) if ring.holds(me, PartitionId(p), table.n)]
+        """Return where there are horizons to raise: leader-based tables have none."""
+        return [(table, partition) for table, partition in self._topology.held() if not table.has_leaders]
 
     def _is_due(self, table: Table, partition: PartitionId) -> bool:
         replicas = self._topology.ring.preference_list(partition, table.n)

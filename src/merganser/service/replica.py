@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from merganser.core import horizon, rows
 from merganser.core.clock import HybridClock
+from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Read, ReadRange, Rows
@@ -34,6 +35,8 @@ from merganser.storage.values import check_row, decode_row, encode_row
 
 NO_SUCH_TABLE = "no_such_table"
 NOT_A_REPLICA = "not_a_replica"
+OTHER_PROTOCOL = "other_protocol"
+"""The table is leader-based: nobody but its leaders changes what it holds."""
 
 _MERGED = Merged()
 
@@ -73,12 +76,12 @@ class Replica:
         coordinator whose clock is behind finds out.
 
         Raises:
-            RefusedError: not a replica of the key, or no such table.
+            RefusedError: not a replica of the key, no such table, or a leader-based one.
             ClockSkewError: the row is from too far in the future; nothing was written.
             CorruptionError: the row, or what is stored under its key, is damaged; nothing was written.
             StorageFailedError: it is unknown whether it is durable.
         """
-        partition = await self._admit(sender, request.map_epoch, request.table, request.key)
+        partition = await self._admit(sender, request.map_epoch, request.table, request.key, is_merge=True)
         incoming = decode_row(request.key, request.row)
         newest = rows.newest(incoming)
         self._clock.observe(newest, self._wall_us())
@@ -185,12 +188,16 @@ class Replica:
             raise
         return Rows(tuple(page), is_last=True, horizons=horizons)
 
-    async def _admit(self, sender: NodeId, map_epoch: int, table: TableId, key: bytes) -> PartitionId:
+    async def _admit(
+        self, sender: NodeId, map_epoch: int, table: TableId, key: bytes, *, is_merge: bool = False
+    ) -> PartitionId:
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
         known = self._topology.table(table)
         if known is None or keys.table_in(key) != table:
             raise self._no_such_table(table)
+        if is_merge and known.has_leaders:
+            raise refused_by_protocol(known, self._topology.map.epoch)
         ring = self._topology.ring
         partition = ring.partition_of(keys.token_in(key))
         if not ring.holds(self._topology.node, partition, known.n):
@@ -216,3 +223,9 @@ class Replica:
         epoch = self._topology.map.epoch
         message = f"node {self._topology.node} holds no replica of partition {partition} at epoch {epoch}"
         return RefusedError(NOT_A_REPLICA, message, map_epoch=epoch)
+
+
+def refused_by_protocol(table: Table, map_epoch: int) -> RefusedError:
+    """Return what to raise when what a leader-based table holds is to be merged, sealed or purged."""
+    message = f"table {table.name} is leader-based: its rows are changed by the leaders of its partitions alone"
+    return RefusedError(OTHER_PROTOCOL, message, map_epoch=map_epoch)

@@ -32,6 +32,7 @@ from merganser.service.hash_trees import HashTrees
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
+from merganser.storage.registers import decode_register
 from merganser.storage.values import decode_row, seal, unseal
 
 SCRUB_INTERVAL_S = 7 * 86_400.0
@@ -135,7 +136,7 @@ class Scrubber:
         leaves: set[int] = set()
         while position < end:
             await self._admit()
-            found = self._slice(position, end)
+            found = self._slice(table, position, end)
             rows, damaged = rows + len(found.keys), damaged + len(found.damaged)
             leaves.update(self._trees.leaf_of(table.id, partition, key) for key in found.keys)
             if not is_dry_run:
@@ -154,9 +155,9 @@ class Scrubber:
         self.leaves_wrong += wrong
         return Scrubbed(rows, damaged, unreadable, wrong)
 
-    def _slice(self, start: bytes, end: bytes) -> _Slice:
+    def _slice(self, table: Table, start: bytes, end: bytes) -> _Slice:
         """Check some rows in one turn of the loop."""
-        found = _Slice(start)
+        found = _Slice(start, decode_register if table.has_leaders else decode_row)
         try:
             for key, stored in self._engine.scan(start, end):
                 found.add(key, stored)
@@ -197,14 +198,8 @@ class Scrubber:
         return next(iter(self._left()), None)
 
     def _left(self) -> list[tuple[Table, PartitionId]]:
-        ring, me = self._topology.ring, self._topology.node
         done = (self.position.table, self.position.partition)
-        return [
-            (table, PartitionId(partition))
-            for table in self._topology.map.tables
-            for partition in range(ring.partitions)
-            if (table.id, partition) > done and ring.holds(me, PartitionId(partition), table.n)
-        ]
+        return [(table, partition) for table, partition in self._topology.held() if (table.id, partition) > done]
 
     def _pause_s(self) -> float:
         """Return how long to wait so that what is left takes the rest of the interval; less behind time, never more."""
@@ -226,9 +221,10 @@ class Scrubber:
 class _Slice:
     """What some rows in a row came to."""
 
-    __slots__ = ("bytes", "damaged", "is_blocked", "keys", "position")
+    __slots__ = ("_decode", "bytes", "damaged", "is_blocked", "keys", "position")
 
-    def __init__(self, start: bytes) -> None:
+    def __init__(self, start: bytes, decode: Callable[[bytes, bytes], object]) -> None:
+        self._decode = decode
         self.keys: list[bytes] = []
         self.bytes = 0
         self.damaged: list[bytes] = []
@@ -239,7 +235,7 @@ class _Slice:
 
     def add(self, key: bytes, stored: bytes) -> None:
         try:
-            decode_row(key, stored)
+            self._decode(key, stored)
         except CorruptionError:
             self.damaged.append(key)
         self.keys.append(key)

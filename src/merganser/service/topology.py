@@ -51,6 +51,7 @@ class Topology:
         self.node = node
         self._engine = engine
         self._listeners: list[Callable[[ClusterMap], None]] = []
+        self._held: tuple[tuple[Table, PartitionId], ...] | None = None
         self._take(current)
 
     @property
@@ -80,6 +81,18 @@ class Topology:
     def replicas(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
         """Return the preference list of ``key``, primaries only."""
         return self.ring.preference_list(self.ring.partition_of(keys.token_in(key)), table.n)
+
+    def held(self) -> Sequence[tuple[Table, PartitionId]]:
+        """Return every partition of a table that this node holds a replica of, in the order of their keys."""
+        if self._held is None:
+            ring, me = self.ring, self.node
+            self._held = tuple(
+                (table, partition)
+                for table in self.map.tables
+                for partition in map(PartitionId, range(ring.partitions))
+                if ring.holds(me, partition, table.n)
+            )
+        return self._held
 
     def partitions_between(self, table: Table, start: bytes, end: bytes) -> Sequence[PartitionId]:
         """Return the partitions that ``start <= key < end`` of ``table`` touches, clockwise."""
@@ -131,6 +144,7 @@ class Topology:
     def _take(self, current: ClusterMap) -> None:
         self.map = current
         self.ring = Ring(current)
+        self._held = None
         self._tables = {table.id: table for table in current.tables}
         self._numbers = {node.id: node.number for node in current.nodes}
         self._nodes = {node.number: node.id for node in current.nodes}

@@ -24,6 +24,7 @@ from merganser.model.errors import InvariantError, MerganserError, RefusedError
 from merganser.model.ids import PartitionId
 from merganser.model.messages import Request
 from merganser.service.catalog import Acceptor, Catalog
+from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
 from merganser.service.purger import Purger
 from merganser.service.timestamps import Timestamps
@@ -76,6 +77,7 @@ class Wholeness:
         acceptor: Acceptor,
         horizons: Horizons,
         purger: Purger,
+        trees: HashTrees,
         wall_us: Callable[[], int],
         admit: Callable[[], Awaitable[None]],
     ) -> None:
@@ -87,6 +89,7 @@ class Wholeness:
         self._acceptor = acceptor
         self._horizons = horizons
         self._purger = purger
+        self._trees = trees
         self._wall_us = wall_us
         self._admit = admit
         self._loop = asyncio.get_running_loop()
@@ -141,6 +144,7 @@ class Wholeness:
             await self._remember()
             return "what this node voted for" if was_forgetful else None
         self._is_accepted = True
+        self._forget_trees()
         await self._horizons.accept_loss(self._places(self._topology.map)[0])
         if self._other_voters():
             self._engine.commit(Batch().put(_FORGETFUL_KEY, seal(_FORGETFUL_KEY, b"")))
@@ -187,6 +191,7 @@ class Wholeness:
         Only with a clock that is not known to be wrong: it is what tells how new a seal can have been.
         """
         await self._recover_clock()
+        self._forget_trees()
         held, others = self._places(self._topology.map)
         await self._horizons.lose_everything(held, others, sealed_us=self._wall_us())
 
@@ -242,14 +247,18 @@ class Wholeness:
         self._look()
 
     def _places(self, current: ClusterMap) -> tuple[list[Place], list[Place]]:
-        """Return what this node holds a replica of, and the rest."""
-        held: list[Place] = []
-        others: list[Place] = []
-        ring, me = self._topology.ring, self._topology.node
-        for table in current.tables:
-            for partition in map(PartitionId, range(ring.partitions)):
-                (held if ring.holds(me, partition, table.n) else others).append((table.id, partition))
-        return held, others
+        """Return what this node holds a replica of, and the rest: of leaderless tables, as no others have horizons."""
+        held = [(table.id, partition) for table, partition in self._topology.held() if not table.has_leaders]
+        own = frozenset(held)
+        leaderless = [table.id for table in current.tables if not table.has_leaders]
+        everywhere = [(table, PartitionId(p)) for table in leaderless for p in range(current.partitions)]
+        return held, [place for place in everywhere if place not in own]
+
+    def _forget_trees(self) -> None:
+        """Have the trees of leader-based tables counted anew: images may tell of rows that are gone."""
+        for table, partition in self._topology.held():
+            if table.has_leaders:
+                self._trees.forget(table.id, partition)
 
     def _other_voters(self) -> list[int]:
         current = self._topology.map

@@ -188,10 +188,4 @@ def _has_all_trees(member: Member) -> bool:
 
 def _places(member: Member) -> list[tuple[TableId, PartitionId]]:
     """Return the partitions that a node holds."""
-    ring, me = member.topology.ring, member.topology.node
-    return [
-        (table.id, PartitionId(partition))
-        for table in member.topology.map.tables
-        for partition in range(ring.partitions)
-        if ring.holds(me, PartitionId(partition), table.n)
-    ]
+    return [(table.id, partition) for table, partition in member.topology.held()]
