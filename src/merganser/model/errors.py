@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from merganser.model.leadership import NO_EPOCH, Epoch
+from merganser.model.transaction import Reason
 
 
 class MerganserError(Exception):
@@ -43,6 +46,23 @@ class InvariantError(MerganserError):
 
 class TransactionConflictError(RequestError):
     """Another transaction holds the item; nothing was written, try again."""
+
+
+class TransactionCanceledError(RequestError):
+    """The transaction has not happened and never will; ``reasons`` says why, by item."""
+
+    def __init__(self, message: str, reasons: Sequence[Reason | None]) -> None:
+        """Keep the reasons, in the order of the request's items; None for an item that is not to blame."""
+        super().__init__(message)
+        self.reasons = tuple(reasons)
+
+
+class TransactionInProgressError(RequestError):
+    """A transaction with the same token is under way; this one was not begun."""
+
+
+class IdempotentParameterMismatchError(RequestError):
+    """The token is that of another transaction; this one was not begun."""
 
 
 class TableNotFoundError(RequestError):
