@@ -26,6 +26,7 @@ from merganser.model.errors import (
 )
 from merganser.model.gossip import State
 from merganser.model.ids import NodeId
+from merganser.model.leader_messages import NOT_LEADING, TRANSACTION_CONFLICT
 from merganser.model.messages import Merged, Reply, Request
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic, Transport, refusal_code
@@ -48,6 +49,8 @@ _REFUSALS_BEFORE_WRITING = frozenset(
         OVERLOADED,
         HINTS_FULL,
         HINT_WINDOW_OVER,
+        NOT_LEADING,
+        TRANSACTION_CONFLICT,
         *NOTHING_WRITTEN,
         *map(refusal_code, (ClockSkewError(), CorruptionError(), UnavailableError())),
     )
@@ -196,7 +199,7 @@ class Writing:
 
     def _note_error(self, node: NodeId, error: BaseException) -> None:
         self.errors[node] = error
-        if not _wrote_nothing(error):
+        if not wrote_nothing(error):
             self._is_in_doubt = True
 
 
@@ -328,7 +331,8 @@ def is_overload(error: BaseException) -> bool:
     return isinstance(error, OverloadedError | PeerBusyError)
 
 
-def _wrote_nothing(error: BaseException) -> bool:
+def wrote_nothing(error: BaseException) -> bool:
+    """Tell whether a request that failed so has certainly not written anything."""
     if isinstance(error, RefusedError):
         return error.code in _REFUSALS_BEFORE_WRITING
     return isinstance(error, _WROTE_NOTHING)

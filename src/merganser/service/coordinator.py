@@ -26,7 +26,6 @@ from typing import cast
 import msgspec
 
 from merganser.core import rows
-from merganser.core.latency import Latencies
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need, ReadLevel, WriteLevel, needed_to_read, needed_to_write
@@ -45,16 +44,17 @@ from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import SILENT_S, Asker, Reading
-from merganser.service.hinting import LATENCY_SAMPLE, HintedWriting, Hinting
+from merganser.service.hedging import Hedging
+from merganser.service.hinting import HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.shortfall import OUTRANKED, Shortfall
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
+from merganser.service.turns import Turns
 from merganser.storage import keys
 from merganser.storage.values import encode_row
 
-HEDGE_S_MIN = 0.002  # below this a hedge saves nothing that a client could notice
 LOOK_CHANCE = 0.01  # costs 2 % of the reads at ONE, and finds what was missed on every item read some hundred times
 REPAIR_TIMEOUT_S = 5.0
 RANGE_READS_MAX = 4  # pages decoded between two turns of the loop; 64 at once kept each put waiting for 300 ms
@@ -93,12 +93,11 @@ class Coordinator:
         self._shortfall = Shortfall(topology, asker, catch_up=catch_up)
         self._timestamps = timestamps
         self._rng = rng
-        self._latencies = Latencies()
-        self._reads = 0
+        self.hedging = Hedging(asker.node)
         self.wall_us = wall_us
         self.hinting = Hinting(topology, asker)
         self.repairs = ReadRepair(lambda node, request: asker.ask(node, request, timeout_s=REPAIR_TIMEOUT_S))
-        self._range_reads = asyncio.Semaphore(RANGE_READS_MAX)
+        self.range_turns = Turns("range reads", RANGE_READS_MAX)
         self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
@@ -193,14 +192,7 @@ class Coordinator:
         Raises:
             as `read`; UnavailableError also when too many such reads are under way until ``deadline``.
         """
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._range_reads.acquire()
-        except TimeoutError:
-            raise UnavailableError(
-                f"{RANGE_READS_MAX} range reads are under way through this node, try again"
-            ) from None
-        try:
+        async with self.range_turns.one(deadline):
             return await self._read_run(
                 table,
                 start,
@@ -211,8 +203,6 @@ class Coordinator:
                 bytes_max=bytes_max,
                 deadline=deadline,
             )
-        finally:
-            self._range_reads.release()
 
     async def _read_run(
         self,
@@ -226,7 +216,7 @@ class Coordinator:
         bytes_max: int,
         deadline: float,
     ) -> RangePage:
-        run = self._run(table, start, end, reverse=reverse)
+        run = self._topology.run(table, start, end, reverse=reverse)
         if run is None:
             return RangePage([], None)
         low, high, replicas = run
@@ -314,24 +304,6 @@ class Coordinator:
             writing.keep_hints()
             raise UnknownOutcomeError(f"{OUTRANKED}: {error}; check the clocks of the nodes") from None
 
-    def _run(
-        self, table: Table, start: bytes, end: bytes, *, reverse: bool
-    ) -> tuple[bytes, bytes, tuple[NodeId, ...]] | None:
-        """The longest stretch from where the read begins that one set of replicas holds."""
-        partitions = self._topology.partitions_between(table, start, end)
-        if not partitions:
-            return None
-        ring = self._topology.ring
-        ordered = partitions[::-1] if reverse else partitions
-        replicas = ring.preference_list(ordered[0], table.n)
-        last = ordered[0]
-        for partition in ordered[1:]:
-            if set(ring.preference_list(partition, table.n)) != set(replicas):
-                break
-            last = partition
-        first_key, end_key = self._topology.partition_range(table, min(ordered[0], last), max(ordered[0], last))
-        return max(start, first_key), min(end, end_key), replicas
-
     async def _ask_replicas(
         self,
         table: Table,
@@ -345,13 +317,12 @@ class Coordinator:
         self._shortfall.check_reachable(table, need, level, replicas=replicas, fallbacks=fallbacks)
         map_epoch = self._topology.map.epoch
         quorum = self._read_quorum(self._asker.nearest_first(replicas), fallbacks, need)
-        self._reads += 1
         reading = Reading(
             quorum,
             ask=lambda node: ask(node, deadline - self._loop.time()),
-            hedge_s=self._hedge_s(quorum.first()),
+            hedge_s=self.hedging.after_s(quorum.first()),
             note_silence=self._asker.note_silence,
-            note_latency=self._note_latency if self._reads % LATENCY_SAMPLE == 0 else None,
+            note_latency=self.hedging.sample(),
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             raise await self._shortfall.of_read(table, reading, need, map_epoch=map_epoch)
@@ -376,19 +347,6 @@ class Coordinator:
         others = [node for node in self._topology.fallbacks(table, key) if self._asker.is_responsive(node)][: table.n]
         is_further_keeper = me not in others and me not in self._topology.replicas(table, key)
         return [*others, me] if is_further_keeper else others
-
-    def _hedge_s(self, nodes: Sequence[NodeId]) -> float:
-        """Return what the slowest of ``nodes`` usually takes at most."""
-        hedge_s = HEDGE_S_MIN
-        for node in nodes:
-            if node != self._asker.node:
-                p95_s = self._latencies.p95_s(node)
-                hedge_s = max(hedge_s, SILENT_S if p95_s is None else p95_s)
-        return min(hedge_s, SILENT_S)
-
-    def _note_latency(self, node: NodeId, seconds: float) -> None:
-        if node != self._asker.node:
-            self._latencies.add(node, seconds)
 
     async def _bring_up(
         self,

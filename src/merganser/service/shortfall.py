@@ -70,11 +70,11 @@ class Shortfall:
         Raises:
             TableNotFoundError: the table was dropped.
         """
-        await self._raise_if_dropped(table, writing.errors, map_epoch)
+        await self.raise_if_dropped(table, writing.errors, map_epoch)
         acks = writing.quorum.primary_acks if need.is_strict else writing.quorum.acks
-        told = f"{acks} of {_nodes(need)} acknowledged the write: {_reasons(writing.errors)}"
+        told = f"{acks} of {_nodes(need)} acknowledged the write: {reasons(writing.errors)}"
         if writing.is_certainly_unwritten:
-            return _unavailable(f"{told}; nothing was written, try again", writing.errors)
+            return unavailable(f"{told}; nothing was written, try again", writing.errors)
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
 
     async def of_read(self, table: Table, reading: Reading, need: Need, *, map_epoch: int) -> Exception:
@@ -83,14 +83,17 @@ class Shortfall:
         Raises:
             TableNotFoundError: the table was dropped.
         """
-        await self._raise_if_dropped(table, reading.errors, map_epoch)
+        await self.raise_if_dropped(table, reading.errors, map_epoch)
         answers = len(reading.quorum.replies)
-        return _unavailable(f"{answers} of {_nodes(need)} answered in time: {_reasons(reading.errors)}", reading.errors)
+        return unavailable(f"{answers} of {_nodes(need)} answered in time: {reasons(reading.errors)}", reading.errors)
 
-    async def _raise_if_dropped(self, table: Table, errors: Mapping[NodeId, BaseException], map_epoch: int) -> None:
+    async def raise_if_dropped(self, table: Table, errors: Mapping[NodeId, BaseException], map_epoch: int) -> None:
         """Believe a replica that misses the table unless it has yet to reach the epoch of the question.
 
         This node has the newer map when it raises, so whoever looks the name up again finds what is there now.
+
+        Raises:
+            TableNotFoundError: the table was dropped.
         """
         for node, error in errors.items():
             if isinstance(error, RefusedError) and error.code == NO_SUCH_TABLE and error.map_epoch >= map_epoch:
@@ -99,7 +102,8 @@ class Shortfall:
                 raise TableNotFoundError(f"table {table.name} was dropped")
 
 
-def _unavailable(told: str, errors: Mapping[NodeId, BaseException]) -> UnavailableError:
+def unavailable(told: str, errors: Mapping[NodeId, BaseException]) -> UnavailableError:
+    """Return the error of a request that did nothing: of overload, if all who failed have too much to do."""
     is_too_much = bool(errors) and all(map(is_overload, errors.values()))
     return OverloadedError(told) if is_too_much else UnavailableError(told)
 
@@ -110,7 +114,8 @@ def _nodes(need: Need) -> str:
     return f"{need.nodes} nodes" + (f", {need.primaries} of them replicas," if need.primaries else "")
 
 
-def _reasons(errors: Mapping[NodeId, BaseException]) -> str:
+def reasons(errors: Mapping[NodeId, BaseException]) -> str:
+    """Return why each node failed, in words."""
     if not errors:
         return "no answer by the deadline"
     return "; ".join(f"{node}: {error}" for node, error in sorted(errors.items()))

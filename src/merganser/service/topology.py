@@ -112,6 +112,26 @@ class Topology:
         _, high = self.ring.token_range(last)
         return keys.token_range(table.id, low, high)
 
+    def run(
+        self, table: Table, start: bytes, end: bytes, *, reverse: bool
+    ) -> tuple[bytes, bytes, tuple[NodeId, ...]] | None:
+        """Return the longest stretch from where a read of a range begins that one set of replicas holds, and those.
+
+        None if the range touches nothing.
+        """
+        partitions = self.partitions_between(table, start, end)
+        if not partitions:
+            return None
+        ordered = partitions[::-1] if reverse else partitions
+        replicas = self.ring.preference_list(ordered[0], table.n)
+        last = ordered[0]
+        for partition in ordered[1:]:
+            if set(self.ring.preference_list(partition, table.n)) != set(replicas):
+                break
+            last = partition
+        first_key, end_key = self.partition_range(table, min(ordered[0], last), max(ordered[0], last))
+        return max(start, first_key), min(end, end_key), replicas
+
     def when_changed(self, listener: Callable[[ClusterMap], None]) -> None:
         """Call ``listener`` with every newer map, after it is in force here."""
         self._listeners.append(listener)
