@@ -29,13 +29,19 @@ class Campaign(msgspec.Struct, frozen=True, array_like=True, tag=50):
     """Of all the groups."""
     bids: tuple[tuple[PartitionId, int], ...]
     """Partition, and the number of the epoch asked for; its leader is the sender."""
+    is_poll: bool
+    """Only tell what would be promised. Who asks first deposes nobody in vain."""
+    is_handover: bool
+    """The last leader has let go of all these groups."""
 
 
 class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=51):
-    """The sender lives, and leads these groups. Answered by `Done`."""
+    """The sender lives, and leads these groups. Answered by `Pulsed`."""
 
-    leading: tuple[tuple[int, bytes], ...]
-    """For each n, one bit for each partition: partition p is bit ``p % 8`` of byte ``p // 8``."""
+    leading: tuple[tuple[int, PartitionId, int], ...]
+    """n, partition, and the number of the epoch."""
+    unfit: tuple[tuple[int, PartitionId], ...]
+    """Groups of which it holds a replica and that it may not lead: it has lost what it held."""
 
 
 class Confirm(msgspec.Struct, frozen=True, array_like=True, tag=52):
@@ -134,12 +140,20 @@ class Settle(msgspec.Struct, frozen=True, array_like=True, tag=60):
 
 
 class Promised(msgspec.Struct, frozen=True, array_like=True, tag=150):
-    """What is promised now, durably, in the order of the bids; the bid is won where that is the epoch asked for."""
+    """What is promised now, durably, in the order of the bids; the bid is won where that is the epoch asked for.
+    Answering a poll: that epoch where it would be won."""
 
     promised: tuple[Epoch, ...]
     roots: tuple[tuple[tuple[TableId, int], ...], ...]
     """For each bid that is won, the roots of the hash trees of the tables of that n in that partition, as far as they
     are counted; nothing changes them before the new leader writes. Empty for a bid that is lost."""
+
+
+class Pulsed(msgspec.Struct, frozen=True, array_like=True, tag=165):
+    """Heard."""
+
+    later: tuple[tuple[int, PartitionId, Epoch], ...]
+    """Of the groups that the sender of the pulse leads, those of which a later epoch is known."""
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True, tag=152):
@@ -180,4 +194,4 @@ FromLeader = Touch | TouchRange | Replicate
 
 ToLeader = Change | ReadLed | ReadRangeLed | Settle
 LeaderRequest = Leading | FromLeader | ToLeader
-LeaderReply = Promised | Standing | Changed | Led | LedRows
+LeaderReply = Promised | Pulsed | Standing | Changed | Led | LedRows

@@ -13,6 +13,7 @@ from typing import Any
 from merganser.core.admission import AdmissionLimits
 from merganser.core.clock import HybridClock
 from merganser.core.healing import IN_FLIGHT_S
+from merganser.core.leadership import PULSE_S
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
 from merganser.model.messages import (
@@ -54,6 +55,7 @@ from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
+from merganser.service.leader_tables import LeaderTables
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
@@ -92,6 +94,7 @@ class Member:
         on_damage: Callable[[str], None] = lambda _what: None,
         repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
+        pulse_s: float = PULSE_S,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -99,6 +102,7 @@ class Member:
             on_clock: told why this node mints no more timestamps, and None when it does again.
             in_flight_s: longer than any coordinator of the cluster waits for an answer.
             on_damage: told of what is found damaged on the disk.
+            pulse_s: between two signs of life to those who share a leader with this node.
         """
         self._on_error = on_error
         self.engine = engine
@@ -221,6 +225,16 @@ class Member:
             wall_us=wall_us,
             admit=self.admission.background,
         )
+        self.leader_tables = LeaderTables(
+            self.topology,
+            asker,
+            engine,
+            self.trees,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            on_error=on_error,
+            pulse_s=pulse_s,
+        )
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
@@ -243,6 +257,7 @@ class Member:
             ListKeys: answers.list_keys,
             LookAgain: answers.look_again,
             Meet: answers.meet,
+            **self.leader_tables.handlers,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
@@ -284,9 +299,11 @@ class Member:
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)
             self._background.append(task)
+        self.leader_tables.start()
 
     async def close(self) -> None:
         """Stop what runs in the background; the engine and the transport belong to the caller."""
+        await self.leader_tables.close()
         self.failure_detector.close()
         for task in self._background:
             task.cancel()

@@ -1,0 +1,91 @@
+"""What a member has for tables with leaders, put together in one place; it runs once there is such a table.
+
+promises <-- leadership
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from merganser.core.leadership import PULSE_S
+from merganser.model.cluster import ClusterMap
+from merganser.model.ids import NodeId
+from merganser.model.leader_messages import Campaign, Confirm, Pulse, TakeOver
+from merganser.model.messages import Reply
+from merganser.service.asking import Asker
+from merganser.service.hash_trees import HashTrees
+from merganser.service.leadership import Leadership
+from merganser.service.promises import Promises
+from merganser.service.topology import Topology
+from merganser.storage.engine import Engine
+
+
+class LeaderTables:
+    """The services of leader-based tables; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        asker: Asker,
+        engine: Engine,
+        trees: HashTrees,
+        *,
+        rng: random.Random,
+        catch_up: Callable[[NodeId], Awaitable[None]],
+        on_error: Callable[[BaseException], None],
+        pulse_s: float = PULSE_S,
+    ) -> None:
+        """Assemble them; `start` sets them going."""
+        self._topology = topology
+        self._on_error = on_error
+        self._loop = asyncio.get_running_loop()
+        self.promises = Promises(engine)
+        self.leadership = Leadership(
+            topology,
+            asker,
+            self.promises,
+            trees,
+            rng=rng,
+            catch_up=catch_up,
+            on_error=on_error,
+            pulse_s=pulse_s,
+        )
+        self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
+            Campaign: self.leadership.campaign,
+            Pulse: self.leadership.pulse,
+            Confirm: self.leadership.confirm_claims,
+            TakeOver: self.leadership.take_over,
+        }
+        self._works: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            self.leadership.run,
+        ]
+        self._background: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Run what runs in the background, from the first table with leaders on."""
+        self._topology.when_changed(self._look)
+        self._look(self._topology.map)
+
+    async def close(self) -> None:
+        """Leave what is led here to others, and stop."""
+        await self.leadership.close()
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            await asyncio.wait(self._background)
+
+    def _look(self, current: ClusterMap) -> None:
+        if self._background or not any(table.has_leaders for table in current.tables):
+            return
+        for work in self._works:
+            task = self._loop.create_task(work())
+            task.add_done_callback(self._ended)
+            self._background.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_error(error)

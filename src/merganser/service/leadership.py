@@ -1,0 +1,396 @@
+"""Lead groups, and know who does: the shell of `core.leadership`, which decides when to bid and when to let go.
+
+    every pulse, and when something is news: who is due? --poll--> campaign --majority--> Led
+    promise of a later epoch, refusal, silence of most, handover ------------> Led.deposed
+
+All groups that are due and have the same replicas are bid for together: one message to each of them, one fsync at each.
+There is nothing to do, and nothing is done, while no table has leaders.
+
+Invariants:
+
+- a `Led` stands only while the promises of this node name its epoch, or none later: it is deposed in the turn of the
+  loop in which it promises another one;
+- this node has promised itself an epoch, durably, before it asks anyone for it.
+
+Source: design §5; docs/internals/leadership.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any
+
+from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections
+from merganser.model.cluster import ClusterMap
+from merganser.model.errors import MerganserError
+from merganser.model.ids import NodeId, PartitionId
+from merganser.model.leader_messages import Campaign, Confirm, Pulse, Pulsed, TakeOver
+from merganser.model.leadership import Epoch, Group
+from merganser.model.messages import Done, Reply
+from merganser.model.register import Version
+from merganser.service.asking import Asker, error_of
+from merganser.service.campaigning import Campaigning, Roots
+from merganser.service.confirming import Confirmations
+from merganser.service.hash_trees import HashTrees
+from merganser.service.promises import Promises
+from merganser.service.topology import Topology
+from merganser.service.voting import Voting
+
+HANDOVER_S = 0.5  # changes are held while those in flight end; clients wait for it
+HANDOVERS_AT_ONCE = 32  # groups; all of them at once would make a storm of first touches at the heir
+TAKE_OVER_TIMEOUT_S = 0.5
+CLOSE_S = 1.0  # for what is in flight when a node stops
+
+
+class Led:
+    """One term of this node as the leader of a group."""
+
+    __slots__ = ("_sequence", "deposed", "epoch", "group", "is_standing", "replicas", "roots")
+
+    def __init__(
+        self,
+        group: Group,
+        epoch: Epoch,
+        replicas: tuple[NodeId, ...],
+        roots: Roots,
+    ) -> None:
+        """Begin the term."""
+        self.group = group
+        self.epoch = epoch
+        self.replicas = replicas
+        """The preference list, this node included."""
+        self.roots = roots
+        """Of the hash trees of the replicas that promised, before anything was written in this epoch."""
+        self.is_standing = True
+        """False for ever once deposed."""
+        self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sequence = 0
+
+    def next_version(self) -> Version:
+        """Return the version of the next write; the caller makes it."""
+        self._sequence += 1
+        return Version(*self.epoch, self._sequence)
+
+
+async def _is_quiet(_led: Led, _deadline: float) -> bool:
+    return True
+
+
+class Leadership:
+    """What this node leads, and what it knows of other leaders; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        asker: Asker,
+        promises: Promises,
+        trees: HashTrees,
+        *,
+        rng: random.Random,
+        catch_up: Callable[[NodeId], Awaitable[None]],
+        on_error: Callable[[BaseException], None],
+        pulse_s: float = PULSE_S,
+    ) -> None:
+        """Take part in the elections of the groups of ``topology``, from `run` on.
+
+        Args:
+            topology: knows the tables and what this node holds.
+            asker: reaches the other replicas.
+            promises: of this node.
+            trees: whose roots go with a promise.
+            rng: draws how long to back off.
+            catch_up: fetches a newer map from a peer.
+            on_error: told of bugs.
+            pulse_s: between two pulses.
+        """
+        self._topology = topology
+        self._asker = asker
+        self._promises = promises
+        self._on_error = on_error
+        self._pulse_s = pulse_s
+        self._loop = asyncio.get_running_loop()
+        self._elections = Elections(topology.me.number, now_s=self._loop.time(), draw=rng.random, pulse_s=pulse_s)
+        self._confirmations = Confirmations(topology, asker, promises, learned=self.learned)
+        self._voting = Voting(
+            topology, promises, self._elections, trees, catch_up=catch_up, may_vote=lambda group: self.may_vote(group)
+        )
+        self._campaigning = Campaigning(
+            topology,
+            asker,
+            promises,
+            self._elections,
+            self._voting,
+            elected=self._elect,
+            learned=self.learned,
+        )
+        self._led: dict[Group, Led] = {}
+        self._handing_over: dict[Group, None] = {}
+        self._when_elected: list[Callable[[Led], None]] = []
+        self._when_deposed: list[Callable[[Led], None]] = []
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._is_running = self._is_closing = self._is_pulse_due = False
+        self.may_vote: Callable[[Group], bool] = lambda _group: True
+        """Whether this node remembers what it has promised and stored: else it promises and leads nothing."""
+        self.quiesce: Callable[[Led, float], Awaitable[bool]] = _is_quiet
+        """Stops taking changes; true once nothing is in flight, false if something is at the deadline (loop time).
+        Then changes are taken again; after true they are until it is deposed, in the same turn of the loop."""
+        promises.when_promised(self._promised)
+        topology.when_changed(self._take)
+
+    # What is led, and by whom
+
+    def led(self, group: Group) -> Led | None:
+        """Return this node's term as the leader of ``group``, None if it does not lead it."""
+        return self._led.get(group)
+
+    def leading(self) -> list[Led]:
+        """Return all that this node leads."""
+        return list(self._led.values())
+
+    def known(self, group: Group) -> Epoch:
+        """Return the latest epoch this node knows of, of any group: its leader is the one to ask. It may not lead yet,
+        or no more."""
+        return self._elections.known(group)
+
+    def learned(self, group: Group, epoch: Epoch) -> None:
+        """Take note of an epoch that a refusal named."""
+        if self._elections.learned(group, epoch):
+            self._depose(group)
+
+    async def confirm(self, led: Led, *, deadline: float) -> None:
+        """Return once a majority has said, after this call, that it has promised nothing later.
+
+        Raises:
+            RefusedError: it has, and ``led`` is deposed (code `NOT_LEADING`).
+            UnavailableError: it did not answer by ``deadline``, loop time.
+        """
+        await self._confirmations.confirm(led, deadline=deadline)
+
+    def when_elected(self, listener: Callable[[Led], None]) -> None:
+        """Call ``listener`` with each term in the turn of the loop in which it begins."""
+        self._when_elected.append(listener)
+
+    def when_deposed(self, listener: Callable[[Led], None]) -> None:
+        """Call ``listener`` with each term in the turn of the loop in which it ends."""
+        self._when_deposed.append(listener)
+
+    # Its life
+
+    async def run(self) -> None:
+        """Send pulses, bid for what is due, hand over what others should lead."""
+        self._is_running = True
+        self._take(self._topology.map)
+        while True:
+            self._tick()
+            await asyncio.sleep(self._pulse_s)
+
+    async def close(self) -> None:
+        """Leave all that is led to others, as far as they take it."""
+        self._is_closing = True
+        heirs = self._elections.heirs(self._loop.time())
+        self._elections.fitness_is(lambda _group: False)
+        if heirs:
+            deadline = self._loop.time() + CLOSE_S
+            await asyncio.gather(*(self._hand_over(heir, groups, deadline) for heir, groups in heirs.items()))
+        for led in self.leading():
+            self._depose(led.group)
+        self._is_running = False
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._confirmations.close()
+
+    def _take(self, current: ClusterMap) -> None:
+        """Take part in the elections of the groups of a new map, at once."""
+        if not self._is_running:
+            return
+        ring, me = self._topology.ring, self._topology.node
+        replicas = {
+            Group(n, partition): tuple(self._number_of(node) for node in ring.preference_list(partition, n))
+            for n in sorted({table.n for table in current.tables if table.has_leaders})
+            for partition in map(PartitionId, range(ring.partitions))
+            if ring.holds(me, partition, n)
+        }
+        for group in replicas:
+            self._elections.learned(group, self._promises.of(group))
+        for group in self._elections.groups_are(replicas, self._loop.time()):
+            self._depose(group)
+        self._look()
+
+    def _tick(self) -> None:
+        unreachable = [
+            number for number in self._elections.peers if not self._asker.is_reachable(self._node_of(number))
+        ]
+        for group in self._elections.tick(unreachable, self._loop.time()):
+            self._depose(group)
+        if not self._is_closing:
+            for group in self._elections.fitness_is(self.may_vote):
+                self._depose(group)
+        self._pulse()
+        self._look()
+        for heir, groups in self._elections.handovers(self._loop.time()).items():
+            left = [group for group in groups if group not in self._handing_over][:HANDOVERS_AT_ONCE]
+            if left and not self._is_closing:
+                self._spawn(self._hand_over(heir, left, self._loop.time() + HANDOVER_S))
+
+    def _look(self) -> None:
+        """Bid for what is due now."""
+        if self._is_running and not self._is_closing:
+            self._bid_for(self._elections.due(self._loop.time()))
+
+    def _bid_for(self, groups: Iterable[Group], *, is_handover: bool = False) -> None:
+        for some in self._campaigning.together(groups):
+            bids = self._elections.bid(some)
+            if bids:
+                self._spawn(self._campaigning.bid(bids, is_handover=is_handover))
+
+    # Pulses
+
+    def _pulse(self) -> None:
+        """Say to all that share a group what this node leads."""
+        self._is_pulse_due = False
+        peers = self._elections.peers
+        if not peers:
+            return
+        pulse = Pulse(
+            tuple((group.n, group.partition, epoch.number) for group, epoch in self._elections.leading.items()),
+            tuple(self._elections.unfit),
+        )
+        for number in peers:
+            node = self._node_of(number)
+            asked = self._asker.ask(node, pulse, timeout_s=PULSES_LOST * self._pulse_s)
+            asked.add_done_callback(partial(self._pulsed, number))
+
+    def _pulse_soon(self) -> None:
+        """Say what is news, once for all that is in this turn of the loop."""
+        if not self._is_pulse_due and self._is_running:
+            self._is_pulse_due = True
+            self._loop.call_soon(self._pulse)
+
+    def _pulsed(self, number: int, ended: asyncio.Future[Reply]) -> None:
+        if error_of(ended) is not None:
+            return
+        reply = ended.result()
+        if isinstance(reply, Pulsed):
+            self._elections.answered(number, self._loop.time())
+            for n, partition, epoch in reply.later:
+                self.learned(Group(n, partition), epoch)
+
+    async def pulse(self, sender: NodeId, request: Pulse) -> Reply:
+        """Hear from a peer that it lives, and what it leads."""
+        number = self._voting.member(sender)
+        leading = {Group(n, partition): Epoch(e, number) for n, partition, e in request.leading}
+        for group, epoch in leading.items():
+            self.learned(group, epoch)
+        unfit = {Group(n, partition): None for n, partition in request.unfit}
+        later = self._elections.heard(number, leading, unfit, self._loop.time())
+        return Pulsed(tuple((group.n, group.partition, epoch) for group, epoch in later))
+
+    # Terms
+
+    def _elect(self, group: Group, epoch: Epoch, roots: Roots) -> None:
+        if self._is_closing or not self._elections.won(group, epoch):
+            return
+        replicas = tuple(self._node_of(number) for number in self._elections.replicas(group))
+        led = self._led[group] = Led(group, epoch, replicas, roots)
+        self._pulse_soon()
+        for listener in self._when_elected:
+            listener(led)
+
+    def _depose(self, group: Group) -> None:
+        self._elections.let_go(group)
+        led = self._led.pop(group, None)
+        if led is None:
+            return
+        led.is_standing = False
+        led.deposed.set_result(None)
+        self._confirmations.deposed(led)
+        self._pulse_soon()
+        for listener in self._when_deposed:
+            listener(led)
+
+    def _promised(self, group: Group, epoch: Epoch) -> None:
+        if self._elections.promised(group, epoch, self._loop.time()):
+            self._depose(group)
+
+    # What others ask
+
+    async def campaign(self, sender: NodeId, request: Campaign) -> Reply:
+        """Promise the sender what it bids for; see `Voting.campaign`."""
+        return await self._voting.campaign(sender, request)
+
+    async def confirm_claims(self, sender: NodeId, request: Confirm) -> Reply:
+        """Tell whether the epochs in which the sender leads still stand; see `Voting.confirm_claims`."""
+        return await self._voting.confirm_claims(sender, request)
+
+    async def take_over(self, sender: NodeId, request: TakeOver) -> Reply:
+        """Campaign for groups that the sender has let go of.
+
+        Raises:
+            RefusedError: it or this node is not a replica.
+        """
+        await self._voting.admit(sender, request.map_epoch, [(request.n, partition) for partition, _ in request.groups])
+        free = []
+        for partition, epoch in request.groups:
+            group = Group(request.n, partition)
+            self.learned(group, Epoch(*epoch))
+            if self.known(group) == epoch and self.may_vote(group):
+                free.append(group)
+        if self._is_running and not self._is_closing:
+            self._bid_for(free, is_handover=True)
+        return Done()
+
+    # Handovers
+
+    async def _hand_over(self, heir: int, groups: list[Group], deadline: float) -> None:
+        """Let go of ``groups`` once nothing is in flight there, and have ``heir`` campaign for them."""
+        self._handing_over.update(dict.fromkeys(groups))
+        try:
+            left = await asyncio.gather(*(self._leave(group, deadline) for group in groups))
+            self._pulse()
+            by_n: dict[int, list[tuple[PartitionId, Epoch]]] = {}
+            for group, epoch in zip(groups, left, strict=True):
+                if epoch is not None:
+                    by_n.setdefault(group.n, []).append((group.partition, epoch))
+            for n, some in by_n.items():
+                request = TakeOver(self._topology.map.epoch, n, tuple(some))
+                await self._asker.ask(self._node_of(heir), request, timeout_s=TAKE_OVER_TIMEOUT_S)
+        except MerganserError:  # whoever is due bids for what nobody leads
+            return
+        finally:
+            for group in groups:
+                self._handing_over.pop(group, None)
+
+    async def _leave(self, group: Group, deadline: float) -> Epoch | None:
+        led = self._led.get(group)
+        if led is None or not await self.quiesce(led, deadline) or not led.is_standing:
+            return None
+        self._depose(group)
+        return led.epoch
+
+    # Helpers
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_error(error)
+
+    def _number_of(self, node: NodeId) -> int:
+        number = self._topology.number_of(node)
+        assert number is not None
+        return number
+
+    def _node_of(self, number: int) -> NodeId:
+        node = self._topology.node_of(number)
+        assert node is not None
+        return node
