@@ -1,0 +1,53 @@
+"""Which requests were done, so that one that comes again is answered as it was and not done a second time.
+
+::
+
+    unknown --note()--> known --keep_s--> forgotten
+
+Whoever repeats a request does so within ``keep_s`` of the first time. What cannot be remembered must not be done: it
+is the caller who looks at `is_full` before it does anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+O = TypeVar("O")  # noqa: E741  # an outcome
+
+
+class Once(Generic[O]):
+    """What became of requests, by their ids."""
+
+    def __init__(self, *, keep_s: float, most: int) -> None:
+        """Remember at most ``most`` requests, each for ``keep_s``."""
+        self._keep_s = keep_s
+        self._most = most
+        self._outcomes: dict[bytes, O] = {}
+        self._order: deque[tuple[float, bytes]] = deque()
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._outcomes)
+
+    def of(self, request: bytes) -> O | None:
+        """Return what became of a request, None if it was never done."""
+        return self._outcomes.get(request)
+
+    def is_full(self, now: float) -> bool:
+        """Forget the old; tell whether there is room for no other."""
+        order = self._order
+        while order and order[0][0] <= now:
+            del self._outcomes[order.popleft()[1]]
+        return len(order) >= self._most
+
+    def note(self, request: bytes, outcome: O, now: float) -> None:
+        """Remember that ``request``, which is not known yet, was done."""
+        assert request not in self._outcomes
+        self._outcomes[request] = outcome
+        self._order.append((now + self._keep_s, request))
+
+    def replace(self, request: bytes, outcome: O) -> None:
+        """Remember another outcome of ``request``, if it is not forgotten yet."""
+        if request in self._outcomes:
+            self._outcomes[request] = outcome

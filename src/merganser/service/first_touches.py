@@ -1,0 +1,347 @@
+"""What a leader knows of its items in its term, and how it comes to know more (`core.first_touch`).
+
+A key that is not known is touched when somebody needs it: all who need it wait for one touch. Behind that a walk goes
+through every place that was not known at the election, page by page; a range that is read ahead of the walk is
+covered in the same way. What differs is written back under this epoch, and whoever uses it next builds on that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, cast
+
+from merganser.core.first_touch import KnownPlace, Touched, is_known_by_roots, touched
+from merganser.core.quorum import ReadQuorum, Verdict
+from merganser.model.cluster import Table
+from merganser.model.errors import (
+    CorruptionError,
+    MerganserError,
+    RefusedError,
+    StorageFailedError,
+    UnavailableError,
+)
+from merganser.model.ids import PartitionId, TableId
+from merganser.model.leader_messages import NOT_LEADING, Touch, TouchRange
+from merganser.model.messages import Found, Reply, Rows
+from merganser.model.register import EMPTY, Content, Version
+from merganser.net.transport import Traffic
+from merganser.service.asking import SILENT_S, Asker, Reading
+from merganser.service.damage import Damage
+from merganser.service.in_flight import Flight, Proposal
+from merganser.service.terms import Led
+from merganser.service.topology import Topology
+from merganser.storage import keys
+from merganser.storage.engine import Engine
+from merganser.storage.registers import decode_register, version_of
+from merganser.storage.values import check_row
+
+TOUCH_S = 2.0  # a majority that does not answer in that time is not there
+PAGE_ROWS = 256  # compared in one turn of the loop: about a millisecond
+PAGE_BYTES = 1_000_000
+WALK_AGAIN_S = 1.0
+"""Before a place is tried again that could not be read to its end: replicas are away, or hold damaged rows."""
+
+
+class Term:
+    """What this node does as the leader of one group in one epoch."""
+
+    __slots__ = ("closed_until", "epoch", "flight", "led", "majority", "places", "touching")
+
+    def __init__(self, led: Led, flight: Flight) -> None:
+        """Know nothing yet."""
+        self.led = led
+        self.epoch = led.epoch
+        self.flight = flight
+        self.majority = len(led.replicas) // 2 + 1
+        self.places: dict[TableId, KnownPlace] = {}
+        self.touching: dict[bytes, list[asyncio.Future[None]]] = {}
+        """Keys that are being touched, and who waits for that."""
+        self.closed_until = 0.0
+        """Loop time before which no change is taken, because another is to lead."""
+
+
+class Adopting(Protocol):
+    """Whoever gives a register its next version."""
+
+    def __call__(
+        self, term: Term, table: Table, key: bytes, content: Content, *, before: bytes | None, is_intact: bool
+    ) -> Proposal:
+        """Write ``content`` in this turn of the loop, in the place of ``before``.
+
+        Raises:
+            UnavailableError: nothing was written.
+            UnknownOutcomeError: the engine failed.
+        """
+
+
+class FirstTouches:
+    """Makes items known; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        asker: Asker,
+        engine: Engine,
+        damage: Damage,
+        *,
+        admit: Callable[[], Awaitable[None]],
+        adopt: Adopting,
+        learned: Callable[[Term, RefusedError], None],
+    ) -> None:
+        """Ask the other replicas.
+
+        Args:
+            topology: knows the tables.
+            asker: asks peers.
+            engine: holds this node's registers.
+            damage: takes note of damaged ones.
+            admit: waits between pages while clients need this node more.
+            adopt: writes a register back.
+            learned: told of a refusal that names a later epoch.
+        """
+        self._topology = topology
+        self._asker = asker
+        self._engine = engine
+        self._damage = damage
+        self._admit = admit
+        self._adopt = adopt
+        self._learned = learned
+        self._loop = asyncio.get_running_loop()
+        self._to_walk: dict[tuple[Term, TableId], None] = {}
+        self._news = asyncio.Event()
+
+    # What is known
+
+    def begin(self, term: Term) -> None:
+        """Look at the roots that came with the promises, and queue what they leave open."""
+        for table in self._topology.map.tables:
+            if table.has_leaders and table.n == term.led.group.n:
+                self.place(term, table)
+
+    def place(self, term: Term, table: Table) -> KnownPlace:
+        """Return what is known of the rows of ``table``."""
+        place = term.places.get(table.id)
+        if place is None:
+            start, _ = self._range(term, table)
+            is_whole = is_known_by_roots(term.led.roots.get(table.id, {}), self._asker.node, term.majority)
+            place = term.places[table.id] = KnownPlace(start, is_whole=is_whole)
+            if not is_whole:
+                self._to_walk[term, table.id] = None
+                self._news.set()
+        return place
+
+    def knows(self, term: Term, table: Table, key: bytes, version: Version) -> bool:
+        """Tell whether the register of this node, which is of ``version``, is what the majority holds or will hold."""
+        if version[:2] == term.epoch:
+            return True
+        place = term.places.get(table.id)
+        return (place if place is not None else self.place(term, table)).knows(key)
+
+    # One key
+
+    async def touch(self, term: Term, table: Table, key: bytes) -> None:
+        """Return once ``key`` is known, or may be: the caller looks again.
+
+        Raises:
+            UnavailableError: too few replicas answered.
+            CorruptionError: an answer is damaged.
+            UnknownOutcomeError: the engine failed.
+        """
+        waiting = term.touching.get(key)
+        if waiting is not None:
+            waiter = self._loop.create_future()
+            waiting.append(waiter)
+            await waiter
+            return
+        term.touching[key] = waiting = []
+        try:
+            await self._touch(term, table, key)
+        finally:
+            del term.touching[key]
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def own(self, table: TableId, key: bytes) -> tuple[bytes | None, bool]:
+        """Return what this node holds under ``key``, and whether that is intact; what is not is noted."""
+        stored = None
+        try:
+            stored = self._engine.get(key)
+            if stored is not None:
+                check_row(key, stored)
+                version_of(key, stored)
+        except CorruptionError:
+            self._damage.met_row(table, key)
+            return stored or b"", False
+        return stored, True
+
+    async def _touch(self, term: Term, table: Table, key: bytes) -> None:
+        if not self._engine.is_durable(key):
+            await self._durable()
+        _, is_intact = self.own(table.id, key)
+        question = Touch(self._topology.map.epoch, table.id, key, term.epoch)
+        replies = await self._ask(term, term.majority - is_intact, question, Traffic.DATA)
+        if not term.led.is_standing:
+            return
+        answers = [cast("Found", reply).row for reply in replies]
+        self._settle(term, table, key, answers)
+
+    def _settle(self, term: Term, table: Table, key: bytes, answers: Sequence[bytes | None]) -> Proposal | None:
+        """Judge ``answers`` in one turn of the loop; returns what is written back, if anything."""
+        own, is_intact = self.own(table.id, key)
+        if is_intact and own is not None and version_of(key, own)[:2] == term.epoch:
+            return None
+        verdict = touched(
+            own, answers, is_own_intact=is_intact, majority=term.majority, version_of=lambda row: _version(key, row)
+        )
+        if verdict is None:
+            return None
+        if verdict.is_known:
+            self.place(term, table).touched(key)
+            return None
+        return self._write_back(term, table, key, verdict, own, is_intact=is_intact)
+
+    def _write_back(
+        self, term: Term, table: Table, key: bytes, verdict: Touched, own: bytes | None, *, is_intact: bool
+    ) -> Proposal:
+        content = EMPTY if verdict.adopt is None else decode_register(key, verdict.adopt).content
+        return self._adopt(term, table, key, content, before=own, is_intact=is_intact)
+
+    async def _ask(self, term: Term, required: int, question: Touch | TouchRange, traffic: Traffic) -> Sequence[Reply]:
+        """Return at least ``required`` answers of other replicas.
+
+        Raises:
+            UnavailableError: too few answered.
+        """
+        if required <= 0:
+            return ()
+        others = [node for node in term.led.replicas if node != self._asker.node]
+        reading = Reading(
+            ReadQuorum(self._asker.nearest_first(others), required=required),
+            ask=lambda node: self._asker.ask(node, question, timeout_s=TOUCH_S, traffic=traffic),
+            hedge_s=SILENT_S,
+            note_silence=self._asker.note_silence,
+        )
+        verdict = await reading.settled(self._loop.time() + TOUCH_S)
+        for error in reading.errors.values():
+            if isinstance(error, RefusedError) and error.code == NOT_LEADING:
+                self._learned(term, error)
+        if verdict is not Verdict.SUCCEEDED:
+            why = "; ".join(f"{node}: {error}" for node, error in reading.errors.items()) or "they are silent"
+            raise UnavailableError(
+                f"{len(reading.quorum.replies)} of {required} other replicas told what they hold ({why}); "
+                "nothing was written, try again"
+            )
+        return list(reading.quorum.replies.values())
+
+    # Ranges
+
+    async def cover(self, term: Term, table: Table, start: bytes, end: bytes, *, rows_max: int = PAGE_ROWS) -> bytes:
+        """Make the first rows of ``start <= key < end`` known; returns up to which key.
+
+        Raises:
+            UnavailableError: too few replicas answered, or somebody else leads.
+            CorruptionError: this node cannot read what it holds.
+            UnknownOutcomeError: the engine failed.
+        """
+        question = TouchRange(
+            self._topology.map.epoch, table.id, start, end, term.epoch, min(rows_max, PAGE_ROWS), PAGE_BYTES
+        )
+        pages = [cast("Rows", reply) for reply in await self._ask(term, term.majority - 1, question, Traffic.BULK)]
+        if not self._engine.is_all_durable:
+            await self._durable()
+        if not term.led.is_standing:
+            raise UnavailableError("another node has begun to lead; nothing was written, try again")
+        for page in pages:
+            if not page.is_last:
+                end = min(end, keys.after(page.rows[-1][0]))
+        written, damaged, end = self._compare(term, table, start, end, pages)
+        for key in damaged:
+            await self.touch(term, table, key)
+        for proposal in written:
+            if not await proposal.ended():
+                raise UnavailableError("another node has begun to lead; try again")
+        self.place(term, table).covered(start, end)
+        return end
+
+    def _compare(
+        self, term: Term, table: Table, start: bytes, end: bytes, pages: Sequence[Rows]
+    ) -> tuple[list[Proposal], list[bytes], bytes]:
+        """Write back what differs; returns that, keys damaged here, and how far the comparison went."""
+        own: dict[bytes, bytes] = {}
+        for key, stored in self._engine.scan(start, end):
+            if len(own) == PAGE_ROWS:
+                end = keys.after(max(own))
+                break
+            own[key] = stored
+        theirs = [dict(page.rows) for page in pages]
+        written, damaged = [], []
+        for key in sorted({*own, *(key for rows in theirs for key in rows)}):
+            if key >= end or (all(rows.get(key) == own.get(key) for rows in theirs) and self._is_intact(key, own)):
+                continue
+            if not self.own(table.id, key)[1]:
+                damaged.append(key)
+            elif (proposal := self._settle(term, table, key, [rows.get(key) for rows in theirs])) is not None:
+                written.append(proposal)
+        return written, damaged, end
+
+    def _is_intact(self, key: bytes, own: dict[bytes, bytes]) -> bool:
+        stored = own.get(key)
+        try:
+            if stored is not None:
+                check_row(key, stored)
+        except CorruptionError:
+            return False
+        return True
+
+    async def _durable(self) -> None:
+        try:
+            await self._engine.durable()
+        except StorageFailedError as error:
+            raise UnavailableError(f"this node's disk has failed ({error}); nothing was written") from None
+
+    # The walk
+
+    async def run(self) -> None:
+        """Go through what is not known, while the node lives."""
+        while True:
+            self._news.clear()
+            again = False
+            for term, table_id in list(self._to_walk):
+                again |= not await self._walk(term, table_id)
+            try:
+                async with asyncio.timeout(WALK_AGAIN_S if again else None):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def _walk(self, term: Term, table_id: TableId) -> bool:
+        """Go on in one place; returns whether that is no longer to be done."""
+        table = self._topology.table(table_id)
+        if table is not None and term.led.is_standing:
+            place, (_, end) = self.place(term, table), self._range(term, table)
+            try:
+                while place.until < end and term.led.is_standing:
+                    await self._admit()
+                    await self.cover(term, table, place.until, end)
+            except MerganserError:  # whoever is in the way is back later, or healed
+                return not term.led.is_standing
+            if term.led.is_standing:
+                place.completed()
+        self._to_walk.pop((term, table_id), None)
+        return True
+
+    def forget(self, term: Term) -> None:
+        """Give up a term that is over."""
+        for table in term.places:
+            self._to_walk.pop((term, table), None)
+
+    def _range(self, term: Term, table: Table) -> tuple[bytes, bytes]:
+        partition: PartitionId = term.led.group.partition
+        return self._topology.partition_range(table, partition, partition)
+
+
+def _version(key: bytes, stored: bytes) -> Version:
+    check_row(key, stored)
+    return version_of(key, stored)

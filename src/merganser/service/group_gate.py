@@ -1,0 +1,84 @@
+"""Who may be asked about a key of a leader-based table: the members of its group."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from merganser.model.cluster import Table
+from merganser.model.errors import RefusedError
+from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.leadership import Group
+from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
+from merganser.service.topology import Topology
+from merganser.storage import keys
+
+
+class GroupGate:
+    """Refuses keys that this node holds no replica of, and tables without leaders."""
+
+    def __init__(self, topology: Topology, *, catch_up: Callable[[NodeId], Awaitable[None]]) -> None:
+        """Judge by ``topology``; ``catch_up`` fetches a newer map from a peer."""
+        self._topology = topology
+        self._catch_up = catch_up
+
+    async def admit(self, sender: NodeId, map_epoch: int, table: TableId, key: bytes) -> tuple[Table, Group]:
+        """Return the table and the group of ``key``, once this node knows a map as new as the sender's.
+
+        Raises:
+            RefusedError: no such table, or not a replica.
+        """
+        if map_epoch > self._topology.map.epoch:
+            await self._catch_up(sender)
+        return self.held(table, key)
+
+    async def admit_range(
+        self, sender: NodeId, map_epoch: int, table: TableId, start: bytes, end: bytes
+    ) -> tuple[Table, Group]:
+        """Return the table and the group of ``start <= key < end``, as `admit`.
+
+        Raises:
+            RefusedError: no such table, not a replica, or more than one partition.
+        """
+        if map_epoch > self._topology.map.epoch:
+            await self._catch_up(sender)
+        known = self.table(table)
+        partitions = self._topology.partitions_between(known, start, end)
+        if len(partitions) != 1:
+            raise RefusedError(NOT_A_REPLICA, f"a range of {len(partitions)} partitions has no one leader")
+        return known, self._group(known, partitions[0])
+
+    def held(self, table: TableId, key: bytes) -> tuple[Table, Group]:
+        """Return the table and the group of ``key``.
+
+        Raises:
+            RefusedError: no such table, or not a replica.
+        """
+        known = self.table(table)
+        if keys.table_in(key) != table:
+            raise self._no_such_table(table)
+        return known, self._group(known, self._topology.ring.partition_of(keys.token_in(key)))
+
+    def table(self, table: TableId) -> Table:
+        """Return a table that has leaders.
+
+        Raises:
+            RefusedError: there is none of that id.
+        """
+        known = self._topology.table(table)
+        if known is None or known.replication != "leader":
+            raise self._no_such_table(table)
+        return known
+
+    def _group(self, table: Table, partition: PartitionId) -> Group:
+        topology = self._topology
+        if not topology.ring.holds(topology.node, partition, table.n):
+            epoch = topology.map.epoch
+            message = f"node {topology.node} holds no replica of partition {partition} at epoch {epoch}"
+            raise RefusedError(NOT_A_REPLICA, message, map_epoch=epoch)
+        return Group(table.n, partition)
+
+    def _no_such_table(self, table: TableId) -> RefusedError:
+        epoch = self._topology.map.epoch
+        return RefusedError(
+            NO_SUCH_TABLE, f"no table with id {table} that has leaders at epoch {epoch}", map_epoch=epoch
+        )

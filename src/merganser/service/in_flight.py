@@ -1,0 +1,290 @@
+"""Writes of a leader on their way to the replicas: one `Flight` for each term, one `Proposal` for each write.
+
+::
+
+    proposed --majority has it, or a later one of the item--> chosen
+       |                                                         a few resends to stragglers, then anti-entropy
+       +------deposed, or the table is dropped----------------> lost: the outcome is unknown
+
+A proposal is sent again and again until one or the other, whether anybody still waits for it or not: the next write of
+the item is built on it. Writes of one item are in flight together, in the order of their versions; an ack of one
+counts for those before it, which a replica that has the later one will not keep any more. So does the verdict.
+
+The leader's own ack comes when its engine is durable; all proposals of a turn of the loop wait for that together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from merganser.core.quorum import WriteQuorum
+from merganser.model.errors import RefusedError, StorageFailedError
+from merganser.model.ids import NodeId, TableId
+from merganser.model.leader_messages import NOT_LEADING, Replicate
+from merganser.model.messages import Reply
+from merganser.model.register import Version
+from merganser.service.asking import Asker, error_of
+from merganser.service.terms import Led
+from merganser.storage.engine import Engine
+
+REPLICATE_S = 0.5  # a healthy replica answers within a few milliseconds; asked again, it does nothing twice
+RESEND_S_MIN = 0.05
+RESEND_S_MAX = 1.0
+STRAGGLER_RESENDS_MAX = 3
+PATIENCE_S = 5.0  # a client gives a request less
+STRAGGLERS_MAX = 1_000  # of one replica; what has more to make up for does so in an exchange
+
+
+class Proposal:
+    """One write on its way."""
+
+    __slots__ = (
+        "_waiting",
+        "answer",
+        "is_chosen",
+        "is_lost",
+        "is_old",
+        "key",
+        "quorum",
+        "request",
+        "resends",
+        "version",
+    )
+
+    def __init__(self, version: Version, request: Replicate, quorum: WriteQuorum) -> None:
+        """Begin with no acks."""
+        self.key = request.key
+        self.version = version
+        self.request = request
+        self.quorum = quorum
+        self.resends = 0
+        self.answer = b""
+        """Of the step that made it."""
+        self.is_old = False
+        self.is_chosen = False
+        self.is_lost = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def ended(self) -> bool:
+        """Return true once it is chosen, false once it is lost, or neither after `PATIENCE_S` or twice that.
+
+        Whoever waits may be cancelled, without harm to the others.
+        """
+        if not (self.is_chosen or self.is_lost):
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        return self.is_chosen
+
+    def end(self, *, is_chosen: bool) -> None:
+        """Tell all who wait."""
+        self.is_chosen, self.is_lost = is_chosen, not is_chosen
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let nobody wait any longer."""
+        for waiter in self._waiting:
+            _wake(waiter)
+        self._waiting.clear()
+
+
+class LocalAcks:
+    """Acks proposals for this node itself, once they are durable here."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Wait for ``engine``."""
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._gathering: list[tuple[Flight, Proposal]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def expect(self, flight: Flight, proposal: Proposal) -> None:
+        """Ack ``proposal``, which is committed here, when it is durable."""
+        self._gathering.append((flight, proposal))
+        if len(self._gathering) == 1:
+            task = self._loop.create_task(self._ack_gathered())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Ack nothing any more."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _ack_gathered(self) -> None:
+        gathered, self._gathering = self._gathering, []
+        try:
+            await self._engine.durable()
+        except StorageFailedError:  # the others may make a majority without this node
+            return
+        for flight, proposal in gathered:
+            flight.acked(proposal, flight.me)
+
+
+class Flight:
+    """The proposals of one term; see the module's docstring."""
+
+    def __init__(self, led: Led, asker: Asker, local: LocalAcks, *, learned: Callable[[RefusedError], None]) -> None:
+        """Send to the other replicas of ``led``; ``learned`` is told of refusals that name a later epoch."""
+        self.me = asker.node
+        self._others = tuple(node for node in led.replicas if node != asker.node)
+        self._replicas = led.replicas
+        self._majority = len(led.replicas) // 2 + 1
+        self._asker = asker
+        self._local = local
+        self._learned = learned
+        self._loop = asyncio.get_running_loop()
+        self._chains: dict[bytes, list[Proposal]] = {}
+        self._lagging: dict[NodeId, dict[bytes, Proposal]] = {node: {} for node in self._others}
+        self._timers: dict[NodeId, asyncio.TimerHandle] = {}
+        self._backoff_s = dict.fromkeys(self._others, RESEND_S_MIN)
+        self._aging: asyncio.TimerHandle | None = None
+        self._is_over = False
+        self._idle: list[asyncio.Future[None]] = []
+
+    def propose(self, version: Version, request: Replicate) -> Proposal:
+        """Send what is committed here just now, and is later than all that was proposed of its item."""
+        proposal = Proposal(version, request, WriteQuorum(self._replicas, required=self._majority))
+        chain = self._chains.get(request.key)
+        if chain is None:
+            self._chains[request.key] = [proposal]
+        else:
+            chain.append(proposal)
+        for node in self._others:
+            self._send(proposal, node)
+        self._local.expect(self, proposal)
+        if self._aging is None:
+            self._aging = self._loop.call_later(PATIENCE_S, self._age)
+        return proposal
+
+    def newest(self, key: bytes) -> Proposal | None:
+        """Return the last proposal of an item, None if none of it is in flight."""
+        chain = self._chains.get(key)
+        return None if chain is None else chain[-1]
+
+    def within(self, start: bytes, end: bytes) -> list[Proposal]:
+        """Return the last proposal of each item of a range that has any in flight."""
+        return [chain[-1] for key, chain in self._chains.items() if start <= key < end]
+
+    async def idle(self, deadline: float) -> bool:
+        """Return true once nothing is in flight, false at ``deadline`` (loop time) if something is."""
+        if self._chains and not self._is_over:
+            waiter = self._loop.create_future()
+            self._idle.append(waiter)
+            timer = self._loop.call_at(deadline, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        return not self._chains
+
+    def acked(self, proposal: Proposal, node: NodeId) -> None:
+        """Note that ``node`` has ``proposal``, or a later one of its item, durably."""
+        chain = self._chains.get(proposal.key)
+        if chain is None:
+            return
+        chosen = 0
+        for position, earlier in enumerate(chain):
+            if earlier.version > proposal.version:
+                break
+            if earlier.quorum.acked(node):
+                chosen = position + 1
+        if not chosen:
+            return
+        if chosen == len(chain):
+            del self._chains[proposal.key]
+            if self._idle and not self._chains:
+                self._wake_idle()
+        else:
+            self._chains[proposal.key] = chain[chosen:]
+        for earlier in chain[:chosen]:
+            earlier.end(is_chosen=True)
+
+    def forget_table(self, table: TableId) -> None:
+        """Give up what is in flight of a table that was dropped."""
+        self._lose([key for key, chain in self._chains.items() if chain[0].request.table == table])
+
+    def end(self) -> None:
+        """Give up everything: this node is deposed."""
+        self._is_over = True
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._aging is not None:
+            self._aging.cancel()
+        self._lagging = {node: {} for node in self._others}
+        self._lose(list(self._chains))
+
+    def _lose(self, keys: list[bytes]) -> None:
+        for key in keys:
+            for proposal in self._chains.pop(key):
+                proposal.end(is_chosen=False)
+        if not self._chains:
+            self._wake_idle()
+
+    def _wake_idle(self) -> None:
+        for waiter in self._idle:
+            _wake(waiter)
+        self._idle.clear()
+
+    def _age(self) -> None:
+        self._aging = self._loop.call_later(PATIENCE_S, self._age) if self._chains else None
+        for chain in self._chains.values():
+            for proposal in chain:
+                if proposal.is_old:
+                    proposal.let_go()
+                proposal.is_old = True
+
+    # Sending
+
+    def _send(self, proposal: Proposal, node: NodeId) -> None:
+        answer = self._asker.ask(node, proposal.request, timeout_s=REPLICATE_S)
+        answer.add_done_callback(partial(self._answered, proposal, node))
+
+    def _answered(self, proposal: Proposal, node: NodeId, answer: asyncio.Future[Reply]) -> None:
+        error = error_of(answer)
+        if error is None:
+            self._backoff_s[node] = RESEND_S_MIN
+            self.acked(proposal, node)
+        elif not self._is_over:
+            if isinstance(error, RefusedError) and error.code == NOT_LEADING:
+                self._learned(error)
+            self._not_acked(proposal, node)
+
+    def _not_acked(self, proposal: Proposal, node: NodeId) -> None:
+        lagging = self._lagging[node]
+        if self._is_over or proposal.is_lost or (proposal.is_chosen and not self._may_straggle(proposal, node)):
+            return
+        known = lagging.get(proposal.key)
+        if known is None or known.version < proposal.version:
+            lagging[proposal.key] = proposal
+        if node not in self._timers:
+            backoff_s = self._backoff_s[node]
+            self._timers[node] = self._loop.call_later(backoff_s, self._resend, node)
+            self._backoff_s[node] = min(2 * backoff_s, RESEND_S_MAX)
+
+    def _may_straggle(self, proposal: Proposal, node: NodeId) -> bool:
+        return (
+            proposal.resends < STRAGGLER_RESENDS_MAX
+            and len(self._lagging[node]) < STRAGGLERS_MAX
+            and self._asker.is_reachable(node)
+        )
+
+    def _resend(self, node: NodeId) -> None:
+        del self._timers[node]
+        lagging, self._lagging[node] = self._lagging[node], {}
+        for proposal in self._newest_of(lagging):
+            if not (proposal.is_lost or (proposal.is_chosen and not self._may_straggle(proposal, node))):
+                proposal.resends += 1
+                self._send(proposal, node)
+
+    def _newest_of(self, lagging: dict[bytes, Proposal]) -> Iterator[Proposal]:
+        """Yield for each item the last one in flight, which counts for all before it."""
+        for key, proposal in lagging.items():
+            yield self.newest(key) or proposal
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,470 @@
+"""The leader of items: evaluates steps, gives versions, replicates, and answers once a majority has what it answers.
+
+::
+
+    Change --> admitted --> known --> intent resolved --> evaluated ----rejected----> confirmed --> answered
+               (epoch)     (first     (`Resolver`)            |                           ^
+                            touch)                            +--> version, kept here, ---+ when chosen
+                                                                   sent (`in_flight`)
+
+From the look at the head to the write there is one turn of the loop: nothing of the item comes between. The head is
+what this node's engine holds, as a write is kept here before it is sent; so the next step builds on it at once.
+
+What a step says that writes nothing is a read: like every read it leaves when the head is chosen and a majority has
+said, asked after the request came in, that the epoch stands.
+
+Outcomes: a refusal `NOT_LEADING`, an UnavailableError, a RequestError say that nothing was done. Once a write was
+kept here its outcome is success or unknown, never failure.
+
+Source: design §5; docs/internals/leader.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from merganser.core.once import Once
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.errors import (
+    CorruptionError,
+    OverloadedError,
+    PeerLostError,
+    PeerUnreachableError,
+    RefusedError,
+    RequestError,
+    StorageFailedError,
+    TransactionConflictError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from merganser.model.ids import NodeId
+from merganser.model.leader_messages import (
+    NOT_LEADING,
+    Change,
+    Changed,
+    Led,
+    LedRows,
+    ReadLed,
+    ReadRangeLed,
+    Replicate,
+    Touch,
+)
+from merganser.model.leadership import Epoch, Group
+from merganser.model.messages import Found, Reply
+from merganser.model.register import Content, Register
+from merganser.net.transport import refusal_code
+from merganser.service.asking import Asker
+from merganser.service.damage import Damage
+from merganser.service.first_touches import TOUCH_S, FirstTouches, Term
+from merganser.service.group_gate import GroupGate
+from merganser.service.hash_trees import HashTrees
+from merganser.service.in_flight import Flight, LocalAcks, Proposal
+from merganser.service.intents import Gone, NoTransactions, Resolver
+from merganser.service.steps import Maker
+from merganser.service.terms import Leadership
+from merganser.service.terms import Led as LedTerm
+from merganser.service.topology import Topology
+from merganser.storage.engine import Engine
+from merganser.storage.registers import decode_register, encode_register, version_of
+
+PATIENCE_S = 10.0
+"""How long a request waits here for anything: longer than any client does, so that its own deadline comes first."""
+REQUESTS_KEPT_S = 30.0
+"""A node repeats a request within its client's deadline, which is shorter than `core.healing.IN_FLIGHT_S`."""
+REQUESTS_MAX = 300_000  # 100 MiB; 10,000 a second, more than a node does
+LOOKS_MAX = 16
+"""How often a request finds that the item has become unknown, or locked again, before it gives up."""
+_CORRUPTION = refusal_code(CorruptionError())
+_DAMAGED = b""
+"""In the place of a register that cannot be read."""
+
+CLOSED_S = 1.0
+"""After the quiet that was asked for: then another leads, or this node takes changes again."""
+
+
+class Leader:
+    """This node as a leader; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        asker: Asker,
+        engine: Engine,
+        leadership: Leadership,
+        trees: HashTrees,
+        damage: Damage,
+        *,
+        admit: Callable[[], Awaitable[None]],
+        catch_up: Callable[[NodeId], Awaitable[None]],
+    ) -> None:
+        """Lead what ``leadership`` is elected for.
+
+        Args:
+            topology: knows the tables.
+            asker: asks peers.
+            engine: holds this node's registers.
+            leadership: tells of terms, and whether they stand.
+            trees: through which every register is changed.
+            damage: takes note of damaged registers.
+            admit: waits between slices of background work while clients need this node more.
+            catch_up: fetches a newer cluster map from a peer.
+        """
+        self.makers: dict[int, Maker] = {}
+        """By kind of step."""
+        self.resolver: Resolver = NoTransactions()
+        self._topology = topology
+        self._asker = asker
+        self._engine = engine
+        self._leadership = leadership
+        self._trees = trees
+        self._gate = GroupGate(topology, catch_up=catch_up)
+        self._loop = asyncio.get_running_loop()
+        self._terms: dict[Group, Term] = {}
+        self._local = LocalAcks(engine)
+        self._requests = Once[Proposal | Changed](keep_s=REQUESTS_KEPT_S, most=REQUESTS_MAX)
+        self._touches = FirstTouches(
+            topology, asker, engine, damage, admit=admit, adopt=self._propose, learned=self._learned
+        )
+        leadership.when_elected(self._elected)
+        leadership.when_deposed(self._deposed)
+        leadership.quiesce = self.quiesce
+        topology.when_changed(self._forget_dropped)
+
+    # Requests
+
+    async def change(self, sender: NodeId, request: Change) -> Changed:
+        """Do a step on an item, once, and answer when what it came to is chosen.
+
+        Raises:
+            RefusedError: this node does not lead in that epoch; nothing was done.
+            RequestError: the step makes no sense; nothing was written.
+            TransactionConflictError: a transaction holds the item; nothing was written.
+            UnavailableError: the item is not known, or the epoch not confirmed, in time; nothing was written.
+            UnknownOutcomeError: kept and sent, but deposed, or out of time, before it was known to be chosen.
+        """
+        table, group = await self._gate.admit(sender, request.map_epoch, request.table, request.key)
+        term = self._term(group, request.epoch)
+        maker = self.makers.get(request.kind)
+        if maker is None:
+            raise RequestError(f"nothing on this node knows steps of kind {request.kind}")
+        step = maker.step_of(table, request.payload)
+        key = request.key
+        for _ in range(LOOKS_MAX):
+            stored, head = await self._known(term, table, key)
+            done = self._requests.of(request.request)  # from here to the write it is one turn of the loop
+            if done is not None:
+                return await self._outcome(term, request.request, done)
+            self._check_open(term)
+            if head.content.intent is not None and not maker.meets_intents:
+                await self.resolver.for_change(table, key, head, deadline=self._patience())
+                continue
+            try:
+                decided = step(head.content)
+            except RequestError:
+                await self._revealed(term, key)
+                raise
+            if decided.content is None or decided.is_rejected:
+                await self._revealed(term, key)
+                return Changed(decided.answer, decided.is_rejected, head.version)
+            proposal = self._propose(term, table, key, decided.content, before=stored, is_intact=True)
+            proposal.answer = decided.answer
+            self._requests.note(request.request, proposal, self._loop.time())
+            return await self._outcome(term, request.request, proposal)
+        raise TransactionConflictError(f"transactions hold the item again and again ({LOOKS_MAX} times); try again")
+
+    async def read(self, sender: NodeId, request: ReadLed) -> Led:
+        """Return the item as it is: chosen, and nothing acknowledged before the request came in is missing.
+
+        Raises:
+            RefusedError: this node does not lead in that epoch.
+            UnavailableError: the item is not known, or the epoch not confirmed, in time.
+        """
+        table, group = await self._gate.admit(sender, request.map_epoch, request.table, request.key)
+        return await self._read(self._term(group, request.epoch), table, request.key)
+
+    async def read_range(self, sender: NodeId, request: ReadRangeLed) -> LedRows:
+        """Return the items of a range within one partition, each as `read` would; not all at one instant.
+
+        The page may hold fewer than asked for, even none, and say where to go on: registers without a value count.
+
+        Raises:
+            RefusedError: this node does not lead in that epoch, or the range is of several partitions.
+            UnavailableError: the items are not known, or the epoch not confirmed, in time.
+            CorruptionError: this node cannot read what it holds.
+        """
+        start, end = request.start, request.end
+        table, group = await self._gate.admit_range(sender, request.map_epoch, request.table, start, end)
+        term = self._term(group, request.epoch)
+        if self._touches.place(term, table).is_whole:
+            return await self._page(term, table, end, request)
+        return await self._page(term, table, await self._cover(term, table, request), request)
+
+    async def settle(self, table: Table, key: bytes, *, led: LedTerm, toward: NodeId | None) -> None:
+        """Make the item known, and let ``toward``, or every other replica, hold it as it is.
+
+        A replica that lacks it is sent it. If one holds a later version, left behind by an earlier leader, or a damaged
+        one, the item gets a new version, which outranks that.
+
+        Raises:
+            RefusedError: this node leads in another epoch, or not at all.
+            UnavailableError: too few replicas answered, or ``toward`` did not.
+            UnknownOutcomeError: deposed before it was done.
+        """
+        term = self._term(led.group, led.epoch)
+        for node in led.replicas if toward is None else (toward,):
+            if node != self._asker.node:
+                await self._settle(term, table, key, node)
+
+    def is_in_flight(self, led: LedTerm, key: bytes) -> bool:
+        """Tell whether a write of the item is on its way to a majority, or the item is being touched."""
+        term = self._terms.get(led.group)
+        return term is not None and (term.flight.newest(key) is not None or key in term.touching)
+
+    async def quiesce(self, led: LedTerm, deadline: float) -> bool:
+        """Take no changes any more; true once nothing is in flight, false at ``deadline`` if something is.
+
+        A second after that, whether another leads or not, changes are taken again.
+        """
+        term = self._terms.get(led.group)
+        if term is None or term.led is not led:
+            return True
+        term.closed_until = deadline + CLOSED_S
+        is_quiet = await term.flight.idle(deadline)
+        if not is_quiet:
+            term.closed_until = 0.0
+        return is_quiet
+
+    async def run(self) -> None:
+        """Make known what is not, in the background, while the node lives."""
+        await self._touches.run()
+
+    def close(self) -> None:
+        """Give up what is in flight."""
+        self._local.close()
+        for term in list(self._terms.values()):
+            self._deposed(term.led)
+
+    # Terms
+
+    def _elected(self, led: LedTerm) -> None:
+        term: Term
+        flight = Flight(led, self._asker, self._local, learned=lambda error: self._learned(term, error))
+        term = self._terms[led.group] = Term(led, flight)
+        self._touches.begin(term)
+
+    def _deposed(self, led: LedTerm) -> None:
+        term = self._terms.get(led.group)
+        if term is not None and term.led is led:
+            del self._terms[led.group]
+            self._touches.forget(term)
+            term.flight.end()
+
+    def _learned(self, term: Term, error: RefusedError) -> None:
+        self._leadership.learned(term.led.group, error.epoch)
+
+    def _term(self, group: Group, epoch: Epoch) -> Term:
+        term = self._terms.get(group)
+        if term is None or term.epoch != epoch or not term.led.is_standing:
+            raise self._not_leading(group)
+        return term
+
+    def _check_open(self, term: Term) -> None:
+        if not term.led.is_standing:
+            raise self._not_leading(term.led.group)
+        now = self._loop.time()
+        if now < term.closed_until:
+            raise self._not_leading(term.led.group)
+        if self._requests.is_full(now):
+            raise OverloadedError(f"{REQUESTS_MAX} writes were done of late on this node, no more are taken")
+
+    def _not_leading(self, group: Group) -> RefusedError:
+        known = self._leadership.known(group)
+        return RefusedError(
+            NOT_LEADING,
+            f"node {self._asker.node} takes no requests for partition {group.partition} in that epoch; "
+            f"it knows of epoch {known.number} of node {known.leader}",
+            epoch=known,
+        )
+
+    def _forget_dropped(self, current: ClusterMap) -> None:
+        kept = {table.id for table in current.tables}
+        for term in self._terms.values():
+            for table in [table for table in term.places if table not in kept]:
+                del term.places[table]
+                term.flight.forget_table(table)
+
+    # One item
+
+    async def _known(self, term: Term, table: Table, key: bytes) -> tuple[bytes | None, Register]:
+        """Return the head of a known item, and what is stored of it, as of this turn of the loop.
+
+        Raises:
+            RefusedError: deposed meanwhile.
+            UnavailableError: too few replicas told what they hold.
+        """
+        for _ in range(LOOKS_MAX):
+            if not term.led.is_standing:
+                raise self._not_leading(term.led.group)
+            stored, is_intact = self._touches.own(table.id, key)
+            if is_intact:
+                head = decode_register(key, stored)
+                if self._touches.knows(term, table, key, head.version):
+                    return stored, head
+            await self._touches.touch(term, table, key)
+        raise UnavailableError("the item cannot be read here; nothing was written, try again")
+
+    def _propose(
+        self, term: Term, table: Table, key: bytes, content: Content, *, before: bytes | None, is_intact: bool
+    ) -> Proposal:
+        """Write ``content`` in this turn of the loop, in the place of ``before``, and send it."""
+        led = term.led
+        version = led.next_version()
+        register = encode_register(key, Register(version, content))
+        try:
+            if is_intact:
+                self._trees.put(table.id, led.group.partition, key, before, register)
+            else:
+                self._trees.write(((table.id, key, before, register),))
+        except StorageFailedError as error:
+            raise UnknownOutcomeError(f"this node's disk has failed: {error}") from None
+        request = Replicate(self._topology.map.epoch, table.id, key, led.epoch, register)
+        return term.flight.propose(version, request)
+
+    async def _outcome(self, term: Term, request: bytes, done: Proposal | Changed) -> Changed:
+        if isinstance(done, Changed):
+            return done
+        if not await done.ended():
+            raise UnknownOutcomeError(
+                f"node {self._asker.node} was deposed in partition {term.led.group.partition}, or has reached no "
+                "majority of its replicas: the write may be there, now or later"
+            )
+        changed = Changed(done.answer, False, done.version)
+        self._requests.replace(request, changed)
+        return changed
+
+    async def _revealed(self, term: Term, key: bytes) -> None:
+        """Return when what this node held under ``key`` at the call may be told: it is chosen, and the epoch stands.
+
+        Raises:
+            RefusedError: the epoch does not stand.
+            UnavailableError: not in time.
+        """
+        newest = term.flight.newest(key)
+        await self._confirmed(term)
+        if newest is not None:
+            await self._chosen(term, newest)
+
+    async def _confirmed(self, term: Term) -> None:
+        await self._leadership.confirm(term.led, deadline=self._patience())
+
+    async def _chosen(self, term: Term, proposal: Proposal) -> None:
+        if not await proposal.ended():
+            if not term.led.is_standing:
+                raise self._not_leading(term.led.group)
+            raise UnavailableError("what the item is has not reached a majority in time, try again")
+
+    async def _read(self, term: Term, table: Table, key: bytes) -> Led:
+        for _ in range(LOOKS_MAX):
+            _, head = await self._known(term, table, key)
+            await self._revealed(term, key)
+            value = await self._value(table, key, head)
+            if not isinstance(value, Gone):
+                return Led(value, head.version)
+        raise UnavailableError(f"transactions hold the item again and again ({LOOKS_MAX} times), try again")
+
+    async def _value(self, table: Table, key: bytes, head: Register) -> bytes | Gone | None:
+        if head.content.intent is None:
+            return head.content.value
+        return await self.resolver.for_read(table, key, head, deadline=self._patience())
+
+    def _patience(self) -> float:
+        return self._loop.time() + PATIENCE_S
+
+    # Ranges
+
+    async def _cover(self, term: Term, table: Table, request: ReadRangeLed) -> bytes:
+        """Make known where the page begins; returns how far: to the end, if it is read from there."""
+        covered = request.start
+        while covered < request.end:
+            covered = await self._touches.cover(term, table, covered, request.end, rows_max=request.rows_max)
+            if not request.reverse:
+                break
+        return covered
+
+    async def _page(self, term: Term, table: Table, end: bytes, request: ReadRangeLed) -> LedRows:
+        for _ in range(LOOKS_MAX):
+            held, resume, damaged = self._held(table, end, request)
+            if damaged is None:
+                break
+            await self._touches.touch(term, table, damaged)
+        else:
+            raise UnavailableError("the range cannot be read here, try again")
+        in_flight = term.flight.within(request.start, end)
+        await self._confirmed(term)
+        for proposal in in_flight:
+            await self._chosen(term, proposal)
+        rows: list[tuple[bytes, bytes]] = []
+        for key, head in held:
+            value = await self._value(table, key, head)
+            if isinstance(value, Gone):
+                value = (await self._read(term, table, key)).value
+            if value is not None:
+                rows.append((key, value))
+        if resume is None and end < request.end:
+            resume = end
+        return LedRows(tuple(rows), resume)
+
+    def _held(
+        self, table: Table, end: bytes, request: ReadRangeLed
+    ) -> tuple[list[tuple[bytes, Register]], bytes | None, bytes | None]:
+        """Return a page of what this node holds, where it goes on, and the key of a damaged register in it."""
+        page: list[tuple[bytes, Register]] = []
+        bytes_left = request.bytes_max
+        for key, stored in self._engine.scan(request.start, end, reverse=request.reverse):
+            if page and (len(page) >= request.rows_max or bytes_left <= 0):
+                return page, page[-1][0] if request.reverse else key, None
+            try:
+                page.append((key, decode_register(key, stored)))
+            except CorruptionError:
+                return page, None, key
+            bytes_left -= len(key) + len(stored)
+        return page, None, None
+
+    # Repair
+
+    async def _settle(self, term: Term, table: Table, key: bytes, node: NodeId) -> None:
+        await self._known(term, table, key)
+        theirs = await self._held_by(term, table, key, node)
+        stored, head = await self._known(term, table, key)
+        if theirs == stored:
+            return
+        if theirs is not None and (theirs == _DAMAGED or version_of(key, theirs) >= head.version):
+            proposal = self._propose(term, table, key, head.content, before=stored, is_intact=True)
+            if not await proposal.ended():
+                raise UnknownOutcomeError("another node leads by now, or a majority is away")
+            stored, _ = await self._known(term, table, key)
+        assert stored is not None
+        await self._ask(term, node, Replicate(self._topology.map.epoch, table.id, key, term.epoch, stored))
+
+    async def _held_by(self, term: Term, table: Table, key: bytes, node: NodeId) -> bytes | None:
+        """Return what ``node`` holds; _DAMAGED if that cannot be read."""
+        try:
+            found = await self._ask(term, node, Touch(self._topology.map.epoch, table.id, key, term.epoch))
+        except RefusedError as error:
+            if error.code != _CORRUPTION:
+                raise
+            return _DAMAGED
+        row: bytes | None = cast("Found", found).row
+        return row
+
+    async def _ask(self, term: Term, node: NodeId, request: Touch | Replicate) -> Reply:
+        try:
+            return await self._asker.ask(node, request, timeout_s=TOUCH_S)
+        except RefusedError as error:
+            if error.code == NOT_LEADING:
+                self._learned(term, error)
+            raise
+        except (PeerUnreachableError, PeerLostError) as error:
+            raise UnavailableError(f"node {node} does not answer: {error}") from None

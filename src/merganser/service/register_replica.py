@@ -1,0 +1,143 @@
+"""A replica of leader-based tables: keeps what leaders send, and tells them what it keeps.
+
+Each request is of an epoch, and each answer a promise to refuse earlier ones (`service.promises`). A register
+never goes back to an earlier version, so repeated, late and reordered messages are harmless; an answer leaves only
+when what it says is durable.
+
+A stored register that is damaged is refused to readers and noted. What the leader of today has written itself
+replaces it: that is the newest there is. A copy of what an earlier leader wrote does not, because what was damaged may
+have been later.
+
+Source: design §5; docs/internals/leader.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from merganser.model.errors import CorruptionError
+from merganser.model.ids import NodeId
+from merganser.model.leader_messages import Replicate, Touch, TouchRange
+from merganser.model.leadership import Group
+from merganser.model.messages import Done, Found, Rows
+from merganser.service.damage import Damage
+from merganser.service.group_gate import GroupGate
+from merganser.service.hash_trees import HashTrees
+from merganser.service.promises import Promises
+from merganser.service.topology import Topology
+from merganser.storage.engine import Engine
+from merganser.storage.registers import version_of
+from merganser.storage.values import check_row
+
+_DONE = Done()
+
+
+class RegisterReplica:
+    """This node's registers; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        engine: Engine,
+        promises: Promises,
+        trees: HashTrees,
+        damage: Damage,
+        *,
+        catch_up: Callable[[NodeId], Awaitable[None]],
+    ) -> None:
+        """Keep registers in ``engine``; ``catch_up`` fetches a newer cluster map from a peer."""
+        self._gate = GroupGate(topology, catch_up=catch_up)
+        self._engine = engine
+        self._promises = promises
+        self._trees = trees
+        self._damage = damage
+
+    async def touch(self, sender: NodeId, request: Touch) -> Found:
+        """Return what is stored under a key, durably.
+
+        Raises:
+            RefusedError: not a replica of the key, no such table, or a later epoch is promised.
+            CorruptionError: what is stored is damaged.
+            StorageFailedError: it is unknown whether what is stored, or the promise, is durable.
+        """
+        _, group = await self._gate.admit(sender, request.map_epoch, request.table, request.key)
+        await self._promises.admit(group, request.epoch)
+        try:
+            stored = self._engine.get(request.key)
+            if stored is not None:
+                check_row(request.key, stored)
+        except CorruptionError:
+            self._damage.met_row(request.table, request.key)
+            raise
+        if not self._engine.is_durable(request.key):
+            await self._engine.durable()
+        return Found(stored)
+
+    async def touch_range(self, sender: NodeId, request: TouchRange) -> Rows:
+        """Return a page of a range within one partition, durably; at least one row if there is any.
+
+        Raises:
+            as `touch`; CorruptionError if the first row is damaged, before others the page ends.
+        """
+        table, start, end = request.table, request.start, request.end
+        _, group = await self._gate.admit_range(sender, request.map_epoch, table, start, end)
+        await self._promises.admit(group, request.epoch)
+        page = self._page(request)
+        if not self._engine.is_all_durable:
+            await self._engine.durable()
+        return page
+
+    async def replicate(self, sender: NodeId, request: Replicate) -> Done:
+        """Keep a register unless a later version is kept; returns once what is kept is durable.
+
+        Raises:
+            RefusedError: not a replica of the key, no such table, or a later epoch is promised; nothing was written.
+            CorruptionError: the register is damaged, or what is stored is and may have been later; nothing was written.
+            StorageFailedError: it is unknown whether it is durable.
+        """
+        key, register = request.key, request.register
+        _, group = await self._gate.admit(sender, request.map_epoch, request.table, key)
+        check_row(key, register)
+        await self._promises.admit(group, request.epoch)
+        self._keep(request, group)
+        if not self._engine.is_durable(key):
+            await self._engine.durable()
+        return _DONE
+
+    def _keep(self, request: Replicate, group: Group) -> None:
+        table, key, register = request.table, request.key, request.register
+        version = version_of(key, register)
+        stored = None
+        try:
+            stored = self._engine.get(key)
+            if stored is not None:
+                check_row(key, stored)
+                if version_of(key, stored) >= version:
+                    return
+        except CorruptionError:
+            self._damage.met_row(table, key)
+            if version[:2] != request.epoch:
+                raise
+            self._trees.write(((table, key, stored or b"", register),))
+            return
+        self._trees.put(table, group.partition, key, stored, register)
+
+    def _page(self, request: TouchRange) -> Rows:
+        page: list[tuple[bytes, bytes]] = []
+        bytes_left, key = request.bytes_max, None
+        try:
+            for key, stored in self._engine.scan(request.start, request.end):
+                if page and (len(page) >= request.rows_max or bytes_left <= 0):
+                    return Rows(tuple(page), is_last=False)
+                check_row(key, stored)
+                page.append((key, stored))
+                bytes_left -= len(key) + len(stored)
+        except CorruptionError:
+            if key is None or (page and page[-1][0] == key):  # it was well: what comes after it cannot be read
+                self._damage.met_somewhere(request.table, request.start, request.end)
+            else:
+                self._damage.met_row(request.table, key)
+            if page:
+                return Rows(tuple(page), is_last=False)
+            raise
+        return Rows(tuple(page), is_last=True)
