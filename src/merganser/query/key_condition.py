@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
+from merganser.query import expressions
 from merganser.query.binding import Placeholders
-from merganser.query.parser import parse_condition
 from merganser.query.syntax import (
     Between,
     Both,
@@ -28,7 +28,6 @@ from merganser.query.syntax import (
 )
 
 _FLIPPED: Final = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_PREFIX: Final = "Invalid KeyConditionExpression: "
 
 
 class AttributeCondition(msgspec.Struct, frozen=True):
@@ -50,10 +49,7 @@ def key_conditions(text: str, placeholders: Placeholders) -> dict[str, Attribute
     Raises:
         ExpressionError: with DynamoDB's whole message.
     """
-    try:
-        tree = placeholders.bind(parse_condition(text))
-    except ExpressionError as error:
-        raise ExpressionError(f"{_PREFIX}{error}") from None
+    tree = expressions.condition(text, placeholders, parameter="KeyConditionExpression")
     placeholders.check_all_used()
     conditions: dict[str, AttributeCondition] = {}
     _collect(tree, conditions)

@@ -10,26 +10,38 @@
     function:  identifier ( operand , … )
     path:      (identifier | #name) (. (identifier | #name) | [ index ])*
 
+    update:    (SET path = value , … | REMOVE path , … | ADD path :value , … | DELETE path :value , …)+
+    value:     operand | operand + operand | operand - operand | ( value )
+
+    projection: path , …
+
 NOT binds tighter than AND, AND tighter than OR. After an opening parenthesis it is not known yet
 whether a condition or an operand follows, so both are read by one routine and told apart by what they
 turned out to be; nothing is ever read twice.
 
-A first walk over the finished tree finds unknown functions, reserved words and excess, in the order
-in which DynamoDB does; `binding` is the second.
+A tree depends on nothing but the text, so those read last are kept. A first walk over the finished tree
+(`inspection`) finds unknown functions, reserved words and excess, in the order in which DynamoDB does;
+`binding` is the second.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import functools
+from collections.abc import Callable
+from typing import Final, TypeVar
 
+from merganser.query.inspection import Inspector
 from merganser.query.lexer import EOF, IDENTIFIER, INDEX, NAME, VALUE, Token, tokens_of
-from merganser.query.reserved_words import is_reserved
 from merganser.query.syntax import (
+    Action,
+    Addition,
+    Assignment,
     Between,
     Both,
     Call,
     Comparison,
     Condition,
+    Deletion,
     Either,
     ExpressionError,
     In,
@@ -37,37 +49,70 @@ from merganser.query.syntax import (
     Operand,
     Path,
     Placeholder,
+    Removal,
+    Section,
+    Sum,
+    Update,
     Value,
 )
 
 EXPRESSION_BYTES_MAX: Final = 4096
-OPERATORS_MAX: Final = 300
 DEPTH_MAX: Final = 200
 """Open parentheses. DynamoDB has no such bound; 300 operators and no redundant parentheses rarely get this far."""
+TREES_MAX: Final = 256
+"""Kept of each kind of expression. Applications use tens; a tree of 4 KB of text takes about 100 KB."""
 
 COMPARATORS: Final = frozenset(("=", "<>", "<", "<=", ">", ">="))
-FUNCTIONS: Final = frozenset(
-    ("attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains", "size")
-)
-UPDATE_FUNCTIONS: Final = frozenset(("if_not_exists", "list_append"))
+T = TypeVar("T")
 
 _PRECEDENCE = {"OR": 1, "AND": 2}
 
 
+@functools.lru_cache(maxsize=TREES_MAX)
 def parse_condition(text: str) -> Condition:
     """Return the tree of a condition, its placeholders not yet filled in.
 
     Raises:
         ExpressionError: empty, too long, or no condition.
     """
+    _check_size(text)
+    tree = _Parser(text).condition()
+    Inspector().condition(tree)
+    return tree
+
+
+@functools.lru_cache(maxsize=TREES_MAX)
+def parse_update(text: str) -> Update:
+    """Return the tree of an UpdateExpression, its placeholders not yet filled in.
+
+    Raises:
+        ExpressionError: empty, too long, or no update.
+    """
+    _check_size(text)
+    tree = _Parser(text).update()
+    Inspector().update(tree)
+    return tree
+
+
+@functools.lru_cache(maxsize=TREES_MAX)
+def parse_projection(text: str) -> tuple[Path, ...]:
+    """Return the paths of a ProjectionExpression, their placeholders not yet filled in.
+
+    Raises:
+        ExpressionError: empty, too long, or no list of paths.
+    """
+    _check_size(text)
+    paths = _Parser(text).projection()
+    Inspector().paths(paths)
+    return paths
+
+
+def _check_size(text: str) -> None:
     if not text:
         raise ExpressionError("The expression can not be empty;")
     size = len(text.encode())
     if size > EXPRESSION_BYTES_MAX:
         raise ExpressionError(f"Expression size has exceeded the maximum allowed size; expression size: {size}")
-    tree = _Parser(text).condition()
-    _Inspector().condition(tree)
-    return tree
 
 
 class _Parser:
@@ -84,6 +129,74 @@ class _Parser:
         tree = self._as_condition(self._either(1)[0])
         self._expect(EOF)
         return tree
+
+    def update(self) -> Update:
+        """Read the whole text as sections of an update, at least one."""
+        sections = [self._section()]
+        while self._next.kind != EOF:
+            sections.append(self._section())
+        return Update(tuple(sections))
+
+    def projection(self) -> tuple[Path, ...]:
+        """Read the whole text as a list of paths."""
+        paths = self._list_of(self._whole_path)
+        self._expect(EOF)
+        return paths
+
+    def _section(self) -> Section:
+        read = {"SET": self._assignment, "REMOVE": self._removal, "ADD": self._addition, "DELETE": self._deletion}
+        keyword = self._next.kind
+        if keyword not in read:
+            raise self._unexpected()
+        self._take()
+        return Section(keyword, self._list_of(read[keyword]))
+
+    def _assignment(self) -> Action:
+        path = self._whole_path()
+        self._expect("=")
+        return Assignment(path, self._sum()[0])
+
+    def _removal(self) -> Action:
+        return Removal(self._whole_path())
+
+    def _addition(self) -> Action:
+        return Addition(self._whole_path(), Placeholder(self._expect(VALUE).text))
+
+    def _deletion(self) -> Action:
+        return Deletion(self._whole_path(), Placeholder(self._expect(VALUE).text))
+
+    def _sum(self) -> tuple[Operand | Sum, bool]:
+        """Read what is assigned, and tell whether it is one pair of parentheses.
+
+        As with conditions, what an opening parenthesis holds is known only when it is read.
+        """
+        left, is_grouped = self._grouped_sum() if self._next.kind == "(" else (self._operand(), False)
+        if isinstance(left, Sum) or self._next.kind not in ("+", "-"):
+            return left, is_grouped
+        operator = self._take().kind
+        return Sum(operator, left, self._operand()), False
+
+    def _grouped_sum(self) -> tuple[Operand | Sum, bool]:
+        self._take()
+        self._descend()
+        tree, is_grouped = self._sum()
+        self._expect(")")
+        self._depth -= 1
+        if is_grouped:
+            raise _redundant()
+        return tree, True
+
+    def _list_of(self, read: Callable[[], T]) -> tuple[T, ...]:
+        elements = [read()]
+        while self._next.kind == ",":
+            self._take()
+            elements.append(read())
+        return tuple(elements)
+
+    def _whole_path(self) -> Path:
+        if self._next.kind not in (IDENTIFIER, NAME):
+            raise self._unexpected()
+        return self._path(self._take())
 
     def _either(self, precedence: int) -> tuple[Condition | Operand, bool]:
         """Read a condition or an operand, and tell whether it is one pair of parentheses."""
@@ -157,13 +270,10 @@ class _Parser:
     def _operands(self) -> tuple[Operand, ...]:
         """Read the rest of a list whose parenthesis is already open."""
         self._descend()
-        operands = [self._operand()]
-        while self._next.kind == ",":
-            self._take()
-            operands.append(self._operand())
+        operands = self._list_of(self._operand)
         self._expect(")")
         self._depth -= 1
-        return tuple(operands)
+        return operands
 
     def _path(self, first: Token) -> Path:
         parts: list[str | int] = [first.text]
@@ -209,54 +319,6 @@ class _Parser:
 
 _CONDITIONS = (Comparison, Between, In, Not, Both, Either)
 _AFTER_OPERAND = COMPARATORS | {"IN", "BETWEEN"}
-
-
-class _Inspector:
-    """The first walk: functions, reserved words, number of operators."""
-
-    def __init__(self) -> None:
-        self._operators = 0
-
-    def condition(self, tree: Condition) -> None:
-        match tree:
-            case Both(left, right) | Either(left, right):
-                self.condition(left)
-                self._count()
-                self.condition(right)
-            case Not(inner):
-                self._count()
-                self.condition(inner)
-            case Call():
-                self._operand(tree)
-            case Comparison(_, left, right):
-                self._count()
-                self._operands(left, right)
-            case Between(operand, low, high):
-                self._count()
-                self._operands(operand, low, high)
-            case In(operand, choices):
-                self._count()
-                self._operands(operand, *choices)
-
-    def _operands(self, *operands: Operand) -> None:
-        for operand in operands:
-            self._operand(operand)
-
-    def _operand(self, operand: Operand) -> None:
-        if isinstance(operand, Path):
-            for part in operand.parts:
-                if isinstance(part, str) and not part.startswith("#") and is_reserved(part):
-                    raise ExpressionError(f"Attribute name is a reserved keyword; reserved keyword: {part}")
-        elif isinstance(operand, Call):
-            self._count()
-            if operand.function not in FUNCTIONS | UPDATE_FUNCTIONS:
-                raise ExpressionError(f"Invalid function name; function: {operand.function}")
-            self._operands(*operand.operands)
-
-    def _count(self) -> None:
-        self._operators += 1
-        if self._operators > OPERATORS_MAX:
-            raise ExpressionError(f"The expression contains too many operators; operator count: {self._operators}")
 
 
 def _redundant() -> ExpressionError:

@@ -100,5 +100,61 @@ class Either(msgspec.Struct, frozen=True):
     right: Condition
 
 
+class Sum(msgspec.Struct, frozen=True):
+    """``left + right`` or ``left - right``, where SET allows one."""
+
+    operator: str
+    """+ or -."""
+    left: Operand
+    right: Operand
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """``SET path = value``."""
+
+    path: Path
+    value: Operand | Sum
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """``REMOVE path``."""
+
+    path: Path
+
+
+class Addition(msgspec.Struct, frozen=True):
+    """``ADD path value``: to a number or a set."""
+
+    path: Path
+    value: Operand
+
+
+class Deletion(msgspec.Struct, frozen=True):
+    """``DELETE path value``: members of a set."""
+
+    path: Path
+    value: Operand
+
+
+class Section(msgspec.Struct, frozen=True):
+    """A keyword of an update and the actions behind it."""
+
+    keyword: str
+    """SET, REMOVE, ADD or DELETE."""
+    actions: tuple[Action, ...]
+
+
+class Update(msgspec.Struct, frozen=True):
+    """An UpdateExpression."""
+
+    sections: tuple[Section, ...]
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """All actions, as they were written."""
+        return tuple(action for section in self.sections for action in section.actions)
+
+
 Operand = Path | Placeholder | Value | Call
 Condition = Comparison | Between | In | Call | Not | Both | Either
+Action = Assignment | Removal | Addition | Deletion
