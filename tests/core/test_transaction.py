@@ -33,7 +33,7 @@ from merganser.model.transaction import (
 
 ID, OTHER_ID = b"i" * 16, b"o" * 16
 ITEMS = ((TableId(1), b"a"), (TableId(2), b"b"))
-BEGIN = Begin(7, b"digest", ITEMS, is_kept=False, now_us=0)
+BEGIN = Begin(ID, 7, b"digest", ITEMS, is_kept=False, now_us=0)
 KEPT = msgspec.structs.replace(BEGIN, is_kept=True)
 PREPARE = Prepare(ID, 7, b"new", is_check=False)
 INTENT = Intent(ID, 7, changes=True, value=b"new")
@@ -255,11 +255,12 @@ def test_only_a_committed_intent_is_applied() -> None:
 
 def test_it_commits_only_if_every_item_is_ready() -> None:
     ready, failed, held = Ready(b""), Failed(b"why"), Held(OTHER_ID, 1)
-    bad: Failed | Held
+    blocking: tuple[Failed | Held, ...] = (failed, held)
+    blameless: tuple[Ready | None, ...] = (ready, None)
     assert transaction.outcome([ready, ready]) is Outcome.COMMIT
     assert transaction.outcome([ready, None]) is Outcome.GIVE_UP
-    for bad, unanswered in itertools.product((failed, held), (ready, None)):
-        assert transaction.outcome([ready, unanswered, bad]) is Outcome.CANCEL
+    for bad, other in itertools.product(blocking, blameless):
+        assert transaction.outcome([ready, other, bad]) is Outcome.CANCEL
     assert transaction.reasons([ready, failed, held, None]) == [
         None,
         Reason(ReasonKind.REJECTED, b"why"),

@@ -68,6 +68,7 @@ class Begin(msgspec.Struct, frozen=True, array_like=True, tag=11):
     is none.
     """
 
+    transaction: bytes
     attempt: int
     digest: bytes
     items: tuple[tuple[TableId, bytes], ...]

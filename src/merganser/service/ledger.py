@@ -13,7 +13,7 @@ import msgspec
 
 from merganser.core import cluster_map, transaction
 from merganser.core.token import token_of
-from merganser.model.cluster import Table
+from merganser.model.cluster import ClusterMap, Replication, Table
 from merganser.model.errors import (
     TableNotFoundError,
     UnavailableError,
@@ -21,7 +21,6 @@ from merganser.model.errors import (
 )
 from merganser.model.leader_messages import Changed, Led
 from merganser.model.transaction import LedgerStep, Record
-from merganser.service.catalog import Catalog
 from merganser.service.steps import TRANSACTIONS
 from merganser.storage import keys
 
@@ -42,6 +41,30 @@ class Items(Protocol):
         """Read an item; raises as `LeaderBased.read`."""
 
 
+class Tables(Protocol):
+    """The tables of the cluster: `service.catalog`."""
+
+    @property
+    def current(self) -> ClusterMap:
+        """The newest map known here."""
+
+    async def table(self, wire: str, name: str, *, deadline: float) -> Table:
+        """Return a table, known here or not; raises as `Catalog.table`."""
+
+    async def create_table(
+        self,
+        *,
+        wire: str,
+        name: str,
+        definition: bytes,
+        unique_id: str,
+        deadline: float,
+        n: int = ...,
+        replication: Replication = ...,
+    ) -> Table:
+        """Make a table; raises as `Catalog.create_table`."""
+
+
 class Told(msgspec.Struct, frozen=True):
     """What the ledger answered to a step."""
 
@@ -58,7 +81,7 @@ def is_ledger(table: Table) -> bool:
 class Ledger:
     """The records of transactions; see the module's docstring."""
 
-    def __init__(self, catalog: Catalog, items: Items, *, wall_us: Callable[[], int]) -> None:
+    def __init__(self, catalog: Tables, items: Items, *, wall_us: Callable[[], int]) -> None:
         """Keep records through ``items``, in the table that ``catalog`` knows or makes."""
         self._catalog = catalog
         self._items = items

@@ -1,0 +1,466 @@
+"""Several items at once, read or written, by the node that took the request from the client.
+
+A write::
+
+    begin the record -> prepare all items at once -> commit the record -> answer -> apply all items, finish the record
+                                       |                    |
+                                       +-- one refuses -----+-- someone has aborted it --> clear all items -> cancelled
+
+It has happened once the ledger says so, and not before; its items are locked from then back to their preparation.
+What comes after the answer can be done by anybody (`service.transaction_recovery`, `service.ledger_sweep`).
+
+What the client hears when something fails:
+
+- before the commit is sent: cancelled or unavailable. Nothing has happened, nor will it, since nobody else commits.
+- after that: what the ledger says, if it says anything in time, else that the outcome is unknown.
+
+The protocol runs in a task of its own: a client that goes away leaves no locks behind.
+
+Source: docs/internals/transactions.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from merganser.core import transaction
+from merganser.core.transaction import ATTEMPT_BITS, ITEMS_MAX, Fate, Outcome, Seen
+from merganser.model.cluster import Table
+from merganser.model.errors import (
+    IdempotentParameterMismatchError,
+    InvariantError,
+    MerganserError,
+    OverloadedError,
+    RequestError,
+    TransactionCanceledError,
+    TransactionInProgressError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from merganser.model.register import Decided
+from merganser.model.transaction import (
+    Abort,
+    Apply,
+    Begin,
+    Clear,
+    Commit,
+    Failed,
+    Finish,
+    Forget,
+    Held,
+    LedgerStep,
+    Prepare,
+    PrepareAnswer,
+    Ready,
+    Reason,
+    ReasonKind,
+    State,
+)
+from merganser.service.admission import UnderWay
+from merganser.service.ledger import Items, Ledger, Told, is_ledger
+from merganser.service.steps import TRANSACTIONS, Evaluator, Maker, Step
+from merganser.service.transaction_recovery import Place, Recovery, ended_all
+
+TRANSACTIONS_MAX: Final = 1024
+"""Coordinated at once: with a hundred items each they may hold a hundred thousand locks."""
+FINISHING_MAX: Final = 1024
+"""Whose items are being applied or cleared after the answer; beyond that the sweep does it."""
+
+TRY_S: Final = 1.0
+"""After so long a step on the ledger is sent again: an election is over, or soon will be."""
+PREPARE_S: Final = 3.0
+"""Longer than an election takes; all items stay locked meanwhile."""
+FINISH_S: Final = 10.0
+"""How long the coordinator goes on after the answer, before it leaves the rest to the sweep."""
+ROUNDS_MAX: Final = 5
+"""Of reads, until two that follow one another are the same. Each takes a few milliseconds, and so does a write."""
+_PAUSE_S: Final = (0.02, 0.2)  # least and most between two tries
+
+
+class TransactItem(msgspec.Struct, frozen=True):
+    """What a transaction does to one item."""
+
+    table: Table
+    key: bytes
+    payload: bytes
+    """In the words of the wire."""
+    is_check: bool = False
+    """Only the condition counts."""
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """One attempt of a transaction that this node coordinates."""
+
+    id: bytes
+    number: int
+    items: tuple[TransactItem, ...]
+    is_kept: bool
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple((item.table.id, item.key) for item in self.items)
+
+
+def maker(evaluators: Mapping[str, Evaluator], *, when_begun: Callable[[bytes], None] = lambda _id: None) -> Maker:
+    """Return the maker of the steps of transactions, for leaders of items and of the ledger.
+
+    Args:
+        evaluators: of each wire, by its name.
+        when_begun: told of each transaction whose record this node may be about to open.
+    """
+
+    def step_of(table: Table, payload: bytes) -> Step:
+        step = transaction.step_in(payload)
+        if isinstance(step, Prepare | Apply | Clear):
+            evaluate = partial(_evaluated, evaluators, table)
+            return lambda content: transaction.on_item(step, content, evaluate)
+        if not is_ledger(table):
+            raise RequestError(f"table {table.name} keeps no records of transactions")
+        if isinstance(step, Begin):
+            when_begun(step.transaction)
+        ledger_step: LedgerStep = step
+        return lambda content: transaction.on_ledger(ledger_step, content)
+
+    return Maker(step_of, meets_intents=True)
+
+
+def _evaluated(evaluators: Mapping[str, Evaluator], table: Table, payload: bytes, value: bytes | None) -> Decided:
+    evaluate = evaluators.get(table.wire)
+    if evaluate is None:
+        raise RequestError(f"nothing on this node knows how to change items of {table.wire} tables")
+    return evaluate(table, payload, value)
+
+
+class Transactions:
+    """This node as coordinator of transactions; see the module's docstring."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        recovery: Recovery,
+        items: Items,
+        *,
+        rng: random.Random,
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        """Keep records in ``ledger`` and change ``items``; ``on_error`` is told of bugs met after an answer."""
+        self.under_way = UnderWay("transactions through this node", TRANSACTIONS_MAX)
+        self.recovery = recovery
+        self._ledger = ledger
+        self._items = items
+        self._rng = rng
+        self._on_error = on_error
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[asyncio.Task[Any], None] = {}
+        self._finishing: dict[asyncio.Task[Any], None] = {}
+        self.committed = 0
+        self.cancelled = 0
+
+    async def write(
+        self, items: Sequence[TransactItem], *, token: bytes | None = None, digest: bytes = b"", deadline: float
+    ) -> list[bytes]:
+        """Do what ``items`` say, all of it or nothing; returns what the wire's steps answered.
+
+        Args:
+            items: 1 to `ITEMS_MAX`, no item twice, all of leader-based tables.
+            token: of the client, and of nobody else: repeated within ten minutes it is done once, and then answered
+                with empty answers.
+            digest: of the request, to tell a repeated one from another one under the same token.
+            deadline: loop time.
+
+        Raises:
+            TransactionCanceledError: an item kept it from happening; it has not happened and will not.
+            TransactionInProgressError: one with that token is under way.
+            IdempotentParameterMismatchError: the token is that of another request.
+            RequestError: it makes no sense; nothing has happened.
+            UnavailableError: nothing has happened, and nothing will.
+            UnknownOutcomeError: all of it may have happened, or nothing.
+        """
+        _check(tuple(items))
+        work = self._write(tuple(items), token, digest, deadline)
+        return await asyncio.shield(self._spawn(work, self._running))
+
+    async def get(self, places: Sequence[tuple[Table, bytes]], *, deadline: float) -> list[bytes | None]:
+        """Return the values of items as they are at one instant between the call and its end.
+
+        Args:
+            places: table and key of each, 1 to `ITEMS_MAX`, none twice.
+            deadline: loop time.
+
+        Raises:
+            TransactionCanceledError: they change so fast that no such instant was found.
+            RequestError: a table is gone, or not leader-based.
+            UnavailableError: they could not all be read by ``deadline``.
+        """
+        _check_places([(table, key) for table, key in places])
+        with self.under_way:
+            seen = await self._read_all(places, deadline)
+            for _ in range(ROUNDS_MAX - 1 if len(places) > 1 else 0):
+                again = await self._read_all(places, deadline)
+                moved = transaction.moved(seen, again)
+                if not any(moved):
+                    break
+                seen = again
+            else:
+                if len(places) > 1:
+                    raise TransactionCanceledError(
+                        "items were written while they were read, again and again; try again",
+                        [Reason(ReasonKind.CONFLICT) if has_moved else None for has_moved in moved],
+                    )
+            return [item.value for item in seen]
+
+    async def close(self) -> None:
+        """Stop; what is left is ended by others."""
+        tasks = [*self._running, *self._finishing]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def idle(self) -> None:
+        """Return once nothing goes on after answers any more."""
+        while self._running or self._finishing:
+            await asyncio.wait([*self._running, *self._finishing])
+
+    async def _write(
+        self, items: tuple[TransactItem, ...], token: bytes | None, digest: bytes, deadline: float
+    ) -> list[bytes]:
+        with self.under_way:
+            transaction_id = self._rng.randbytes(16) if token is None else _id_of(token)
+            attempt = _Attempt(
+                transaction_id, 1 + self._rng.getrandbits(ATTEMPT_BITS), items, is_kept=token is not None
+            )
+            if not await self._begin(attempt, digest, deadline):
+                return [b""] * len(items)
+            answers, wrong = await self._prepare_all(attempt, deadline)
+            outcome = transaction.outcome(answers)
+            if outcome is not Outcome.COMMIT:
+                await self._abort(attempt, answers, deadline)
+                raise self._failure(outcome, answers, wrong)
+            await self._commit(attempt, deadline)
+            return [answer.answer for answer in answers if isinstance(answer, Ready)]
+
+    async def _begin(self, attempt: _Attempt, digest: bytes, deadline: float) -> bool:
+        """Open the record; False if the same request has happened already."""
+        while True:
+            begin = Begin(
+                attempt.id, attempt.number, digest, attempt.places, attempt.is_kept, now_us=self._ledger.wall_us()
+            )
+            try:
+                told, _ = await self._insist(attempt.id, begin, deadline)
+            except UnknownOutcomeError as error:
+                self._leave(self._end(attempt))
+                raise UnavailableError(f"the transaction was not begun for certain, and is given up: {error}") from None
+            record = told.record
+            if record is None:
+                raise InvariantError("the ledger opened a record and had none")
+            if not told.is_rejected:
+                if record.state is not State.BEGUN:
+                    raise self._overtaken(attempt)
+                return True
+            if record.digest != digest:
+                raise IdempotentParameterMismatchError("the token is that of another transaction: choose a new one")
+            if record.state is State.COMMITTED:
+                return False
+            if await self._pressed(attempt.id, record.attempt, deadline) is Fate.PENDING:
+                raise TransactionInProgressError("a transaction with this token is under way, try again")
+
+    async def _pressed(self, transaction_id: bytes, attempt: int, deadline: float) -> Fate:
+        try:
+            return await self.recovery.pressed(transaction_id, attempt, deadline=deadline)
+        except UnknownOutcomeError as error:
+            raise UnavailableError(f"an earlier transaction with this token could not be ended: {error}") from None
+
+    async def _prepare_all(
+        self, attempt: _Attempt, deadline: float
+    ) -> tuple[list[PrepareAnswer | None], list[MerganserError]]:
+        """Return what the items answered, None for those that did not, and what was wrong with those."""
+        deadline = min(deadline, self._loop.time() + PREPARE_S)
+        ended = await ended_all(self._prepare(attempt, item, deadline) for item in attempt.items)
+        answers = [None if isinstance(answer, MerganserError) else answer for answer in ended]
+        return answers, [answer for answer in ended if isinstance(answer, MerganserError)]
+
+    async def _prepare(self, attempt: _Attempt, item: TransactItem, deadline: float) -> PrepareAnswer:
+        step = Prepare(attempt.id, attempt.number, item.payload, item.is_check)
+        answer = await self._prepare_once(item, step, deadline)
+        if not isinstance(answer, Held):
+            return answer
+        fate = await self.recovery.pressed(answer.transaction, answer.attempt, deadline=deadline)
+        if fate is Fate.PENDING:
+            return answer
+        await self.recovery.settle(item.table, item.key, answer.transaction, answer.attempt, fate, deadline=deadline)
+        return await self._prepare_once(item, step, deadline)
+
+    async def _prepare_once(self, item: TransactItem, step: Prepare, deadline: float) -> PrepareAnswer:
+        """Send Prepare. It is never sent again unless the item was certainly not locked: it could come a second time
+        after all was applied, and lock the item for what has already happened."""
+        changed = await self._items.change(
+            item.table, item.key, TRANSACTIONS, transaction.payload_of(step), deadline=deadline
+        )
+        return transaction.prepare_answer_in(changed.answer)
+
+    async def _commit(self, attempt: _Attempt, deadline: float) -> None:
+        """Return once the transaction has happened."""
+        try:
+            told, was_unknown = await self._insist(attempt.id, Commit(attempt.number), deadline)
+        except (UnavailableError, UnknownOutcomeError):
+            self._leave(self._end(attempt))
+            raise
+        if not told.is_rejected:
+            self.committed += 1
+            self._leave(self._settle(attempt, attempt.places, Fate.COMMITTED))
+            return
+        if told.record is None and was_unknown:  # decided, finished and forgotten since then
+            raise UnknownOutcomeError("the ledger has no record of the transaction any more: it may have happened")
+        raise self._overtaken(attempt)
+
+    async def _abort(self, attempt: _Attempt, answers: Sequence[PrepareAnswer | None], deadline: float) -> None:
+        """Return once it is certain, for everybody, that the transaction has not happened."""
+        try:
+            await self._insist(attempt.id, Abort(attempt.number), deadline)
+        except (UnavailableError, UnknownOutcomeError) as error:
+            self._leave(self._end(attempt))
+            raise UnavailableError(f"nothing was written, but the transaction could not be ended: {error}") from None
+        locked = [
+            place
+            for place, answer in zip(attempt.places, answers, strict=True)
+            if not isinstance(answer, Failed | Held)
+        ]
+        self._leave(self._settle(attempt, locked, Fate.ABORTED))
+
+    def _failure(
+        self, outcome: Outcome, answers: Sequence[PrepareAnswer | None], wrong: Sequence[MerganserError]
+    ) -> MerganserError:
+        """Return what the client hears of a transaction that was aborted because of its items."""
+        for error in wrong:
+            if isinstance(error, RequestError):
+                return error
+        if outcome is Outcome.CANCEL:
+            self.cancelled += 1
+            return TransactionCanceledError("items kept the transaction from happening", transaction.reasons(answers))
+        for error in wrong:
+            if isinstance(error, OverloadedError):
+                return error
+        return UnavailableError(f"the transaction was given up, nothing was written: {wrong[0]}")
+
+    def _overtaken(self, attempt: _Attempt) -> TransactionCanceledError:
+        """Return what the client hears if someone who needed an item has aborted the transaction."""
+        self.cancelled += 1
+        return TransactionCanceledError(
+            "another request needed its items before the transaction was decided",
+            [Reason(ReasonKind.CONFLICT)] * len(attempt.items),
+        )
+
+    async def _insist(self, transaction_id: bytes, step: LedgerStep, deadline: float) -> tuple[Told, bool]:
+        """Do a step on the record, which may be repeated, until it is done or the time is up.
+
+        Returns:
+            the answer to the last try, and whether an earlier one may have been done.
+
+        Raises:
+            UnavailableError: it was certainly not done.
+            UnknownOutcomeError: it may be done, now or later.
+        """
+        was_unknown, pause_s = False, _PAUSE_S[0]
+        while True:
+            try:
+                deadline_of_try = min(deadline, self._loop.time() + TRY_S)
+                return await self._ledger.change(transaction_id, step, deadline=deadline_of_try), was_unknown
+            except InvariantError:
+                raise
+            except MerganserError as problem:
+                if isinstance(problem, OverloadedError) and not was_unknown:
+                    raise
+                was_unknown = was_unknown or not isinstance(problem, RequestError | UnavailableError)
+                error = str(problem)
+            pause_s = min(pause_s * 2, _PAUSE_S[1])
+            if self._loop.time() + pause_s >= deadline:
+                raise UnknownOutcomeError(error) if was_unknown else UnavailableError(error)
+            await asyncio.sleep(self._rng.uniform(pause_s / 2, pause_s))
+
+    async def _end(self, attempt: _Attempt) -> None:
+        """End an attempt that nobody waits for any more, one way or the other: abort it unless it is committed."""
+        try:
+            told, _ = await self._insist(attempt.id, Abort(attempt.number), self._loop.time() + FINISH_S)
+        except (UnavailableError, UnknownOutcomeError):
+            return  # whoever meets it goes on
+        fate = transaction.fate(told.record, attempt.number)
+        if fate is not Fate.VOID:
+            await self._settle(attempt, attempt.places, fate)
+
+    async def _settle(self, attempt: _Attempt, places: Sequence[Place], fate: Fate) -> None:
+        """Apply or clear everywhere, then finish or remove the record; what fails is left to the sweep."""
+        give_up_at = self._loop.time() + FINISH_S
+        pause_s = _PAUSE_S[0]
+        while places:
+            deadline = self._loop.time() + TRY_S
+            places = await self.recovery.settle_all(places, attempt.id, attempt.number, fate, deadline=deadline)
+            if self._loop.time() > give_up_at:
+                return
+            if places:
+                await asyncio.sleep(self._rng.uniform(pause_s / 2, pause_s))
+                pause_s = min(pause_s * 2, _PAUSE_S[1])
+        last: LedgerStep = Forget(attempt.number)
+        if attempt.is_kept and fate is Fate.COMMITTED:
+            last = Finish(attempt.number, now_us=self._ledger.wall_us())
+        try:
+            await self._ledger.change(attempt.id, last, deadline=self._loop.time() + TRY_S)
+        except (UnavailableError, UnknownOutcomeError):
+            return
+
+    async def _read_all(self, places: Sequence[tuple[Table, bytes]], deadline: float) -> list[Seen]:
+        found = await ended_all(
+            self._items.read(table, key, is_consistent=True, deadline=deadline) for table, key in places
+        )
+        seen = []
+        for led in found:
+            if isinstance(led, MerganserError):
+                raise led
+            seen.append(Seen(led.version, led.value))
+        return seen
+
+    def _leave(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work`` after the answer, if there is room for it."""
+        if len(self._finishing) >= FINISHING_MAX:
+            work.close()
+        else:
+            self._spawn(work, self._finishing).add_done_callback(self._report)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], among: dict[asyncio.Task[Any], None]) -> asyncio.Task[Any]:
+        task = self._loop.create_task(work)
+        among[task] = None
+        task.add_done_callback(lambda ended: _note_end(ended, among))
+        return task
+
+    def _report(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_error(error)
+
+
+def _note_end(task: asyncio.Task[Any], among: dict[asyncio.Task[Any], None]) -> None:
+    del among[task]
+    if not task.cancelled():
+        task.exception()  # the client may have gone; if not it gets the error itself
+
+
+def _check(items: tuple[TransactItem, ...]) -> None:
+    _check_places([(item.table, item.key) for item in items])
+
+
+def _check_places(places: Sequence[tuple[Table, bytes]]) -> None:
+    assert 1 <= len(places) <= ITEMS_MAX, "the wire checks how many items its client asked for"
+    assert len({(table.id, key) for table, key in places}) == len(places), "the wire refuses an item named twice"
+    for table, _ in places:
+        if not table.has_leaders:
+            raise RequestError(f"table {table.name} is leaderless: transactions need tables that have leaders")
+
+
+def _id_of(token: bytes) -> bytes:
+    return hashlib.blake2b(token, digest_size=16, person=b"transaction").digest()
