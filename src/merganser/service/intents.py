@@ -1,4 +1,7 @@
-"""What a leader asks about the intents of transactions that it meets on items; `service.transactions` answers."""
+"""What a leader asks about the intents of transactions that it meets on items.
+
+`service.transaction_recovery` answers.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,18 @@ class Resolver(Protocol):
 
         Raises:
             TransactionConflictError: it stays for now.
+            UnavailableError: nobody could say by ``deadline`` (loop time).
         """
 
     async def for_read(self, table: Table, key: bytes, register: Register, *, deadline: float) -> bytes | Gone | None:
-        """Return what the value is, with the intent in force or not; GONE: the caller looks again."""
+        """Return the value of an item whose register, looked at before the call, has an intent.
+
+        It is the item's value at the instant of that look, or at some instant between it and the end of the call. GONE:
+        the register is another by now, the caller looks again.
+
+        Raises:
+            UnavailableError: nobody could say by ``deadline`` (loop time).
+        """
 
 
 class NoTransactions:

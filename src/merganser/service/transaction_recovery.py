@@ -8,8 +8,8 @@ is aborted by whoever needs its item, so that no lock outlives its coordinator b
 Why the answers of reads are right. Let the register be read at t1, and the ledger after that, at t2.
 
 - COMMITTED: the new value was the item's at t1, or from the commit on, which lies between.
-- ABORTED: the old one was, at t1.
-- Undecided at t2: the item was locked from t1 to t2, so the old one was its value at t2.
+- ABORTED: the old one was, at t1, as an aborted attempt was never committed.
+- Undecided at t2: it was so at t1, too, and the old one was the item's value.
 - Else nothing is known of t1, and the reader looks again.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from merganser.core import transaction
 from merganser.core.transaction import Fate
@@ -32,8 +32,8 @@ from merganser.model.errors import (
 from merganser.model.ids import TableId
 from merganser.model.register import Intent, Register
 from merganser.model.transaction import Abort
+from merganser.service.intents import GONE, Gone
 from merganser.service.ledger import Items, Ledger
-from merganser.service.resolving import GONE, Gone
 from merganser.service.steps import TRANSACTIONS
 from merganser.service.topology import Topology
 
@@ -74,9 +74,7 @@ class Recovery:
             raise UnavailableError(f"the item is locked by a transaction that could not be ended: {error}") from None
         raise TransactionConflictError("another transaction that is under way holds the item, try again")
 
-    async def for_read(
-        self, table: Table, key: bytes, register: Register, *, deadline: float
-    ) -> bytes | Literal[Gone.GONE] | None:
+    async def for_read(self, table: Table, key: bytes, register: Register, *, deadline: float) -> bytes | Gone | None:
         """See `Resolver`."""
         intent = _intent_of(register)
         record = await self._ledger.read(intent.transaction, deadline=deadline)
