@@ -44,10 +44,16 @@ import enum
 
 import msgspec
 
+from merganser.model.leader_messages import Change, ReadLed, ReadRangeLed, Replicate, Touch, TouchRange
 from merganser.model.messages import Apply, Hint, Read, ReadHint, ReadRange
 
-FOREGROUND = frozenset((Apply, Read, ReadRange, Hint, ReadHint))
+FOREGROUND = frozenset((Apply, Read, ReadRange, Hint, ReadHint, Replicate, Touch, TouchRange))
 """What a replica refuses when it has too much to do. All else is rare, small, and what the cluster lives on."""
+
+LED = frozenset((Change, ReadLed, ReadRangeLed))
+"""What a leader refuses when it has too much to do. Counted apart: each waits for replicas, and leaders that have taken
+on as much as they may must not keep the replicas of one another from what they wait for. For the same reason they may
+fill only half of the bytes."""
 
 TICK_S = 0.05
 """How often the lag is taken and the controllers run."""
@@ -79,8 +85,10 @@ class AdmissionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Reads and writes of rows coordinated at once: a batch request is up to 25."""
     served_max: int = 4096
     """Reads and writes served for all peers, and for this node itself, at once."""
+    led_max: int = 4096
+    """Reads and writes led for all nodes at once."""
     served_bytes_max: int = 64 * 1024 * 1024
-    """Of the rows of such writes."""
+    """Of the rows of such writes, and the steps that are led."""
     latency_target_s: float = 0.05
     """99 of 100 reads and writes of a replica shall be faster; an fsync on a busy disk takes 5 to 20 ms."""
     lag_target_s: float = 0.02

@@ -28,6 +28,7 @@ from collections.abc import Iterable
 import msgspec
 
 from merganser.model.ids import PartitionId, TableId
+from merganser.model.leader_messages import Change, Replicate
 from merganser.model.messages import (
     A_CLIENTS,
     Accept,
@@ -48,7 +49,7 @@ FAILED = "disk_failed"
 NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 """Codes of refusals after which nothing was written."""
 
-_WRITES = (Apply, Hint, Meet)
+_WRITES = (Apply, Hint, Meet, Change, Replicate)
 _ROWS = (Read, ReadRange, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
 

@@ -11,12 +11,13 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import msgspec
 
 from merganser.core.admission import (
     FOREGROUND,
+    LED,
     SLICE_S,
     TICK_S,
     AdmissionLimits,
@@ -27,12 +28,23 @@ from merganser.core.admission import (
     is_busy,
 )
 from merganser.model.errors import OverloadedError
+from merganser.model.leader_messages import Change, Replicate, TouchRange
 from merganser.model.messages import Apply, Hint, ReadRange, Request
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_WRITES = frozenset((Apply, Hint))
+_PAGES = frozenset((ReadRange, TouchRange))
+"""Whose answers take as long as they are large."""
+
+_SIZES: dict[type, Callable[[Any], int]] = {
+    Apply: lambda request: len(request.row),
+    Hint: lambda request: len(request.row),
+    Replicate: lambda request: len(request.register),
+    Change: lambda request: len(request.payload),
+}
+"""Of what writes bring along."""
+
 _UNCOUNTED = -1.0
 _NEVER = float("inf")
 
@@ -238,6 +250,7 @@ class Admission:
         self.requests = Requests(self._limits, self._wake)
         self.operations = UnderWay("reads and writes through this node", self._limits.operations_max)
         self._served = UnderWay("reads and writes of this replica", self._limits.served_max)
+        self._led = UnderWay("reads and writes of items that this node leads", self._limits.led_max)
         self._served_bytes = 0
         self._most_served_bytes = 0
         self._ended = 0
@@ -255,13 +268,18 @@ class Admission:
             OverloadedError: there is no place for it; nothing was done.
         """
         kind = type(request)
-        if kind not in FOREGROUND:
+        limits = self._limits
+        if kind in FOREGROUND:
+            served, most, bytes_max = self._served, limits.served_max, limits.served_bytes_max
+        elif kind in LED:
+            served, most, bytes_max = self._led, limits.led_max, limits.served_bytes_max // 2
+        else:
             return _UNCOUNTED
-        served = self._served
-        if served.count >= self._limits.served_max:
+        if served.count >= most:
             served.refuse()
-        if kind in _WRITES:
-            self._take_bytes(len(cast("Apply | Hint", request).row))
+        size_of = _SIZES.get(kind)
+        if size_of is not None:
+            self._take_bytes(size_of(request), bytes_max)
         served.count += 1
         if served.count > served.most:
             served.most = served.count
@@ -273,11 +291,15 @@ class Admission:
         """Note that ``request`` was answered."""
         if began == _UNCOUNTED:
             return
-        self._served.count -= 1
         kind = type(request)
-        if kind in _WRITES:
-            self._served_bytes -= len(cast("Apply | Hint", request).row)
-        if kind is not ReadRange:  # whose pages take as long as they are large
+        size_of = _SIZES.get(kind)
+        if size_of is not None:
+            self._served_bytes -= size_of(request)
+        if kind in LED:  # these wait for others
+            self._led.count -= 1
+            return
+        self._served.count -= 1
+        if kind not in _PAGES:
             self._ended += 1
             if self._loop.time() - began > self._limits.latency_target_s:
                 self._late += 1
@@ -300,9 +322,9 @@ class Admission:
                 break
         self._slice_ended = now + SLICE_S
 
-    def _take_bytes(self, size: int) -> None:
+    def _take_bytes(self, size: int, most: int) -> None:
         held = self._served_bytes + size
-        if held > self._limits.served_bytes_max:
+        if held > most:
             self._served.refused += 1
             raise OverloadedError(
                 f"writes of {self._served_bytes} bytes are under way on this replica, no more are taken"
@@ -319,6 +341,7 @@ class Admission:
             is_busy(gate.in_flight, gate.limit.value)
             or is_busy(self.operations.count, self._limits.operations_max)
             or is_busy(self._served.count, self._limits.served_max)
+            or is_busy(self._led.count, self._limits.led_max)
         )
 
     def load(self) -> Load:
@@ -367,4 +390,6 @@ class Admission:
     @property
     def _is_idle(self) -> bool:
         gate = self.requests.gate
-        return self._share.value == 1.0 and not (gate.in_flight or gate.waiting or self._served.count)
+        return self._share.value == 1.0 and not (
+            gate.in_flight or gate.waiting or self._served.count or self._led.count
+        )

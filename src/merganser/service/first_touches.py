@@ -29,7 +29,7 @@ from merganser.net.transport import Traffic
 from merganser.service.asking import SILENT_S, Asker, Reading
 from merganser.service.damage import Damage
 from merganser.service.in_flight import Flight, Proposal
-from merganser.service.terms import Led
+from merganser.service.leadership import Led
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine

@@ -26,7 +26,7 @@ from merganser.model.leader_messages import NOT_LEADING, Replicate
 from merganser.model.messages import Reply
 from merganser.model.register import Version
 from merganser.service.asking import Asker, error_of
-from merganser.service.terms import Led
+from merganser.service.leadership import Led
 from merganser.storage.engine import Engine
 
 REPLICATE_S = 0.5  # a healthy replica answers within a few milliseconds; asked again, it does nothing twice
@@ -129,6 +129,8 @@ class Flight:
     def __init__(self, led: Led, asker: Asker, local: LocalAcks, *, learned: Callable[[RefusedError], None]) -> None:
         """Send to the other replicas of ``led``; ``learned`` is told of refusals that name a later epoch."""
         self.me = asker.node
+        self.count = 0
+        """Proposals neither chosen nor lost."""
         self._others = tuple(node for node in led.replicas if node != asker.node)
         self._replicas = led.replicas
         self._majority = len(led.replicas) // 2 + 1
@@ -146,6 +148,7 @@ class Flight:
 
     def propose(self, version: Version, request: Replicate) -> Proposal:
         """Send what is committed here just now, and is later than all that was proposed of its item."""
+        self.count += 1
         proposal = Proposal(version, request, WriteQuorum(self._replicas, required=self._majority))
         chain = self._chains.get(request.key)
         if chain is None:
@@ -199,6 +202,7 @@ class Flight:
                 self._wake_idle()
         else:
             self._chains[proposal.key] = chain[chosen:]
+        self.count -= chosen
         for earlier in chain[:chosen]:
             earlier.end(is_chosen=True)
 
@@ -218,7 +222,9 @@ class Flight:
 
     def _lose(self, keys: list[bytes]) -> None:
         for key in keys:
-            for proposal in self._chains.pop(key):
+            chain = self._chains.pop(key)
+            self.count -= len(chain)
+            for proposal in chain:
                 proposal.end(is_chosen=False)
         if not self._chains:
             self._wake_idle()

@@ -61,10 +61,10 @@ from merganser.service.first_touches import TOUCH_S, FirstTouches, Term
 from merganser.service.group_gate import GroupGate
 from merganser.service.hash_trees import HashTrees
 from merganser.service.in_flight import Flight, LocalAcks, Proposal
+from merganser.service.leadership import Leadership
+from merganser.service.leadership import Led as LedTerm
 from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.steps import Maker
-from merganser.service.terms import Leadership
-from merganser.service.terms import Led as LedTerm
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 from merganser.storage.registers import decode_register, encode_register, version_of
@@ -74,6 +74,7 @@ PATIENCE_S = 10.0
 REQUESTS_KEPT_S = 30.0
 """A node repeats a request within its client's deadline, which is shorter than `core.healing.IN_FLIGHT_S`."""
 REQUESTS_MAX = 300_000  # 100 MiB; 10,000 a second, more than a node does
+IN_FLIGHT_MAX = 4_096  # of one group; as many requests as a node takes on at once
 LOOKS_MAX = 16
 """How often a request finds that the item has become unknown, or locked again, before it gives up."""
 _CORRUPTION = refusal_code(CorruptionError())
@@ -276,6 +277,8 @@ class Leader:
         now = self._loop.time()
         if now < term.closed_until:
             raise self._not_leading(term.led.group)
+        if term.flight.count >= IN_FLIGHT_MAX:
+            raise OverloadedError(f"{IN_FLIGHT_MAX} writes of the partition are on their way, no more are taken")
         if self._requests.is_full(now):
             raise OverloadedError(f"{REQUESTS_MAX} writes were done of late on this node, no more are taken")
 

@@ -1,6 +1,7 @@
 """What a member has for tables with leaders, put together in one place; it runs once there is such a table.
 
-promises <-- leadership
+promises <-- leadership <-- leader
+    ^------ register_replica
 """
 
 from __future__ import annotations
@@ -13,12 +14,26 @@ from typing import Any
 from merganser.core.leadership import PULSE_S
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
-from merganser.model.leader_messages import Campaign, Confirm, Pulse, TakeOver
+from merganser.model.leader_messages import (
+    Campaign,
+    Change,
+    Confirm,
+    Pulse,
+    ReadLed,
+    ReadRangeLed,
+    Replicate,
+    TakeOver,
+    Touch,
+    TouchRange,
+)
 from merganser.model.messages import Reply
 from merganser.service.asking import Asker
+from merganser.service.damage import Damage
 from merganser.service.hash_trees import HashTrees
+from merganser.service.leader import Leader
 from merganser.service.leadership import Leadership
 from merganser.service.promises import Promises
+from merganser.service.register_replica import RegisterReplica
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 
@@ -32,7 +47,9 @@ class LeaderTables:
         asker: Asker,
         engine: Engine,
         trees: HashTrees,
+        damage: Damage,
         *,
+        admit: Callable[[], Awaitable[None]],
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         on_error: Callable[[BaseException], None],
@@ -53,14 +70,23 @@ class LeaderTables:
             on_error=on_error,
             pulse_s=pulse_s,
         )
+        self.register_replica = RegisterReplica(topology, engine, self.promises, trees, damage, catch_up=catch_up)
+        self.leader = Leader(topology, asker, engine, self.leadership, trees, damage, admit=admit, catch_up=catch_up)
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Campaign: self.leadership.campaign,
             Pulse: self.leadership.pulse,
             Confirm: self.leadership.confirm_claims,
             TakeOver: self.leadership.take_over,
+            Touch: self.register_replica.touch,
+            TouchRange: self.register_replica.touch_range,
+            Replicate: self.register_replica.replicate,
+            Change: self.leader.change,
+            ReadLed: self.leader.read,
+            ReadRangeLed: self.leader.read_range,
         }
         self._works: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.leadership.run,
+            self.leader.run,
         ]
         self._background: list[asyncio.Task[None]] = []
 
@@ -72,6 +98,7 @@ class LeaderTables:
     async def close(self) -> None:
         """Leave what is led here to others, and stop."""
         await self.leadership.close()
+        self.leader.close()
         for task in self._background:
             task.cancel()
         if self._background:

@@ -230,6 +230,8 @@ class Member:
             asker,
             engine,
             self.trees,
+            self.damage,
+            admit=self.admission.background,
             rng=rng,
             catch_up=self.catalog.catch_up,
             on_error=on_error,
