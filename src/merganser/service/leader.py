@@ -61,9 +61,9 @@ from merganser.service.first_touches import TOUCH_S, FirstTouches, Term
 from merganser.service.group_gate import GroupGate
 from merganser.service.hash_trees import HashTrees
 from merganser.service.in_flight import Flight, LocalAcks, Proposal
+from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
-from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.steps import Maker
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
