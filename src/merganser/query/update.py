@@ -61,7 +61,7 @@ def removes_only(update: Update) -> bool:
 
     That DynamoDB does so is documented of the DELETE of AttributeUpdates, and unverified of REMOVE and DELETE.
     """
-    return all(isinstance(action, Removal | Deletion) for action in update.actions)
+    return bool(update.sections) and all(isinstance(action, Removal | Deletion) for action in update.actions)
 
 
 class _End:

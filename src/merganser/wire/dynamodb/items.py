@@ -28,22 +28,27 @@ _SIZE_BYTES: Final = 4
 DELETION: Final = Mutation(deletes_row=True)
 
 
-def measured(item: AttributeMap) -> int:
-    """Bring an item to be put into normal form, in place, and return its size.
+def measured(item: AttributeMap, too_large: str = "Item size has exceeded the maximum allowed size") -> int:
+    """Bring an item to be stored into normal form, in place, and return its size.
 
     Raises:
-        ValidationError: not what DynamoDB stores, or too large.
+        ValidationError: not what DynamoDB stores, or ``too_large``.
         SerializationError: not of the API's JSON types.
     """
     size = normalise(item)
     if size > ITEM_BYTES_MAX:
-        raise ValidationError("Item size has exceeded the maximum allowed size")
+        raise ValidationError(too_large)
     return size
+
+
+def encoded(item: AttributeMap, size: int) -> bytes:
+    """Return the stored form of an item in normal form."""
+    return size.to_bytes(_SIZE_BYTES, "big") + orjson.dumps(item)
 
 
 def storage(item: AttributeMap, size: int) -> Mutation:
     """Return the mutation that puts an item in normal form."""
-    return Mutation(cells=(CellWrite(CELL, size.to_bytes(_SIZE_BYTES, "big") + orjson.dumps(item)),))
+    return Mutation(cells=(CellWrite(CELL, encoded(item, size)),))
 
 
 def stored(row: Row | None, now_s: int) -> bytes | None:

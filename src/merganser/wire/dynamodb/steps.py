@@ -9,19 +9,31 @@ A payload is one byte and what follows::
 The answer of a step that was done is the JSON of the attributes that the request wants back, or nothing. That of a
 step that was rejected is a `Rejection` in msgpack. Only a request that cannot be understood at all raises: what an
 item makes impossible is an answer like any other, which a transaction has to hear of, too.
+
+Expressions travel as their text, with the names and values of the request. Whoever sent them has read them before and
+refused what is wrong whatever the item is; the leader reads them again, and remembers texts it has parsed.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import orjson
 
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
 from merganser.model.register import EMPTY, Content, Decided
-from merganser.wire.dynamodb.items import json_of
+from merganser.query import expressions
+from merganser.query.binding import Placeholders
+from merganser.query.documents import Item, projected
+from merganser.query.evaluation import holds
+from merganser.query.syntax import Update
+from merganser.query.update import removes_only, updated
+from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, measured
+
+CONDITION_FAILED: Final = "The conditional request failed"
 
 _PUT, _DELETE, _STEP = b"PDS"
 
@@ -33,6 +45,7 @@ class Action(enum.IntEnum):
     DELETE = 2
     CHECK = 3
     """Nothing: it only has a condition."""
+    UPDATE = 4
 
 
 class ItemStep(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +56,18 @@ class ItemStep(msgspec.Struct, frozen=True, array_like=True):
     """Of a put: the stored form."""
     returns: str = "NONE"
     """ReturnValues."""
+    key: dict[str, Any] = {}
+    """Of an update: the key attributes, for an item that it makes."""
+    update: str = ""
+    """UpdateExpression; empty: the item is only to be there."""
+    condition: str = ""
+    """ConditionExpression; empty: none."""
+    names: dict[str, str] = {}
+    """ExpressionAttributeNames."""
+    values: dict[str, Any] = {}
+    """ExpressionAttributeValues, in normal form."""
+    shows_failed: bool = False
+    """ReturnValuesOnConditionCheckFailure is ALL_OLD."""
 
 
 class Reason(enum.IntEnum):
@@ -68,6 +93,7 @@ DELETING: Final = bytes((_DELETE,))
 
 _DELETED = Decided(EMPTY)
 _NOTHING_THERE = Decided(None)
+_NO_UPDATE = Update(())
 _ENCODER = msgspec.msgpack.Encoder()
 _STEPS = msgspec.msgpack.Decoder(ItemStep)
 _REJECTIONS = msgspec.msgpack.Decoder(Rejection)
@@ -119,9 +145,41 @@ def evaluate(table: Table, payload: bytes, current: bytes | None) -> Decided:
 
 
 def _evaluate(step: ItemStep, current: bytes | None) -> Decided:
+    is_looked_into = step.condition or step.action is Action.UPDATE
+    item = attributes_of(current) if is_looked_into and current is not None else {}
+    placeholders = Placeholders(step.names, step.values)
+    if step.condition and not holds(expressions.condition(step.condition, placeholders), item):
+        shown = json_of(current) if step.shows_failed and current is not None else None
+        return rejected(Rejection(Reason.CONDITION, CONDITION_FAILED, shown))
+    if step.action is Action.UPDATE:
+        update = expressions.update(step.update, placeholders) if step.update else _NO_UPDATE
+        return _updated(step, update, current, item)
     answer = json_of(current) if current is not None and step.returns == "ALL_OLD" else b""
     if step.action is Action.PUT:
         return Decided(Content(step.item), answer)
     if step.action is Action.DELETE and current is not None:
         return Decided(EMPTY, answer)
     return Decided(None, answer)
+
+
+def _updated(step: ItemStep, update: Update, current: bytes | None, item: Item) -> Decided:
+    if current is None and removes_only(update):
+        return _NOTHING_THERE
+    try:
+        after = {**step.key, **updated(update, item)} if current is None else updated(update, item)
+        stored = encoded(after, measured(after, "Item size to update has exceeded the maximum allowed size"))
+    except RequestError as error:
+        return rejected(Rejection(Reason.VALIDATION, str(error)))
+    content = None if stored == current else Content(stored)
+    match step.returns:
+        case "ALL_OLD":
+            return Decided(content, b"" if current is None else json_of(current))
+        case "ALL_NEW":
+            return Decided(content, json_of(stored))
+        case "UPDATED_OLD" | "UPDATED_NEW":
+            shown = projected(
+                item if step.returns == "UPDATED_OLD" else after, [action.path for action in update.actions]
+            )
+            return Decided(content, orjson.dumps(shown) if shown else b"")
+        case _:
+            return Decided(content)
