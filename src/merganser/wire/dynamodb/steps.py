@@ -33,8 +33,6 @@ from merganser.query.syntax import Update
 from merganser.query.update import removes_only, updated
 from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, measured
 
-CONDITION_FAILED: Final = "The conditional request failed"
-
 _PUT, _DELETE, _STEP = b"PDS"
 
 
@@ -91,6 +89,8 @@ class Rejection(msgspec.Struct, frozen=True, array_like=True):
 DELETING: Final = bytes((_DELETE,))
 """Delete the item, whatever is there."""
 
+CONDITION_TEXT: Final = "The conditional request failed"
+_TOO_LARGE: Final = "Item size to update has exceeded the maximum allowed size"
 _DELETED = Decided(EMPTY)
 _NOTHING_THERE = Decided(None)
 _NO_UPDATE = Update(())
@@ -150,7 +150,7 @@ def _evaluate(step: ItemStep, current: bytes | None) -> Decided:
     placeholders = Placeholders(step.names, step.values)
     if step.condition and not holds(expressions.condition(step.condition, placeholders), item):
         shown = json_of(current) if step.shows_failed and current is not None else None
-        return rejected(Rejection(Reason.CONDITION, CONDITION_FAILED, shown))
+        return rejected(Rejection(Reason.CONDITION, CONDITION_TEXT, shown))
     if step.action is Action.UPDATE:
         update = expressions.update(step.update, placeholders) if step.update else _NO_UPDATE
         return _updated(step, update, current, item)
@@ -167,7 +167,7 @@ def _updated(step: ItemStep, update: Update, current: bytes | None, item: Item) 
         return _NOTHING_THERE
     try:
         after = {**step.key, **updated(update, item)} if current is None else updated(update, item)
-        stored = encoded(after, measured(after, "Item size to update has exceeded the maximum allowed size"))
+        stored = encoded(after, measured(after, _TOO_LARGE))
     except RequestError as error:
         return rejected(Rejection(Reason.VALIDATION, str(error)))
     content = None if stored == current else Content(stored)
