@@ -94,17 +94,18 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
 
 
 @pytest.fixture(scope="session")
-def make_table() -> Callable[[DynamoDBClient], str]:
-    """Create a table and return its name."""
+def make_table() -> Callable[..., str]:
+    """Create a table and return its name; ``is_leaderless``: with the tag that makes it so."""
     numbers = iter(range(10_000))
 
-    def make(client: DynamoDBClient) -> str:
+    def make(client: DynamoDBClient, *, is_leaderless: bool = False) -> str:
         name = f"table-{next(numbers)}"
         client.create_table(
             TableName=name,
             AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
             BillingMode="PAY_PER_REQUEST",
+            Tags=[{"Key": "merganser:replication", "Value": "leaderless"}] if is_leaderless else [],
         )
         return name
 

@@ -40,7 +40,7 @@ def test_an_old_disk_is_brought_up_without_a_read(
     with cluster:
         old, other, _ = cluster.nodes
         client = connect(other.dynamodb_url)
-        table = make_table(client)
+        table = make_table(client, is_leaderless=True)
         eventually(lambda: len(status(old)["tables"]) == 1)
         old.kill(signal.SIGTERM)
         old.stop()

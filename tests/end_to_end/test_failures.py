@@ -113,7 +113,7 @@ def test_stopped_node_holds_up_nobody_and_serves_when_it_goes_on(
     cluster: LocalCluster, connect: Any, make_table: Any, command: Any
 ) -> None:
     clients = [connect(node.dynamodb_url) for node in cluster.nodes]
-    table = make_table(clients[0])
+    table = make_table(clients[0], is_leaderless=True)
     put(clients[0], table, "before")
     cluster.nodes[2].kill(signal.SIGSTOP)
     try:

@@ -51,7 +51,7 @@ def test_what_a_dead_node_missed_is_handed_over_though_its_keeper_was_killed_too
 ) -> None:
     keeper, _, away = cluster.nodes
     client = connect(keeper.dynamodb_url)
-    table = make_table(client)
+    table = make_table(client, is_leaderless=True)
     away.kill()
     for i in range(ITEMS):
         put(client, table, str(i))
@@ -78,7 +78,7 @@ def test_numbers_and_any_in_the_header_decide(
 ) -> None:
     alone, *others = cluster.nodes
     client = connect(alone.dynamodb_url)
-    table = make_table(client)
+    table = make_table(client, is_leaderless=True)
     for node in others:
         node.kill()
     eventually(lambda: not any(_peers(alone)))

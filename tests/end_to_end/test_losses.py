@@ -62,7 +62,7 @@ def fill(client: DynamoDBClient, table: str, numbers: range) -> None:
 
 
 def test_a_node_whose_log_was_cut_says_so_and_others_serve_for_it(
-    cluster: LocalCluster, connect: Connect, make_table: Callable[[DynamoDBClient], str], read_back: Any
+    cluster: LocalCluster, connect: Connect, make_table: Callable[..., str], read_back: Any
 ) -> None:
     client = connect(cluster.nodes[0].dynamodb_url)
     table = make_table(client)
@@ -79,7 +79,7 @@ def test_a_node_whose_log_was_cut_says_so_and_others_serve_for_it(
 
 
 def test_a_loss_that_the_operator_accepts_is_forgotten(
-    cluster: LocalCluster, connect: Connect, make_table: Callable[[DynamoDBClient], str], eventually: Eventually
+    cluster: LocalCluster, connect: Connect, make_table: Callable[..., str], eventually: Eventually
 ) -> None:
     client = connect(cluster.nodes[0].dynamodb_url)
     fill(client, make_table(client), range(300))
@@ -95,7 +95,7 @@ def test_a_loss_that_the_operator_accepts_is_forgotten(
 
 
 def test_a_database_that_is_gone_is_built_again_under_the_same_identity(
-    cluster: LocalCluster, connect: Connect, make_table: Callable[[DynamoDBClient], str], read_back: Any
+    cluster: LocalCluster, connect: Connect, make_table: Callable[..., str], read_back: Any
 ) -> None:
     client = connect(cluster.nodes[0].dynamodb_url)
     table = make_table(client)

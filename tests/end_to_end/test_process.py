@@ -121,7 +121,7 @@ def test_request_under_way_is_answered_before_the_end(
     """With the other two stopped a write waits for its quorum; the node is told to end meanwhile."""
     first, *others = cluster.nodes
     client, reader = connect(first.dynamodb_url), connect(first.dynamodb_url)
-    table = make_table(client)
+    table = make_table(client, is_leaderless=True)
     item = {"pk": {"S": "a"}, "value": {"S": "b"}}
     reader.meta.events.register("before-sign.dynamodb", _read_one_replica)
     for other in others:

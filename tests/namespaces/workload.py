@@ -59,7 +59,14 @@ class Workload:
     """Clients in threads of their own, from `start` to `stop`; each request goes to a node drawn at random."""
 
     def __init__(
-        self, network: Network, urls: Sequence[str], *, seed: int = 0, level: str | None = None, payload_bytes: int = 0
+        self,
+        network: Network,
+        urls: Sequence[str],
+        *,
+        seed: int = 0,
+        is_leaderless: bool = False,
+        level: str | None = None,
+        payload_bytes: int = 0,
     ) -> None:
         """Prepare clients of the nodes at ``urls``.
 
@@ -67,13 +74,15 @@ class Workload:
             network: where the clients live.
             urls: of all nodes.
             seed: of the choice of nodes and keys.
-            level: of every request; none: QUORUM, as DynamoDB clients ask for it.
+            is_leaderless: the table is.
+            level: of every request to a leaderless table; none: QUORUM, as DynamoDB clients ask for it.
             payload_bytes: to fill each item with, besides its value.
         """
         self.puts: list[Put] = []
         self.gets: list[Get] = []
         self.failed_reads = 0
         self._seed = seed
+        self._is_leaderless = is_leaderless
         self._urls = urls
         self._pool = network.threads(CLIENTS)
         self._clients = [client_of(url, level) for url in urls]
@@ -115,23 +124,28 @@ class Workload:
             client.close()
 
     def final_state(self) -> list[str]:
-        """Read every key through every node at QUORUM, then ALL, then ONE; returns what differs."""
-        return [told for level in ("QUORUM", "ALL", "ONE") for told in self.differences(level, self._urls)]
+        """Read every key consistently through every node, then, if there are levels, at ALL and ONE.
 
-    def differences(self, level: str, urls: Sequence[str]) -> list[str]:
+        Returns:
+            what differs.
+        """
+        levels = (None, "ALL", "ONE") if self._is_leaderless else (None,)
+        return [told for level in levels for told in self.differences(self._urls, level)]
+
+    def differences(self, urls: Sequence[str], level: str | None = None) -> list[str]:
         """Read every key through the nodes at ``urls``; returns what differs.
 
-        What is read at QUORUM becomes part of the history.
+        What is read without a level, consistently, becomes part of the history.
         """
         told = []
         clients = [client_of(url, level) for url in urls]
         for key in KEYS:
             found = [self._pool.submit(self._read, client, key).result() for client in clients]
-            if level == "QUORUM":
+            if level is None:
                 self.gets += found
             values = [get.value for get in found]
             if len(set(values)) > 1:
-                told.append(f"{key!r} at {level} is {values}, node by node")
+                told.append(f"{key!r} at {level or 'its best'} is {values}, node by node")
         for client in clients:
             client.close()
         return told
@@ -155,6 +169,7 @@ class Workload:
             AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
             BillingMode="PAY_PER_REQUEST",
+            Tags=[{"Key": "merganser:replication", "Value": "leaderless" if self._is_leaderless else "leader"}],
         )
 
     def _client(self, rng: random.Random) -> None:

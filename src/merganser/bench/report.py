@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from merganser.bench.runner import Plan, Result, cpu_seconds, load, measure
 from merganser.bench.setup import create_table, drop_table
+from merganser.model.cluster import Replication
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster
 
@@ -25,6 +27,8 @@ SETTLE_S = 1.0  # background writes of the load phase end before the clock start
 class Mix(msgspec.Struct, frozen=True):
     """One line of the report."""
 
+    replication: str | None
+    """Of the table; None: whatever the endpoint makes."""
     name: str
     put_share: float
     is_consistent: bool
@@ -41,32 +45,28 @@ def run_bench(
     processes: int,
     duration_s: float,
     put_shares: Sequence[float],
+    replications: Sequence[str | None],
     server_pids: Sequence[int],
     as_json: bool,
 ) -> None:
-    """Load a table of its own, measure each mix, drop the table, print.
+    """Load a table of its own of each kind, measure each mix, drop the table, print.
 
     Raises:
         ConfigurationError: the endpoint is wrong or refuses.
     """
     _check(endpoints, server_pids)
+    _check_replications(replications)
     with _servers(endpoints, nodes, server_pids) as (urls, pids):
         plan = Plan(
             endpoints=tuple(urls),
-            table=f"bench-{uuid.uuid4().hex[:8]}",
+            table="",
             items=items,
             item_bytes=item_bytes,
             connections=connections,
             processes=processes,
             duration_s=duration_s,
         )
-        create_table(urls[0], plan.table)
-        try:
-            load(plan)
-            time.sleep(SETTLE_S)
-            mixes = [_measure(plan, share, is_consistent, pids) for share, is_consistent in _mixes(put_shares)]
-        finally:
-            drop_table(urls[0], plan.table)
+        mixes = [mix for kind in replications for mix in _measured(plan, kind, put_shares, pids)]
     if as_json:
         Console(soft_wrap=True, highlight=False).print(msgspec.json.format(msgspec.json.encode(mixes)).decode())
         return
@@ -82,6 +82,17 @@ def run_bench(
             console.print(f"{mix.name}: the first error was {mix.result.first_error}", markup=False)
 
 
+def _measured(plan: Plan, replication: str | None, put_shares: Sequence[float], pids: Sequence[int]) -> list[Mix]:
+    plan = msgspec.structs.replace(plan, table=f"bench-{uuid.uuid4().hex[:8]}")
+    create_table(plan.endpoints[0], plan.table, replication=replication)
+    try:
+        load(plan)
+        time.sleep(SETTLE_S)
+        return [_measure(plan, replication, share, is_consistent, pids) for share, is_consistent in _mixes(put_shares)]
+    finally:
+        drop_table(plan.endpoints[0], plan.table)
+
+
 def _check(endpoints: Sequence[str], server_pids: Sequence[int]) -> None:
     for endpoint in endpoints:
         try:
@@ -95,6 +106,12 @@ def _check(endpoints: Sequence[str], server_pids: Sequence[int]) -> None:
         cpu_seconds(pid)
 
 
+def _check_replications(replications: Sequence[str | None]) -> None:
+    for one in replications:
+        if one is not None and one not in get_args(Replication):
+            raise ConfigurationError(f"--replication must be {' or '.join(get_args(Replication))}, not {one!r}")
+
+
 def _mixes(put_shares: Sequence[float]) -> Iterator[tuple[float, bool]]:
     for share in put_shares:
         yield share, False
@@ -102,11 +119,13 @@ def _mixes(put_shares: Sequence[float]) -> Iterator[tuple[float, bool]]:
             yield share, True
 
 
-def _measure(plan: Plan, share: float, is_consistent: bool, pids: Sequence[int]) -> Mix:
+def _measure(plan: Plan, replication: str | None, share: float, is_consistent: bool, pids: Sequence[int]) -> Mix:
     result = measure(msgspec.structs.replace(plan, put_share=share, is_consistent=is_consistent), server_pids=pids)
     reads = "consistent" if is_consistent else "eventual"
     name = "puts only" if share == 1.0 else f"{share:.0%} puts, {1 - share:.0%} {reads} gets"
-    return Mix(name, share, is_consistent, result)
+    if replication is not None:
+        name = f"{replication}: {name}"
+    return Mix(replication, name, share, is_consistent, result)
 
 
 @contextlib.contextmanager

@@ -12,28 +12,30 @@ import orjson
 
 from merganser.bench.requests import Signer, credentials_of
 from merganser.model.errors import ConfigurationError
+from merganser.wire.dynamodb.tables import REPLICATION_TAG
 
 ACTIVE_TIMEOUT_S = 30.0
 POLL_S = 0.05
 TIMEOUT_S = 10.0
 
 
-def create_table(endpoint: str, name: str) -> None:
+def create_table(endpoint: str, name: str, *, replication: str | None = None) -> None:
     """Create a table with a string partition key ``pk`` and wait until it is ACTIVE.
+
+    ``replication`` is said in a tag that only Merganser heeds; None: it is not said.
 
     Raises:
         ConfigurationError: the endpoint cannot be reached, or refuses.
     """
-    _call(
-        endpoint,
-        "CreateTable",
-        {
-            "TableName": name,
-            "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
-            "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
-            "BillingMode": "PAY_PER_REQUEST",
-        },
-    )
+    wanted: dict[str, Any] = {
+        "TableName": name,
+        "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+    if replication is not None:
+        wanted["Tags"] = [{"Key": REPLICATION_TAG, "Value": replication}]
+    _call(endpoint, "CreateTable", wanted)
     deadline = time.monotonic() + ACTIVE_TIMEOUT_S
     while _call(endpoint, "DescribeTable", {"TableName": name})["Table"]["TableStatus"] != "ACTIVE":
         if time.monotonic() > deadline:

@@ -174,6 +174,12 @@ def bench(
     puts: Annotated[
         list[float] | None, typer.Option(min=0.0, max=1.0, help="Share of puts; repeat for several mixes.")
     ] = None,
+    replication: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="leader or leaderless: how the table is kept; repeat to compare. None: as the endpoint likes."
+        ),
+    ] = None,
     pid: Annotated[list[int] | None, typer.Option(help="Process id of a server whose CPU time counts; repeat.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -189,6 +195,7 @@ def bench(
         processes=processes,
         duration_s=duration,
         put_shares=puts or [1.0, 0.5, 0.05],
+        replications=replication or [None],
         server_pids=pid or [],
         as_json=json,
     )

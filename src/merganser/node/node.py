@@ -34,7 +34,9 @@ from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound
 from merganser.wire.dynamodb.operations import DynamoDB
+from merganser.wire.dynamodb.session import WIRE
 from merganser.wire.dynamodb.signature import Verifier
+from merganser.wire.dynamodb.steps import evaluate
 
 CLOSE_GRACE_S = 5.0
 
@@ -118,6 +120,7 @@ class Node:
             purge_interval_s=self.settings.purge_interval_s,
             repair_interval_s=self.settings.repair_interval_s,
             scrub_interval_s=self.settings.scrub_interval_s,
+            evaluators={WIRE: evaluate},
             on_damage=lambda what: failure("damage on the disk", reason=what),
         )
         await self._tell_of_loss(member)
@@ -221,7 +224,7 @@ class Node:
 
     def _open_front_doors(self, member: Member) -> None:
         self._dynamodb = DynamoDBApplication(
-            DynamoDB(member.coordinator, member.catalog, rng=self._rng),
+            DynamoDB(member.coordinator, member.leader_tables.leader_based, member.catalog, rng=self._rng),
             Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
             rng=self._rng,
             report=lambda error: failure("client request failed", error),

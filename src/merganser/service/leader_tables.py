@@ -1,6 +1,6 @@
 """What a member has for tables with leaders, put together in one place; it runs once there is such a table.
 
-promises <-- leadership <-- leader
+promises <-- leadership <-- leader <-- leader_based
     ^------ register_replica
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from merganser.core.leadership import PULSE_S
@@ -27,14 +27,19 @@ from merganser.model.leader_messages import (
     TouchRange,
 )
 from merganser.model.messages import Reply
+from merganser.service.admission import UnderWay
 from merganser.service.asking import Asker
 from merganser.service.damage import Damage
 from merganser.service.hash_trees import HashTrees
+from merganser.service.hedging import Hedging
 from merganser.service.leader import Leader
+from merganser.service.leader_based import LeaderBased
 from merganser.service.leadership import Leadership
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
+from merganser.service.steps import WIRES, Evaluator, of_wires
 from merganser.service.topology import Topology
+from merganser.service.turns import Turns
 from merganser.storage.engine import Engine
 
 
@@ -49,13 +54,24 @@ class LeaderTables:
         trees: HashTrees,
         damage: Damage,
         *,
+        evaluators: Mapping[str, Evaluator],
+        hedging: Hedging,
+        range_turns: Turns,
+        under_way: UnderWay,
         admit: Callable[[], Awaitable[None]],
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         on_error: Callable[[BaseException], None],
         pulse_s: float = PULSE_S,
     ) -> None:
-        """Assemble them; `start` sets them going."""
+        """Assemble them; `start` sets them going.
+
+        Args:
+            evaluators: of the wires, by their names.
+            hedging: shared with the coordinator of leaderless tables, as are
+            range_turns: for reads of ranges, and
+            under_way: what counts reads and writes through this node.
+        """
         self._topology = topology
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
@@ -72,6 +88,17 @@ class LeaderTables:
         )
         self.register_replica = RegisterReplica(topology, engine, self.promises, trees, damage, catch_up=catch_up)
         self.leader = Leader(topology, asker, engine, self.leadership, trees, damage, admit=admit, catch_up=catch_up)
+        self.leader.makers[WIRES] = of_wires(evaluators)
+        self.leader_based = LeaderBased(
+            topology,
+            asker,
+            self.leadership,
+            hedging=hedging,
+            range_turns=range_turns,
+            rng=rng,
+            catch_up=catch_up,
+            under_way=under_way,
+        )
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Campaign: self.leadership.campaign,
             Pulse: self.leadership.pulse,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from merganser.core.admission import AdmissionLimits
@@ -60,6 +60,7 @@ from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
+from merganser.service.steps import Evaluator
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
 from merganser.service.wholeness import Wholeness
@@ -95,6 +96,7 @@ class Member:
         repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
         pulse_s: float = PULSE_S,
+        evaluators: Mapping[str, Evaluator] | None = None,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -102,6 +104,7 @@ class Member:
             on_clock: told why this node mints no more timestamps, and None when it does again.
             in_flight_s: longer than any coordinator of the cluster waits for an answer.
             on_damage: told of what is found damaged on the disk.
+            evaluators: what the wires do to items of leader-based tables, by the names of the wires.
             pulse_s: between two signs of life to those who share a leader with this node.
         """
         self._on_error = on_error
@@ -231,6 +234,10 @@ class Member:
             engine,
             self.trees,
             self.damage,
+            evaluators=evaluators or {},
+            hedging=self.coordinator.hedging,
+            range_turns=self.coordinator.range_turns,
+            under_way=self.admission.operations,
             admit=self.admission.background,
             rng=rng,
             catch_up=self.catalog.catch_up,

@@ -1,4 +1,4 @@
-"""A cluster of one process: the coordinator and the catalog over dicts."""
+"""A cluster of one process: both kinds of tables, and the catalog, over dicts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ import orjson
 from sortedcontainers import SortedDict
 
 from merganser.core.rows import is_tombstone, merge, stamp
-from merganser.model.cluster import ClusterMap, NodeRecord, Table
+from merganser.model.cluster import ClusterMap, NodeRecord, Replication, Table
 from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, WriteLevel
 from merganser.model.errors import TableExistsError, TableNotFoundError
 from merganser.model.ids import ClusterId, NodeId, TableId
+from merganser.model.leader_messages import Changed, Led, LedRows
+from merganser.model.register import Version
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
+from merganser.service.steps import WIRES
 from merganser.storage.keys import table_range
 from merganser.wire.dynamodb.errors import fault_of
 from merganser.wire.dynamodb.operations import DynamoDB
+from merganser.wire.dynamodb.steps import evaluate
 
 T = TypeVar("T")
 
@@ -89,13 +93,73 @@ class FakeCoordinator:
             raise failure
 
 
+class FakeLeaderBased:
+    """Leads everything: keeps items in order, and does steps with the wire's own evaluator."""
+
+    def __init__(self) -> None:
+        self.items: SortedDict[bytes, bytes] = SortedDict()
+        self.are_consistent: list[bool] = []
+        """What reads asked for."""
+        self.failure: Callable[[bytes], Exception | None] = lambda key: None
+        self.page_items_max = 1000
+        self.ranges_read = 0
+        self._changes = 0
+
+    async def change(self, table: Table, key: bytes, kind: int, payload: bytes, *, deadline: float) -> Changed:
+        self._admit(key, deadline)
+        assert kind == WIRES
+        decided = evaluate(table, payload, self.items.get(key))
+        if decided.content is not None:
+            self._changes += 1
+            if decided.content.value is None:
+                self.items.pop(key, None)
+            else:
+                self.items[key] = decided.content.value
+        return Changed(decided.answer, decided.is_rejected, Version(1, 1, self._changes))
+
+    async def read(self, table: Table, key: bytes, *, is_consistent: bool, deadline: float) -> Led:
+        self._admit(key, deadline)
+        self.are_consistent.append(is_consistent)
+        return Led(self.items.get(key), Version(1, 1, self._changes))
+
+    async def read_range(
+        self,
+        table: Table,
+        start: bytes,
+        end: bytes,
+        *,
+        reverse: bool,
+        is_consistent: bool,
+        rows_max: int,
+        bytes_max: int,
+        deadline: float,
+    ) -> LedRows:
+        assert rows_max >= 1
+        assert bytes_max >= 1
+        self.ranges_read += 1
+        self._admit(start, deadline)
+        self.are_consistent.append(is_consistent)
+        rows: list[tuple[bytes, bytes]] = []
+        for key in self.items.irange(start, end, inclusive=(True, False), reverse=reverse):
+            if len(rows) == min(rows_max, self.page_items_max):
+                return LedRows(tuple(rows), key if not reverse else key + b"\x00")
+            rows.append((key, self.items[key]))
+        return LedRows(tuple(rows), None)
+
+    def _admit(self, key: bytes, deadline: float) -> None:
+        assert deadline > asyncio.get_running_loop().time()
+        failure = self.failure(key)
+        if failure is not None:
+            raise failure
+
+
 class FakeCatalog:
     """Tables of a cluster map that nobody else changes."""
 
-    def __init__(self, coordinator: FakeCoordinator) -> None:
+    def __init__(self, coordinator: FakeCoordinator, leader_based: FakeLeaderBased) -> None:
         nodes = tuple(NodeRecord(NodeId(f"{number:016x}"), number, "") for number in (1, 2, 3))
         self.current = ClusterMap(ClusterId("c" * 16), 1, 1, nodes, (1,), (1,))
-        self._coordinator = coordinator
+        self._kept: tuple[SortedDict[bytes, Any], ...] = (coordinator.rows, leader_based.items)
         self._tables: dict[tuple[str, str], Table] = {}
         self._next = 1
 
@@ -105,10 +169,12 @@ class FakeCatalog:
         except KeyError:
             raise TableNotFoundError(name) from None
 
-    async def create_table(self, *, wire: str, name: str, definition: bytes, unique_id: str, deadline: float) -> Table:
+    async def create_table(
+        self, *, wire: str, name: str, definition: bytes, unique_id: str, replication: Replication, deadline: float
+    ) -> Table:
         if (wire, name) in self._tables:
             raise TableExistsError(name)
-        table = Table(TableId(self._next), name, wire, 3, definition, unique_id)
+        table = Table(TableId(self._next), name, wire, 3, definition, unique_id, replication)
         self._next += 1
         self._tables[wire, name] = table
         return table
@@ -116,8 +182,9 @@ class FakeCatalog:
     async def drop_table(self, table: Table, *, deadline: float) -> None:
         del self._tables[table.wire, table.name]
         start, end = table_range(table.id)
-        for key in list(self._coordinator.rows.irange(start, end)):
-            del self._coordinator.rows[key]
+        for kept in self._kept:
+            for key in list(kept.irange(start, end)):
+                del kept[key]
 
     def tables(self, wire: str) -> list[Table]:
         return sorted((table for table in self._tables.values() if table.wire == wire), key=lambda table: table.name)
@@ -126,10 +193,18 @@ class FakeCatalog:
 class Cluster:
     """A DynamoDB over the fakes, called as clients call it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_leaderless: bool = False) -> None:
+        """``is_leaderless`` is of the tables that `create` makes."""
+        self.is_leaderless = is_leaderless
         self.coordinator = FakeCoordinator()
-        self.catalog = FakeCatalog(self.coordinator)
-        self.dynamodb = DynamoDB(self.coordinator, self.catalog, rng=random.Random(7))  # type: ignore[arg-type]
+        self.leader_based = FakeLeaderBased()
+        self.catalog = FakeCatalog(self.coordinator, self.leader_based)
+        self.dynamodb = DynamoDB(
+            self.coordinator,  # type: ignore[arg-type]
+            self.leader_based,  # type: ignore[arg-type]
+            self.catalog,  # type: ignore[arg-type]
+            rng=random.Random(7),
+        )
         self._loop = asyncio.new_event_loop()
 
     def close(self) -> None:
@@ -151,6 +226,24 @@ class Cluster:
             return f"{fault.kind.partition('#')[2]} | {fault.message}"
         return orjson.loads(answer if isinstance(answer, bytes) else b"".join(answer))
 
+    @property
+    def kept(self) -> SortedDict[bytes, Any]:
+        """What is stored in tables that `create` made."""
+        return self.coordinator.rows if self.is_leaderless else self.leader_based.items
+
+    @property
+    def ranges_read(self) -> int:
+        """How many reads of ranges there were."""
+        return self.coordinator.ranges_read + self.leader_based.ranges_read
+
+    def fails(self, failure: Callable[[bytes], Exception | None]) -> None:
+        """Fail whatever is done to the keys for which ``failure`` returns an error."""
+        self.coordinator.failure = self.leader_based.failure = failure
+
+    def stops_after(self, rows: int) -> None:
+        """Read no more than so many rows of a range at once."""
+        self.coordinator.page_rows_max = self.leader_based.page_items_max = rows
+
     def create(self, name: str, partition: str = "S", sort: str | None = None) -> None:
         keys = [("p", partition, "HASH")] + ([("s", sort, "RANGE")] if sort else [])
         answer = self.call(
@@ -160,6 +253,7 @@ class Cluster:
                 "AttributeDefinitions": [{"AttributeName": key, "AttributeType": kind} for key, kind, _ in keys],
                 "KeySchema": [{"AttributeName": key, "KeyType": role} for key, _, role in keys],
                 "BillingMode": "PAY_PER_REQUEST",
+                "Tags": [{"Key": "merganser:replication", "Value": "leaderless"}] if self.is_leaderless else [],
             },
         )
         assert isinstance(answer, dict), answer

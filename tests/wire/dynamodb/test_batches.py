@@ -83,7 +83,7 @@ def violation(message: str) -> str:
 )
 def test_wrong_batch_writes_nothing(cluster: Cluster, items: Any, answer: str) -> None:
     assert cluster.call("BatchWriteItem", {"RequestItems": items}).startswith(answer)
-    assert not cluster.coordinator.rows
+    assert not cluster.kept
 
 
 def test_batch_writes_and_gets_over_tables(cluster: Cluster) -> None:
@@ -101,21 +101,21 @@ def test_batch_writes_and_gets_over_tables(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("error", [UnavailableError("down"), UnknownOutcomeError("silent")])
-def test_item_that_failed_goes_back_unprocessed(cluster: Cluster, error: Exception) -> None:
-    cluster.coordinator.failure = lambda key: error if b"bad" in key else None
-    written = cluster.call("BatchWriteItem", {"RequestItems": {"str": [put("bad"), put("good")]}})
+def test_item_that_failed_goes_back_unprocessed(either: Cluster, error: Exception) -> None:
+    either.fails(lambda key: error if b"bad" in key else None)
+    written = either.call("BatchWriteItem", {"RequestItems": {"str": [put("bad"), put("good")]}})
     assert written == {"UnprocessedItems": {"str": [put("bad")]}}
-    got = cluster.call("BatchGetItem", {"RequestItems": {"str": {**keys("bad", "good"), "ConsistentRead": True}}})
+    got = either.call("BatchGetItem", {"RequestItems": {"str": {**keys("bad", "good"), "ConsistentRead": True}}})
     assert got == {
         "Responses": {"str": [{"p": {"S": "good"}}]},
         "UnprocessedKeys": {"str": {"ConsistentRead": True, **keys("bad")}},
     }
 
 
-def test_batch_of_which_nothing_succeeded_is_the_error(cluster: Cluster) -> None:
-    cluster.coordinator.failure = lambda key: UnavailableError("down")
+def test_batch_of_which_nothing_succeeded_is_the_error(either: Cluster) -> None:
+    either.fails(lambda key: UnavailableError("down"))
     for operation, items in (("BatchWriteItem", [put("a"), put("b")]), ("BatchGetItem", keys("a", "b"))):
-        answer = cluster.call(operation, {"RequestItems": {"str": items}})
+        answer = either.call(operation, {"RequestItems": {"str": items}})
         assert answer == "ServiceUnavailable | The service is unavailable: down"
 
 
@@ -133,11 +133,10 @@ def test_no_more_is_read_than_there_is_room_for(cluster: Cluster) -> None:
     names = [f"{number:03}" for number in range(100)]
     for name in names:
         cluster.call("PutItem", {"TableName": "str", "Item": {"p": {"S": name}, "x": {"S": "x" * 400_000}}})
-    cluster.coordinator.levels.clear()
     answer = cluster.call("BatchGetItem", {"RequestItems": {"str": keys(*names)}})
     assert len(answer["Responses"]["str"]) == 41
     assert answer["UnprocessedKeys"] == {"str": keys(*names[41:])}
-    assert len(cluster.coordinator.levels) < 42 + 25
+    assert len(cluster.leader_based.are_consistent) < 42 + 25
 
 
 def test_others_are_served_while_a_large_batch_is_looked_into(cluster: Cluster) -> None:

@@ -142,11 +142,11 @@ def test_get_is_a_health_check(door: Door) -> None:
     assert (response.status, body_of(response)) == (200, b"healthy: dynamodb.us-east-1.amazonaws.com ")
 
 
-def test_header_sets_the_consistency_of_one_request(door: Door) -> None:
+def test_header_sets_the_consistency_of_one_request(leaderless: Cluster) -> None:
     body = b'{"TableName":"str","Key":{"p":{"S":"a"}}}'
-    door.send("GetItem", body, x_merganser_consistency=b"all")
-    door.send("GetItem", body)
-    assert door.cluster.coordinator.levels == [Consistency.ALL, Consistency.ONE]
+    Door(leaderless).send("GetItem", body, x_merganser_consistency=b"all")
+    Door(leaderless).send("GetItem", body)
+    assert leaderless.coordinator.levels == [Consistency.ALL, Consistency.ONE]
 
 
 def test_unknown_consistency_is_refused_with_the_choices(door: Door) -> None:
@@ -159,24 +159,24 @@ def test_unknown_consistency_is_refused_with_the_choices(door: Door) -> None:
 
 def test_our_own_bug_is_reported_and_told_to_nobody(door: Door) -> None:
     bug = KeyError("inside")
-    door.cluster.coordinator.failure = lambda key: bug
+    door.cluster.fails(lambda key: bug)
     response = door.send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}')
     assert response.status == 500
     assert b"inside" not in body_of(response)
     assert door.reported == [bug]
 
 
-def test_header_takes_numbers_for_writes_and_reads_at_once(door: Door) -> None:
+def test_header_takes_numbers_for_writes_and_reads_at_once(leaderless: Cluster) -> None:
     level = b"w=2,pw=1,r=3,pr=2"
-    door.send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}', x_merganser_consistency=level)
-    door.send("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}', x_merganser_consistency=level)
-    assert door.cluster.coordinator.levels == [ReadQuorums(r=3, pr=2), WriteQuorums(w=2, pw=1)]
+    Door(leaderless).send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}', x_merganser_consistency=level)
+    Door(leaderless).send("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}', x_merganser_consistency=level)
+    assert leaderless.coordinator.levels == [ReadQuorums(r=3, pr=2), WriteQuorums(w=2, pw=1)]
 
 
-def test_numbers_for_the_other_kind_of_request_leave_the_default(door: Door) -> None:
-    door.send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}', x_merganser_consistency=b"w=2")
-    door.send("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}', x_merganser_consistency=b"r=2")
-    assert door.cluster.coordinator.levels == [Consistency.ONE, Consistency.QUORUM]
+def test_numbers_for_the_other_kind_of_request_leave_the_default(leaderless: Cluster) -> None:
+    Door(leaderless).send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}', x_merganser_consistency=b"w=2")
+    Door(leaderless).send("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}', x_merganser_consistency=b"r=2")
+    assert leaderless.coordinator.levels == [Consistency.ONE, Consistency.QUORUM]
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,28 @@ def test_numbers_for_the_other_kind_of_request_leave_the_default(door: Door) -> 
     ],
 )
 def test_levels_that_make_no_sense_are_refused(
-    door: Door, operation: str, body: bytes, level: bytes, message: str
+    leaderless: Cluster, operation: str, body: bytes, level: bytes, message: str
 ) -> None:
-    response = door.send(operation, body, x_merganser_consistency=level)
+    response = Door(leaderless).send(operation, body, x_merganser_consistency=level)
     answer = orjson.loads(body_of(response))
     assert response.status == 400
     assert answer["__type"].endswith("ValidationException")
     assert message in answer["message"]
-    assert door.cluster.coordinator.levels == []
+    assert leaderless.coordinator.levels == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        ("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}'),
+        ("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}'),
+        ("Scan", b'{"TableName":"str"}'),
+    ],
+)
+def test_levels_of_a_table_with_leaders_are_refused(door: Door, operation: str, body: bytes) -> None:
+    response = door.send(operation, body, x_merganser_consistency=b"QUORUM")
+    assert response.status == 400
+    assert "with the tag merganser:replication = leaderless" in orjson.loads(body_of(response))["message"]
 
 
 @pytest.mark.parametrize(("operation", "mebibytes"), [(b"PutItem", 4), (b"Query", 4), (b"BatchWriteItem", 16)])
@@ -238,7 +252,7 @@ def test_a_request_without_a_place_is_throttled_before_it_is_looked_at(cluster: 
 
 
 def test_replicas_with_too_much_to_do_are_told_as_throttling(door: Door) -> None:
-    door.cluster.coordinator.failure = lambda key: OverloadedError("0 of 2 replicas answered")
+    door.cluster.fails(lambda key: OverloadedError("0 of 2 replicas answered"))
     response = door.send("GetItem", b'{"TableName":"str","Key":{"p":{"S":"a"}}}')
     assert response.status == 400
     assert orjson.loads(body_of(response))["__type"].endswith("#ThrottlingException")

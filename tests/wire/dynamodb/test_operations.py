@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from merganser.model.consistency import Consistency
-from merganser.model.errors import UnavailableError, UnknownOutcomeError
+from merganser.model.errors import TransactionConflictError, UnavailableError, UnknownOutcomeError
 from wire.dynamodb.fakes import Cluster
 
 INVALID = "ValidationException | One or more parameter values were invalid: "
@@ -104,9 +104,6 @@ ONE = {"N": "1"}
             id="ReturnValues of updates",
         ),
         pytest.param(
-            {**put("str", p=A), "ReturnValues": "ALL_OLD"}, unsupported("ReturnValues other than NONE"), id="ALL_OLD"
-        ),
-        pytest.param(
             {**put("str", p=A), "ConditionExpression": "a"}, unsupported("ConditionExpression"), id="condition"
         ),
         pytest.param({**put("str", p=A), "Expected": {}}, unsupported("Expected"), id="Expected"),
@@ -140,9 +137,9 @@ ONE = {"N": "1"}
         pytest.param(b"[]", "SerializationException | ", id="an array"),
     ],
 )
-def test_wrong_put_is_refused(cluster: Cluster, request_: Any, answer: str) -> None:
-    assert cluster.call("PutItem", request_) == answer
-    assert not cluster.coordinator.rows
+def test_wrong_put_is_refused(either: Cluster, request_: Any, answer: str) -> None:
+    assert either.call("PutItem", request_) == answer
+    assert not either.kept
 
 
 @pytest.mark.parametrize(
@@ -182,23 +179,23 @@ def test_get_item_serves_refuses_or_ignores_each_parameter(cluster: Cluster, ext
     ("table", "key"),
     [("str", {"p": A}), ("num", {"p": ONE}), ("bin", {"p": {"B": "AAE="}}), ("tsb", {"p": A, "s": {"B": "/w=="}})],
 )
-def test_item_is_put_got_and_deleted(cluster: Cluster, table: str, key: Any) -> None:
+def test_item_is_put_got_and_deleted(either: Cluster, table: str, key: Any) -> None:
     item = {**key, "q": {"M": {"é": {"L": [{"N": "1"}]}}}}
-    assert cluster.call("PutItem", put(table, **item)) == {}
-    assert cluster.call("GetItem", get(table, **key)) == {"Item": item}
-    assert cluster.call("DeleteItem", get(table, **key)) == {}
-    assert cluster.call("GetItem", get(table, **key)) == {}
+    assert either.call("PutItem", put(table, **item)) == {}
+    assert either.call("GetItem", get(table, **key)) == {"Item": item}
+    assert either.call("DeleteItem", get(table, **key)) == {}
+    assert either.call("GetItem", get(table, **key)) == {}
 
 
-def test_one_number_has_one_key(cluster: Cluster) -> None:
-    cluster.call("PutItem", put("num", p={"N": "1.0"}))
-    assert cluster.call("GetItem", get("num", p={"N": "1e0"})) == {"Item": {"p": {"N": "1"}}}
+def test_one_number_has_one_key(either: Cluster) -> None:
+    either.call("PutItem", put("num", p={"N": "1.0"}))
+    assert either.call("GetItem", get("num", p={"N": "1e0"})) == {"Item": {"p": {"N": "1"}}}
 
 
-def test_put_replaces_the_whole_item(cluster: Cluster) -> None:
-    cluster.call("PutItem", put("str", p=A, q=A))
-    cluster.call("PutItem", put("str", p=A, r=A))
-    assert cluster.call("GetItem", get("str", p=A)) == {"Item": {"p": A, "r": A}}
+def test_put_replaces_the_whole_item(either: Cluster) -> None:
+    either.call("PutItem", put("str", p=A, q=A))
+    either.call("PutItem", put("str", p=A, r=A))
+    assert either.call("GetItem", get("str", p=A)) == {"Item": {"p": A, "r": A}}
 
 
 @pytest.mark.parametrize("start", [b'{"L":[', b'{"X":1,"L":['])
@@ -217,13 +214,13 @@ def test_largest_item_is_400_kb(cluster: Cluster) -> None:
     assert cluster.call("PutItem", put("str", p=A, q={"S": "x" * (400 * 1024 - 3)})) == {}
 
 
-def test_writes_are_quorum_and_reads_as_consistent_as_asked(cluster: Cluster) -> None:
-    cluster.call("PutItem", put("str", p=A))
-    cluster.call("GetItem", get("str", p=A))
-    cluster.call("GetItem", {**get("str", p=A), "ConsistentRead": True})
-    cluster.call("DeleteItem", get("str", p=A), Consistency.ALL)
-    cluster.call("GetItem", get("str", p=A), Consistency.TWO)
-    assert cluster.coordinator.levels == [
+def test_writes_are_quorum_and_reads_as_consistent_as_asked(leaderless: Cluster) -> None:
+    leaderless.call("PutItem", put("str", p=A))
+    leaderless.call("GetItem", get("str", p=A))
+    leaderless.call("GetItem", {**get("str", p=A), "ConsistentRead": True})
+    leaderless.call("DeleteItem", get("str", p=A), Consistency.ALL)
+    leaderless.call("GetItem", get("str", p=A), Consistency.TWO)
+    assert leaderless.coordinator.levels == [
         Consistency.QUORUM,
         Consistency.ONE,
         Consistency.QUORUM,
@@ -232,13 +229,43 @@ def test_writes_are_quorum_and_reads_as_consistent_as_asked(cluster: Cluster) ->
     ]
 
 
-def test_unreachable_replicas_are_a_503_and_an_unknown_outcome_says_so(cluster: Cluster) -> None:
-    cluster.coordinator.failure = lambda key: UnavailableError("1 of 3 replicas is up")
+def test_reads_of_a_table_with_leaders_are_as_consistent_as_asked(cluster: Cluster) -> None:
+    cluster.call("GetItem", get("str", p=A))
+    cluster.call("GetItem", {**get("str", p=A), "ConsistentRead": True})
+    cluster.call("Scan", {"TableName": "str", "ConsistentRead": True})
+    assert cluster.leader_based.are_consistent == [False, True, True]
+
+
+def test_put_and_delete_return_what_was_there(cluster: Cluster) -> None:
+    old = {"ReturnValues": "ALL_OLD"}
+    assert cluster.call("PutItem", {**put("str", p=A, q=ONE), **old}) == {}
+    assert cluster.call("PutItem", {**put("str", p=A, q=A), **old}) == {"Attributes": {"p": A, "q": ONE}}
+    assert cluster.call("DeleteItem", {**get("str", p=A), **old}) == {"Attributes": {"p": A, "q": A}}
+    assert cluster.call("DeleteItem", {**get("str", p=A), **old}) == {}
+
+
+def test_a_leaderless_table_cannot_return_what_was_there(leaderless: Cluster) -> None:
+    answer = leaderless.call("PutItem", {**put("str", p=A), "ReturnValues": "ALL_OLD"})
+    assert answer == (
+        "ValidationException | ReturnValues ALL_OLD needs a table with leaders, and str is leaderless: "
+        "create a table without the tag merganser:replication = leaderless"
+    )
+
+
+def test_an_item_that_a_transaction_holds_is_a_conflict(cluster: Cluster) -> None:
+    cluster.fails(lambda key: TransactionConflictError("by 00ff"))
     assert cluster.call("PutItem", put("str", p=A)) == (
+        "TransactionConflictException | Transaction is ongoing for the item"
+    )
+
+
+def test_unreachable_replicas_are_a_503_and_an_unknown_outcome_says_so(either: Cluster) -> None:
+    either.fails(lambda key: UnavailableError("1 of 3 replicas is up"))
+    assert either.call("PutItem", put("str", p=A)) == (
         "ServiceUnavailable | The service is unavailable: 1 of 3 replicas is up"
     )
-    cluster.coordinator.failure = lambda key: UnknownOutcomeError("1 of 2 acks")
-    assert cluster.call("PutItem", put("str", p=A)) == (
+    either.fails(lambda key: UnknownOutcomeError("1 of 2 acks"))
+    assert either.call("PutItem", put("str", p=A)) == (
         "InternalServerError | The outcome of the request is unknown: "
         "it may or may not have been applied, now or later: 1 of 2 acks"
     )

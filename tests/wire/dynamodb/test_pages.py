@@ -23,10 +23,10 @@ def row(partition: str, sort: int) -> dict[str, Any]:
     return {"p": {"S": partition}, "s": {"N": str(sort)}}
 
 
-@pytest.fixture(scope="module")
-def full() -> Iterator[Cluster]:
+@pytest.fixture(scope="module", params=["leader", "leaderless"])
+def full(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Three partition keys with sort keys -2 to 4."""
-    cluster = Cluster()
+    cluster = Cluster(is_leaderless=request.param == "leaderless")
     cluster.create("tsn", "S", "N")
     cluster.create("str")
     for partition in "abc":
@@ -135,27 +135,27 @@ def test_each_segment_begins_where_the_one_before_ends(total: int, data: st.Data
 
 @pytest.mark.parametrize("page_rows_max", [1, 3])
 @pytest.mark.parametrize("forward", [True, False])
-def test_short_answers_of_the_coordinator_are_resumed(cluster: Cluster, page_rows_max: int, forward: bool) -> None:
+def test_short_answers_of_the_coordinator_are_resumed(either: Cluster, page_rows_max: int, forward: bool) -> None:
     for sort in range(9):
-        cluster.call("PutItem", {"TableName": "tsn", "Item": row("b", sort)})
+        either.call("PutItem", {"TableName": "tsn", "Item": row("b", sort)})
     for sort in (0, 3, 4, 5):
-        cluster.call("DeleteItem", {"TableName": "tsn", "Key": row("b", sort)})
-    cluster.coordinator.page_rows_max = page_rows_max
-    items = follow(cluster, "Query", sorts(None, forward=forward, limit=2))
+        either.call("DeleteItem", {"TableName": "tsn", "Key": row("b", sort)})
+    either.stops_after(page_rows_max)
+    items = follow(either, "Query", sorts(None, forward=forward, limit=2))
     wanted = [row("b", sort) for sort in (1, 2, 6, 7, 8)]
     assert items == (wanted if forward else wanted[::-1])
-    assert len(follow(cluster, "Scan", {"TableName": "tsn"})) == 5
+    assert len(follow(either, "Scan", {"TableName": "tsn"})) == 5
 
 
 @pytest.mark.parametrize("forward", [True, False])
-def test_a_small_limit_does_not_make_many_reads_of_many_tombstones(cluster: Cluster, forward: bool) -> None:
+def test_a_small_limit_does_not_make_many_reads_of_many_tombstones(leaderless: Cluster, forward: bool) -> None:
     alive = 500 if forward else -1
-    cluster.call("PutItem", {"TableName": "tsn", "Item": row("b", alive)})
+    leaderless.call("PutItem", {"TableName": "tsn", "Item": row("b", alive)})
     for sort in range(500):
-        cluster.call("DeleteItem", {"TableName": "tsn", "Key": row("b", sort)})
-    page = cluster.call("Query", sorts(None, forward=forward, limit=1))
+        leaderless.call("DeleteItem", {"TableName": "tsn", "Key": row("b", sort)})
+    page = leaderless.call("Query", sorts(None, forward=forward, limit=1))
     assert page["Items"] == [row("b", alive)]
-    assert cluster.coordinator.ranges_read < 10
+    assert leaderless.ranges_read < 10
 
 
 def test_page_that_ends_with_the_last_item_still_names_a_key(full: Cluster) -> None:

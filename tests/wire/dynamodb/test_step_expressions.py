@@ -8,7 +8,6 @@ import orjson
 import pytest
 
 from merganser.model.cluster import Table
-from merganser.model.errors import RequestError
 from merganser.model.ids import TableId
 from merganser.model.register import EMPTY, Content, Decided
 from merganser.wire.dynamodb.items import attributes_of, encoded, measured, size_of
@@ -172,5 +171,6 @@ def test_a_condition_is_looked_at_before_the_update() -> None:
 
 
 def test_an_expression_that_cannot_be_read_is_refused() -> None:
-    with pytest.raises(RequestError, match="Syntax error"):
-        evaluate(TABLE, payload_of(ItemStep(Action.CHECK, condition="a")), None)
+    rejection = refused(ItemStep(Action.CHECK, condition="a"))
+    assert rejection.reason is Reason.VALIDATION
+    assert "Syntax error" in rejection.message

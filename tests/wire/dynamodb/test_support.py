@@ -38,6 +38,8 @@ BASES: dict[str, dict[str, Any]] = {
 SERVED = {
     "CreateTable": {"ProvisionedThroughput", "TableClass", "Tags", "DeletionProtectionEnabled"},
     "ListTables": {"ExclusiveStartTableName", "Limit"},
+    "PutItem": {"ReturnValues"},
+    "DeleteItem": {"ReturnValues"},
     "GetItem": {"ConsistentRead"},
     "Scan": {"Limit", "Select", "ExclusiveStartKey", "TotalSegments", "Segment", "ConsistentRead"},
     "Query": {"Limit", "Select", "ExclusiveStartKey", "ScanIndexForward", "ConsistentRead", "ExpressionAttributeNames"},

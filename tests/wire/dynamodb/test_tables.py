@@ -176,6 +176,28 @@ def test_table_is_described_as_dynamodb_describes_it(cluster: Cluster) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("tags", "replication"),
+    [
+        ([], "leader"),
+        ([{"Key": "merganser:replication", "Value": "leader"}], "leader"),
+        ([{"Key": "a", "Value": "leaderless"}, {"Key": "merganser:replication", "Value": "leaderless"}], "leaderless"),
+    ],
+)
+def test_a_tag_chooses_the_protocol_of_a_table(cluster: Cluster, tags: Any, replication: str) -> None:
+    cluster.call("CreateTable", {**GOOD, "Tags": tags})
+    (table,) = [table for table in cluster.catalog.tables("dynamodb") if table.name == "abc"]
+    assert table.replication == replication
+
+
+def test_a_protocol_that_there_is_not_is_refused(cluster: Cluster) -> None:
+    tags = [{"Key": "merganser:replication", "Value": "quorum"}]
+    assert cluster.call("CreateTable", {**GOOD, "Tags": tags}) == (
+        "ValidationException | One or more parameter values were invalid: The tag merganser:replication is 'quorum', "
+        "and can be leader, which it is without the tag, or leaderless"
+    )
+
+
 def test_on_demand_table_says_since_when(cluster: Cluster) -> None:
     table = cluster.call("DescribeTable", {"TableName": "str"})["Table"]
     assert table["BillingModeSummary"] == {

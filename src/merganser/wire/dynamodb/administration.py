@@ -14,7 +14,7 @@ from merganser.model.errors import TableExistsError, TableNotFoundError
 from merganser.wire.dynamodb.constraints import Violations, check_table_name_length, require_table_name
 from merganser.wire.dynamodb.errors import RESOURCE_IN_USE, ApiError, NotFoundError, ValidationError
 from merganser.wire.dynamodb.session import WIRE, Session
-from merganser.wire.dynamodb.tables import check_create, definition_for, definition_of, describe
+from merganser.wire.dynamodb.tables import check_create, definition_for, definition_of, describe, replication_for
 
 PAGE_TABLES_MAX: Final = 100
 
@@ -41,6 +41,7 @@ class Administration:
                 name=name,
                 definition=definition.encoded(),
                 unique_id=unique_id,
+                replication=replication_for(request),
                 deadline=session.deadline,
             )
         except TableExistsError:

@@ -16,12 +16,11 @@ import orjson
 
 from merganser.model.cluster import Table
 from merganser.model.errors import UnavailableError, UnknownOutcomeError
-from merganser.model.row import Mutation
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations, is_table_name
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import DELETION, json_of, measured, size_of, storage
+from merganser.wire.dynamodb.items import encoded, json_of, measured, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
@@ -51,7 +50,8 @@ T = TypeVar("T")
 class _Write(NamedTuple):
     table: Table
     key: bytes
-    mutation: Mutation
+    item: bytes | None
+    """In stored form; None: delete it."""
     request: Mapping[str, Any]
 
 
@@ -93,7 +93,7 @@ async def batch_write_item(session: Session, request: dict[str, Any]) -> bytes:
         raise ValidationError("The batch write request exceeds the maximum size of 16 MB")
     refuse_unless_none(request, "ReturnConsumedCapacity", "ReturnItemCollectionMetrics")
     writes = await _planned_writes(session, request["RequestItems"], sizes)
-    done = await _all(writes, lambda one: session.write(one.table, one.key, one.mutation))
+    done = await _all(writes, lambda one: session.replace(one.table, one.key, one.item))
     unprocessed: dict[str, list[Mapping[str, Any]]] = {}
     for one, outcome in zip(writes, done, strict=True):
         if isinstance(outcome, Exception):
@@ -212,9 +212,9 @@ async def _planned_writes(session: Session, tables: Mapping[str, Any], sizes: Se
         for one in requests:
             size, put = next(measures), one.get("PutRequest")
             if put is not None:
-                write = _Write(table, key_of_item(schema, table.id, put["Item"]), storage(put["Item"], size), one)
+                write = _Write(table, key_of_item(schema, table.id, put["Item"]), encoded(put["Item"], size), one)
             else:
-                write = _Write(table, key_of(schema, table.id, one["DeleteRequest"]["Key"]), DELETION, one)
+                write = _Write(table, key_of(schema, table.id, one["DeleteRequest"]["Key"]), None, one)
             writes.append(write)
     _refuse_duplicates([one.key for one in writes])
     return writes

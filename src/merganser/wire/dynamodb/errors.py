@@ -8,6 +8,7 @@ Merganser's errors are mapped by `fault_of`:
   (``RequestLimitExceeded``, which botocore's legacy mode does not retry). Every SDK retries it, and waits longer
   than after a 503.
 - UnavailableError: 503 ``ServiceUnavailable``. Nothing was written; every SDK retries a 503.
+- TransactionConflictError: 400 ``TransactionConflictException``. Nothing was written.
 - UnknownOutcomeError: 500 ``InternalServerError``, and the message says that the outcome is unknown.
   SDKs retry it too, as they do with Amazon's; putting or deleting the same item again is harmless.
 - anything else: 500 ``InternalServerError`` with DynamoDB's text, which names nothing of the inside.
@@ -15,7 +16,8 @@ Merganser's errors are mapped by `fault_of`:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,6 +26,7 @@ from merganser.model.errors import (
     RequestError,
     TableExistsError,
     TableNotFoundError,
+    TransactionConflictError,
     UnavailableError,
 )
 from merganser.model.errors import UnknownOutcomeError as OutcomeError
@@ -38,6 +41,15 @@ RESOURCE_IN_USE = API + "ResourceInUseException"
 INTERNAL = API + "InternalServerError"
 UNAVAILABLE = API + "ServiceUnavailable"
 THROTTLING = API + "ThrottlingException"
+CONDITION_FAILED = API + "ConditionalCheckFailedException"
+TRANSACTION_CONFLICT = API + "TransactionConflictException"
+TRANSACTION_CANCELED = API + "TransactionCanceledException"
+TRANSACTION_IN_PROGRESS = API + "TransactionInProgressException"
+IDEMPOTENT_MISMATCH = API + "IdempotentParameterMismatchException"
+
+CONFLICT_TEXT = "Transaction is ongoing for the item"
+
+_CAPITALS = frozenset((SERIALIZATION, TRANSACTION_CANCELED, TRANSACTION_IN_PROGRESS, IDEMPOTENT_MISMATCH))
 
 _OUTCOME_UNKNOWN = "The outcome of the request is unknown: it may or may not have been applied, now or later"
 _INTERNAL_TEXT = "The request processing has failed because of an unknown error, exception or failure."
@@ -46,11 +58,15 @@ _INTERNAL_TEXT = "The request processing has failed because of an unknown error,
 class ApiError(RequestError):
     """An error with DynamoDB's own type and text; status 400."""
 
-    def __init__(self, kind: str, message: str = "") -> None:
-        """Keep the full ``__type``; an empty message is left out of the answer, as DynamoDB does."""
+    def __init__(self, kind: str, message: str = "", members: Mapping[str, Any] | None = None) -> None:
+        """Keep the full ``__type``; an empty message is left out of the answer, as DynamoDB does.
+
+        ``members`` is what else the answer says, ready for orjson.
+        """
         super().__init__(message)
         self.kind = kind
         self.message = message
+        self.members: Mapping[str, Any] = members or {}
 
 
 class ValidationError(ApiError):
@@ -83,13 +99,14 @@ class Fault(NamedTuple):
     status: int
     kind: str
     message: str
+    members: Mapping[str, Any] = {}
 
     def body(self) -> bytes:
-        """Return the JSON of the answer; DynamoDB writes "Message" for serialization errors only."""
-        content = {"__type": self.kind}
+        """Return the JSON of the answer; DynamoDB writes "Message" for a few errors only."""
+        content: dict[str, Any] = {"__type": self.kind}
         if self.message:
-            content["Message" if self.kind == SERIALIZATION else "message"] = self.message
-        return orjson.dumps(content)
+            content["Message" if self.kind in _CAPITALS else "message"] = self.message
+        return orjson.dumps({**content, **self.members})
 
 
 def unsupported(parameter: str) -> ValidationError:
@@ -101,11 +118,13 @@ def fault_of(error: Exception) -> Fault:
     """Return how DynamoDB's clients are told of ``error``."""
     match error:
         case ApiError():
-            return Fault(400, error.kind, error.message)
+            return Fault(400, error.kind, error.message, error.members)
         case TableNotFoundError():
             return Fault(400, RESOURCE_NOT_FOUND, "Requested resource not found")
         case TableExistsError():
             return Fault(400, RESOURCE_IN_USE, str(error))
+        case TransactionConflictError():
+            return Fault(400, TRANSACTION_CONFLICT, CONFLICT_TEXT)
         case RequestError():
             return Fault(400, VALIDATION, str(error))
         case OverloadedError():

@@ -1,12 +1,13 @@
-"""How an item is stored: one cell named b"" that holds its size and its JSON.
+"""How an item is stored: its size and its JSON.
 
 ::
 
     size  4 bytes  big-endian, as DynamoDB counts it
     JSON           of the attribute map, as it goes to clients
 
-GetItem hands the JSON to the socket as it is, and a page is filled to its budget without decoding
-anything. PutItem writes the cell; DeleteItem buries the row.
+GetItem hands the JSON to the socket as it is, and a page is filled to its budget without decoding anything. In a
+leader-based table this is the value of a register. In a leaderless one it is the only cell, named b"", of a row:
+PutItem writes the cell, DeleteItem buries the row.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ITEM_BYTES_MAX: Final = 400 * 1024
 CELL: Final = b""
 _SIZE_BYTES: Final = 4
 
-DELETION: Final = Mutation(deletes_row=True)
+_DELETION: Final = Mutation(deletes_row=True)
 
 
 def measured(item: AttributeMap, too_large: str = "Item size has exceeded the maximum allowed size") -> int:
@@ -46,9 +47,9 @@ def encoded(item: AttributeMap, size: int) -> bytes:
     return size.to_bytes(_SIZE_BYTES, "big") + orjson.dumps(item)
 
 
-def storage(item: AttributeMap, size: int) -> Mutation:
-    """Return the mutation that puts an item in normal form."""
-    return Mutation(cells=(CellWrite(CELL, encoded(item, size)),))
+def mutation(item: bytes | None) -> Mutation:
+    """Return what puts an item, in stored form, into a row of a leaderless table; None deletes it."""
+    return _DELETION if item is None else Mutation(cells=(CellWrite(CELL, item),))
 
 
 def stored(row: Row | None, now_s: int) -> bytes | None:

@@ -30,6 +30,7 @@ from merganser.wire.dynamodb.writes import delete_item, put_item
 if TYPE_CHECKING:
     from merganser.service.catalog import Catalog
     from merganser.service.coordinator import Coordinator
+    from merganser.service.leader_based import LeaderBased
 
 REQUEST_TIMEOUT_S: Final = 10.0  # SDKs give up after 60 s, and retry long before that is of use
 
@@ -42,6 +43,7 @@ class DynamoDB:
     def __init__(
         self,
         coordinator: Coordinator,
+        leader_based: LeaderBased,
         catalog: Catalog,
         *,
         rng: random.Random,
@@ -49,10 +51,11 @@ class DynamoDB:
         account: str = "000000000000",
         timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
-        """Serve the tables of ``catalog`` through ``coordinator``.
+        """Serve the tables of ``catalog``.
 
         Args:
-            coordinator: reads, writes, and the wall clock.
+            coordinator: reads and writes of leaderless tables, and the wall clock.
+            leader_based: reads and writes of leader-based tables.
             catalog: the tables.
             rng: draws table ids.
             region: what ARNs say.
@@ -60,6 +63,7 @@ class DynamoDB:
             timeout_s: how long a request may take.
         """
         self._coordinator = coordinator
+        self._leader_based = leader_based
         self._catalog = catalog
         self._timeout_s = timeout_s
         tables = Administration(wall_us=coordinator.wall_us, rng=rng, region=region, account=account)
@@ -100,7 +104,7 @@ class DynamoDB:
         request = _parsed(body)
         shapes.check(operation, request, deep=False)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
-        session = Session(self._coordinator, self._catalog, levels=levels, deadline=deadline)
+        session = Session(self._coordinator, self._leader_based, self._catalog, levels=levels, deadline=deadline)
         try:
             try:
                 return await serve(session, request)

@@ -22,7 +22,7 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import attributes_of, json_of, size_of, stored
+from merganser.wire.dynamodb.items import attributes_of, json_of, size_of
 from merganser.wire.dynamodb.keys import KeySchema, key_of
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
@@ -95,11 +95,7 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
             rows_max=rows_max,
             bytes_max=room,
         )
-        now_s = session.now_s
-        for _, row in fetched.rows:
-            item = stored(row, now_s)
-            if item is None:  # it expired on the way
-                continue
+        for item in fetched.items:
             items.append(item)
             room -= size_of(item)
             if len(items) == limit or room <= 0:
@@ -107,7 +103,7 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
         if fetched.resume is None:
             break
         span = span._replace(end=fetched.resume) if span.reverse else span._replace(start=fetched.resume)
-        if not fetched.rows:
+        if not fetched.items:
             rows_max = min(FETCH_ROWS_MAX, rows_max * FETCH_GROWTH)
     return Page(items, is_cut=False)
 

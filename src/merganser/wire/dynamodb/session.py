@@ -2,30 +2,64 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from merganser.model.cluster import Table
-from merganser.model.consistency import Consistency, Levels, ReadLevel, needed_to_read, needed_to_write
+from merganser.model.consistency import (
+    UNSAID,
+    Consistency,
+    Levels,
+    ReadLevel,
+    needed_to_read,
+    needed_to_write,
+)
 from merganser.model.errors import TableNotFoundError
-from merganser.model.row import Mutation
+from merganser.service.steps import WIRES
 from merganser.wire.dynamodb.errors import NotFoundError, ValidationError
-from merganser.wire.dynamodb.items import stored
+from merganser.wire.dynamodb.items import mutation, stored
+from merganser.wire.dynamodb.steps import DELETING, ItemStep, payload_of, putting, rejection_in
+from merganser.wire.dynamodb.tables import LEADERLESS_TAG
 
 if TYPE_CHECKING:
+    from merganser.model.leader_messages import Changed
     from merganser.service.catalog import Catalog
-    from merganser.service.coordinator import Coordinator, RangePage
+    from merganser.service.coordinator import Coordinator
+    from merganser.service.leader_based import LeaderBased
 
 WIRE: Final = "dynamodb"
+
+
+class ItemPage(NamedTuple):
+    """Some items of a range, in the order asked for."""
+
+    items: list[bytes]
+    """In stored form."""
+    resume: bytes | None
+    """Where the next page starts (its exclusive end, when reversed); None when nothing is left."""
+
+
+def require_leaders(table: Table, what: str) -> None:
+    """Refuse what only the leader of an item can do.
+
+    Raises:
+        ValidationError: the table has none.
+    """
+    if not table.has_leaders:
+        raise ValidationError(
+            f"{what} needs a table with leaders, and {table.name} is leaderless: create a table without the tag "
+            f"{LEADERLESS_TAG}"
+        )
 
 
 class Session:
     """What the operations see of the cluster while they serve one request."""
 
-    __slots__ = ("_coordinator", "_levels", "catalog", "deadline")
+    __slots__ = ("_coordinator", "_leader_based", "_levels", "catalog", "deadline")
 
     def __init__(
         self,
         coordinator: Coordinator,
+        leader_based: LeaderBased,
         catalog: Catalog,
         *,
         levels: Levels,
@@ -34,20 +68,17 @@ class Session:
         """Bind a request to the cluster.
 
         Args:
-            coordinator: does the reads and writes.
+            coordinator: does the reads and writes of leaderless tables.
+            leader_based: does those of leader-based tables.
             catalog: knows the tables.
             levels: what the request asked for, besides what its operation says.
             deadline: the loop's time at which the request is given up.
         """
         self._coordinator = coordinator
+        self._leader_based = leader_based
         self._levels = levels
         self.catalog = catalog
         self.deadline = deadline
-
-    @property
-    def now_s(self) -> int:
-        """Seconds since 1970, for expiry."""
-        return self._coordinator.wall_us() // 1_000_000
 
     async def table(self, name: str, not_found: str = "Requested resource not found") -> Table:
         """Return a table of this wire.
@@ -60,21 +91,42 @@ class Session:
         except TableNotFoundError:
             raise NotFoundError(not_found) from None
 
-    async def write(self, table: Table, key: bytes, mutation: Mutation) -> None:
-        """Write a row, at QUORUM unless the request said otherwise."""
+    async def replace(self, table: Table, key: bytes, item: bytes | None) -> None:
+        """Put an item, in stored form, or delete it (None), whatever is there.
+
+        At QUORUM unless the request said otherwise, if the table is leaderless.
+        """
+        if table.has_leaders:
+            await self._change(table, key, DELETING if item is None else putting(item))
+            return
         level = self._levels.write or Consistency.QUORUM
         try:
             needed_to_write(level, table.n)
         except ValueError as error:
             raise ValidationError(str(error)) from None
-        await self._coordinator.write(table, key, mutation, level=level, deadline=self.deadline)
+        await self._coordinator.write(table, key, mutation(item), level=level, deadline=self.deadline)
+
+    async def step(self, table: Table, key: bytes, step: ItemStep) -> bytes:
+        """Do a step on an item of a leader-based table; returns the JSON of the attributes it returns, or nothing.
+
+        Raises:
+            ApiError: the step was rejected.
+        """
+        changed = await self._change(table, key, payload_of(step))
+        if changed.is_rejected:
+            raise rejection_in(changed.answer).error()
+        return changed.answer
 
     async def item(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
-        """Return the stored item of a row, None if there is none."""
+        """Return an item in stored form, None if there is none."""
+        if table.has_leaders:
+            self._refuse_levels()
+            led = await self._leader_based.read(table, key, is_consistent=is_consistent, deadline=self.deadline)
+            return led.value
         row = await self._coordinator.read(
             table, key, level=self._reading(table, is_consistent=is_consistent), deadline=self.deadline
         )
-        return stored(row, self.now_s)
+        return stored(row, self._now_s)
 
     async def page(
         self,
@@ -86,9 +138,22 @@ class Session:
         is_consistent: bool,
         rows_max: int,
         bytes_max: int,
-    ) -> RangePage:
-        """Return rows of a range, as `Coordinator.read_range` does."""
-        return await self._coordinator.read_range(
+    ) -> ItemPage:
+        """Return items of a range, as `Coordinator.read_range` or `LeaderBased.read_range` does."""
+        if table.has_leaders:
+            self._refuse_levels()
+            led = await self._leader_based.read_range(
+                table,
+                start,
+                end,
+                reverse=reverse,
+                is_consistent=is_consistent,
+                rows_max=rows_max,
+                bytes_max=bytes_max,
+                deadline=self.deadline,
+            )
+            return ItemPage([value for _, value in led.rows], led.resume)
+        page = await self._coordinator.read_range(
             table,
             start,
             end,
@@ -98,6 +163,25 @@ class Session:
             bytes_max=bytes_max,
             deadline=self.deadline,
         )
+        now_s = self._now_s
+        items = [stored(row, now_s) for _, row in page.rows]
+        return ItemPage([item for item in items if item is not None], page.resume)  # None: it expired on the way
+
+    async def _change(self, table: Table, key: bytes, payload: bytes) -> Changed:
+        self._refuse_levels()
+        return await self._leader_based.change(table, key, WIRES, payload, deadline=self.deadline)
+
+    def _refuse_levels(self) -> None:
+        if self._levels is not UNSAID:
+            raise ValidationError(
+                "x-merganser-consistency is for leaderless tables, and this table has leaders: leave it out and use "
+                f"ConsistentRead, or create the table with the tag {LEADERLESS_TAG}"
+            )
+
+    @property
+    def _now_s(self) -> int:
+        """Seconds since 1970, for expiry."""
+        return self._coordinator.wall_us() // 1_000_000
 
     def _reading(self, table: Table, *, is_consistent: bool) -> ReadLevel:
         level = self._levels.read or (Consistency.QUORUM if is_consistent else Consistency.ONE)

@@ -31,6 +31,7 @@ from merganser.query.documents import Item, projected
 from merganser.query.evaluation import holds
 from merganser.query.syntax import Update
 from merganser.query.update import removes_only, updated
+from merganser.wire.dynamodb.errors import CONDITION_FAILED, ApiError, ValidationError
 from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, measured
 
 _PUT, _DELETE, _STEP = b"PDS"
@@ -84,6 +85,13 @@ class Rejection(msgspec.Struct, frozen=True, array_like=True):
     """DynamoDB's text."""
     item: bytes | None = None
     """JSON of the item, if there is one and the request wanted to see it."""
+
+    def error(self) -> ApiError:
+        """Return what the client is told."""
+        if self.reason is Reason.VALIDATION:
+            return ValidationError(self.message)
+        members = None if self.item is None else {"Item": orjson.Fragment(self.item)}
+        return ApiError(CONDITION_FAILED, self.message, members)
 
 
 DELETING: Final = bytes((_DELETE,))
@@ -141,7 +149,10 @@ def evaluate(table: Table, payload: bytes, current: bytes | None) -> Decided:
         step = _STEPS.decode(memoryview(payload)[1:])
     except msgspec.DecodeError as error:
         raise RequestError(f"a step that this release cannot read ({error}): run the same on all nodes") from None
-    return _evaluate(step, current)
+    try:
+        return _evaluate(step, current)
+    except RequestError as error:
+        return rejected(Rejection(Reason.VALIDATION, str(error)))
 
 
 def _evaluate(step: ItemStep, current: bytes | None) -> Decided:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
-from merganser.model.cluster import Table
+from merganser.model.cluster import Replication, Table
 from merganser.wire.dynamodb.constraints import Violations, require_table_name
 from merganser.wire.dynamodb.errors import ValidationError, unsupported
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
 
 UNITS_MAX: Final = 1_000_000_000_000
 TAGS_MAX: Final = 50
+REPLICATION_TAG: Final = "merganser:replication"
+LEADERLESS_TAG: Final = f"{REPLICATION_TAG} = leaderless"
+"""As errors name it."""
 
 _INVALID = "One or more parameter values were invalid: "
 _UNSUPPORTED = (
@@ -89,6 +92,12 @@ def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefin
         table_class=request.get("TableClass"),
         tags=tuple((tag["Key"], tag["Value"]) for tag in request.get("Tags") or ()),
     )
+
+
+def replication_for(request: Mapping[str, Any]) -> Replication:
+    """Return the protocol that a checked CreateTable asks for."""
+    tags = {tag["Key"]: tag["Value"] for tag in request.get("Tags") or ()}
+    return "leaderless" if tags.get(REPLICATION_TAG) == "leaderless" else "leader"
 
 
 def describe(table: Table, *, status: str, region: str, account: str) -> dict[str, Any]:
@@ -235,3 +244,9 @@ def _check_tags(tags: Any) -> None:
         raise ValidationError(f"{_INVALID}Duplicate Tag keys: {repeated}")
     if len(keys) > TAGS_MAX:
         raise ValidationError(f"{_INVALID}Too many Tags: a table has at most {TAGS_MAX}")
+    for tag in tags:
+        if tag["Key"] == REPLICATION_TAG and tag["Value"] not in get_args(Replication):
+            raise ValidationError(
+                f"{_INVALID}The tag {REPLICATION_TAG} is {tag['Value']!r}, and can be leader, which it is without the "
+                "tag, or leaderless"
+            )
