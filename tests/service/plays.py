@@ -64,6 +64,11 @@ async def started(world: World, *, n: int = 3, clock_skew_max_s: float = CLOCK_S
 async def started_with_leaders(world: World, *, n: int = 3, name: str = "led") -> Table:
     """Start every machine and make a leader-based table."""
     await started(world)
+    return await made_with_leaders(world, n=n, name=name)
+
+
+async def made_with_leaders(world: World, *, n: int = 3, name: str = "led") -> Table:
+    """Return a new leader-based table that all machines know."""
     catalog = member(world.machines[0]).catalog
     work = catalog.create_table(
         wire="sim", name=name, n=n, definition=b"", unique_id=name, deadline=now_s() + 60.0, replication="leader"

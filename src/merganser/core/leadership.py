@@ -2,8 +2,8 @@
 
 A *group* is the replicas of a partition for tables of one n (`model.leadership`). Of one group, at one node::
 
-              nobody leads, and this node is the first of           most would                most have
-              the preference list that is live and fit               promise                  promised
+              nobody leads, and this node is the first              most would                most have
+              of the succession that is live and fit                 promise                  promised
     following ----------------------------------------> polling ---------------> campaigning ---------> leading
       | ^ ^                                                |                        ^   |                 |
       | | +--- not enough would, or not in time: later ----+------------------------|---+                 |
@@ -12,8 +12,8 @@ A *group* is the replicas of a partition for tables of one n (`model.leadership`
       +-|---------------------------------------------------------------------------+                     |
         +--- a later epoch is heard of | most replicas are silent | unfit | handed over to the first -----+
 
-Owners are spread evenly over the ring, and each is first on the lists of its partitions: so leaders are spread
-evenly once everybody lives. A leader that is not the first hands over to the first that has lived for a while.
+Owners are spread evenly over the ring, and each is the first to lead its partitions: so leaders are spread evenly
+once everybody lives. A leader that is not the first hands over to the first that has lived for a while.
 
 Liveness is told by pulses, which also say what their sender leads. They only decide when to try: a leader is made
 by the promises of a majority, each to refuse all earlier epochs, and by nothing else.
@@ -69,6 +69,17 @@ def majority(replicas: int) -> int:
     return replicas // 2 + 1
 
 
+def succession(group: Group, preference_list: Sequence[int]) -> tuple[int, ...]:
+    """Return the replicas of ``group`` in the order in which they should lead it.
+
+    The owner first; the others by turns. In their order on the ring the groups of a node that is gone would all go to
+    the node next to it.
+    """
+    owner, *others = preference_list
+    turn = (group.partition // len(preference_list)) % max(1, len(others))
+    return owner, *others[turn:], *others[:turn]
+
+
 class Heard(msgspec.Struct):
     """What is known of another replica's life."""
 
@@ -109,7 +120,7 @@ class Elections:
     # What there is
 
     def groups_are(self, replicas: Mapping[Group, tuple[int, ...]], now_s: float) -> list[Group]:
-        """Take note of the groups this node is a replica of, with their preference lists.
+        """Take note of the groups this node is a replica of, each with its succession.
 
         Returns:
             The groups it leads no longer.
@@ -128,7 +139,7 @@ class Elections:
         return list(self._heard)
 
     def replicas(self, group: Group) -> tuple[int, ...]:
-        """Return the preference list of a group of this node; of another group, nothing."""
+        """Return the succession of a group of this node; of another group, nothing."""
         return self._replicas.get(group, ())
 
     def fitness_is(self, may_lead: Callable[[Group], bool]) -> list[Group]:
@@ -338,7 +349,7 @@ class Tally:
     """Counts what replicas promise for bids, or would promise."""
 
     def __init__(self, bids: Mapping[Group, Epoch], replicas: Mapping[Group, Sequence[int]]) -> None:
-        """Count for ``bids``, with the preference list of each group."""
+        """Count for ``bids``, with the replicas of each group."""
         self._bids = dict(bids)
         self._waiting = {group: list(replicas[group]) for group in bids}
         self._missing = {group: majority(len(listed)) for group, listed in self._waiting.items()}

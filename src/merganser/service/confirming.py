@@ -27,7 +27,6 @@ from merganser.model.leader_messages import NOT_LEADING, Confirm, Standing
 from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Reply
 from merganser.service.asking import Asker, error_of
-from merganser.service.promises import Promises
 from merganser.service.topology import Topology
 
 ROUND_S = 0.02  # some ten times what an answer takes
@@ -60,12 +59,17 @@ class Confirmations:
     """The checks under way; see the module's docstring."""
 
     def __init__(
-        self, topology: Topology, asker: Asker, promises: Promises, *, learned: Callable[[Group, Epoch], None]
+        self,
+        topology: Topology,
+        asker: Asker,
+        *,
+        known: Callable[[Group], Epoch],
+        learned: Callable[[Group, Epoch], None],
     ) -> None:
-        """Ask through ``asker``; ``learned`` is told of later epochs."""
+        """Ask through ``asker``; ``known`` returns the latest epoch of a group, ``learned`` is told of later ones."""
         self._topology = topology
         self._asker = asker
-        self._promises = promises
+        self._known = known
         self._learned = learned
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Term, list[asyncio.Future[bool]]] = {}
@@ -113,12 +117,11 @@ class Confirmations:
         self._is_closed = True
 
     def _check(self, term: Term) -> None:
-        promised = self._promises.of(term.group)
-        if not term.is_standing or promised != term.epoch:
+        if not term.is_standing:
             raise RefusedError(
                 NOT_LEADING,
                 f"node {term.epoch.leader} leads partition {term.group.partition} no more",
-                epoch=max(promised, term.epoch),
+                epoch=self._known(term.group),
             )
 
     # Rounds

@@ -117,6 +117,11 @@ class LeaderTables:
         ]
         self._background: list[asyncio.Task[None]] = []
 
+    @property
+    def is_running(self) -> bool:
+        """Tell whether there has been a table with leaders in this life of the node."""
+        return bool(self._background)
+
     def start(self) -> None:
         """Run what runs in the background, from the first table with leaders on."""
         self._topology.when_changed(self._look)

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
-from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections
+from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections, succession
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId, PartitionId
@@ -113,7 +113,7 @@ class Leadership:
         self._pulse_s = pulse_s
         self._loop = asyncio.get_running_loop()
         self._elections = Elections(topology.me.number, now_s=self._loop.time(), draw=rng.random, pulse_s=pulse_s)
-        self._confirmations = Confirmations(topology, asker, promises, learned=self.learned)
+        self._confirmations = Confirmations(topology, asker, known=self.known, learned=self.learned)
         self._voting = Voting(
             topology, promises, self._elections, trees, catch_up=catch_up, may_vote=lambda group: self.may_vote(group)
         )
@@ -210,10 +210,10 @@ class Leadership:
             return
         ring, me = self._topology.ring, self._topology.node
         replicas = {
-            Group(n, partition): tuple(self._number_of(node) for node in ring.preference_list(partition, n))
+            group: succession(group, self._numbers_of(group))
             for n in sorted({table.n for table in current.tables if table.has_leaders})
-            for partition in map(PartitionId, range(ring.partitions))
-            if ring.holds(me, partition, n)
+            for group in (Group(n, PartitionId(p)) for p in range(ring.partitions))
+            if ring.holds(me, group.partition, n)
         }
         for group in replicas:
             self._elections.learned(group, self._promises.of(group))
@@ -295,7 +295,7 @@ class Leadership:
     def _elect(self, group: Group, epoch: Epoch, roots: Roots) -> None:
         if self._is_closing or not self._elections.won(group, epoch):
             return
-        replicas = tuple(self._node_of(number) for number in self._elections.replicas(group))
+        replicas = self._topology.ring.preference_list(group.partition, group.n)
         led = self._led[group] = Led(group, epoch, replicas, roots)
         self._pulse_soon()
         for listener in self._when_elected:
@@ -385,10 +385,9 @@ class Leadership:
         if error is not None:
             self._on_error(error)
 
-    def _number_of(self, node: NodeId) -> int:
-        number = self._topology.number_of(node)
-        assert number is not None
-        return number
+    def _numbers_of(self, group: Group) -> list[int]:
+        listed = self._topology.ring.preference_list(group.partition, group.n)
+        return [number for node in listed if (number := self._topology.number_of(node)) is not None]
 
     def _node_of(self, number: int) -> NodeId:
         node = self._topology.node_of(number)
