@@ -72,6 +72,37 @@ def test_boto3_puts_gets_scans_queries_and_deletes(cluster: Cluster) -> None:
     serve(cluster, work)
 
 
+def test_boto3_updates_on_conditions(cluster: Cluster) -> None:
+    def work(client: Any) -> None:
+        key = {"p": {"S": "é"}, "s": {"N": "1"}}
+        add: dict[str, Any] = {
+            "TableName": "tsn",
+            "Key": key,
+            "UpdateExpression": "ADD n :v SET l = list_append(if_not_exists(l, :e), :l)",
+            "ExpressionAttributeValues": {":v": {"N": "1"}, ":e": {"L": []}, ":l": {"L": [{"B": b"\xff"}]}},
+            "ReturnValues": "ALL_NEW",
+        }
+        client.update_item(**add)
+        assert client.update_item(**add)["Attributes"] == {
+            **key,
+            "n": {"N": "2"},
+            "l": {"L": [{"B": b"\xff"}, {"B": b"\xff"}]},
+        }
+        with pytest.raises(client.exceptions.ConditionalCheckFailedException, match="conditional request") as caught:
+            client.delete_item(
+                TableName="tsn",
+                Key=key,
+                ConditionExpression="size(l) > n",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        assert caught.value.response["Item"]["n"] == {"N": "2"}
+        assert client.delete_item(TableName="tsn", Key=key, ConditionExpression="size(l) = n", ReturnValues="ALL_OLD")[
+            "Attributes"
+        ]["n"] == {"N": "2"}
+
+    serve(cluster, work)
+
+
 def test_boto3_makes_waits_for_and_drops_a_table(cluster: Cluster) -> None:
     def work(client: Any) -> None:
         client.create_table(

@@ -103,9 +103,6 @@ ONE = {"N": "1"}
             "ValidationException | ReturnValues can only be ALL_OLD or NONE",
             id="ReturnValues of updates",
         ),
-        pytest.param(
-            {**put("str", p=A), "ConditionExpression": "a"}, unsupported("ConditionExpression"), id="condition"
-        ),
         pytest.param({**put("str", p=A), "Expected": {}}, unsupported("Expected"), id="Expected"),
         pytest.param(
             {**put("str", p=A), "ReturnConsumedCapacity": "TOTAL"},
@@ -271,6 +268,6 @@ def test_unreachable_replicas_are_a_503_and_an_unknown_outcome_says_so(either: C
     )
 
 
-@pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems", "DescribeLimits", "Nope", ""])
+@pytest.mark.parametrize("operation", ["TransactWriteItems", "DescribeLimits", "Nope", ""])
 def test_operation_that_is_not_served_is_unknown(cluster: Cluster, operation: str) -> None:
     assert cluster.call(operation, {}) == "UnknownOperationException | "

@@ -170,7 +170,7 @@ def test_a_condition_is_looked_at_before_the_update() -> None:
     assert refused(step) == CONDITION
 
 
-def test_an_expression_that_cannot_be_read_is_refused() -> None:
+def test_an_expression_that_cannot_be_read_is_rejected() -> None:
     rejection = refused(ItemStep(Action.CHECK, condition="a"))
     assert rejection.reason is Reason.VALIDATION
-    assert "Syntax error" in rejection.message
+    assert rejection.message.startswith("Invalid ConditionExpression: Syntax error")

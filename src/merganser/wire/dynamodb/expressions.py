@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from merganser.query.binding import Placeholders
 from merganser.wire.dynamodb.attributes import AttributeMap, normalise_value
 from merganser.wire.dynamodb.errors import ValidationError, unsupported
 
@@ -43,6 +44,11 @@ def check_parameters(
         _check_names(names, has_expression=bool(given))
     if values is not None and with_values:
         _check_values(values, has_expression=bool(given), with_values=with_values)
+
+
+def placeholders_of(request: Mapping[str, Any]) -> Placeholders:
+    """Return the names and values of a request, or of a part of it, that are checked."""
+    return Placeholders(request.get("ExpressionAttributeNames") or {}, request.get("ExpressionAttributeValues") or {})
 
 
 def refuse(request: Mapping[str, Any], *names: str) -> None:

@@ -25,7 +25,7 @@ from merganser.wire.dynamodb.pages import scan
 from merganser.wire.dynamodb.queries import query
 from merganser.wire.dynamodb.reads import get_item
 from merganser.wire.dynamodb.session import Session
-from merganser.wire.dynamodb.writes import delete_item, put_item
+from merganser.wire.dynamodb.writes import delete_item, put_item, update_item
 
 if TYPE_CHECKING:
     from merganser.service.catalog import Catalog
@@ -75,6 +75,7 @@ class DynamoDB:
             "PutItem": put_item,
             "GetItem": get_item,
             "DeleteItem": delete_item,
+            "UpdateItem": update_item,
             "BatchWriteItem": batch_write_item,
             "BatchGetItem": batch_get_item,
             "Scan": scan,

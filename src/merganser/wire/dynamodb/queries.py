@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from merganser.model.cluster import Table
-from merganser.query.binding import Placeholders
 from merganser.query.key_condition import AttributeCondition, key_conditions
 from merganser.storage.keys import after, prefix_end
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
+from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of, refuse, refuse_unless_none
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, partition_bytes, prefix_of, sort_bytes
 from merganser.wire.dynamodb.pages import (
     Page,
@@ -66,10 +65,7 @@ def _check(request: Mapping[str, Any]) -> Conditions:
         raise ValidationError(
             "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."
         )
-    placeholders = Placeholders(
-        request.get("ExpressionAttributeNames") or {}, request.get("ExpressionAttributeValues") or {}
-    )
-    return key_conditions(request["KeyConditionExpression"], placeholders)
+    return key_conditions(request["KeyConditionExpression"], placeholders_of(request))
 
 
 def _span(schema: KeySchema, table: Table, conditions: Conditions, *, reverse: bool) -> Span:

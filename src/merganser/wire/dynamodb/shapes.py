@@ -283,6 +283,7 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     "ListTables": {"ExclusiveStartTableName": string, "Limit": integer},
     "PutItem": {**_WRITE, "Item": _attribute_map},
     "DeleteItem": {**_WRITE, "Key": _attribute_map},
+    "UpdateItem": {**_WRITE, "Key": _attribute_map, "UpdateExpression": string},
     "GetItem": {
         "TableName": string,
         "Key": _attribute_map,

@@ -1,12 +1,13 @@
-"""PutItem and DeleteItem: validate, to a step, write."""
+"""PutItem, DeleteItem and UpdateItem: validate, to a step, do it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from merganser.model.cluster import Table
 from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
@@ -16,49 +17,76 @@ from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import Action, ItemStep
 from merganser.wire.dynamodb.tables import definition_of
 
-_LEGACY = ("Expected", "ConditionalOperator")
+_LEGACY: Final = ("Expected", "ConditionalOperator")
+_CONDITION: Final = ("ConditionExpression",)
+_UPDATE: Final = ("UpdateExpression", "ConditionExpression")
 
 
 async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Put an item whole, in place of whatever had its key."""
     _check(request, "Item")
+    _check_returns(request)
     item = request["Item"]
     size = measured(item)
-    _refuse(request)
+    _refuse(request, *_LEGACY)
+    read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of_item(definition_of(table).schema, table.id, item)
     stored = encoded(item, size)
     if _is_plain(request):
         await session.replace(table, key, stored)
         return b"{}"
-    return await _do(session, table, key, ItemStep(Action.PUT, stored, returns=request["ReturnValues"]))
+    return await _do(session, table, key, step_of(request, Action.PUT, item=stored))
 
 
 async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Delete the item of a key, if there is one."""
     _check(request, "Key")
+    _check_returns(request)
     normalise(request["Key"])
-    _refuse(request)
+    _refuse(request, *_LEGACY)
+    read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     if _is_plain(request):
         await session.replace(table, key, None)
         return b"{}"
-    return await _do(session, table, key, ItemStep(Action.DELETE, returns=request["ReturnValues"]))
+    return await _do(session, table, key, step_of(request, Action.DELETE))
+
+
+async def update_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
+    """Change attributes of the item of a key, which is made if there is none."""
+    _check(request, "Key", expressions=_UPDATE, legacy=("AttributeUpdates", *_LEGACY))
+    normalise(request["Key"])
+    _refuse(request, "AttributeUpdates", *_LEGACY)
+    update = read_expressions(request)
+    table = await session.table(request["TableName"])
+    schema = definition_of(table).schema
+    key = key_of(schema, table.id, request["Key"])
+    if update is not None:
+        refuse_key_changes(schema, update)
+    require_leaders(table, "UpdateItem")
+    return await _do(session, table, key, step_of(request, Action.UPDATE, key=request["Key"]))
 
 
 def _is_plain(request: Mapping[str, Any]) -> bool:
     """Tell whether nothing of what is there matters."""
-    return request.get("ReturnValues") in (None, "NONE")
+    return request.get("ReturnValues") in (None, "NONE") and request.get("ConditionExpression") is None
 
 
 async def _do(session: Session, table: Table, key: bytes, step: ItemStep) -> bytes | list[bytes]:
-    require_leaders(table, f"ReturnValues {step.returns}")
+    require_leaders(table, "ConditionExpression" if step.condition else f"ReturnValues {step.returns}")
     attributes = await session.step(table, key, step)
     return [b'{"Attributes":', attributes, b"}"] if attributes else b"{}"
 
 
-def _check(request: Mapping[str, Any], content: str) -> None:
+def _check(
+    request: Mapping[str, Any],
+    content: str,
+    *,
+    expressions: tuple[str, ...] = _CONDITION,
+    legacy: tuple[str, ...] = _LEGACY,
+) -> None:
     violations = Violations()
     violations.enums(
         request,
@@ -71,21 +99,14 @@ def _check(request: Mapping[str, Any], content: str) -> None:
     violations.table_name(request)
     violations.required(request, content)
     violations.settle()
-    check_parameters(
-        request,
-        expressions=("ConditionExpression",),
-        legacy=_LEGACY,
-        with_values=("ConditionExpression",),
-    )
+    check_parameters(request, expressions=expressions, legacy=legacy, with_values=expressions)
+
+
+def _check_returns(request: Mapping[str, Any]) -> None:
     if request.get("ReturnValues") not in (None, "NONE", "ALL_OLD"):
         raise ValidationError("ReturnValues can only be ALL_OLD or NONE")
 
 
-def _refuse(request: Mapping[str, Any]) -> None:
-    refuse(request, "ConditionExpression", *_LEGACY)
-    refuse_unless_none(
-        request,
-        "ReturnConsumedCapacity",
-        "ReturnItemCollectionMetrics",
-        "ReturnValuesOnConditionCheckFailure",
-    )
+def _refuse(request: Mapping[str, Any], *names: str) -> None:
+    refuse(request, *names)
+    refuse_unless_none(request, "ReturnConsumedCapacity", "ReturnItemCollectionMetrics")

@@ -1,0 +1,76 @@
+"""What a request wants done to an item: its expressions, checked as far as that is possible without the item.
+
+Shared by PutItem, DeleteItem, UpdateItem and whatever else carries their parameters. The order is DynamoDB's: the
+update is read before the condition, then names and values that nobody used are found, and last, when the table is
+known, attributes of the key that would change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from merganser.query import expressions
+from merganser.query.syntax import Update
+from merganser.wire.dynamodb.attributes import AttributeMap
+from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.expressions import placeholders_of
+from merganser.wire.dynamodb.keys import KeySchema
+from merganser.wire.dynamodb.steps import Action, ItemStep
+
+
+def read_expressions(request: Mapping[str, Any]) -> Update | None:
+    """Read UpdateExpression and ConditionExpression, and return the update if there is one.
+
+    Args:
+        request: its names and values are checked (`expressions.check_parameters`).
+
+    Raises:
+        ExpressionError: one of them is wrong whatever the item is, or a name or value is not used.
+    """
+    update_text, condition_text = request.get("UpdateExpression"), request.get("ConditionExpression")
+    placeholders = placeholders_of(request)
+    update = None if update_text is None else expressions.update(update_text, placeholders)
+    if condition_text is not None:
+        expressions.condition(condition_text, placeholders)
+    placeholders.check_all_used()
+    return update
+
+
+def refuse_key_changes(schema: KeySchema, update: Update) -> None:
+    """Refuse an update of attributes of the primary key.
+
+    Raises:
+        ValidationError: there is one.
+    """
+    names = [attribute.name for attribute in schema.attributes]
+    for action in update.actions:
+        if action.path.parts[0] in names:
+            raise ValidationError(
+                f"One or more parameter values were invalid: Cannot update attribute {action.path.parts[0]}. "
+                "This attribute is part of the key"
+            )
+
+
+def step_of(
+    request: Mapping[str, Any], action: Action, *, item: bytes = b"", key: AttributeMap | None = None
+) -> ItemStep:
+    """Return the step that a checked request asks for.
+
+    Args:
+        request: its values are in normal form.
+        action: what it does.
+        item: to be put, in stored form.
+        key: of the item to be updated, in normal form.
+    """
+    return ItemStep(
+        action,
+        item,
+        returns=request.get("ReturnValues") or "NONE",
+        key=key or {},
+        update=request.get("UpdateExpression") or "",
+        condition=request.get("ConditionExpression") or "",
+        names=request.get("ExpressionAttributeNames") or {},
+        values=request.get("ExpressionAttributeValues") or {},
+        shows_failed=request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD",
+    )
