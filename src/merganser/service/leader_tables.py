@@ -1,7 +1,8 @@
 """What a member has for tables with leaders, put together in one place; it runs once there is such a table.
 
-promises <-- leadership <-- leader <-- leader_based
-    ^------ register_replica
+promises <-- leadership <-- leader <-- leader_based <-- ledger <-- transaction_recovery <-- transactions
+    ^------ register_replica   |                                        |       ^-------- ledger_sweep
+                               +--------------- meets an intent --------^
 """
 
 from __future__ import annotations
@@ -35,10 +36,14 @@ from merganser.service.hedging import Hedging
 from merganser.service.leader import Leader
 from merganser.service.leader_based import LeaderBased
 from merganser.service.leadership import Leadership
+from merganser.service.ledger import Ledger, Tables
+from merganser.service.ledger_sweep import LedgerSweep
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
-from merganser.service.steps import WIRES, Evaluator, of_wires
+from merganser.service.steps import TRANSACTIONS, WIRES, Evaluator, of_wires
 from merganser.service.topology import Topology
+from merganser.service.transaction_recovery import Recovery
+from merganser.service.transactions import Transactions, maker
 from merganser.service.turns import Turns
 from merganser.storage.engine import Engine
 
@@ -53,12 +58,14 @@ class LeaderTables:
         engine: Engine,
         trees: HashTrees,
         damage: Damage,
+        tables: Tables,
         *,
         evaluators: Mapping[str, Evaluator],
         hedging: Hedging,
         range_turns: Turns,
         under_way: UnderWay,
         admit: Callable[[], Awaitable[None]],
+        wall_us: Callable[[], int],
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         on_error: Callable[[BaseException], None],
@@ -67,6 +74,7 @@ class LeaderTables:
         """Assemble them; `start` sets them going.
 
         Args:
+            tables: the catalog, which makes the ledger when it is needed.
             evaluators: of the wires, by their names.
             hedging: shared with the coordinator of leaderless tables, as are
             range_turns: for reads of ranges, and
@@ -99,6 +107,14 @@ class LeaderTables:
             catch_up=catch_up,
             under_way=under_way,
         )
+        self.ledger = Ledger(tables, self.leader_based, wall_us=wall_us)
+        self.recovery = Recovery(topology, self.ledger, self.leader_based)
+        self.sweep = LedgerSweep(
+            topology, engine, self.ledger, self.recovery, leading=self.leadership.leading, rng=rng, admit=admit
+        )
+        self.transactions = Transactions(self.ledger, self.recovery, self.leader_based, rng=rng, on_error=on_error)
+        self.leader.makers[TRANSACTIONS] = maker(evaluators, when_begun=self.sweep.notice)
+        self.leader.resolver = self.recovery
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Campaign: self.leadership.campaign,
             Pulse: self.leadership.pulse,
@@ -114,6 +130,7 @@ class LeaderTables:
         self._works: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.leadership.run,
             self.leader.run,
+            self.sweep.run,
         ]
         self._background: list[asyncio.Task[None]] = []
 
@@ -129,6 +146,7 @@ class LeaderTables:
 
     async def close(self) -> None:
         """Leave what is led here to others, and stop."""
+        await self.transactions.close()
         await self.leadership.close()
         self.leader.close()
         for task in self._background:

@@ -102,9 +102,13 @@ class LedgerSweep:
         while True:
             await asyncio.sleep(LOOK_S * self._rng.uniform(0.8, 1.2))
             table = self._ledger.known()
-            if table is not None:
+            if table is None:
+                continue
+            try:
                 await self._scan(table)
                 await self._look(table)
+            except CorruptionError:  # of the disk, which others take care of
+                continue
 
     async def _scan(self, table: Table) -> None:
         """Go through the partitions that were not gone through lately, or not in this term."""
