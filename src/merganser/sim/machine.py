@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from merganser.core.admission import AdmissionLimits
@@ -25,6 +25,7 @@ from merganser.service.founding import Founding
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
+from merganser.service.steps import Evaluator
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
@@ -65,6 +66,8 @@ class Machine:
         self.repair_interval_s = REPAIR_INTERVAL_S
         self.scrub_interval_s = SCRUB_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
+        self.evaluators: Mapping[str, Evaluator] = {}
+        """What its members do to items of leader-based tables, by wire."""
         self.accepts_loss = False
         """All eight of its next lives."""
         self.wire_addresses: dict[str, str] = {}
@@ -191,6 +194,7 @@ class Machine:
             repair_interval_s=self.repair_interval_s,
             scrub_interval_s=self.scrub_interval_s,
             in_flight_s=IN_FLIGHT_S,
+            evaluators=self.evaluators,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
