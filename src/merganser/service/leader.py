@@ -156,7 +156,7 @@ class Leader:
             stored, head = await self._known(term, table, key)
             done = self._requests.of(request.request)  # from here to the write it is one turn of the loop
             if done is not None:
-                return await self._outcome(term, request.request, done)
+                return await self._outcome(term, key, request.request, done)
             self._check_open(term)
             if head.content.intent is not None and not maker.meets_intents:
                 await self.resolver.for_change(table, key, head, deadline=self._patience())
@@ -167,12 +167,13 @@ class Leader:
                 await self._revealed(term, key)
                 raise
             if decided.content is None or decided.is_rejected:
-                await self._revealed(term, key)
-                return Changed(decided.answer, decided.is_rejected, head.version)
+                changed = Changed(decided.answer, decided.is_rejected, head.version)
+                self._requests.note(request.request, changed, self._loop.time())
+                return await self._outcome(term, key, request.request, changed)
             proposal = self._propose(term, table, key, decided.content, before=stored, is_intact=True)
             proposal.answer = decided.answer
             self._requests.note(request.request, proposal, self._loop.time())
-            return await self._outcome(term, request.request, proposal)
+            return await self._outcome(term, key, request.request, proposal)
         raise TransactionConflictError(f"transactions hold the item again and again ({LOOKS_MAX} times); try again")
 
     async def read(self, sender: NodeId, request: ReadLed) -> Led:
@@ -335,8 +336,9 @@ class Leader:
         request = Replicate(self._topology.map.epoch, table.id, key, led.epoch, register)
         return term.flight.propose(version, request)
 
-    async def _outcome(self, term: Term, request: bytes, done: Proposal | Changed) -> Changed:
-        if isinstance(done, Changed):
+    async def _outcome(self, term: Term, key: bytes, request: bytes, done: Proposal | Changed) -> Changed:
+        if isinstance(done, Changed):  # perhaps one that wrote nothing, and that nobody has been told yet
+            await self._revealed(term, key)
             return done
         if not await done.ended():
             raise UnknownOutcomeError(
