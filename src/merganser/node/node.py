@@ -34,7 +34,7 @@ from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound
 from merganser.wire.dynamodb.operations import DynamoDB
-from merganser.wire.dynamodb.session import WIRE
+from merganser.wire.dynamodb.session import WIRE, Services
 from merganser.wire.dynamodb.signature import Verifier
 from merganser.wire.dynamodb.steps import evaluate
 
@@ -223,8 +223,9 @@ class Node:
         return await self._dynamodb(request)
 
     def _open_front_doors(self, member: Member) -> None:
+        led = member.leader_tables
         self._dynamodb = DynamoDBApplication(
-            DynamoDB(member.coordinator, member.leader_tables.leader_based, member.catalog, rng=self._rng),
+            DynamoDB(Services(member.coordinator, led.leader_based, led.transactions, member.catalog), rng=self._rng),
             Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
             rng=self._rng,
             report=lambda error: failure("client request failed", error),

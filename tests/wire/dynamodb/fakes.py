@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -13,16 +13,24 @@ from sortedcontainers import SortedDict
 from merganser.core.rows import is_tombstone, merge, stamp
 from merganser.model.cluster import ClusterMap, NodeRecord, Replication, Table
 from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, WriteLevel
-from merganser.model.errors import TableExistsError, TableNotFoundError
+from merganser.model.errors import (
+    IdempotentParameterMismatchError,
+    TableExistsError,
+    TableNotFoundError,
+    TransactionCanceledError,
+)
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.leader_messages import Changed, Led, LedRows
-from merganser.model.register import Version
+from merganser.model.register import Decided, Version
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
+from merganser.model.transaction import Reason, ReasonKind
 from merganser.service.steps import WIRES
+from merganser.service.transactions import TransactItem
 from merganser.storage.keys import table_range
-from merganser.wire.dynamodb.errors import fault_of
+from merganser.wire.dynamodb.errors import Fault, fault_of
 from merganser.wire.dynamodb.operations import DynamoDB
+from merganser.wire.dynamodb.session import Services
 from merganser.wire.dynamodb.steps import evaluate
 
 T = TypeVar("T")
@@ -153,6 +161,48 @@ class FakeLeaderBased:
             raise failure
 
 
+class FakeTransactions:
+    """Does several steps at once, or none; remembers tokens for ever."""
+
+    def __init__(self, leader_based: FakeLeaderBased) -> None:
+        self.conflicts: Callable[[bytes], bool] = lambda key: False
+        self._items = leader_based.items
+        self._tokens: dict[bytes, bytes] = {}
+
+    async def write(
+        self, items: Sequence[TransactItem], *, token: bytes | None, digest: bytes, deadline: float
+    ) -> list[bytes]:
+        assert deadline > asyncio.get_running_loop().time()
+        if token is not None and token in self._tokens:
+            if self._tokens[token] != digest:
+                raise IdempotentParameterMismatchError("another request had the token")
+            return [b""] * len(items)
+        decided = [evaluate(item.table, item.payload, self._items.get(item.key)) for item in items]
+        reasons = [self._reason(item, one) for item, one in zip(items, decided, strict=True)]
+        if any(reasons):
+            raise TransactionCanceledError("no", reasons)
+        for item, one in zip(items, decided, strict=True):
+            if one.content is not None and not item.is_check:
+                if one.content.value is None:
+                    self._items.pop(item.key, None)
+                else:
+                    self._items[item.key] = one.content.value
+        if token is not None:
+            self._tokens[token] = digest
+        return [one.answer for one in decided]
+
+    async def get(self, places: Sequence[tuple[Table, bytes]], *, deadline: float) -> list[bytes | None]:
+        reasons = [Reason(ReasonKind.CONFLICT) if self.conflicts(key) else None for _, key in places]
+        if any(reasons):
+            raise TransactionCanceledError("no", reasons)
+        return [self._items.get(key) for _, key in places]
+
+    def _reason(self, item: TransactItem, decided: Decided) -> Reason | None:
+        if self.conflicts(item.key):
+            return Reason(ReasonKind.CONFLICT)
+        return Reason(ReasonKind.REJECTED, decided.answer) if decided.is_rejected else None
+
+
 class FakeCatalog:
     """Tables of a cluster map that nobody else changes."""
 
@@ -199,12 +249,14 @@ class Cluster:
         self.coordinator = FakeCoordinator()
         self.leader_based = FakeLeaderBased()
         self.catalog = FakeCatalog(self.coordinator, self.leader_based)
-        self.dynamodb = DynamoDB(
+        self.transactions = FakeTransactions(self.leader_based)
+        services = Services(
             self.coordinator,  # type: ignore[arg-type]
             self.leader_based,  # type: ignore[arg-type]
+            self.transactions,  # type: ignore[arg-type]
             self.catalog,  # type: ignore[arg-type]
-            rng=random.Random(7),
         )
+        self.dynamodb = DynamoDB(services, rng=random.Random(7))
         self._loop = asyncio.new_event_loop()
 
     def close(self) -> None:
@@ -215,16 +267,27 @@ class Cluster:
 
     def call(self, operation: str, request: Any, level: Consistency | None = None) -> Any:
         """Return the answer, or "Type | message" of the error."""
+        answer = self._answer(operation, request, level)
+        if isinstance(answer, Fault):
+            return f"{answer.kind.partition('#')[2]} | {answer.message}"
+        return orjson.loads(answer if isinstance(answer, bytes) else b"".join(answer))
+
+    def fault(self, operation: str, request: Any) -> Fault:
+        """Return the error, as it goes on the wire."""
+        answer = self._answer(operation, request, None)
+        assert isinstance(answer, Fault), answer
+        return answer
+
+    def _answer(self, operation: str, request: Any, level: Consistency | None) -> bytes | list[bytes] | Fault:
         body = request if isinstance(request, bytes) else orjson.dumps(request)
         try:
             levels = UNSAID if level is None else Levels(level, level)
-            answer = self.run(self.dynamodb.call(operation, body, levels))
+            return self.run(self.dynamodb.call(operation, body, levels))
         except Exception as error:
             fault = fault_of(error)
             if fault.status == 500 and "outcome" not in fault.message:
                 raise
-            return f"{fault.kind.partition('#')[2]} | {fault.message}"
-        return orjson.loads(answer if isinstance(answer, bytes) else b"".join(answer))
+            return fault
 
     @property
     def kept(self) -> SortedDict[bytes, Any]:

@@ -268,6 +268,6 @@ def test_unreachable_replicas_are_a_503_and_an_unknown_outcome_says_so(either: C
     )
 
 
-@pytest.mark.parametrize("operation", ["TransactWriteItems", "DescribeLimits", "Nope", ""])
+@pytest.mark.parametrize("operation", ["UpdateTable", "DescribeLimits", "Nope", ""])
 def test_operation_that_is_not_served_is_unknown(cluster: Cluster, operation: str) -> None:
     assert cluster.call(operation, {}) == "UnknownOperationException | "

@@ -34,6 +34,8 @@ BASES: dict[str, dict[str, Any]] = {
     "GetItem": {"TableName": "str", "Key": KEY},
     "BatchWriteItem": {"RequestItems": {"str": [{"PutRequest": {"Item": KEY}}]}},
     "BatchGetItem": {"RequestItems": {"str": {"Keys": [KEY]}}},
+    "TransactWriteItems": {"TransactItems": [{"Put": {"TableName": "str", "Item": KEY}}]},
+    "TransactGetItems": {"TransactItems": [{"Get": {"TableName": "str", "Key": KEY}}]},
     "Scan": {"TableName": "str"},
     "Query": {
         "TableName": "str",
@@ -48,6 +50,7 @@ SERVED = {
     "DeleteItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"},
     "UpdateItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"},
     "GetItem": {"ConsistentRead"},
+    "TransactWriteItems": {"ClientRequestToken"},
     "Scan": {"Limit", "Select", "ExclusiveStartKey", "TotalSegments", "Segment", "ConsistentRead"},
     "Query": {"Limit", "Select", "ExclusiveStartKey", "ScanIndexForward", "ConsistentRead", "ExpressionAttributeNames"},
 }

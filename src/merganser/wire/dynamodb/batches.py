@@ -17,7 +17,7 @@ import orjson
 from merganser.model.cluster import Table
 from merganser.model.errors import UnavailableError, UnknownOutcomeError
 from merganser.wire.dynamodb.attributes import normalise
-from merganser.wire.dynamodb.constraints import Violations, is_table_name
+from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
 from merganser.wire.dynamodb.items import encoded, json_of, measured, size_of
@@ -147,7 +147,7 @@ def _check_reads(request: Mapping[str, Any]) -> None:
             violations.required({}, "Keys", at)
         else:
             if not 1 <= len(keys) <= KEYS_MAX:
-                violations.length(_json(keys), len(keys), at + "keys", least=1, most=KEYS_MAX)
+                violations.length(shown(keys), len(keys), at + "keys", least=1, most=KEYS_MAX)
     violations.settle()
     for asked in tables.values():
         check_parameters(asked, expressions=("ProjectionExpression",), legacy=("AttributesToGet",))
@@ -175,14 +175,7 @@ def _request_items(violations: Violations, request: Mapping[str, Any], *, at_mos
 
 def _shown(tables: Mapping[str, Any]) -> str:
     """Print a map of requests the way Java prints maps; what lies inside is left in JSON."""
-    return "{" + ", ".join(f"{name}={_json(requests)}" for name, requests in tables.items()) + "}"
-
-
-def _json(value: Any) -> str:
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # nested deeper than it writes, though not deeper than it reads
-        return "..."
+    return "{" + ", ".join(f"{name}={shown(requests)}" for name, requests in tables.items()) + "}"
 
 
 def _measured(one: Any) -> int:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from merganser.wire.dynamodb.errors import ValidationError
 
 _TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]+").fullmatch
@@ -112,6 +114,14 @@ class Violations:
         if self._found:
             plural = "s" if len(self._found) > 1 else ""
             raise ValidationError(f"{len(self._found)} validation error{plural} detected: {'; '.join(self._found)}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: in JSON, though DynamoDB prints what its Java does."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # nested deeper than it writes, though not deeper than it reads
+        return "..."
 
 
 def require_table_name(request: Mapping[str, Any], name: str = "TableName") -> None:

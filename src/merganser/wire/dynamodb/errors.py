@@ -22,11 +22,13 @@ from typing import Any, NamedTuple
 import orjson
 
 from merganser.model.errors import (
+    IdempotentParameterMismatchError,
     OverloadedError,
     RequestError,
     TableExistsError,
     TableNotFoundError,
     TransactionConflictError,
+    TransactionInProgressError,
     UnavailableError,
 )
 from merganser.model.errors import UnknownOutcomeError as OutcomeError
@@ -123,6 +125,10 @@ def fault_of(error: Exception) -> Fault:
             return Fault(400, RESOURCE_NOT_FOUND, "Requested resource not found")
         case TableExistsError():
             return Fault(400, RESOURCE_IN_USE, str(error))
+        case TransactionInProgressError():
+            return Fault(400, TRANSACTION_IN_PROGRESS, str(error))
+        case IdempotentParameterMismatchError():
+            return Fault(400, IDEMPOTENT_MISMATCH, str(error))
         case TransactionConflictError():
             return Fault(400, TRANSACTION_CONFLICT, CONFLICT_TEXT)
         case RequestError():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -24,13 +24,9 @@ from merganser.wire.dynamodb.errors import UNKNOWN_OPERATION, ApiError, Serializ
 from merganser.wire.dynamodb.pages import scan
 from merganser.wire.dynamodb.queries import query
 from merganser.wire.dynamodb.reads import get_item
-from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.session import Services, Session
+from merganser.wire.dynamodb.transactions import transact_get_items, transact_write_items
 from merganser.wire.dynamodb.writes import delete_item, put_item, update_item
-
-if TYPE_CHECKING:
-    from merganser.service.catalog import Catalog
-    from merganser.service.coordinator import Coordinator
-    from merganser.service.leader_based import LeaderBased
 
 REQUEST_TIMEOUT_S: Final = 10.0  # SDKs give up after 60 s, and retry long before that is of use
 
@@ -42,31 +38,25 @@ class DynamoDB:
 
     def __init__(
         self,
-        coordinator: Coordinator,
-        leader_based: LeaderBased,
-        catalog: Catalog,
+        services: Services,
         *,
         rng: random.Random,
         region: str = "us-east-1",
         account: str = "000000000000",
         timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
-        """Serve the tables of ``catalog``.
+        """Serve the tables of a cluster.
 
         Args:
-            coordinator: reads and writes of leaderless tables, and the wall clock.
-            leader_based: reads and writes of leader-based tables.
-            catalog: the tables.
+            services: of this node.
             rng: draws table ids.
             region: what ARNs say.
             account: what ARNs say.
             timeout_s: how long a request may take.
         """
-        self._coordinator = coordinator
-        self._leader_based = leader_based
-        self._catalog = catalog
+        self._services = services
         self._timeout_s = timeout_s
-        tables = Administration(wall_us=coordinator.wall_us, rng=rng, region=region, account=account)
+        tables = Administration(wall_us=services.coordinator.wall_us, rng=rng, region=region, account=account)
         self._operations: Mapping[str, Operation] = {
             "CreateTable": tables.create_table,
             "DescribeTable": tables.describe_table,
@@ -78,6 +68,8 @@ class DynamoDB:
             "UpdateItem": update_item,
             "BatchWriteItem": batch_write_item,
             "BatchGetItem": batch_get_item,
+            "TransactWriteItems": transact_write_items,
+            "TransactGetItems": transact_get_items,
             "Scan": scan,
             "Query": query,
         }
@@ -105,7 +97,7 @@ class DynamoDB:
         request = _parsed(body)
         shapes.check(operation, request, deep=False)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
-        session = Session(self._coordinator, self._leader_based, self._catalog, levels=levels, deadline=deadline)
+        session = Session(self._services, levels=levels, deadline=deadline)
         try:
             try:
                 return await serve(session, request)

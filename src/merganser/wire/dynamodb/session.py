@@ -21,12 +21,28 @@ from merganser.wire.dynamodb.steps import DELETING, ItemStep, payload_of, puttin
 from merganser.wire.dynamodb.tables import LEADERLESS_TAG
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from merganser.model.leader_messages import Changed
     from merganser.service.catalog import Catalog
     from merganser.service.coordinator import Coordinator
     from merganser.service.leader_based import LeaderBased
+    from merganser.service.transactions import Transactions, TransactItem
 
 WIRE: Final = "dynamodb"
+
+
+class Services(NamedTuple):
+    """What serves requests on this node."""
+
+    coordinator: Coordinator
+    """Does the reads and writes of leaderless tables, and knows the time."""
+    leader_based: LeaderBased
+    """Does the reads and writes of leader-based tables."""
+    transactions: Transactions
+    """Does several of those at once."""
+    catalog: Catalog
+    """Knows the tables."""
 
 
 class ItemPage(NamedTuple):
@@ -54,31 +70,24 @@ def require_leaders(table: Table, what: str) -> None:
 class Session:
     """What the operations see of the cluster while they serve one request."""
 
-    __slots__ = ("_coordinator", "_leader_based", "_levels", "catalog", "deadline")
+    __slots__ = ("_levels", "_services", "deadline")
 
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        leader_based: LeaderBased,
-        catalog: Catalog,
-        *,
-        levels: Levels,
-        deadline: float,
-    ) -> None:
+    def __init__(self, services: Services, *, levels: Levels, deadline: float) -> None:
         """Bind a request to the cluster.
 
         Args:
-            coordinator: does the reads and writes of leaderless tables.
-            leader_based: does those of leader-based tables.
-            catalog: knows the tables.
+            services: of this node.
             levels: what the request asked for, besides what its operation says.
             deadline: the loop's time at which the request is given up.
         """
-        self._coordinator = coordinator
-        self._leader_based = leader_based
+        self._services = services
         self._levels = levels
-        self.catalog = catalog
         self.deadline = deadline
+
+    @property
+    def catalog(self) -> Catalog:
+        """The tables."""
+        return self._services.catalog
 
     async def table(self, name: str, not_found: str = "Requested resource not found") -> Table:
         """Return a table of this wire.
@@ -87,7 +96,7 @@ class Session:
             NotFoundError: with DynamoDB's text ``not_found``.
         """
         try:
-            return await self.catalog.table(WIRE, name, deadline=self.deadline)
+            return await self._services.catalog.table(WIRE, name, deadline=self.deadline)
         except TableNotFoundError:
             raise NotFoundError(not_found) from None
 
@@ -104,7 +113,7 @@ class Session:
             needed_to_write(level, table.n)
         except ValueError as error:
             raise ValidationError(str(error)) from None
-        await self._coordinator.write(table, key, mutation(item), level=level, deadline=self.deadline)
+        await self._services.coordinator.write(table, key, mutation(item), level=level, deadline=self.deadline)
 
     async def step(self, table: Table, key: bytes, step: ItemStep) -> bytes:
         """Do a step on an item of a leader-based table; returns the JSON of the attributes it returns, or nothing.
@@ -121,9 +130,11 @@ class Session:
         """Return an item in stored form, None if there is none."""
         if table.has_leaders:
             self._refuse_levels()
-            led = await self._leader_based.read(table, key, is_consistent=is_consistent, deadline=self.deadline)
+            led = await self._services.leader_based.read(
+                table, key, is_consistent=is_consistent, deadline=self.deadline
+            )
             return led.value
-        row = await self._coordinator.read(
+        row = await self._services.coordinator.read(
             table, key, level=self._reading(table, is_consistent=is_consistent), deadline=self.deadline
         )
         return stored(row, self._now_s)
@@ -142,7 +153,7 @@ class Session:
         """Return items of a range, as `Coordinator.read_range` or `LeaderBased.read_range` does."""
         if table.has_leaders:
             self._refuse_levels()
-            led = await self._leader_based.read_range(
+            led = await self._services.leader_based.read_range(
                 table,
                 start,
                 end,
@@ -153,7 +164,7 @@ class Session:
                 deadline=self.deadline,
             )
             return ItemPage([value for _, value in led.rows], led.resume)
-        page = await self._coordinator.read_range(
+        page = await self._services.coordinator.read_range(
             table,
             start,
             end,
@@ -167,9 +178,19 @@ class Session:
         items = [stored(row, now_s) for _, row in page.rows]
         return ItemPage([item for item in items if item is not None], page.resume)  # None: it expired on the way
 
+    async def transact(self, items: Sequence[TransactItem], *, token: bytes | None, digest: bytes) -> None:
+        """Do steps on several items, all or none; raises as `Transactions.write`."""
+        self._refuse_levels()
+        await self._services.transactions.write(items, token=token, digest=digest, deadline=self.deadline)
+
+    async def snapshot(self, places: Sequence[tuple[Table, bytes]]) -> list[bytes | None]:
+        """Return several items as they were at one instant; raises as `Transactions.get`."""
+        self._refuse_levels()
+        return await self._services.transactions.get(places, deadline=self.deadline)
+
     async def _change(self, table: Table, key: bytes, payload: bytes) -> Changed:
         self._refuse_levels()
-        return await self._leader_based.change(table, key, WIRES, payload, deadline=self.deadline)
+        return await self._services.leader_based.change(table, key, WIRES, payload, deadline=self.deadline)
 
     def _refuse_levels(self) -> None:
         if self._levels is not UNSAID:
@@ -181,7 +202,7 @@ class Session:
     @property
     def _now_s(self) -> int:
         """Seconds since 1970, for expiry."""
-        return self._coordinator.wall_us() // 1_000_000
+        return self._services.coordinator.wall_us() // 1_000_000
 
     def _reading(self, table: Table, *, is_consistent: bool) -> ReadLevel:
         level = self._levels.read or (Consistency.QUORUM if is_consistent else Consistency.ONE)

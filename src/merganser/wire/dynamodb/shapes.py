@@ -257,6 +257,26 @@ _PUT_OR_DELETE = {
     "DeleteRequest": structure("DeleteRequest", {"Key": _attribute_map}),
 }
 
+_CONDITIONAL = {
+    "TableName": string,
+    "ConditionExpression": string,
+    "ExpressionAttributeNames": _NAMES,
+    "ExpressionAttributeValues": _attribute_map,
+    "ReturnValuesOnConditionCheckFailure": string,
+}
+_TRANSACTED = {
+    "ConditionCheck": structure("ConditionCheck", {**_CONDITIONAL, "Key": _attribute_map}),
+    "Put": structure("Put", {**_CONDITIONAL, "Item": _attribute_map}),
+    "Delete": structure("Delete", {**_CONDITIONAL, "Key": _attribute_map}),
+    "Update": structure("Update", {**_CONDITIONAL, "Key": _attribute_map, "UpdateExpression": string}),
+}
+_TRANSACTED_GET = {
+    "TableName": string,
+    "Key": _attribute_map,
+    "ProjectionExpression": string,
+    "ExpressionAttributeNames": _NAMES,
+}
+
 OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     "CreateTable": {
         "TableName": string,
@@ -301,6 +321,18 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     },
     "BatchGetItem": {
         "RequestItems": mapping(structure("KeysAndAttributes", _KEYS, is_element=True), "KeysAndAttributes"),
+        "ReturnConsumedCapacity": string,
+    },
+    "TransactWriteItems": {
+        "TransactItems": listing(structure("TransactWriteItem", _TRANSACTED, is_element=True)),
+        "ClientRequestToken": string,
+        "ReturnConsumedCapacity": string,
+        "ReturnItemCollectionMetrics": string,
+    },
+    "TransactGetItems": {
+        "TransactItems": listing(
+            structure("TransactGetItem", {"Get": structure("Get", _TRANSACTED_GET)}, is_element=True)
+        ),
         "ReturnConsumedCapacity": string,
     },
     "Scan": {**_LISTED, "Segment": integer, "TotalSegments": integer},
