@@ -76,7 +76,7 @@ def refusal(text: str, names: dict[str, str] | None = None, parameter: str = "Co
         ),
         ("begins_with(a, :n)", WRONG_TYPE + "begins_with, operand type: N"),
         ("begins_with(a, size(b))", WRONG_TYPE + "begins_with, operand type: N"),
-        ("attribute_type(a, b)", WRONG_TYPE + "attribute_type, operand type: {N,BS,L,B,NULL,M,S,SS,NS,BOOL}"),
+        ("attribute_type(a, b)", WRONG_TYPE + "attribute_type, operand type: {NS,SS,L,BS,N,M,B,BOOL,NULL,S}"),
         ("contains(:n, a)", WRONG_TYPE + "contains, operand type: N"),
         ("contains(:y, a)", WRONG_TYPE + "contains, operand type: BOOL"),
         ("size(:n) = :n", WRONG_TYPE + "size, operand type: N"),

@@ -173,6 +173,7 @@ def test_update_that_an_item_is_not_made_for_is_refused(
         ("SET a = :s + :s, a = :n", f"Two document paths overlap {CLASH}[a], path two: [a]"),
         ("SET a.b[3].c = :n REMOVE a.b", f"Two document paths overlap {CLASH}[a, b, [3], c], path two: [a, b]"),
         ("SET a.b = :n REMOVE a.b[3].c", f"Two document paths overlap {CLASH}[a, b], path two: [a, b, [3], c]"),
+        ("SET a.b = :n, a[1] = :n, c = :n REMOVE c", f"Two document paths overlap {CLASH}[c], path two: [c]"),
         ("SET a.b = :n, a[1] = :n", f"Two document paths conflict {CLASH}[a, b], path two: [a, [1]]"),
         (
             "SET a = list_append(a)",

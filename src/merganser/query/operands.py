@@ -44,6 +44,7 @@ _LIST: Final = frozenset("L")
 _SIZED: Final = frozenset(("S", "B", "SS", "NS", "BS", "L", "M"))
 _ADDED: Final = SETS | _NUMBER
 _KINDS: Final = ("N", "BS", "L", "B", "NULL", "M", "S", "SS", "NS", "BOOL")  # as DynamoDB prints them
+_KINDS_OF_PATHS: Final = "{NS,SS,L,BS,N,M,B,BOOL,NULL,S}"  # the same, of an operand that could have any
 _LONG_NAMES: Final = {
     "S": "STRING",
     "N": "NUMBER",
@@ -151,19 +152,22 @@ def check_paths(paths: Sequence[Path]) -> None:
             a map.
     """
     root = _Place(Path(()))
+    conflict: ExpressionError | None = None  # told only if nothing overlaps
     for path in paths:
         place = root
         for part in path.parts:
             if place.is_end:
                 raise _clash("overlap", place.first, path)
             if place.parts and isinstance(part, int) is not isinstance(next(iter(place.parts)), int):
-                raise _clash("conflict", place.first, path)
+                conflict = conflict or _clash("conflict", place.first, path)
             if part not in place.parts:
                 place.parts[part] = _Place(path)
             place = place.parts[part]
         if place.is_end or place.parts:
             raise _clash("overlap", place.first, path)
         place.is_end = True
+    if conflict is not None:
+        raise conflict
 
 
 def _clash(how: str, one: Path, two: Path) -> ExpressionError:
@@ -192,7 +196,7 @@ def _check_change(operator: str, kinds: frozenset[str], operand: Operand) -> Non
 def _check_type_name(call: Call) -> None:
     kind = call.operands[1]
     if isinstance(kind, Path):
-        raise _wrong_kind(call.function, f"{{{','.join(_KINDS)}}}")
+        raise _wrong_kind(call.function, _KINDS_OF_PATHS)
     _check_kinds(call.function, _STRING, kind)
     if isinstance(kind, Value) and kind.content["S"] not in _KINDS:
         raise ExpressionError(
