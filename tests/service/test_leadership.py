@@ -392,7 +392,7 @@ async def test_a_question_that_is_lost_is_asked_again(world: World) -> None:
     await started_with_leaders(world)
     await led_evenly(world)
     machine = leader(world)
-    world.network.conditions = Conditions(loss=0.6)
+    world.network.conditions = Conditions(loss=0.4)
     for _ in range(20):
         await confirmed(machine, term(machine), timeout_s=5.0)
 

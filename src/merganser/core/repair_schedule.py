@@ -8,12 +8,16 @@ comparison that failed is tried again soon, then less and less soon, but twice a
                        ^                  |
                        +--failed, soon----+
 
+Whoever has reason to believe that two replicas differ hastens their comparison, or has it done once more if it is under
+way.
+
 Source: design §4.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -35,6 +39,9 @@ class _Planned(msgspec.Struct):
     due_s: float
     failures: int = 0
     completed_s: float | None = None
+    is_under_way: bool = False
+    is_wanted_again: bool = False
+    """As soon as the one that is under way has ended."""
 
 
 class RepairSchedule:
@@ -59,6 +66,28 @@ class RepairSchedule:
         next_s = self.next_s
         return self._queue[0][1] if next_s is not None and next_s <= now_s else None
 
+    def begin(self, now_s: float) -> Pair | None:
+        """Return what `due` does, and no more until it is told what became of it: for several at a time."""
+        pair = self.due(now_s)
+        if pair is not None:
+            planned = self._planned[pair]
+            planned.due_s, planned.is_under_way = math.inf, True
+        return pair
+
+    def hasten(self, pair: Pair, *, due_s: float) -> None:
+        """Have a comparison that is planned due by ``due_s``, or again when the one under way has ended."""
+        planned = self._planned.get(pair)
+        if planned is None:
+            return
+        if planned.is_under_way:
+            planned.is_wanted_again = True
+        elif planned.due_s > due_s:
+            self._plan(pair, _Planned(due_s, completed_s=planned.completed_s))
+
+    def pairs_with(self, peer: NodeId) -> list[Pair]:
+        """Return what is to be compared with one peer."""
+        return [pair for pair in self._planned if pair[2] == peer]
+
     @property
     def next_s(self) -> float | None:
         """When the next comparison is due; None if there is none to plan."""
@@ -70,6 +99,8 @@ class RepairSchedule:
         """Plan the next one; ``share``, drawn from 0 to 1, keeps nodes from running in step."""
         if pair in self._planned:
             due_s = began_s + self._interval_s * (0.8 + 0.2 * share)
+            if self._planned[pair].is_wanted_again:
+                due_s = now_s
             self._plan(pair, _Planned(due_s, completed_s=now_s))
 
     def failed(self, pair: Pair, *, now_s: float) -> None:
@@ -77,6 +108,8 @@ class RepairSchedule:
         if pair in self._planned:
             failures = self._planned[pair].failures + 1
             wait_s = min(RETRY_S * 2.0 ** min(failures - 1, 20), self._interval_s / 2)
+            if self._planned[pair].is_wanted_again:
+                wait_s, failures = min(wait_s, RETRY_S), 0
             self._plan(pair, _Planned(now_s + wait_s, failures, self._planned[pair].completed_s))
 
     def oldest_s(self, table: TableId) -> float | None:

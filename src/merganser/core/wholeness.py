@@ -9,6 +9,9 @@ it had acknowledged. A refusal of this module says that nothing was written, so 
     repairs                no      no      yes
     reads of rows, hints   yes     yes     no    what is not here may have been
     votes, the map         yes     yes     no    until the node has rejoined the register (`core.register`)
+    leader-based tables:
+    writes of leaders      no      no      no    what was promised is forgotten as well
+    touches, elections     yes     yes     no    both group by group (`service.restoring`)
 
 The way of a node back that has lost something::
 
@@ -16,19 +19,31 @@ The way of a node back that has lost something::
         each partition equal to *all* other replicas --> whole
 
 With all of them, because what this node and W - 1 others acknowledged may be on any W - 1 of them, and nobody knows on
-which. A partition without other replicas stays lost until an operator says that it may.
+which. Of leader-based tables each group is made whole by its leader, and takes part again at once. A partition without
+other replicas stays lost until an operator says that it may.
 
 Source: design §6; docs/internals/wholeness.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from merganser.model.ids import PartitionId, TableId
-from merganser.model.leader_messages import Change, Replicate
+from merganser.model.leader_messages import (
+    Change,
+    CompareLed,
+    ReadLed,
+    ReadRangeLed,
+    Rejoin,
+    Replicate,
+    Restore,
+    Settle,
+    Touch,
+    TouchRange,
+)
 from merganser.model.messages import (
     A_CLIENTS,
     Accept,
@@ -49,9 +64,13 @@ FAILED = "disk_failed"
 NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 """Codes of refusals after which nothing was written."""
 
-_WRITES = (Apply, Hint, Meet, Change, Replicate)
+_WRITES = (Apply, Hint, Meet, Change, Replicate, Restore)
 _ROWS = (Read, ReadRange, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
+_OF_GROUPS = (Touch, TouchRange, Replicate, Change, ReadLed, ReadRangeLed, Settle, CompareLed, Rejoin)
+"""What a node is asked as a member of one group. Elections ask for each group by itself (`service.voting`)."""
+
+OfGroup = Touch | TouchRange | Replicate | Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin
 
 Place = tuple[TableId, PartitionId]
 
@@ -70,8 +89,15 @@ class Condition(msgspec.Struct, frozen=True):
         """Tell whether nothing at all is refused."""
         return self == _WELL
 
-    def objection(self, request: Request) -> tuple[str, str] | None:
-        """Return the code and the words of a refusal, None if ``request`` may be served."""
+    def objection(
+        self, request: Request, is_group_whole: Callable[[OfGroup], bool] = lambda _request: False
+    ) -> tuple[str, str] | None:
+        """Return the code and the words of a refusal, None if ``request`` may be served.
+
+        Args:
+            request: of a peer.
+            is_group_whole: whether the group that it is of is whole again, while something is lost.
+        """
         if isinstance(request, _WRITES):
             if self.failure is not None:
                 return FAILED, f"its disk has failed: {self.failure}"
@@ -79,6 +105,8 @@ class Condition(msgspec.Struct, frozen=True):
                 return SHORT, f"it is short of disk: {self.shortage}"
         if self.lost is not None and (isinstance(request, _ROWS) or _is_a_clients_write(request)):
             return LOST, f"its disk has lost what was on it, and it is not whole again: {self.lost}"
+        if self.lost is not None and isinstance(request, _OF_GROUPS) and not is_group_whole(request):
+            return LOST, f"its disk has lost what was on it, and this partition is not whole again: {self.lost}"
         if self.is_forgetful and isinstance(request, _VOTES):
             return LOST, "its disk may have lost what it voted for, and it has yet to hear from the other voters"
         return None
@@ -127,3 +155,14 @@ class Recovery:
 
 def _is_a_clients_write(request: Request) -> bool:
     return isinstance(request, Apply) and request.vouched_us == A_CLIENTS
+
+
+def is_restorer(*, standing: int, lost: int, replicas: int) -> bool:
+    """Tell whether a leader may make a replica whole that has lost promises and registers (`service.restoring`).
+
+    Args:
+        standing: replicas that said, asked after the loss, that the leader's epoch stands; itself included.
+        lost: others that have lost something themselves, besides the one that is to be made whole.
+        replicas: of the group.
+    """
+    return standing + lost == replicas - 1 and standing >= replicas - replicas // 2

@@ -130,13 +130,57 @@ class ReadRangeLed(msgspec.Struct, frozen=True, array_like=True, tag=59):
 
 
 class Settle(msgspec.Struct, frozen=True, array_like=True, tag=60):
-    """The sender, a replica, holds these keys otherwise than another, or damaged: make it right. Answered by `Done`."""
+    """What the sender, a replica, holds under these keys is damaged: make them known. Answered by `Settled`."""
 
     map_epoch: int
     table: TableId
     partition: PartitionId
     epoch: Epoch
     keys: tuple[bytes, ...]
+
+
+class CompareLed(msgspec.Struct, frozen=True, array_like=True, tag=61):
+    """Compare a partition, as its leader, with each other replica now. Answered by `Compared`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    epoch: Epoch
+    is_dry_run: bool
+    timeout_ms: int
+
+
+class Rejoin(msgspec.Struct, frozen=True, array_like=True, tag=62):
+    """The sender, a replica, has lost rows and promises: make it whole. Answered by `Done` when it has been told so."""
+
+    map_epoch: int
+    n: int
+    partition: PartitionId
+    epoch: Epoch
+    token: int
+    """Of this life of the sender, and this loss."""
+    timeout_ms: int
+
+
+class Restore(msgspec.Struct, frozen=True, array_like=True, tag=63):
+    """Hold what the leader holds under these keys (None: nothing), durably; not an ack. Answered by `Done`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    epoch: Epoch
+    token: int
+    registers: tuple[tuple[bytes, bytes | None], ...]
+
+
+class MadeWhole(msgspec.Struct, frozen=True, array_like=True, tag=64):
+    """The receiver holds all that it may ever have acknowledged in a group: promise this epoch. Answered by `Done`."""
+
+    map_epoch: int
+    n: int
+    partition: PartitionId
+    epoch: Epoch
+    token: int
 
 
 class Promised(msgspec.Struct, frozen=True, array_like=True, tag=150):
@@ -186,12 +230,44 @@ class LedRows(msgspec.Struct, frozen=True, array_like=True, tag=159):
     """Where to go on (the exclusive end, when reversed); None: the range is read to its end."""
 
 
+class Settled(msgspec.Struct, frozen=True, array_like=True, tag=161):
+    """What the leader holds under the keys, in their order, None for nothing; all of it is known in its epoch."""
+
+    epoch: Epoch
+    registers: tuple[bytes | None, ...]
+
+
+class ComparedWith(msgspec.Struct, frozen=True, array_like=True):
+    """What a leader's comparison with one replica came to (`service.anti_entropy.Comparison`)."""
+
+    number: int
+    """Of the replica's node."""
+    differing: int
+    in_flight: int
+    changed: int
+    """Keys that were made equal."""
+    listed: int
+    damaged: tuple[bytes, ...]
+    sent_bytes: int
+    received_bytes: int
+    problem: str | None
+
+
+class Compared(msgspec.Struct, frozen=True, array_like=True, tag=162):
+    """What came of a comparison with each other replica."""
+
+    peers: tuple[ComparedWith, ...]
+
+
 Leading = Campaign | Pulse | Confirm | TakeOver
 """Of elections."""
 
 FromLeader = Touch | TouchRange | Replicate
 """From a leader to replicas."""
 
-ToLeader = Change | ReadLed | ReadRangeLed | Settle
-LeaderRequest = Leading | FromLeader | ToLeader
-LeaderReply = Promised | Pulsed | Standing | Changed | Led | LedRows
+ToLeader = Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin
+Restoring = Restore | MadeWhole
+"""From a leader to a replica that has lost rows."""
+
+LeaderRequest = Leading | FromLeader | ToLeader | Restoring
+LeaderReply = Promised | Pulsed | Standing | Changed | Led | LedRows | Settled | Compared

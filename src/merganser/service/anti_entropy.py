@@ -1,8 +1,9 @@
 """Anti-entropy: replicas compare what they hold and become equal, whether or not anybody reads.
 
-Each two replicas of a partition compare it once per interval (`core.repair_schedule`), by an exchange
-(`core.exchange`, `service.comparing`; the other side is `service.exchange_answers`). One at a time is begun here, at a
-bounded rate. What ends one early leaves everything that was met met; it is tried again soon.
+Each two replicas of a partition compare it once per interval (`core.repair_schedule`), by an exchange (`core.exchange`,
+`service.comparing`; the other side is `service.exchange_answers`). One at a time is begun here, at a bounded rate. What
+ends one early leaves everything that was met met; it is tried again soon. Of leader-based tables that is for their
+leaders (`service.led_repair`).
 
 A comparison for its own sake leaves writes in flight alone; `synchronise` does not, and knows on return that both sides
 hold, durably, what either held when it began. Only rows of keys that differ travel; what becomes of them decides
@@ -29,7 +30,7 @@ from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.timestamp import Timestamp
 from merganser.service.asking import Asker
 from merganser.service.compared_rows import ComparedRows
-from merganser.service.comparing import Comparing, Surroundings
+from merganser.service.comparing import Comparing, Settle, Surroundings
 from merganser.service.exchange_answers import ExchangeAnswers
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
@@ -151,7 +152,14 @@ class AntiEntropy:
         self.totals = Totals()
 
     async def compare(
-        self, table: Table, partition: PartitionId, peer: NodeId, *, deadline: float, is_dry_run: bool = False
+        self,
+        table: Table,
+        partition: PartitionId,
+        peer: NodeId,
+        *,
+        deadline: float,
+        is_dry_run: bool = False,
+        settle: Settle | None = None,
     ) -> Comparison:
         """Compare a partition that both hold, and let keys that differ meet.
 
@@ -161,9 +169,10 @@ class AntiEntropy:
             peer: another replica of it.
             deadline: loop time.
             is_dry_run: only count.
+            settle: what is done about keys that differ instead: on leader-based tables, which nobody else merges.
         """
         walk = Exchange(confirms=True, meets=not is_dry_run)
-        comparing = self._begun(table, partition, peer, walk, deadline)
+        comparing = self.begun(table, partition, peer, walk, deadline, settle)
         problem = await _problem_of(comparing, deadline)
         if problem is None and comparing.unmet:
             problem = _unmet(comparing.unmet, peer)
@@ -189,7 +198,7 @@ class AntiEntropy:
             MerganserError: they are not known to be equal.
         """
         walk = Exchange(confirms=False, meets=True)
-        comparing = self._begun(table, partition, peer, walk, deadline)
+        comparing = self.begun(table, partition, peer, walk, deadline)
         try:
             async with asyncio.timeout_at(deadline):
                 await comparing.run()
@@ -199,6 +208,21 @@ class AntiEntropy:
             raise CorruptionError(f"{len(walk.damaged)} rows of partition {partition} are damaged here or on {peer}")
         if comparing.unmet:
             raise UnavailableError(_unmet(comparing.unmet, peer))
+
+    def begun(
+        self,
+        table: Table,
+        partition: PartitionId,
+        peer: NodeId,
+        walk: Exchange,
+        deadline: float,
+        settle: Settle | None = None,
+    ) -> Comparing:
+        """Return an exchange that is ready to go."""
+        epoch = self._topology.map.epoch
+        return Comparing(
+            self._around, table, partition, peer, map_epoch=epoch, walk=walk, deadline=deadline, settle=settle
+        )
 
     async def run(self) -> None:
         """Begin what is due, for as long as the node lives."""
@@ -227,10 +251,6 @@ class AntiEntropy:
             self._schedule.failed(pair, now_s=now_s)
         else:
             self._schedule.completed(pair, began_s=began_s, now_s=now_s, share=self._rng.random())
-
-    def _begun(self, table: Table, partition: PartitionId, peer: NodeId, walk: Exchange, deadline: float) -> Comparing:
-        epoch = self._topology.map.epoch
-        return Comparing(self._around, table, partition, peer, map_epoch=epoch, walk=walk, deadline=deadline)
 
     def _note(self, comparison: Comparison) -> None:
         totals = self.totals

@@ -7,7 +7,7 @@ background work waits for its turn, and for as long as the bytes of the last one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -47,6 +47,9 @@ from merganser.service.horizons import Horizons
 from merganser.service.partition_gate import PartitionGate
 from merganser.storage import keys
 
+Settle = Callable[[Sequence[bytes]], Awaitable[int]]
+"""Makes keys equal on both sides, otherwise than by letting them meet; returns in how many the peer has changed."""
+
 ANSWER_TIMEOUT_S = 40.0
 """A peer that is busy puts a slice of background work off for 10 s, and may have to count its tree for 20 s first."""
 PAUSE_S = 1.0  # a write that takes longer has failed, or is about to
@@ -82,8 +85,10 @@ class Comparing:
         map_epoch: int,
         walk: Exchange,
         deadline: float,
+        settle: Settle | None = None,
     ) -> None:
-        """Walk ``walk`` with ``peer`` until ``deadline``, loop time."""
+        """Walk ``walk`` with ``peer`` until ``deadline``, loop time; keys that differ meet, or are settled."""
+        self._settle = settle
         self._around = around
         self._table = table
         self._partition = partition
@@ -170,6 +175,10 @@ class Comparing:
 
     async def _meet(self, step: MeetKeys) -> None:
         """Let the peer become equal, then this node."""
+        if self._settle is not None:
+            self.met_there += await self._settle(step.keys)
+            self._walk.met(len(step.keys))
+            return
         horizon_us = self._around.horizons.horizon_us(self._table.id, self._partition)
         own, count = self._around.rows.own(self._table.id, step.keys)
         self.unmet += count - len(own)

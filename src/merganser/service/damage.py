@@ -40,14 +40,20 @@ class Damage:
     """The wounds of this node; see the module's docstring."""
 
     def __init__(
-        self, *, in_flight_s: float = IN_FLIGHT_S, on_damage: Callable[[str], None] = lambda _what: None
+        self,
+        *,
+        in_flight_s: float = IN_FLIGHT_S,
+        on_damage: Callable[[str], None] = lambda _what: None,
+        is_ripe_at_once: Callable[[TableId], bool] = lambda _table: False,
     ) -> None:
         """Know of none.
 
         Args:
             in_flight_s: longer than any coordinator of the cluster waits for an answer.
             on_damage: told of each wound when it is met first.
+            is_ripe_at_once: whether what is under way with a row does not matter (`service.settling`).
         """
+        self._is_ripe_at_once = is_ripe_at_once
         self._in_flight_s = in_flight_s
         self._on_damage = on_damage
         self._loop = asyncio.get_running_loop()
@@ -104,7 +110,7 @@ class Damage:
         if len(self._wounds) >= WAITING_MAX:
             self.overlooked += 1
             return
-        ripe_at = self._loop.time() + self._in_flight_s
+        ripe_at = self._loop.time() + (0.0 if self._is_ripe_at_once(table) else self._in_flight_s)
         self._wounds[start] = Wound(table, start, end, ripe_at, ripe_at)
         self.found += 1
         self.news.set()

@@ -30,12 +30,11 @@ from merganser.model.messages import (
 )
 from merganser.service.compared_rows import ComparedRows, check_leaf
 from merganser.service.hash_trees import HashTrees
-from merganser.service.partition_gate import PartitionGate
+from merganser.service.partition_gate import MALFORMED, PartitionGate
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.values import decode_row
 
-MALFORMED = "malformed"
 READY_S = 20.0  # how long a peer waits for a tree that is being counted; half a million rows a second are
 KEY_BYTES_MAX = 65_536  # far longer than any wire allows
 

@@ -87,6 +87,7 @@ class FirstTouches:
         *,
         admit: Callable[[], Awaitable[None]],
         adopt: Adopting,
+        put_back: Callable[[Table, bytes | None, Proposal], None],
         learned: Callable[[Term, RefusedError], None],
     ) -> None:
         """Ask the other replicas.
@@ -98,6 +99,7 @@ class FirstTouches:
             damage: takes note of damaged ones.
             admit: waits between pages while clients need this node more.
             adopt: writes a register back.
+            put_back: stores again what is in flight, in the place of what is damaged here.
             learned: told of a refusal that names a later epoch.
         """
         self._topology = topology
@@ -106,6 +108,7 @@ class FirstTouches:
         self._damage = damage
         self._admit = admit
         self._adopt = adopt
+        self._put_back = put_back
         self._learned = learned
         self._loop = asyncio.get_running_loop()
         self._to_walk: dict[tuple[Term, TableId], None] = {}
@@ -191,6 +194,10 @@ class FirstTouches:
         """Judge ``answers`` in one turn of the loop; returns what is written back, if anything."""
         own, is_intact = self.own(table.id, key)
         if is_intact and own is not None and version_of(key, own)[:2] == term.epoch:
+            return None
+        newest = None if is_intact else term.flight.newest(key)
+        if newest is not None:  # what others hold may be earlier, and acks of the next version count for this one
+            self._put_back(table, own, newest)
             return None
         verdict = touched(
             own, answers, is_own_intact=is_intact, majority=term.majority, version_of=lambda row: _version(key, row)

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from merganser.model.cluster import Table
 from merganser.model.errors import RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
-from merganser.model.leadership import Group
+from merganser.model.leader_messages import NOT_LEADING
+from merganser.model.leadership import Epoch, Group
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -82,3 +83,13 @@ class GroupGate:
         return RefusedError(
             NO_SUCH_TABLE, f"no table with id {table} that has leaders at epoch {epoch}", map_epoch=epoch
         )
+
+
+def not_leading(node: NodeId, group: Group, known: Epoch) -> RefusedError:
+    """Return what to raise on ``node`` when it is asked as a leader and is none; it knows of epoch ``known``."""
+    return RefusedError(
+        NOT_LEADING,
+        f"node {node} takes no requests for partition {group.partition} in that epoch; "
+        f"it knows of epoch {known.number} of node {known.leader}",
+        epoch=known,
+    )

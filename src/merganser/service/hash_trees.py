@@ -17,7 +17,8 @@ Invariants:
 - *A tree that is being counted tells what lies before ``counted_to``.* Rows are counted in the order of their keys, a
   slice in one turn; a write before that key changes the tree, a write after it is counted when its turn comes.
 - A damaged row adds nothing when it is counted: the leaf then differs from those of the other replicas, and the
-  exchange finds it. One that rots after it was counted is found by `recount`.
+  exchange finds it. One that rots after it was counted is found by `recount`. As a replica without the row has the same
+  leaf, a tree with such a leaf is *flawed*: it has no `root` to be trusted, and no image.
 
 A partition that the engine cannot read to its end gets no tree: `ready` raises, and the next look tries again from
 there. Trees and images of a dropped table go with it; should that not reach the disk, the next start does it again.
@@ -28,6 +29,7 @@ Source: design §4; docs/internals/hash-trees.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
@@ -67,6 +69,8 @@ class _Kept(msgspec.Struct):
     has_image: bool = False
     is_plain: bool = False
     """It tells of all rows, there is no image, and something has changed since the last look."""
+    flawed: set[int] = msgspec.field(default_factory=set)
+    """Leaves in which a damaged row was met when they were counted."""
     problem: str | None = None
     """Why it could not be counted on."""
 
@@ -151,6 +155,18 @@ class HashTrees:
         for place, kept, key, before, after in wanted:
             self._toggle(place, kept, key, before, after)
 
+    def replace(self, table: TableId, partition: PartitionId, changes: Sequence[Change]) -> None:
+        """Change rows of which some are damaged, and count their leaves: what was counted of those nobody knows.
+
+        Raises:
+            UnavailableError: the table was dropped; nothing was written.
+            StorageFailedError: nothing was written, or it is unknown whether it was.
+        """
+        self.write(changes)
+        for leaf in dict.fromkeys(self.leaf_of(table, partition, key) for _, key, _, _ in changes):
+            with contextlib.suppress(CorruptionError):  # a block of it cannot be read: it stays as it is
+                self.recount(table, partition, leaf)
+
     def _toggle(self, place: Place, kept: _Kept, key: bytes, before: bytes | None, after: bytes | None) -> None:
         if kept.counted_to is not None and key >= kept.counted_to:
             return
@@ -221,6 +237,17 @@ class HashTrees:
             raise UnavailableError(f"{_named((table, partition))} is still being counted: try again later")
         return self._of((table, partition)).tree.nodes(level, positions)
 
+    def root(self, table: TableId, partition: PartitionId) -> int | None:
+        """Return the root of a tree that tells of every row there is; None if it does not, or not yet."""
+        if self._engine.failure is not None:
+            return None
+        kept = self._of((table, partition))
+        return None if kept.counted_to is not None or kept.flawed else kept.tree.nodes(0, (0,))[0]
+
+    def is_flawed(self, table: TableId, partition: PartitionId) -> bool:
+        """Tell whether damaged rows were met when a partition was counted, and may still be there."""
+        return bool(self._of((table, partition)).flawed)
+
     def fingerprint_of(self, table: TableId, key: bytes, stored: bytes) -> int:
         """Return what a row that is intact adds to its leaf.
 
@@ -253,10 +280,13 @@ class HashTrees:
         start, end = self.leaf_range(table, partition, leaf)
         if kept.counted_to is not None:
             end = min(end, kept.counted_to)
-        found = kept.tree.leaf(leaf)
+        found, is_flawed = kept.tree.leaf(leaf), False
         for key, stored in self._engine.scan(start, end):
             if _is_intact(key, stored):
                 found ^= fingerprint(key, stored, kept.seed)
+            else:
+                is_flawed = True
+        (kept.flawed.add if is_flawed else kept.flawed.discard)(leaf)
         if found == 0:
             return True
         if kept.has_image:
@@ -322,8 +352,11 @@ class HashTrees:
         rows = size = 0
         try:
             for key, stored in self._engine.scan(start, end):
+                leaf = leaf_at(keys.token_in(key), self._shift)
                 if _is_intact(key, stored):
-                    kept.tree.toggle(leaf_at(keys.token_in(key), self._shift), fingerprint(key, stored, kept.seed))
+                    kept.tree.toggle(leaf, fingerprint(key, stored, kept.seed))
+                else:
+                    kept.flawed.add(leaf)
                 kept.counted_to, rows, size = keys.after(key), rows + 1, size + len(stored)
                 if rows >= SLICE_ROWS or size >= SLICE_BYTES:
                     return rows
@@ -338,7 +371,7 @@ class HashTrees:
     async def _keep_images(self, *, is_quiet: bool = False) -> None:
         """Keep images where nothing has changed since the last look, or everywhere if ``is_quiet``."""
         for place, kept in list(self._kept.items()):
-            if kept.counted_to is not None or kept.has_image or self._kept.get(place) is not kept:
+            if kept.counted_to is not None or kept.has_image or kept.flawed or self._kept.get(place) is not kept:
                 continue
             if kept.is_plain and not is_quiet:
                 kept.is_plain = False

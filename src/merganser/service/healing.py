@@ -39,13 +39,17 @@ from merganser.service.range_merge import merge_pages
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
+from merganser.storage.registers import decode_register
 from merganser.storage.values import decode_row, encode_row
 
 AT_ONCE = 16
 ANSWER_TIMEOUT_S = 5.0
 PAGE_ROWS = 256
 PAGE_BYTES = 1024 * 1024
+KEYS_AT_ONCE = 64  # of registers, that a leader may have to ask for one by one
 HOPELESS_S = 3600.0  # a stretch that only a new database can put right is looked at again now and then
+
+Settle = Callable[[Table, PartitionId, Sequence[bytes]], Awaitable[int]]
 
 
 class Healing:
@@ -72,6 +76,8 @@ class Healing:
         self._admit = admit
         self._loop = asyncio.get_running_loop()
         self._tried = asyncio.Condition()
+        self.settle: Settle = _nobody_settles
+        """Makes damaged registers right, on leader-based tables."""
         self.healed = 0
         """Wounds that are no more."""
         self.rows_put = 0
@@ -141,12 +147,12 @@ class Healing:
         table = self._topology.table(wound.table)
         if table is None or not self._holds(table, wound.start):
             return None  # its table was dropped, or its partition is another's
-        if table.has_leaders:
-            return "the leader of its partition has to make it right"
         if wound.end is not None:
             return await self._heal_stretch(table, wound, wound.end)
-        if not self._is_damaged(wound.start):
+        if not self._is_damaged(table, wound.start):
             return None
+        if table.has_leaders:
+            return await self._heal_registers(table, [wound.start])
         return await self._heal_row(table, wound)
 
     async def _heal_row(self, table: Table, wound: Wound) -> str | None:
@@ -166,12 +172,12 @@ class Healing:
             answers = await self._ask_others(table, position, question, wound)
             pages = {node: cast("Rows", answer) for node, answer in answers.items()}
             merged = merge_pages(pages, reverse=False)
-            damaged = {
-                key: [_read(key, held[node], pages[node]) for node in pages]
-                for key, held in merged.answers
-                if self._is_damaged(key)
-            }
-            problem = await self._put(table, damaged, standing, epoch) if damaged else None
+            damaged = {key: held for key, held in merged.answers if self._is_damaged(table, key)}
+            if table.has_leaders:
+                problem = await self._heal_registers(table, list(damaged))
+            else:
+                rows = {key: [_read(key, held[node], pages[node]) for node in pages] for key, held in damaged.items()}
+                problem = await self._put(table, rows, standing, epoch) if rows else None
             if problem is not None:
                 return problem
             position = merged.resume
@@ -183,6 +189,13 @@ class Healing:
             "each row can be read and written again, but ranges cannot, as a block of the database is damaged: "
             "start the node with --rebuild"
         )
+
+    async def _heal_registers(self, table: Table, damaged: Sequence[bytes]) -> str | None:
+        """Have the leader make registers of one partition right: what the others hold is not this node's to judge."""
+        for at in range(0, len(damaged), KEYS_AT_ONCE):
+            wanted = damaged[at : at + KEYS_AT_ONCE]
+            self.rows_put += await self.settle(table, self._partition_of(wanted[0]), wanted)
+        return None
 
     async def _put(
         self,
@@ -206,7 +219,7 @@ class Healing:
                 return (
                     "the horizons of the replicas differ: the partition is compared with them before it answers again"
                 )
-            if self._is_damaged(key):
+            if self._is_damaged(table, key):
                 row = None if healed.row is None else encode_row(key, healed.row)
                 changes.append((table.id, key, self._damaged_bytes(key), row))
         if changes:
@@ -214,11 +227,8 @@ class Healing:
         return None
 
     async def _replace(self, table: TableId, partition: PartitionId, changes: Sequence[Change]) -> None:
-        """Change rows, count their leaves, as the trees cannot know what of damaged rows they had counted; durably."""
-        self._trees.write(changes)
-        for leaf in {self._trees.leaf_of(table, partition, key) for _, key, _, _ in changes}:
-            with contextlib.suppress(CorruptionError):  # a block of it cannot be read: it stays on the list
-                self._trees.recount(table, partition, leaf)
+        """Change damaged rows, durably."""
+        self._trees.replace(table, partition, changes)
         self.rows_put += len(changes)
         await self._engine.durable()
 
@@ -265,11 +275,11 @@ class Healing:
     def _partition_of(self, key: bytes) -> PartitionId:
         return self._topology.ring.partition_of(keys.token_in(key))
 
-    def _is_damaged(self, key: bytes) -> bool:
+    def _is_damaged(self, table: Table, key: bytes) -> bool:
         try:
             stored = self._engine.get(key)
             if stored is not None:
-                decode_row(key, stored)
+                (decode_register if table.has_leaders else decode_row)(key, stored)
         except CorruptionError:
             return True
         return False
@@ -288,6 +298,10 @@ class Healing:
         except CorruptionError:
             return False
         return True
+
+
+async def _nobody_settles(_table: Table, _partition: PartitionId, _keys: Sequence[bytes]) -> int:
+    raise UnavailableError("this node knows no leaders to ask")
 
 
 def _has_lost_rows(error: BaseException | None) -> bool:

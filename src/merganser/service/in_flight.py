@@ -126,8 +126,25 @@ class LocalAcks:
 class Flight:
     """The proposals of one term; see the module's docstring."""
 
-    def __init__(self, led: Led, asker: Asker, local: LocalAcks, *, learned: Callable[[RefusedError], None]) -> None:
-        """Send to the other replicas of ``led``; ``learned`` is told of refusals that name a later epoch."""
+    def __init__(
+        self,
+        led: Led,
+        asker: Asker,
+        local: LocalAcks,
+        *,
+        learned: Callable[[RefusedError], None],
+        behind: Callable[[TableId, NodeId], None],
+    ) -> None:
+        """Send to the other replicas of ``led``.
+
+        Args:
+            led: the term.
+            asker: sends.
+            local: acks for this node.
+            learned: told of refusals that name a later epoch.
+            behind: told of each replica that lacks a write, which is not sent to it again.
+        """
+        self._behind = behind
         self.me = asker.node
         self.count = 0
         """Proposals neither chosen nor lost."""
@@ -260,7 +277,10 @@ class Flight:
 
     def _not_acked(self, proposal: Proposal, node: NodeId) -> None:
         lagging = self._lagging[node]
-        if self._is_over or proposal.is_lost or (proposal.is_chosen and not self._may_straggle(proposal, node)):
+        if self._is_over or proposal.is_lost:
+            return
+        if proposal.is_chosen and not self._may_straggle(proposal, node):
+            self._behind(proposal.request.table, node)
             return
         known = lagging.get(proposal.key)
         if known is None or known.version < proposal.version:
@@ -281,9 +301,13 @@ class Flight:
         del self._timers[node]
         lagging, self._lagging[node] = self._lagging[node], {}
         for proposal in self._newest_of(lagging):
-            if not (proposal.is_lost or (proposal.is_chosen and not self._may_straggle(proposal, node))):
-                proposal.resends += 1
-                self._send(proposal, node)
+            if proposal.is_lost:
+                continue
+            if proposal.is_chosen and not self._may_straggle(proposal, node):
+                self._behind(proposal.request.table, node)
+                continue
+            proposal.resends += 1
+            self._send(proposal, node)
 
     def _newest_of(self, lagging: dict[bytes, Proposal]) -> Iterator[Proposal]:
         """Yield for each item the last one in flight, which counts for all before it."""

@@ -39,7 +39,7 @@ from merganser.model.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from merganser.model.ids import NodeId
+from merganser.model.ids import NodeId, TableId
 from merganser.model.leader_messages import (
     NOT_LEADING,
     Change,
@@ -54,11 +54,10 @@ from merganser.model.leader_messages import (
 from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Found, Reply
 from merganser.model.register import Content, Register
-from merganser.net.transport import refusal_code
 from merganser.service.asking import Asker
 from merganser.service.damage import Damage
 from merganser.service.first_touches import TOUCH_S, FirstTouches, Term
-from merganser.service.group_gate import GroupGate
+from merganser.service.group_gate import GroupGate, not_leading
 from merganser.service.hash_trees import HashTrees
 from merganser.service.in_flight import Flight, LocalAcks, Proposal
 from merganser.service.intents import Gone, NoTransactions, Resolver
@@ -77,10 +76,6 @@ REQUESTS_MAX = 300_000  # 100 MiB; 10,000 a second, more than a node does
 IN_FLIGHT_MAX = 4_096  # of one group; as many requests as a node takes on at once
 LOOKS_MAX = 16
 """How often a request finds that the item has become unknown, or locked again, before it gives up."""
-_CORRUPTION = refusal_code(CorruptionError())
-_DAMAGED = b""
-"""In the place of a register that cannot be read."""
-
 CLOSED_S = 1.0
 """After the quiet that was asked for: then another leads, or this node takes changes again."""
 
@@ -115,6 +110,8 @@ class Leader:
         self.makers: dict[int, Maker] = {}
         """By kind of step."""
         self.resolver: Resolver = NoTransactions()
+        self.when_behind: Callable[[LedTerm, TableId, NodeId], None] = lambda _led, _table, _node: None
+        """Told of a replica that lacks a write of a term, and will not be sent it again."""
         self._topology = topology
         self._asker = asker
         self._engine = engine
@@ -126,7 +123,14 @@ class Leader:
         self._local = LocalAcks(engine)
         self._requests = Once[Proposal | Changed](keep_s=REQUESTS_KEPT_S, most=REQUESTS_MAX)
         self._touches = FirstTouches(
-            topology, asker, engine, damage, admit=admit, adopt=self._propose, learned=self._learned
+            topology,
+            asker,
+            engine,
+            damage,
+            admit=admit,
+            adopt=self._propose,
+            put_back=self._put_back,
+            learned=self._learned,
         )
         leadership.when_elected(self._elected)
         leadership.when_deposed(self._deposed)
@@ -206,8 +210,8 @@ class Leader:
     async def settle(self, table: Table, key: bytes, *, led: LedTerm, toward: NodeId | None) -> None:
         """Make the item known, and let ``toward``, or every other replica, hold it as it is.
 
-        A replica that lacks it is sent it. If one holds a later version, left behind by an earlier leader, or a damaged
-        one, the item gets a new version, which outranks that.
+        A replica that lacks it is sent it. If one holds a later version, left behind by an earlier leader, the item
+        gets a new version, which outranks that. One that holds a damaged one asks itself (`service.settling`).
 
         Raises:
             RefusedError: this node leads in another epoch, or not at all.
@@ -218,6 +222,19 @@ class Leader:
         for node in led.replicas if toward is None else (toward,):
             if node != self._asker.node:
                 await self._settle(term, table, key, node)
+
+    async def known(self, table: Table, key: bytes, *, led: LedTerm) -> bytes | None:
+        """Make the item known; returns what is stored of it, as of the turn of the loop in which this returns.
+
+        Raises:
+            RefusedError: this node leads in another epoch, or not at all.
+            UnavailableError: too few replicas answered.
+        """
+        return (await self._known(self._term(led.group, led.epoch), table, key))[0]
+
+    def knows_all(self, table: Table, *, led: LedTerm) -> bool:
+        """Tell whether every item of a table in this partition is known; what is not is walked in the background."""
+        return self._touches.place(self._term(led.group, led.epoch), table).is_whole
 
     def is_in_flight(self, led: LedTerm, key: bytes) -> bool:
         """Tell whether a write of the item is on its way to a majority, or the item is being touched."""
@@ -252,7 +269,13 @@ class Leader:
 
     def _elected(self, led: LedTerm) -> None:
         term: Term
-        flight = Flight(led, self._asker, self._local, learned=lambda error: self._learned(term, error))
+        flight = Flight(
+            led,
+            self._asker,
+            self._local,
+            learned=lambda error: self._learned(term, error),
+            behind=lambda table, node: self.when_behind(led, table, node),
+        )
         term = self._terms[led.group] = Term(led, flight)
         self._touches.begin(term)
 
@@ -284,13 +307,7 @@ class Leader:
             raise OverloadedError(f"{REQUESTS_MAX} writes were done of late on this node, no more are taken")
 
     def _not_leading(self, group: Group) -> RefusedError:
-        known = self._leadership.known(group)
-        return RefusedError(
-            NOT_LEADING,
-            f"node {self._asker.node} takes no requests for partition {group.partition} in that epoch; "
-            f"it knows of epoch {known.number} of node {known.leader}",
-            epoch=known,
-        )
+        return not_leading(self._asker.node, group, self._leadership.known(group))
 
     def _forget_dropped(self, current: ClusterMap) -> None:
         kept = {table.id for table in current.tables}
@@ -335,6 +352,9 @@ class Leader:
             raise UnknownOutcomeError(f"this node's disk has failed: {error}") from None
         request = Replicate(self._topology.map.epoch, table.id, key, led.epoch, register)
         return term.flight.propose(version, request)
+
+    def _put_back(self, table: Table, damaged: bytes | None, proposal: Proposal) -> None:
+        self._trees.write(((table.id, proposal.key, damaged, proposal.request.register),))
 
     async def _outcome(self, term: Term, key: bytes, request: bytes, done: Proposal | Changed) -> Changed:
         if isinstance(done, Changed):  # perhaps one that wrote nothing, and that nobody has been told yet
@@ -445,7 +465,7 @@ class Leader:
         stored, head = await self._known(term, table, key)
         if theirs == stored:
             return
-        if theirs is not None and (theirs == _DAMAGED or version_of(key, theirs) >= head.version):
+        if theirs is not None and version_of(key, theirs) >= head.version:
             proposal = self._propose(term, table, key, head.content, before=stored, is_intact=True)
             if not await proposal.ended():
                 raise UnknownOutcomeError("another node leads by now, or a majority is away")
@@ -454,15 +474,8 @@ class Leader:
         await self._ask(term, node, Replicate(self._topology.map.epoch, table.id, key, term.epoch, stored))
 
     async def _held_by(self, term: Term, table: Table, key: bytes, node: NodeId) -> bytes | None:
-        """Return what ``node`` holds; _DAMAGED if that cannot be read."""
-        try:
-            found = await self._ask(term, node, Touch(self._topology.map.epoch, table.id, key, term.epoch))
-        except RefusedError as error:
-            if error.code != _CORRUPTION:
-                raise
-            return _DAMAGED
-        row: bytes | None = cast("Found", found).row
-        return row
+        question = Touch(self._topology.map.epoch, table.id, key, term.epoch)
+        return cast("Found", await self._ask(term, node, question)).row
 
     async def _ask(self, term: Term, node: NodeId, request: Touch | Replicate) -> Reply:
         try:

@@ -215,6 +215,31 @@ class LeaderBased:
 
     # Of leaders.
 
+    async def ask(
+        self,
+        table: Table,
+        partition: PartitionId,
+        question_in: Callable[[Epoch], Request],
+        *,
+        deadline: float,
+        traffic: Traffic = Traffic.DATA,
+    ) -> Reply:
+        """Return the answer of the leader of a partition to a question that does no harm when it is repeated.
+
+        Args:
+            table: one of those that it leads.
+            partition: of them.
+            question_in: returns the question, as it is asked in an epoch.
+            deadline: loop time.
+            traffic: bulk for what may take long.
+
+        Raises:
+            MerganserError: no leader was found, or it could not answer.
+        """
+        group = Group(table.n, partition)
+        errand = _Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=traffic)
+        return await self._ask_leader(errand, question_in, is_read=True)
+
     def _errand(self, table: Table, key: bytes, deadline: float) -> _Errand:
         group = Group(table.n, self._topology.ring.partition_of(keys.token_in(key)))
         return _Errand(table, group, now=self._loop.time(), deadline=deadline)

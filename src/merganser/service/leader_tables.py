@@ -127,11 +127,12 @@ class LeaderTables:
             ReadLed: self.leader.read,
             ReadRangeLed: self.leader.read_range,
         }
-        self._works: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        self.works: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.leadership.run,
             self.leader.run,
             self.sweep.run,
         ]
+        """What runs in the background; others may add theirs before `start`."""
         self._background: list[asyncio.Task[None]] = []
 
     @property
@@ -157,7 +158,7 @@ class LeaderTables:
     def _look(self, current: ClusterMap) -> None:
         if self._background or not any(table.has_leaders for table in current.tables):
             return
-        for work in self._works:
+        for work in self.works:
             task = self._loop.create_task(work())
             task.add_done_callback(self._ended)
             self._background.append(task)

@@ -55,6 +55,7 @@ from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
+from merganser.service.leader_repair import LeaderRepair
 from merganser.service.leader_tables import LeaderTables
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.repairing import Repairing
@@ -125,7 +126,11 @@ class Member:
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
         self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
-        self.damage = Damage(in_flight_s=in_flight_s, on_damage=on_damage)
+        self.damage = Damage(
+            in_flight_s=in_flight_s,
+            on_damage=on_damage,
+            is_ripe_at_once=lambda table: (known := self.topology.table(table)) is not None and known.has_leaders,
+        )
         self.healing = Healing(
             self.topology,
             asker,
@@ -196,7 +201,6 @@ class Member:
             interval_s=repair_interval_s,
         )
         self.anti_entropy.when_damaged = self.damage.met_row
-        self.repairing = Repairing(self.topology, self.damage, self.scrubber, self.healing, self.anti_entropy)
         answers = self.anti_entropy.answers
         self.purger = Purger(
             self.topology,
@@ -246,6 +250,29 @@ class Member:
             on_error=on_error,
             pulse_s=pulse_s,
         )
+        self.leader_repair = LeaderRepair(
+            self.topology,
+            asker,
+            engine,
+            self.trees,
+            self.damage,
+            self.anti_entropy,
+            self.leader_tables,
+            rng=rng,
+            catch_up=self.catalog.catch_up,
+            has_lost=lambda: self.wholeness.has_lost,
+            interval_s=repair_interval_s,
+        )
+        self.healing.settle = self.leader_repair.settling.make_right
+        self.wholeness.rejoining = self.leader_repair.rejoining
+        self.repairing = Repairing(
+            self.topology,
+            self.damage,
+            self.scrubber,
+            self.healing,
+            self.anti_entropy,
+            compare_led=self.leader_repair.led_repair.compare_everywhere,
+        )
         self._background: list[asyncio.Task[None]] = []
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
@@ -269,6 +296,7 @@ class Member:
             LookAgain: answers.look_again,
             Meet: answers.meet,
             **self.leader_tables.handlers,
+            **self.leader_repair.handlers,
         }
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:

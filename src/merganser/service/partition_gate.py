@@ -13,8 +13,10 @@ from merganser.model.errors import RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA, refused_by_protocol
 from merganser.service.topology import Topology
+from merganser.storage import keys
 
 STALE_EPOCH = "stale_epoch"
+MALFORMED = "malformed"
 
 
 class PartitionGate:
@@ -51,13 +53,22 @@ class PartitionGate:
         Raises:
             RefusedError: another epoch, or no such table.
         """
-        epoch = self._topology.map.epoch
-        if map_epoch != epoch:
-            raise RefusedError(STALE_EPOCH, f"this is of epoch {map_epoch}, this node at {epoch}", map_epoch=epoch)
+        epoch = self.at(map_epoch)
         known = self._topology.table(table)
         if known is None:
             raise RefusedError(NO_SUCH_TABLE, f"no table with id {table} at epoch {epoch}", map_epoch=epoch)
         return known
+
+    def at(self, map_epoch: int) -> int:
+        """Return the epoch of this node's map if that is ``map_epoch``.
+
+        Raises:
+            RefusedError: it is another.
+        """
+        epoch = self._topology.map.epoch
+        if map_epoch != epoch:
+            raise RefusedError(STALE_EPOCH, f"this is of epoch {map_epoch}, this node at {epoch}", map_epoch=epoch)
+        return epoch
 
     def held(self, map_epoch: int, table: TableId, partition: PartitionId) -> Table:
         """Return the table if this node is at ``map_epoch`` and holds the partition.
@@ -74,6 +85,20 @@ class PartitionGate:
                 map_epoch=map_epoch,
             )
         return known
+
+    def check_key(self, table: Table, partition: PartitionId, key: bytes) -> None:
+        """Return if ``key`` is one of that partition.
+
+        Raises:
+            RefusedError: it is not.
+        """
+        ring = self._topology.ring
+        if (
+            len(key) < keys.TOKEN_END
+            or keys.table_in(key) != table.id
+            or ring.partition_of(keys.token_in(key)) != partition
+        ):
+            raise RefusedError(MALFORMED, f"{key[:64].hex()} is no key of partition {partition} of {table.name}")
 
     def leaderless(self, table: Table) -> Table:
         """Return ``table`` if its rows are merged, and not its leaders' alone to change.

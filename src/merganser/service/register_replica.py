@@ -4,9 +4,8 @@ Each request is of an epoch, and each answer a promise to refuse earlier ones (`
 never goes back to an earlier version, so repeated, late and reordered messages are harmless; an answer leaves only
 when what it says is durable.
 
-A stored register that is damaged is refused to readers and noted. What the leader of today has written itself
-replaces it: that is the newest there is. A copy of what an earlier leader wrote does not, because what was damaged may
-have been later.
+A stored register that is damaged is refused, to readers and to leaders, and noted. What is sent does not replace it: it
+may be late, and what was damaged may have been acknowledged after it. `service.settling` asks what does.
 
 Source: design §5; docs/internals/leader.md.
 """
@@ -92,7 +91,7 @@ class RegisterReplica:
 
         Raises:
             RefusedError: not a replica of the key, no such table, or a later epoch is promised; nothing was written.
-            CorruptionError: the register is damaged, or what is stored is and may have been later; nothing was written.
+            CorruptionError: the register is damaged, or what is stored is; nothing was written.
             StorageFailedError: it is unknown whether it is durable.
         """
         key, register = request.key, request.register
@@ -116,10 +115,7 @@ class RegisterReplica:
                     return
         except CorruptionError:
             self._damage.met_row(table, key)
-            if version[:2] != request.epoch:
-                raise
-            self._trees.write(((table, key, stored or b"", register),))
-            return
+            raise
         self._trees.put(table, group.partition, key, stored, register)
 
     def _page(self, request: TouchRange) -> Rows:

@@ -3,9 +3,13 @@
 One pass over the peers gathers; whoever was compared before a later one brought something is compared again, so that
 all are equal in the end, if all could be compared. Peers look at their own rows when they are asked themselves
 (`is_scrub_only`): what rots unread on a peer leaves its hash tree as it was.
+
+A partition of a leader-based table is compared by its leader, whoever that is (`service.led_repair`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -16,6 +20,8 @@ from merganser.service.damage import Damage, Wound
 from merganser.service.healing import Healing
 from merganser.service.scrubber import Scrubber
 from merganser.service.topology import Topology
+
+CompareLed = Callable[..., Awaitable[dict[NodeId, Comparison]]]
 
 _TOO_MUCH = "more is damaged than can wait to be healed: look again later"
 
@@ -40,9 +46,17 @@ class Repairing:
     """Repairs on demand; see the module's docstring."""
 
     def __init__(
-        self, topology: Topology, damage: Damage, scrubber: Scrubber, healing: Healing, anti_entropy: AntiEntropy
+        self,
+        topology: Topology,
+        damage: Damage,
+        scrubber: Scrubber,
+        healing: Healing,
+        anti_entropy: AntiEntropy,
+        *,
+        compare_led: CompareLed,
     ) -> None:
-        """Repair with the means of this node's background work."""
+        """Repair with the means of this node's background work; ``compare_led`` has a partition's leader compare."""
+        self.compare_led = compare_led
         self._topology = topology
         self._damage = damage
         self._scrubber = scrubber
@@ -85,6 +99,8 @@ class Repairing:
     async def _compare(
         self, table: Table, partition: PartitionId, deadline: float, *, is_dry_run: bool
     ) -> dict[NodeId, Comparison]:
+        if table.has_leaders:
+            return await self.compare_led(table, partition, deadline=deadline, is_dry_run=is_dry_run)
         replicas = self._topology.ring.preference_list(partition, table.n)
         peers = [node for node in replicas if node != self._topology.node]
         found: dict[NodeId, Comparison] = {}

@@ -124,12 +124,10 @@ class Voting:
         return number
 
     def roots(self, group: Group) -> tuple[tuple[TableId, int], ...]:
-        """Return the roots of the trees of the tables of a group, as far as they are counted."""
-        return tuple(
-            (table.id, self._trees.nodes(table.id, group.partition, 0, (0,))[0])
-            for table in self._topology.map.tables
-            if table.has_leaders and table.n == group.n and self._trees.is_ready(table.id, group.partition)
-        )
+        """Return the roots of the trees of the tables of a group, as far as they tell of every row."""
+        tables = (table.id for table in self._topology.map.tables if table.has_leaders and table.n == group.n)
+        roots = ((table, self._trees.root(table, group.partition)) for table in tables)
+        return tuple((table, root) for table, root in roots if root is not None)
 
     def _latest(self, group: Group) -> Epoch:
         """Return what this node has promised, as far as its word counts."""

@@ -18,15 +18,18 @@ from functools import partial
 
 import msgspec
 
-from merganser.core.wholeness import Condition, Place, Recovery
+from merganser.core.wholeness import Condition, OfGroup, Place, Recovery
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import InvariantError, MerganserError, RefusedError
 from merganser.model.ids import PartitionId
+from merganser.model.leader_messages import CompareLed, ReadRangeLed, Rejoin, Settle, TouchRange
+from merganser.model.leadership import Group
 from merganser.model.messages import Request
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
 from merganser.service.purger import Purger
+from merganser.service.restoring import Rejoining
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -61,6 +64,9 @@ class Progress(msgspec.Struct, frozen=True):
     has_rejoined: bool
     partitions_done: int
     partitions_left: int
+    """Of leaderless tables."""
+    groups_left: int
+    """Partitions of leader-based tables."""
     in_the_way: list[str]
 
 
@@ -95,7 +101,10 @@ class Wholeness:
         self._loop = asyncio.get_running_loop()
         self._recovery = Recovery()
         self._problem: str | None = None
+        self._group_problems: list[str] = []
         self._is_accepted = False
+        self.rejoining: Rejoining | None = None
+        """Of leader-based tables, if this node knows how."""
         catalog.is_forgetful = engine.lost is not None or engine.get(_FORGETFUL_KEY) is not None
         self._look()
 
@@ -106,7 +115,7 @@ class Wholeness:
             RefusedError: it is not; nothing was written.
         """
         self._look()
-        refusal = self.condition.objection(request)
+        refusal = self.condition.objection(request, self._is_group_whole)
         if refusal is not None:
             code, words = refusal
             raise RefusedError(code, f"node {self._topology.node}: {words}", map_epoch=self._topology.map.epoch)
@@ -126,7 +135,12 @@ class Wholeness:
             has_rejoined=not self._catalog.is_forgetful,
             partitions_done=self._recovery.done,
             partitions_left=len(self._recovery.left),
-            in_the_way=[*([self._problem] if self._problem else []), *self._recovery.problems],
+            groups_left=0 if self.rejoining is None else len(self.rejoining.left()),
+            in_the_way=[
+                *([self._problem] if self._problem else []),
+                *self._recovery.problems,
+                *self._group_problems,
+            ],
         )
 
     async def accept(self) -> str | None:
@@ -145,6 +159,8 @@ class Wholeness:
             return "what this node voted for" if was_forgetful else None
         self._is_accepted = True
         self._forget_trees()
+        if self.rejoining is not None:
+            await self.rejoining.accept_loss()
         await self._horizons.accept_loss(self._places(self._topology.map)[0])
         if self._other_voters():
             self._engine.commit(Batch().put(_FORGETFUL_KEY, seal(_FORGETFUL_KEY, b"")))
@@ -152,6 +168,14 @@ class Wholeness:
         else:
             self._catalog.is_forgetful = False
         return lost
+
+    @property
+    def has_lost(self) -> bool:
+        """Tell whether something is lost that has not come back, and whose loss nobody has accepted."""
+        return self._engine.lost is not None and not self._is_accepted
+
+    def _is_group_whole(self, request: OfGroup) -> bool:
+        return self.rejoining is not None and self.rejoining.is_whole(_group_of(request, self._topology))
 
     async def watch(self) -> None:
         """Look at the disk for as long as the node lives."""
@@ -166,9 +190,9 @@ class Wholeness:
         elif self._engine.lost is None:
             steps = [self._rejoin]
         elif self._other_voters():  # then the newest map is known, and which seals may have been lost
-            steps = [self._rejoin, self._doubt, self._recover_rows, self._finish]
+            steps = [self._rejoin, self._doubt, self._recover_all, self._finish]
         else:
-            steps = [self._doubt, self._recover_rows, self._rejoin, self._finish]
+            steps = [self._doubt, self._recover_all, self._rejoin, self._finish]
         for step in steps:
             while (problem := await self._problem_of(step)) is not None:
                 self._problem = problem
@@ -216,6 +240,37 @@ class Wholeness:
         self._engine.commit(Batch().delete(_FORGETFUL_KEY))
         await self._engine.durable()
         self._look()
+
+    async def _recover_all(self) -> str | None:
+        """Become whole in all partitions, of leaderless and of leader-based tables, as neither waits for the other."""
+        problems = await asyncio.gather(self._recover_rows(), self._recover_groups())
+        return "; ".join(problem for problem in problems if problem is not None) or None
+
+    async def _recover_groups(self) -> str | None:
+        """Be made whole by the leader of each group that this node is in by its newest map."""
+        if self.rejoining is None:
+            return None
+        left = self.rejoining.left()
+        problems = await asyncio.gather(*(self._recover_some_groups(left[i::AT_ONCE]) for i in range(AT_ONCE)))
+        self._group_problems = list(dict.fromkeys(problem for some in problems for problem in some))
+        left = self.rejoining.left()
+        return f"{len(left)} groups are left" if left else None
+
+    async def _recover_some_groups(self, groups: list[Group]) -> list[str]:
+        problems: list[str] = []
+        for group in groups:
+            await self.background()
+            problem = await self._problem_of(partial(self._recover_group, group))
+            if problem is not None:
+                problems.append(problem)
+        return problems
+
+    async def _recover_group(self, group: Group) -> str | None:
+        if len(self._topology.ring.preference_list(group.partition, group.n)) < 2:
+            return NOBODY_ELSE
+        assert self.rejoining is not None
+        await self.rejoining.rejoin(group, deadline=self._loop.time() + PLACE_TIMEOUT_S)
+        return None
 
     async def _recover_rows(self) -> str | None:
         """Become equal to all other replicas of all that this node holds by its newest map."""
@@ -269,3 +324,15 @@ class Wholeness:
         lost = None if self._is_accepted else engine.lost
         self.condition = Condition(engine.failure, engine.shortage, lost, self._catalog.is_forgetful)
         self.is_refusing = not self.condition.is_well
+
+
+def _group_of(request: OfGroup, topology: Topology) -> Group:
+    """Return the group that a request is of, as far as this node knows; one without members if it does not."""
+    if isinstance(request, Rejoin):
+        return Group(request.n, request.partition)
+    table = topology.table(request.table)
+    n = 0 if table is None else table.n
+    if isinstance(request, Settle | CompareLed):
+        return Group(n, request.partition)
+    key = request.start if isinstance(request, TouchRange | ReadRangeLed) else request.key
+    return Group(n, topology.ring.partition_of(keys.token_in(key)) if len(key) >= keys.TOKEN_END else PartitionId(0))
