@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from merganser.model.cluster import Table
+from merganser.model.cluster import Replication, Table
 from merganser.model.errors import InvariantError
 from merganser.service.member import Member
 from merganser.sim.loop import SimulatedLoop
@@ -79,7 +79,7 @@ class World:
             await asyncio.sleep(POLL_S)
         return machine.member
 
-    async def table(self, name: str = "t", *, n: int = 3) -> Table:
+    async def table(self, name: str = "t", *, n: int = 3, replication: Replication = "leaderless") -> Table:
         """Create a table through the first machine."""
         machine = self.machines[0]
         member = await self.up(machine)
@@ -92,6 +92,7 @@ class World:
                 definition=b"",
                 unique_id=f"{self.rng.getrandbits(64):016x}",
                 deadline=deadline,
+                replication=replication,
             )
         )
 
