@@ -14,10 +14,11 @@ import pytest
 from merganser.testing.links import Links
 from namespaces.cluster import WAIT_S, NamespaceCluster
 from namespaces.disks import Disk
+from namespaces.load import Load
 from namespaces.network import CLIENTS, Network, unsupported
 from namespaces.workload import Workload
 
-Laboratory = tuple[NamespaceCluster, Workload]
+Laboratory = tuple[NamespaceCluster, Load]
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,7 @@ def laboratory(can_make_networks: None, tmp_path: Path) -> Iterator[Callable[...
             has_disks: bool = False,
             disk_reserve_mib: int = 0,
             has_links: bool = False,
+            kind: type[Load] = Workload,
             **load: Any,
         ) -> Laboratory:
             network = stack.enter_context(Network(nodes))
@@ -60,7 +62,7 @@ def laboratory(can_make_networks: None, tmp_path: Path) -> Iterator[Callable[...
                 tmp_path, network, links=links, has_disks=has_disks, disk_reserve_mib=disk_reserve_mib
             )
             stack.enter_context(cluster)
-            workload = Workload(network, cluster.urls, **load)
+            workload = kind(network, cluster.urls, **load)
             stack.callback(workload.close)
             workload.start()
             return cluster, workload
@@ -82,10 +84,10 @@ def eventually() -> Callable[[Callable[[], object]], None]:
 
 
 @pytest.fixture
-def verdict() -> Callable[[NamespaceCluster, Workload], None]:
+def verdict() -> Callable[[NamespaceCluster, Load], None]:
     """Heal what is left to heal, end the load, and fail on whatever a client may not have seen."""
 
-    def check(cluster: NamespaceCluster, workload: Workload) -> None:
+    def check(cluster: NamespaceCluster, workload: Load) -> None:
         cluster.network.heal()
         cluster.wait_until_connected()
         workload.wait_for_progress()

@@ -10,6 +10,7 @@ import pytest
 from merganser.sim.checkers.registers import Outcome
 from merganser.testing.conditions import CLEAR, Conditions
 from namespaces.cluster import NamespaceCluster
+from namespaces.items import Items
 from namespaces.workload import Workload
 
 pytestmark = pytest.mark.process
@@ -45,6 +46,52 @@ def test_faults_of_network_and_processes_lose_nothing_and_show_nothing_stale(
     cluster.restart(1)
     verdict(cluster, load)
     assert any(put.outcome is not Outcome.ACKNOWLEDGED for put in load.puts)  # or the faults were none
+
+
+def test_items_stay_registers_and_money_is_kept_under_faults_of_network_and_processes(
+    laboratory: Any, verdict: Any
+) -> None:
+    cluster: NamespaceCluster
+    load: Items
+    cluster, load = laboratory(kind=Items)
+    network = cluster.network
+
+    for node in range(3):  # each leads some of the partitions
+        network.partition([node], [other for other in range(3) if other != node])
+        load.wait_for_progress()
+        network.heal()
+    network.cut(sender=0, receiver=2)
+    load.wait_for_progress()
+    network.heal()
+    network.lose(percent=20)
+    load.wait_for_progress()
+    network.heal()
+    network.reset(1)
+    load.wait_for_progress()
+    network.heal()
+
+    cluster.nodes[0].kill(signal.SIGSTOP)
+    load.wait_for_progress()
+    cluster.nodes[0].kill(signal.SIGCONT)
+    load.wait_for_progress()
+    for node in (1, 2):
+        cluster.nodes[node].kill(signal.SIGKILL)
+        load.wait_for_progress()
+        cluster.restart(node)
+    verdict(cluster, load)
+    assert load.unknown  # or the faults were none
+
+
+def test_power_cut_of_all_nodes_changes_no_item_and_loses_no_money(
+    can_make_disks: None, laboratory: Any, verdict: Any
+) -> None:
+    cluster, load = laboratory(kind=Items, has_disks=True)
+    cluster.cut_power([0, 1, 2])
+    for node in cluster.nodes:
+        node.start()
+    for node in cluster.nodes:
+        node.wait_until_ready()
+    verdict(cluster, load)
 
 
 def test_reads_of_one_replica_in_a_partition_are_found_out(laboratory: Any) -> None:
