@@ -67,7 +67,7 @@ def test_what_rotted_on_a_disk_is_found_healed_and_byte_for_byte_what_the_others
 ) -> None:
     victim, asked, other = cluster.nodes
     client = connect(asked.dynamodb_url)
-    table = make_table(client)
+    table = make_table(client, is_leaderless=True)
     put_items(client, table)
     victim.stop()
     damaged = rot(victim, 3)

@@ -31,7 +31,7 @@ from merganser.model.messages import Found, Read, ReadRange, Reply, Request, Row
 from merganser.model.register import EMPTY, Content, Register, Version
 from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay
-from merganser.service.asking import Asker
+from merganser.service.asking import SILENT_S, Asker
 from merganser.service.hedging import Hedging
 from merganser.service.leader_based import INSIST_S, PATIENCE_S, LeaderBased
 from merganser.service.topology import Topology
@@ -71,6 +71,7 @@ class FakeTransport:
     def __init__(self) -> None:
         self.behaviours: dict[NodeId, Behaviour] = {}
         self.asked: list[tuple[NodeId, Any]] = []
+        self.delays_s: dict[NodeId, float] = {}
         self._loop = asyncio.get_running_loop()
 
     def is_reachable(self, node: NodeId) -> bool:
@@ -86,7 +87,7 @@ class FakeTransport:
         if answer is None:
             self._loop.call_later(timeout_s, _end, future, PeerLostError("silence"))
         else:
-            self._loop.call_later(DELAY_S, _end, future, answer)
+            self._loop.call_later(self.delays_s.get(node, DELAY_S), _end, future, answer)
         return future
 
 
@@ -453,6 +454,14 @@ async def test_an_eventually_consistent_read_goes_on_to_another_replica(stage: S
     stage.behave(lambda _request: PeerUnreachableError("down"), silent, lambda _request: Found(None))
     assert (await stage.read(is_consistent=False)).value is None
     assert now_s() < 0.2
+
+
+@staged
+async def test_an_eventually_consistent_read_may_be_answered_twice_at_once(stage: Stage) -> None:
+    stage.behave(*[lambda _request: Found(None)] * 3)
+    stage.transport.delays_s = {stage.replicas[0]: SILENT_S + DELAY_S}
+    assert (await stage.read(is_consistent=False)).value is None
+    assert stage.asked == [0, 1]
 
 
 # Ranges.

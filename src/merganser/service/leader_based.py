@@ -478,8 +478,7 @@ class LeaderBased:
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             raise await self._shortfall.of_read(table, reading, _ONE, map_epoch=question.map_epoch)
-        (reply,) = quorum.replies.values()
-        return reply
+        return next(iter(quorum.replies.values()))  # another may have come in the same turn of the loop
 
 
 def _is_of_the_request(error: BaseException) -> bool:
