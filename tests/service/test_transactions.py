@@ -445,6 +445,30 @@ async def test_reads_of_several_items_show_one_instant(stage: Stage) -> None:
     assert len(set(values)) > 20
 
 
+def test_a_commit_between_two_rounds_of_reads_is_noticed_though_no_version_changes() -> None:
+    """Its coordinator dies before it applies anything, so that the items stay as they are."""
+    assert torn_reads() == []
+
+
+def torn_reads() -> list[list[bytes | None]]:
+    torn = []
+
+    async def script(stage: Stage) -> None:
+        for number in range(300):
+            names = [b"%d%c" % (number, letter) for letter in b"abc"]
+            dead = Node(stage, failing(Apply, Fault.DIES_BEFORE, times=len(names)))
+            work = asyncio.create_task(dead.write(*[(name, b"=new") for name in names]))
+            await asyncio.sleep(stage.rng.uniform(0, 0.02))
+            values = await stage.leader.get(*names)
+            if len(set(values)) > 1:
+                torn.append(values)
+            await work
+            await dead.transactions.close()
+
+    play(script)
+    return torn
+
+
 @staged()
 async def test_items_that_never_rest_are_a_conflict_of_the_reading_transaction(stage: Stage) -> None:
     async def write() -> None:
@@ -509,6 +533,11 @@ def test_whenever_its_coordinator_dies_a_transaction_happens_as_a_whole_or_not_a
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_transactions_and_single_changes_are_strictly_serializable(seed: int) -> None:
     """While requests get lost and coordinators die; judged from outside, by what clients were answered."""
+    assert unexplained(seed) == []
+
+
+def unexplained(seed: int) -> list[str]:
+    """Return what no order explains in a random history."""
     history: list[Transaction] = []
 
     async def script(stage: Stage) -> None:
@@ -523,11 +552,14 @@ def test_transactions_and_single_changes_are_strictly_serializable(seed: int) ->
         began = now_s()
         final = [Listed(name, tuple((await stage.leader.look(name) or b"").split())) for name in NAMES]
         history.append(Transaction(tuple(final), began, now_s()))
-        assert stage.locks() == []
+        if stage.locks():
+            history.clear()
 
     play(script, seed=seed)
-    assert list(anomalies(history)) == []
+    if not history:
+        return ["items are still locked"]
     assert sum(one.ending is Ending.COMMITTED for one in history) > 50
+    return list(anomalies(history))
 
 
 NAMES = (b"a", b"b", b"c", b"d")
@@ -562,7 +594,7 @@ async def _client(stage: Stage, rng: random.Random, number: int, trouble: float,
         act = _draw(rng, b"%d.%d " % (number, turn))
         work = asyncio.create_task(_done(node, act))
         began = now_s()
-        done, _ = await asyncio.wait({work}, timeout=3.0)
+        done, _ = await asyncio.wait({work}, timeout=6.0)
         ended = now_s()
         if not done or isinstance(work.exception(), UnknownOutcomeError):
             work.cancel()

@@ -40,6 +40,7 @@ T = TypeVar("T")
 ME = NodeId("0000000000000001")
 HOP_S = (0.0005, 0.003)
 LATE_S = 1.0
+SLOW_S = 3.0
 TIMEOUT_S = 10.0
 PARTITIONS = 4
 
@@ -68,6 +69,8 @@ class Fault(enum.Enum):
     """It is done after the sender has given up."""
     NEVER_DONE = "never done"
     """But the sender cannot know."""
+    SLOW = "slow"
+    """The sender's node is stopped for a while before it sends it."""
     DIES_BEFORE = "dies before"
     """The sender's node dies before it has sent it."""
     DIES_AFTER = "dies after"
@@ -227,6 +230,12 @@ class Node:
         """Do ``work`` at the leader, in a task that outlives this node."""
         fault = self.faults(payload)
         self.requests += 1
+        if fault is Fault.SLOW:
+            try:
+                await asyncio.sleep(SLOW_S)
+            except asyncio.CancelledError:
+                work.close()
+                raise
         if self.is_dead or fault is Fault.DIES_BEFORE:
             work.close()
             await self._die()
