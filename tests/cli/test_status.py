@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from merganser.cli.status import _show_membership
+from merganser.cli.status import _show_leaders, _show_membership
 
 
 def believed(state: str, *accusers: str) -> dict[str, Any]:
@@ -42,3 +42,22 @@ def test_a_suspect_is_shown_with_its_accusers_and_who_sees_it_otherwise() -> Non
 def test_a_node_that_does_not_answer_has_no_view_of_its_own() -> None:
     rows = shown(node(1, 0, b=believed("dead"), c=believed("alive")), {"number": 2}, {"number": 3})
     assert rows[1] == ["2", "dead", "7", "s", "2"]
+
+
+def test_it_is_shown_how_many_groups_each_node_leads_and_who_misses_leaders() -> None:
+    def leads(number: int, led: int, unled: int) -> dict[str, Any]:
+        return {"number": number, "leadership": {"groups_led": led, "groups_without_leader": unled}}
+
+    screen = io.StringIO()
+    _show_leaders(Console(file=screen, width=80), [leads(1, 80, 0), leads(2, 81, 3), {"number": 3}])
+    assert screen.getvalue().splitlines() == [
+        "groups led by node 1: 80, node 2: 81",
+        "node 2 holds 3 groups that nobody leads",
+    ]
+
+
+def test_of_a_cluster_without_leaders_nothing_is_said_of_them() -> None:
+    screen = io.StringIO()
+    nobody = {"number": 1, "leadership": {"groups_led": 0, "groups_without_leader": 0}}
+    _show_leaders(Console(file=screen, width=80), [nobody])
+    assert screen.getvalue() == ""

@@ -16,7 +16,7 @@ from merganser.net.peers import Peers
 from merganser.node.admin import HEADER, Admin
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
-from service.plays import key_of, member, plant, simulated, started, until
+from service.plays import key_of, member, plant, simulated, started, started_with_leaders, until
 
 HOUR_US = 3_600_000_000
 
@@ -64,6 +64,21 @@ async def test_status_tells_what_is_going_on(world: World) -> None:
     _, found = await page(world.machines[0], b"/status")
     assert found["load"]["background_share"] == 1.0
     assert found["load"]["requests_limit"] == 256
+    assert found["leadership"] == {"groups_led": 0, "groups_without_leader": 0, "terms_begun": 0, "terms_ended": 0}
+
+
+@simulated()
+async def test_status_tells_how_many_groups_the_node_leads_and_how_many_nobody_leads(world: World) -> None:
+    await started_with_leaders(world)
+    await asyncio.sleep(1.0)
+    pages = [(await page(machine, b"/status"))[1]["leadership"] for machine in world.machines]
+    assert sum(found["groups_led"] for found in pages) == 16
+    assert all(found["groups_without_leader"] == 0 for found in pages)
+    for machine in world.machines[1:]:
+        machine.crash()
+    await asyncio.sleep(2.0)
+    _, alone = await page(world.machines[0], b"/status")
+    assert (alone["leadership"]["groups_led"], alone["leadership"]["groups_without_leader"]) == (0, 16)
 
 
 async def post(machine: Machine, path: bytes, *headers: tuple[bytes, bytes]) -> tuple[int, dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from merganser.model.errors import RefusedError, UnavailableError
+from merganser.model.errors import RefusedError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId
 from merganser.model.leader_messages import NOT_LEADING
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
@@ -15,6 +15,8 @@ from merganser.service.leadership import Leadership, Led
 from merganser.sim.machine import Machine
 from merganser.sim.network import Conditions
 from merganser.sim.world import World
+from merganser.storage import keys
+from merganser.storage.engine import Batch
 from service.plays import made_with_leaders, member, now_s, simulated, started, started_with_leaders, until
 
 GROUPS = [Group(3, PartitionId(p)) for p in range(16)]
@@ -256,6 +258,40 @@ async def test_one_that_lost_what_it_held_leads_nothing_and_another_does(world: 
     await asyncio.sleep(SETTLED_S)
     assert leader(world) is not unfit
     leadership(unfit).may_vote = lambda _group: True
+    await led_evenly(world)
+
+
+@simulated()
+async def test_one_whose_disk_has_failed_leaves_its_groups_to_others(world: World) -> None:
+    await started_with_leaders(world)
+    await led_evenly(world)
+    machine = leader(world)
+    machine.disk.fail_next_sync()
+    machine.engine.commit(Batch().put(keys.metadata_key("t"), b""))
+    with pytest.raises(StorageFailedError):
+        await machine.spawn(machine.engine.durable())
+    await until(lambda: not leadership(machine).leading() and has_leaders(world), timeout_s=TAKE_OVER_S)
+    assert min(spread(world)) >= 7
+
+
+@simulated()
+async def test_one_that_is_short_of_disk_leaves_its_groups_to_others_until_there_is_room(world: World) -> None:
+    await started_with_leaders(world)
+    await led_evenly(world)
+    machine = leader(world)
+    await asyncio.sleep(SETTLED_S)
+    machine.disk.fill()
+    await until(lambda: not leadership(machine).leading(), timeout_s=TAKE_OVER_S)
+    await until(lambda: has_leaders(world), timeout_s=0.1)
+    machine.disk.free()
+    await led_evenly(world)
+
+
+@simulated()
+async def test_when_all_are_short_of_disk_there_are_leaders_all_the_same(world: World) -> None:
+    for machine in world.machines:
+        machine.disk.fill()
+    await started_with_leaders(world)
     await led_evenly(world)
 
 

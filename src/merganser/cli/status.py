@@ -42,6 +42,7 @@ def show_status(admin: str, *, as_json: bool) -> None:
         )
     console.print(table)
     _show_membership(console, fetch(admin, "/status"), ring, nodes)
+    _show_leaders(console, nodes)
     for known, node in zip(ring["nodes"], nodes, strict=True):
         if node.get("failure"):
             what = "recovers" if node["state"] == "recovering" else "takes no writes"
@@ -49,6 +50,18 @@ def show_status(admin: str, *, as_json: bool) -> None:
         for stored in node.get("hints", {}).get("stored", ()):
             age = f"the oldest for {stored['oldest_s']} s"
             console.print(f"node {known['number']} keeps {stored['hints']} hints for node {stored['node']}, {age}")
+
+
+def _show_leaders(console: Console, nodes: list[dict[str, Any]]) -> None:
+    """Print how many groups each node leads, and which nodes miss leaders."""
+    views = {node["number"]: node["leadership"] for node in nodes if "leadership" in node}
+    if any(view["groups_led"] or view["groups_without_leader"] for view in views.values()):
+        led = ", ".join(f"node {number}: {view['groups_led']}" for number, view in views.items())
+        console.print(f"groups led by {led}", highlight=False)
+    for number, view in views.items():
+        if view["groups_without_leader"]:
+            words = f"node {number} holds {view['groups_without_leader']} groups that nobody leads"
+            console.print(Text(words, style="red"))
 
 
 def _show_membership(

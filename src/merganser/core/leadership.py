@@ -87,8 +87,9 @@ class Heard(msgspec.Struct):
     """When it was heard last."""
     since_s: float
     """Since when it has been live."""
-    leading: Mapping[Group, Epoch]
-    unfit: Collection[Group]
+    leading: Mapping[Group, Epoch] = {}
+    unfit: Collection[Group] = ()
+    is_reluctant: bool = False
 
 
 class Elections:
@@ -116,6 +117,7 @@ class Elections:
         self._retry_s: dict[Group, float] = {}
         self._expected: dict[Group, tuple[Epoch, float]] = {}
         self._unfit: dict[Group, None] = {}
+        self._is_reluctant = False
 
     # What there is
 
@@ -127,7 +129,7 @@ class Elections:
         """
         self._replicas = dict(replicas)
         peers = dict.fromkeys(number for listed in replicas.values() for number in listed if number != self._me)
-        self._heard = {number: self._heard.get(number) or Heard(now_s, now_s, {}, ()) for number in peers}
+        self._heard = {number: self._heard.get(number) or Heard(now_s, now_s) for number in peers}
         for of_group in (self._retry_s, self._expected, self._unfit):
             for group in [group for group in of_group if group not in replicas]:
                 del of_group[group]
@@ -142,8 +144,9 @@ class Elections:
         """Return the succession of a group of this node; of another group, nothing."""
         return self._replicas.get(group, ())
 
-    def fitness_is(self, may_lead: Callable[[Group], bool]) -> list[Group]:
-        """Take note of which groups this node may lead; returns those it must let go of."""
+    def fitness_is(self, may_lead: Callable[[Group], bool], *, is_reluctant: bool) -> list[Group]:
+        """Take note of which groups this node may lead, and whether others should; returns those it must let go of."""
+        self._is_reluctant = is_reluctant
         self._unfit = {group: None for group in self._replicas if not may_lead(group)}
         return [group for group in self._leading if group in self._unfit]
 
@@ -151,6 +154,11 @@ class Elections:
     def unfit(self) -> list[Group]:
         """The groups this node may not lead."""
         return list(self._unfit)
+
+    @property
+    def is_reluctant(self) -> bool:
+        """Whether others should lead, if there are any."""
+        return self._is_reluctant
 
     # Epochs
 
@@ -183,7 +191,13 @@ class Elections:
     # Lives
 
     def heard(
-        self, number: int, leading: Mapping[Group, Epoch], unfit: Collection[Group], now_s: float
+        self,
+        number: int,
+        leading: Mapping[Group, Epoch],
+        unfit: Collection[Group],
+        now_s: float,
+        *,
+        is_reluctant: bool = False,
     ) -> list[tuple[Group, Epoch]]:
         """Take in a pulse.
 
@@ -193,7 +207,7 @@ class Elections:
         before = self._heard.get(number)
         if before is not None:  # else no group is shared by this node's map
             since_s = before.since_s if self._is_live(number, now_s) else now_s
-            self._heard[number] = Heard(now_s, since_s, leading, unfit)
+            self._heard[number] = Heard(now_s, since_s, leading, unfit, is_reluctant)
         later = []
         for group, epoch in leading.items():
             known = self.known(group)
@@ -253,19 +267,25 @@ class Elections:
         )
 
     def _first(self, group: Group, now_s: float) -> int | None:
-        """Return the first replica that is live and fit to lead."""
+        """Return the first replica that is live and fit to lead, before those that would rather not."""
+        reluctant = None
         for number in self._replicas[group]:
-            if number == self._me:
-                if group not in self._unfit:
-                    return number
-            elif self._is_live(number, now_s) and group not in self._heard[number].unfit:
+            if not self._can_lead(number, group, now_s):
+                continue
+            if not (self._is_reluctant if number == self._me else self._heard[number].is_reluctant):
                 return number
-        return None
+            reluctant = reluctant or number
+        return reluctant
+
+    def _can_lead(self, number: int, group: Group, now_s: float) -> bool:
+        if number == self._me:
+            return group not in self._unfit
+        return self._is_live(number, now_s) and group not in self._heard[number].unfit
 
     def _is_led(self, group: Group, now_s: float, *, besides: int) -> bool:
         """Tell whether anybody besides that node leads, or is expected to, as far as is known."""
-        if group in self._leading and besides != self._me:
-            return True
+        if group in self._leading:
+            return besides != self._me
         known = self.known(group)
         for number in self._replicas[group]:
             if number not in (self._me, besides) and self._is_live(number, now_s):
@@ -274,6 +294,10 @@ class Elections:
                     return True
         epoch, until_s = self._expected.get(group, (NO_EPOCH, 0.0))
         return epoch.leader != besides and now_s < until_s and self._is_live(epoch.leader, now_s)
+
+    def without_leader(self, now_s: float) -> list[Group]:
+        """Return the groups of this node that nobody leads, as far as is known."""
+        return [group for group in self._replicas if not self._is_led(group, now_s, besides=0)]
 
     def bid(self, groups: Iterable[Group]) -> dict[Group, Epoch]:
         """Return the epochs to poll and campaign for; `bid_ended` is to follow."""
@@ -329,12 +353,8 @@ class Elections:
         wanted: dict[int, list[Group]] = {}
         for group in self._leading:
             for number in self._replicas[group]:
-                if (
-                    number != self._me
-                    and self._is_live(number, now_s)
-                    and number not in self._unreachable
-                    and group not in self._heard[number].unfit
-                ):
+                is_other = number != self._me and number not in self._unreachable
+                if is_other and self._can_lead(number, group, now_s):
                     wanted.setdefault(number, []).append(group)
                     break
         return wanted

@@ -41,7 +41,9 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=51):
     leading: tuple[tuple[int, PartitionId, int], ...]
     """n, partition, and the number of the epoch."""
     unfit: tuple[tuple[int, PartitionId], ...]
-    """Groups of which it holds a replica and that it may not lead: it has lost what it held."""
+    """Groups of which it holds a replica and that it may not lead: it has lost what it held, or its disk has failed."""
+    is_reluctant: bool
+    """Others should lead, if there are any: it is short of disk."""
 
 
 class Confirm(msgspec.Struct, frozen=True, array_like=True, tag=52):

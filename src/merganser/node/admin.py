@@ -184,6 +184,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         },
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
+        "leadership": msgspec.to_builtins(member.leader_tables.leadership.view()),
         "membership": msgspec.to_builtins(member.failure_detector.view()),
     }
 

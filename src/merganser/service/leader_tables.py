@@ -88,6 +88,7 @@ class LeaderTables:
             topology,
             asker,
             self.promises,
+            engine,
             trees,
             rng=rng,
             catch_up=catch_up,

@@ -23,6 +23,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections, succession
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import MerganserError
@@ -38,6 +40,7 @@ from merganser.service.hash_trees import HashTrees
 from merganser.service.promises import Promises
 from merganser.service.topology import Topology
 from merganser.service.voting import Voting
+from merganser.storage.engine import Engine
 
 HANDOVER_S = 0.5  # changes are held while those in flight end; clients wait for it
 HANDOVERS_AT_ONCE = 32  # groups; all of them at once would make a storm of first touches at the heir
@@ -75,6 +78,16 @@ class Led:
         return Version(*self.epoch, self._sequence)
 
 
+class LeadershipView(msgspec.Struct, frozen=True):
+    """Who leads, as this node sees it; for operators. Terms are counted since its start."""
+
+    groups_led: int
+    groups_without_leader: int
+    """Of those it holds."""
+    terms_begun: int
+    terms_ended: int
+
+
 async def _is_quiet(_led: Led, _deadline: float) -> bool:
     return True
 
@@ -87,6 +100,7 @@ class Leadership:
         topology: Topology,
         asker: Asker,
         promises: Promises,
+        engine: Engine,
         trees: HashTrees,
         *,
         rng: random.Random,
@@ -100,6 +114,7 @@ class Leadership:
             topology: knows the tables and what this node holds.
             asker: reaches the other replicas.
             promises: of this node.
+            engine: tells how the disk is.
             trees: whose roots go with a promise.
             rng: draws how long to back off.
             catch_up: fetches a newer map from a peer.
@@ -109,6 +124,7 @@ class Leadership:
         self._topology = topology
         self._asker = asker
         self._promises = promises
+        self._engine = engine
         self._on_error = on_error
         self._pulse_s = pulse_s
         self._loop = asyncio.get_running_loop()
@@ -127,6 +143,7 @@ class Leadership:
             learned=self.learned,
         )
         self._led: dict[Group, Led] = {}
+        self._terms_begun = 0
         self._handing_over: dict[Group, None] = {}
         self._when_elected: list[Callable[[Led], None]] = []
         self._when_deposed: list[Callable[[Led], None]] = []
@@ -177,6 +194,11 @@ class Leadership:
         """Call ``listener`` with each term in the turn of the loop in which it ends."""
         self._when_deposed.append(listener)
 
+    def view(self) -> LeadershipView:
+        """Return what is so just now."""
+        unled = len(self._elections.without_leader(self._loop.time()))
+        return LeadershipView(len(self._led), unled, self._terms_begun, self._terms_begun - len(self._led))
+
     # Its life
 
     async def run(self) -> None:
@@ -191,7 +213,7 @@ class Leadership:
         """Leave all that is led to others, as far as they take it."""
         self._is_closing = True
         heirs = self._elections.heirs(self._loop.time())
-        self._elections.fitness_is(lambda _group: False)
+        self._elections.fitness_is(lambda _group: False, is_reluctant=True)
         if heirs:
             deadline = self._loop.time() + CLOSE_S
             await asyncio.gather(*(self._hand_over(heir, groups, deadline) for heir, groups in heirs.items()))
@@ -228,7 +250,8 @@ class Leadership:
         for group in self._elections.tick(unreachable, self._loop.time()):
             self._depose(group)
         if not self._is_closing:
-            for group in self._elections.fitness_is(self.may_vote):
+            is_reluctant = self._engine.shortage is not None
+            for group in self._elections.fitness_is(self._may_lead, is_reluctant=is_reluctant):
                 self._depose(group)
         self._pulse()
         self._look()
@@ -236,6 +259,9 @@ class Leadership:
             left = [group for group in groups if group not in self._handing_over][:HANDOVERS_AT_ONCE]
             if left and not self._is_closing:
                 self._spawn(self._hand_over(heir, left, self._loop.time() + HANDOVER_S))
+
+    def _may_lead(self, group: Group) -> bool:
+        return self._engine.failure is None and self.may_vote(group)
 
     def _look(self) -> None:
         """Bid for what is due now."""
@@ -259,6 +285,7 @@ class Leadership:
         pulse = Pulse(
             tuple((group.n, group.partition, epoch.number) for group, epoch in self._elections.leading.items()),
             tuple(self._elections.unfit),
+            self._elections.is_reluctant,
         )
         for number in peers:
             node = self._node_of(number)
@@ -287,7 +314,7 @@ class Leadership:
         for group, epoch in leading.items():
             self.learned(group, epoch)
         unfit = {Group(n, partition): None for n, partition in request.unfit}
-        later = self._elections.heard(number, leading, unfit, self._loop.time())
+        later = self._elections.heard(number, leading, unfit, self._loop.time(), is_reluctant=request.is_reluctant)
         return Pulsed(tuple((group.n, group.partition, epoch) for group, epoch in later))
 
     # Terms
@@ -297,6 +324,7 @@ class Leadership:
             return
         replicas = self._topology.ring.preference_list(group.partition, group.n)
         led = self._led[group] = Led(group, epoch, replicas, roots)
+        self._terms_begun += 1
         self._pulse_soon()
         for listener in self._when_elected:
             listener(led)
