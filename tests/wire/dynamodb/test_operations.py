@@ -161,7 +161,11 @@ def test_wrong_key_is_refused(cluster: Cluster, operation: str, request_: Any, a
     ("extra", "answer"),
     [
         ({"AttributesToGet": ["a"]}, unsupported("AttributesToGet")),
-        ({"ProjectionExpression": "a"}, unsupported("ProjectionExpression")),
+        ({"ProjectionExpression": "a"}, {}),
+        (
+            {"ProjectionExpression": "a, #b", "ExpressionAttributeNames": {"#a": "a", "#b": "b"}},
+            "ValidationException | Value provided in ExpressionAttributeNames unused in expressions: keys: {#a}",
+        ),
         ({"ReturnConsumedCapacity": "INDEXES"}, unsupported("ReturnConsumedCapacity other than NONE")),
         ({"ExpressionAttributeNames": {"#a": "a"}}, NO_EXPRESSION),
         ({"ConsistentRead": "x"}, "SerializationException | Unexpected token received from parser"),

@@ -235,7 +235,10 @@ def violation(message: str) -> str:
             "Segment: 2 is not less than TotalSegments: 2",
         ),
         ({"IndexName": "xyz"}, "ValidationException | The table does not have the specified index: xyz"),
-        ({"FilterExpression": "a"}, "ValidationException | FilterExpression is not supported yet by Merganser"),
+        (
+            {"FilterExpression": "a"},
+            'ValidationException | Invalid FilterExpression: Syntax error; token: "<EOF>", near: "a"',
+        ),
         ({"ScanFilter": {}}, "ValidationException | ScanFilter is not supported yet by Merganser"),
         ({"ExclusiveStartKey": {}}, INVALID_START + SCHEMA),
         ({"ExclusiveStartKey": {"p": {"S": "a"}}}, INVALID_START + SCHEMA),

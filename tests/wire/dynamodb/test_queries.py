@@ -88,8 +88,14 @@ def test_wrong_key_condition_is_refused(
             {"KeyConditionExpression": "p = :a", "ExpressionAttributeNames": {"x": "p"}},
             'ExpressionAttributeNames contains invalid key: Syntax error; key: "x"',
         ),
-        ({"FilterExpression": "a = :a"}, "FilterExpression is not supported yet by Merganser"),
-        ({"ProjectionExpression": "a"}, "ProjectionExpression is not supported yet by Merganser"),
+        (
+            {"KeyConditionExpression": "", "FilterExpression": ""},
+            "Invalid FilterExpression: The expression can not be empty;",
+        ),
+        (
+            {"FilterExpression": "", "ProjectionExpression": "", "KeyConditionExpression": ""},
+            "Invalid ProjectionExpression: The expression can not be empty;",
+        ),
     ],
 )
 def test_parameters_of_a_query_must_go_together(cluster: Cluster, request_: Any, message: str) -> None:

@@ -49,10 +49,26 @@ SERVED = {
     "PutItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"},
     "DeleteItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"},
     "UpdateItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"},
-    "GetItem": {"ConsistentRead"},
+    "GetItem": {"ConsistentRead", "ProjectionExpression"},
     "TransactWriteItems": {"ClientRequestToken"},
-    "Scan": {"Limit", "Select", "ExclusiveStartKey", "TotalSegments", "Segment", "ConsistentRead"},
-    "Query": {"Limit", "Select", "ExclusiveStartKey", "ScanIndexForward", "ConsistentRead", "ExpressionAttributeNames"},
+    "Scan": {
+        "ProjectionExpression",
+        "Limit",
+        "Select",
+        "ExclusiveStartKey",
+        "TotalSegments",
+        "Segment",
+        "ConsistentRead",
+    },
+    "Query": {
+        "ProjectionExpression",
+        "Limit",
+        "Select",
+        "ExclusiveStartKey",
+        "ScanIndexForward",
+        "ConsistentRead",
+        "ExpressionAttributeNames",
+    },
 }
 
 

@@ -20,10 +20,11 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import encoded, json_of, measured, size_of
+from merganser.wire.dynamodb.items import encoded, measured, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.views import View, projection_of
 
 WRITES_MAX: Final = 25
 KEYS_MAX: Final = 100
@@ -31,6 +32,7 @@ BYTES_MAX: Final = 16 * 1024 * 1024
 CONCURRENCY: Final = 25  # a whole BatchWriteItem at once; a BatchGetItem in four rounds
 TURN_BYTES: Final = 16 * 1024  # as much of a batch is looked into before others get a turn; a millisecond or two
 
+_GIVEN_BACK = ("ConsistentRead", "ProjectionExpression", "ExpressionAttributeNames")
 _DUPLICATES = "Provided list of item keys contains duplicates"
 _NOT_ONE_REQUEST = (
     "Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes"
@@ -60,6 +62,7 @@ class _Read(NamedTuple):
     key: bytes
     is_consistent: bool
     asked: Mapping[str, Any]
+    view: View
 
 
 class _Unread(enum.Enum):
@@ -70,6 +73,12 @@ _UNREAD: Final = _Unread.UNREAD
 """An item for which there was no room left in the answer."""
 
 
+class _Found(NamedTuple):
+    size: int
+    """Of the item, as it counts for the answer's limit whatever is shown of it."""
+    shown: bytes
+
+
 class _Reader:
     """Reads items for one answer until it is full; what was under way by then is read to its end."""
 
@@ -77,12 +86,16 @@ class _Reader:
         self._session = session
         self._room = BYTES_MAX
 
-    async def item(self, one: _Read) -> bytes | _Unread | None:
+    async def item(self, one: _Read) -> _Found | _Unread | None:
         if self._room <= 0:
             return _UNREAD
         item = await self._session.item(one.table, one.key, is_consistent=one.is_consistent)
-        self._room -= 0 if item is None else size_of(item)
-        return item
+        if item is None:
+            return None
+        size = size_of(item)
+        self._room -= size
+        shown = one.view.of(item)
+        return None if shown is None else _Found(size, shown)
 
 
 async def batch_write_item(session: Session, request: dict[str, Any]) -> bytes:
@@ -103,19 +116,19 @@ async def batch_write_item(session: Session, request: dict[str, Any]) -> bytes:
 
 async def batch_get_item(session: Session, request: dict[str, Any]) -> list[bytes]:
     """Get up to 100 items, as far as 16 MB hold them."""
-    _check_reads(request)
-    reads = await _planned_reads(session, request["RequestItems"])
+    views = _check_reads(request)
+    reads = await _planned_reads(session, request["RequestItems"], views)
     found = await _all(reads, _Reader(session).item)
     responses: dict[str, list[bytes]] = {name: [] for name in request["RequestItems"]}
     unprocessed: dict[str, dict[str, Any]] = {}
     room = BYTES_MAX
     for one, item in zip(reads, found, strict=True):
-        size = size_of(item) if isinstance(item, bytes) else 0
+        size = item.size if isinstance(item, _Found) else 0
         if isinstance(item, Exception) or item is _UNREAD or size > room:
             _give_back(unprocessed, one, request["RequestItems"][one.table.name])
-        elif isinstance(item, bytes):
+        elif isinstance(item, _Found):
             room -= size
-            responses[one.table.name].append(json_of(item))
+            responses[one.table.name].append(item.shown)
     return _answer(responses, unprocessed)
 
 
@@ -136,7 +149,8 @@ def _check_writes(request: Mapping[str, Any]) -> None:
         raise ValidationError("Too many items requested for the BatchWriteItem call")
 
 
-def _check_reads(request: Mapping[str, Any]) -> None:
+def _check_reads(request: Mapping[str, Any]) -> dict[str, View]:
+    """Check a BatchGetItem, and return what it wants to see of each table."""
     violations = Violations()
     violations.enums(request, "ReturnConsumedCapacity")
     tables = _request_items(violations, request, at_most=KEYS_MAX)
@@ -158,8 +172,9 @@ def _check_reads(request: Mapping[str, Any]) -> None:
     if sum(len(asked["Keys"]) for asked in tables.values()) > KEYS_MAX:
         raise ValidationError("Too many items requested for the BatchGetItem call")
     for asked in tables.values():
-        refuse(asked, "ProjectionExpression", "AttributesToGet")
+        refuse(asked, "AttributesToGet")
     refuse_unless_none(request, "ReturnConsumedCapacity")
+    return {name: projection_of(asked) for name, asked in tables.items()}
 
 
 def _request_items(violations: Violations, request: Mapping[str, Any], *, at_most: int) -> dict[str, Any]:
@@ -213,13 +228,16 @@ async def _planned_writes(session: Session, tables: Mapping[str, Any], sizes: Se
     return writes
 
 
-async def _planned_reads(session: Session, tables: Mapping[str, Any]) -> list[_Read]:
+async def _planned_reads(session: Session, tables: Mapping[str, Any], views: Mapping[str, View]) -> list[_Read]:
     reads: list[_Read] = []
     for name, asked in tables.items():
         table = await session.table(name)
         schema = definition_of(table).schema
         is_consistent = bool(asked.get("ConsistentRead"))
-        reads += [_Read(table, key_of(schema, table.id, key or {}), is_consistent, key) for key in asked["Keys"]]
+        keys = [key_of(schema, table.id, key or {}) for key in asked["Keys"]]
+        view = views[name]
+        view.check_keys(schema)
+        reads += [_Read(table, key, is_consistent, given, view) for key, given in zip(keys, asked["Keys"], strict=True)]
     _refuse_duplicates([one.key for one in reads])
     return reads
 
@@ -268,7 +286,7 @@ def _settled(outcome: R | Exception | BaseException) -> R | Exception:
 def _give_back(unprocessed: dict[str, dict[str, Any]], one: _Read, asked: Mapping[str, Any]) -> None:
     name = one.table.name
     if name not in unprocessed:
-        unprocessed[name] = {**{member: asked[member] for member in asked if member == "ConsistentRead"}, "Keys": []}
+        unprocessed[name] = {**{member: asked[member] for member in asked if member in _GIVEN_BACK}, "Keys": []}
     unprocessed[name]["Keys"].append(one.asked)
 
 

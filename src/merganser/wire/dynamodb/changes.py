@@ -38,7 +38,7 @@ def read_expressions(request: Mapping[str, Any]) -> Update | None:
 
 
 def refuse_key_changes(schema: KeySchema, update: Update) -> None:
-    """Refuse an update of attributes of the primary key.
+    """Refuse an update of attributes of the primary key, or of what would be inside of them.
 
     Raises:
         ValidationError: there is one.

@@ -21,11 +21,12 @@ from merganser.storage.keys import after, table_range, token_range
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import attributes_of, json_of, size_of
+from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of, refuse, refuse_unless_none
+from merganser.wire.dynamodb.items import attributes_of, size_of
 from merganser.wire.dynamodb.keys import KeySchema, key_of
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.views import View, view_of
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
 SEGMENTS_MAX: Final = 1_000_000
@@ -37,6 +38,8 @@ STARTING_KEY = "The provided starting key is invalid: "
 
 _LEGACY = ("AttributesToGet", "ScanFilter", "ConditionalOperator")
 _EXPRESSIONS = ("ProjectionExpression", "FilterExpression")
+# Of these only the first was seen in an answer of DynamoDB, with AttributesToGet.
+_CHOICES = {"COUNT": "only the Count", "ALL_ATTRIBUTES": "ALL_ATTRIBUTES"}
 
 
 class Span(NamedTuple):
@@ -54,19 +57,23 @@ class Span(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Items given out together, in their stored form."""
+    """Items given out together."""
 
-    items: list[bytes]
-    is_cut: bool
-    """It ended before the range was known to."""
+    shown: list[bytes]
+    """JSON of what the reader sees of them."""
+    scanned: int
+    """How many there are with those that the filter left out."""
+    last: bytes | None = None
+    """In stored form, the one after which the page ended; None if it ended with the range."""
 
 
 async def scan(session: Session, request: dict[str, Any]) -> list[bytes]:
     """Return a page of a table, or of a segment of it."""
-    _check(request)
+    view = _check(request)
     table = await session.table(request["TableName"])
     check_index(request)
     schema = definition_of(table).schema
+    view.check_keys(schema)
     span = segment_of(table, request)
     start_key = request.get("ExclusiveStartKey")
     if start_key is not None:
@@ -74,15 +81,16 @@ async def scan(session: Session, request: dict[str, Any]) -> list[bytes]:
         if not span.start <= key < span.end:
             raise ValidationError("Exclusive start key must lie within the segment")
         span = span.beyond(key)
-    page = await read_page(session, table, span, request)
+    page = await read_page(session, table, span, request, view)
     return answer(page, schema, request)
 
 
-async def read_page(session: Session, table: Table, span: Span, request: Mapping[str, Any]) -> Page:
+async def read_page(session: Session, table: Table, span: Span, request: Mapping[str, Any], view: View) -> Page:
     """Return the next page of a span, by the request's Limit and ConsistentRead."""
     limit = int(request["Limit"]) if request.get("Limit") is not None else None
     is_consistent = bool(request.get("ConsistentRead"))
-    items: list[bytes] = []
+    shown: list[bytes] = []
+    scanned = 0
     room = PAGE_BYTES_MAX
     rows_max = FETCH_ROWS_MAX if limit is None else min(FETCH_ROWS_MAX, limit)
     while span.start < span.end:
@@ -96,26 +104,28 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
             bytes_max=room,
         )
         for item in fetched.items:
-            items.append(item)
+            seen = view.of(item)
+            if seen is not None:
+                shown.append(seen)
+            scanned += 1
             room -= size_of(item)
-            if len(items) == limit or room <= 0:
-                return Page(items, is_cut=True)
+            if scanned == limit or room <= 0:
+                return Page(shown, scanned, last=item)
         if fetched.resume is None:
             break
         span = span._replace(end=fetched.resume) if span.reverse else span._replace(start=fetched.resume)
         if not fetched.items:
             rows_max = min(FETCH_ROWS_MAX, rows_max * FETCH_GROWTH)
-    return Page(items, is_cut=False)
+    return Page(shown, scanned)
 
 
 def answer(page: Page, schema: KeySchema, request: Mapping[str, Any]) -> list[bytes]:
     """Return the body of a Scan or Query."""
-    count = b"%d" % len(page.items)
-    pieces = [b'{"Count":', count, b',"ScannedCount":', count]
+    pieces = [b'{"Count":%d,"ScannedCount":%d' % (len(page.shown), page.scanned)]
     if request.get("Select") != "COUNT":
-        pieces += [b',"Items":[', b",".join([json_of(item) for item in page.items]), b"]"]
-    if page.is_cut:
-        pieces += [b',"LastEvaluatedKey":', orjson.dumps(schema.of(attributes_of(page.items[-1])))]
+        pieces += [b',"Items":[', b",".join(page.shown), b"]"]
+    if page.last is not None:
+        pieces += [b',"LastEvaluatedKey":', orjson.dumps(schema.of(attributes_of(page.last)))]
     return [*pieces, b"}"]
 
 
@@ -158,8 +168,9 @@ def check_start_and_select(request: Mapping[str, Any]) -> None:
         )
     if select == "ALL_PROJECTED_ATTRIBUTES" and index is None:
         raise ValidationError("ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName")
-    if select == "COUNT" and request.get("AttributesToGet") is not None:
-        raise ValidationError("Cannot specify the AttributesToGet when choosing to get only the Count")
+    if select in _CHOICES and has_projection:
+        name = "ProjectionExpression" if request.get("AttributesToGet") is None else "AttributesToGet"
+        raise ValidationError(f"Cannot specify the {name} when choosing to get {_CHOICES[select]}")
 
 
 def check_index(request: Mapping[str, Any]) -> None:
@@ -172,7 +183,7 @@ def check_index(request: Mapping[str, Any]) -> None:
         raise ValidationError(f"The table does not have the specified index: {request['IndexName']}")
 
 
-def _check(request: Mapping[str, Any]) -> None:
+def _check(request: Mapping[str, Any]) -> View:
     violations = Violations()
     check_listed(violations, request)
     violations.between(request, "Segment", least=0, most=SEGMENTS_MAX - 1)
@@ -181,8 +192,12 @@ def _check(request: Mapping[str, Any]) -> None:
     check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=("FilterExpression",))
     check_start_and_select(request)
     _check_segment(request)
-    refuse(request, *_EXPRESSIONS, *_LEGACY)
+    refuse(request, *_LEGACY)
     refuse_unless_none(request, "ReturnConsumedCapacity")
+    placeholders = placeholders_of(request)
+    view = view_of(request, placeholders)
+    placeholders.check_all_used()
+    return view
 
 
 def _check_segment(request: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of, refuse, refuse_unless_none
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, partition_bytes, prefix_of, sort_bytes
 from merganser.wire.dynamodb.pages import (
-    Page,
     Span,
     answer,
     check_index,
@@ -24,6 +23,7 @@ from merganser.wire.dynamodb.pages import (
 )
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.views import View, view_of
 
 _EXPRESSIONS = ("ProjectionExpression", "FilterExpression", "KeyConditionExpression")
 _VALUED = ("FilterExpression", "KeyConditionExpression")
@@ -37,7 +37,7 @@ Conditions = Mapping[str, AttributeCondition]
 
 async def query(session: Session, request: dict[str, Any]) -> list[bytes]:
     """Return a page of the items that the key condition chooses."""
-    conditions = _check(request)
+    conditions, view = _check(request)
     table = await session.table(request["TableName"])
     check_index(request)
     schema = definition_of(table).schema
@@ -47,25 +47,28 @@ async def query(session: Session, request: dict[str, Any]) -> list[bytes]:
     if key is not None:
         _check_start(schema, table, conditions, span, key)
         span = span.beyond(key)
-    page = await read_page(session, table, span, request)
+    view.check_keys(schema, filters_keys=False)
+    page = await read_page(session, table, span, request, view)
     if schema.sort is None:
-        page = Page(page.items, is_cut=False)  # there cannot be a second item, and DynamoDB says so
+        page = page._replace(last=None)  # there cannot be a second item, and DynamoDB says so
     return answer(page, schema, request)
 
 
-def _check(request: Mapping[str, Any]) -> Conditions:
+def _check(request: Mapping[str, Any]) -> tuple[Conditions, View]:
     violations = Violations()
     check_listed(violations, request)
     violations.settle()
     check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=_VALUED)
     check_start_and_select(request)
-    refuse(request, "ProjectionExpression", "FilterExpression", *_LEGACY)
+    refuse(request, *_LEGACY)
     refuse_unless_none(request, "ReturnConsumedCapacity")
     if request.get("KeyConditionExpression") is None:
         raise ValidationError(
             "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."
         )
-    return key_conditions(request["KeyConditionExpression"], placeholders_of(request))
+    placeholders = placeholders_of(request)
+    view = view_of(request, placeholders)
+    return key_conditions(request["KeyConditionExpression"], placeholders), view
 
 
 def _span(schema: KeySchema, table: Table, conditions: Conditions, *, reverse: bool) -> Span:

@@ -1,4 +1,4 @@
-"""GetItem: the stored bytes of an item, handed to the socket as they are."""
+"""GetItem: the stored bytes of an item, handed to the socket as they are, or the part of it that is asked for."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import json_of
 from merganser.wire.dynamodb.keys import key_of
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.views import projection_of
 
 _LEGACY = ("AttributesToGet",)
 
@@ -24,9 +24,13 @@ async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     violations.settle()
     check_parameters(request, expressions=("ProjectionExpression",), legacy=_LEGACY)
     normalise(request["Key"])
-    refuse(request, "ProjectionExpression", *_LEGACY)
+    refuse(request, *_LEGACY)
     refuse_unless_none(request, "ReturnConsumedCapacity")
+    view = projection_of(request)
     table = await session.table(request["TableName"])
-    key = key_of(definition_of(table).schema, table.id, request["Key"])
+    schema = definition_of(table).schema
+    key = key_of(schema, table.id, request["Key"])
+    view.check_keys(schema)
     item = await session.item(table, key, is_consistent=bool(request.get("ConsistentRead")))
-    return b"{}" if item is None else [b'{"Item":', json_of(item), b"}"]
+    shown = None if item is None else view.of(item)
+    return b"{}" if shown is None else [b'{"Item":', shown, b"}"]

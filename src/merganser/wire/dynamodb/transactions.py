@@ -25,13 +25,14 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
 from merganser.wire.dynamodb.constraints import Violations, shown
 from merganser.wire.dynamodb.errors import CONFLICT_TEXT, TRANSACTION_CANCELED, ApiError, ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import encoded, json_of, measured, size_of
+from merganser.wire.dynamodb.expressions import check_parameters, refuse_unless_none
+from merganser.wire.dynamodb.items import encoded, measured, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import DELETING, Action, Rejection, payload_of, putting, rejection_in
 from merganser.wire.dynamodb.steps import Reason as Rejected
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.views import projection_of
 
 ITEMS_MAX: Final = 100
 BYTES_MAX: Final = 4 * 1024 * 1024
@@ -102,10 +103,12 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
     for get in gets:
         check_parameters(get, expressions=("ProjectionExpression",))
         normalise(get["Key"])
-        refuse(get, "ProjectionExpression")
     refuse_unless_none(request, "ReturnConsumedCapacity")
+    views = [projection_of(get) for get in gets]
     tables = [await _table(session, get, "TransactGetItems") for get in gets]
     places = list(zip(tables, _each(_key, tables, gets), strict=True))
+    for table, view in zip(tables, views, strict=True):
+        view.check_keys(definition_of(table).schema)
     _refuse_same([(table.id, key) for table, key in places])
     try:
         found = await session.snapshot(places)
@@ -113,7 +116,8 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
         raise _cancelled([_told(reason) for reason in error.reasons]) from None
     if sum(size_of(item) for item in found if item is not None) > BYTES_MAX:
         raise ValidationError(_TOO_LARGE)
-    answers = [b"{}" if item is None else b'{"Item":%b}' % json_of(item) for item in found]
+    shown = [None if item is None else view.of(item) for item, view in zip(found, views, strict=True)]
+    answers = [b"{}" if one is None else b'{"Item":%b}' % one for one in shown]
     return [b'{"Responses":[', b",".join(answers), b"]}"]
 
 

@@ -1,0 +1,116 @@
+"""What a reader wants to see: FilterExpression chooses items, ProjectionExpression parts of them.
+
+Whoever wants whole items gets their stored bytes; only a filter or a projection decodes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from merganser.query import expressions
+from merganser.query.binding import Placeholders
+from merganser.query.documents import projected
+from merganser.query.evaluation import holds
+from merganser.query.mentions import paths_in
+from merganser.query.syntax import Condition, Path
+from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.expressions import placeholders_of
+from merganser.wire.dynamodb.items import attributes_of, json_of
+from merganser.wire.dynamodb.keys import KeySchema
+
+
+class View(msgspec.Struct, frozen=True):
+    """How items look to a reader."""
+
+    filter: Condition | None = None
+    """None: every item is to be seen."""
+    paths: tuple[Path, ...] = ()
+    """Empty: all of it."""
+
+    def of(self, item: bytes) -> bytes | None:
+        """Return the JSON of an item in stored form as the reader sees it, None if he does not.
+
+        Raises:
+            CorruptionError: the item has to be looked into, and is not JSON.
+        """
+        if self.filter is None and not self.paths:
+            return json_of(item)
+        attributes = attributes_of(item)
+        if self.filter is not None and not holds(self.filter, attributes):
+            return None
+        return orjson.dumps(projected(attributes, self.paths)) if self.paths else json_of(item)
+
+    def check_keys(self, schema: KeySchema, *, filters_keys: bool = True) -> None:
+        """Check what is said of key attributes.
+
+        Args:
+            schema: the table's.
+            filters_keys: the filter may look at key attributes, as it may in a Scan.
+
+        Raises:
+            ValidationError: they are taken for lists or maps, or looked at where they may not be.
+        """
+        filtered = () if self.filter is None else tuple(paths_in(self.filter))
+        refuse_inside_keys(schema, self.paths)
+        if not filters_keys:
+            for attribute in schema.attributes:
+                if any(path.parts[0] == attribute.name for path in filtered):
+                    raise ValidationError(
+                        "Filter Expression can only contain non-primary key attributes: "
+                        f"Primary key attribute: {attribute.name}"
+                    )
+        refuse_inside_keys(schema, filtered)
+
+
+WHOLE: Final = View()
+"""Every item, and all of it."""
+
+
+def view_of(request: Mapping[str, Any], placeholders: Placeholders) -> View:
+    """Return what ProjectionExpression and FilterExpression ask for, read in that order.
+
+    Args:
+        request: or the part of it that holds the expressions.
+        placeholders: its own; who calls checks that all are used.
+
+    Raises:
+        ExpressionError: one of the expressions is wrong.
+    """
+    projection, chosen = request.get("ProjectionExpression"), request.get("FilterExpression")
+    if projection is None and chosen is None:
+        return WHOLE
+    paths = () if projection is None else expressions.projection(projection, placeholders)
+    if chosen is None:
+        return View(None, paths)
+    return View(expressions.condition(chosen, placeholders, parameter="FilterExpression"), paths)
+
+
+def projection_of(request: Mapping[str, Any]) -> View:
+    """Return what a request asks for that has no other expression than a ProjectionExpression.
+
+    Raises:
+        ExpressionError: it is wrong, or a name is not used.
+    """
+    placeholders = placeholders_of(request)
+    view = view_of(request, placeholders)
+    placeholders.check_all_used()
+    return view
+
+
+def refuse_inside_keys(schema: KeySchema, paths: Iterable[Path]) -> None:
+    """Refuse paths that lead into an attribute of the primary key.
+
+    Raises:
+        ValidationError: there is one.
+    """
+    inside = [path.parts[0] for path in paths if len(path.parts) > 1]
+    for attribute in schema.attributes:
+        if attribute.name in inside:
+            raise ValidationError(
+                "Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed: "
+                f"Key: {attribute.name}"
+            )
