@@ -64,9 +64,9 @@ def leading(world: World, table: Table, name: bytes) -> Machine | None:
     return max(led)[2] if led else None
 
 
-async def started_led(world: World) -> Table:
+async def started_led(world: World, *, n: int = 3) -> Table:
     """Start every machine, make a table, and return it once each machine can evaluate and each group is led."""
-    table = await started_with_leaders(world)
+    table = await started_with_leaders(world, n=n)
     for machine in world.machines:
         can_evaluate(machine)
     await until(lambda: all(leading(world, table, b"%d" % n) for n in range(100)))

@@ -41,12 +41,21 @@ class Touched(msgspec.Struct, frozen=True):
 KNOWN = Touched(is_known=True)
 
 
+def least(replicas: int) -> int:
+    """Return how many intact registers, this node's included, meet every majority of ``replicas``.
+
+    Of an even number that is one less than a majority. It tells what was acknowledged, and not whether what is found
+    is held by a majority: so that is written back.
+    """
+    return replicas - replicas // 2
+
+
 def touched(
     own: bytes | None,
     answers: Sequence[bytes | None],
     *,
     is_own_intact: bool,
-    majority: int,
+    replicas: int,
     version_of: Callable[[bytes], Version],
 ) -> Touched | None:
     """Return what is to be done about an item, None while too few have answered.
@@ -55,15 +64,16 @@ def touched(
         own: what this node holds.
         answers: of other replicas.
         is_own_intact: else it counts for nothing.
-        majority: of all replicas.
+        replicas: how many there are.
         version_of: of a stored register.
 
     Raises:
         CorruptionError: an answer is damaged.
     """
-    if len(answers) + is_own_intact < majority:
+    heard = len(answers) + is_own_intact
+    if heard < least(replicas):
         return None
-    if is_own_intact and all(answer == own for answer in answers):
+    if is_own_intact and heard > replicas // 2 and all(answer == own for answer in answers):
         return KNOWN
     held = [*answers, own] if is_own_intact else answers
     return Touched(

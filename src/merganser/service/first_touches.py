@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, cast
 
-from merganser.core.first_touch import KnownPlace, Touched, is_known_by_roots, touched
+from merganser.core.first_touch import KnownPlace, Touched, is_known_by_roots, least, touched
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
 from merganser.model.errors import (
@@ -182,9 +182,12 @@ class FirstTouches:
     async def _touch(self, term: Term, table: Table, key: bytes) -> None:
         if not self._engine.is_durable(key):
             await self._durable()
-        _, is_intact = self.own(table.id, key)
+        own, is_intact = self.own(table.id, key)
+        if not is_intact and self._is_put_back(term, table, key, own):
+            return
         question = Touch(self._topology.map.epoch, table.id, key, term.epoch)
-        replies = await self._ask(term, term.majority - is_intact, question, Traffic.DATA)
+        enough = least(len(term.led.replicas)) - is_intact
+        replies = await self._ask(term, term.majority - is_intact, question, Traffic.DATA, enough=enough)
         if not term.led.is_standing:
             return
         answers = [cast("Found", reply).row for reply in replies]
@@ -195,12 +198,14 @@ class FirstTouches:
         own, is_intact = self.own(table.id, key)
         if is_intact and own is not None and version_of(key, own)[:2] == term.epoch:
             return None
-        newest = None if is_intact else term.flight.newest(key)
-        if newest is not None:  # what others hold may be earlier, and acks of the next version count for this one
-            self._put_back(table, own, newest)
+        if not is_intact and self._is_put_back(term, table, key, own):
             return None
         verdict = touched(
-            own, answers, is_own_intact=is_intact, majority=term.majority, version_of=lambda row: _version(key, row)
+            own,
+            answers,
+            is_own_intact=is_intact,
+            replicas=len(term.led.replicas),
+            version_of=lambda row: _version(key, row),
         )
         if verdict is None:
             return None
@@ -209,14 +214,23 @@ class FirstTouches:
             return None
         return self._write_back(term, table, key, verdict, own, is_intact=is_intact)
 
+    def _is_put_back(self, term: Term, table: Table, key: bytes, damaged: bytes | None) -> bool:
+        """Store what is in flight again; of what others hold, an ack of the next version would count for this one."""
+        newest = term.flight.newest(key)
+        if newest is not None:
+            self._put_back(table, damaged, newest)
+        return newest is not None
+
     def _write_back(
         self, term: Term, table: Table, key: bytes, verdict: Touched, own: bytes | None, *, is_intact: bool
     ) -> Proposal:
         content = EMPTY if verdict.adopt is None else decode_register(key, verdict.adopt).content
         return self._adopt(term, table, key, content, before=own, is_intact=is_intact)
 
-    async def _ask(self, term: Term, required: int, question: Touch | TouchRange, traffic: Traffic) -> Sequence[Reply]:
-        """Return at least ``required`` answers of other replicas.
+    async def _ask(
+        self, term: Term, required: int, question: Touch | TouchRange, traffic: Traffic, *, enough: int | None = None
+    ) -> Sequence[Reply]:
+        """Return at least ``required`` answers of other replicas, or ``enough`` if that many do not come.
 
         Raises:
             UnavailableError: too few answered.
@@ -234,7 +248,7 @@ class FirstTouches:
         for error in reading.errors.values():
             if isinstance(error, RefusedError) and error.code == NOT_LEADING:
                 self._learned(term, error)
-        if verdict is not Verdict.SUCCEEDED:
+        if verdict is not Verdict.SUCCEEDED and len(reading.quorum.replies) < (required if enough is None else enough):
             why = "; ".join(f"{node}: {error}" for node, error in reading.errors.items()) or "they are silent"
             raise UnavailableError(
                 f"{len(reading.quorum.replies)} of {required} other replicas told what they hold ({why}); "

@@ -67,8 +67,12 @@ class LeaderRepair:
             topology, asker, anti_entropy, leadership, leader, leader_based, gate, rng=rng, interval_s=interval_s
         )
         self.settling = Settling(topology, engine, promises, trees, leadership, leader, leader_based, gate)
-        self.restorer = Restorer(topology, asker, engine, trees, damage, anti_entropy, leadership, leader, gate)
-        self.rejoining = Rejoining(topology, engine, promises, trees, leader_based, gate, rng=rng, has_lost=has_lost)
+        self.restorer = Restorer(
+            topology, asker, engine, promises, trees, damage, anti_entropy, leadership, leader, gate
+        )
+        self.rejoining = Rejoining(
+            topology, asker, engine, promises, trees, leader_based, gate, rng=rng, has_lost=has_lost
+        )
         leadership.may_vote = self.rejoining.is_whole
         leader_tables.works.append(self.led_repair.run)
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {

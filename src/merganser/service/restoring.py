@@ -21,6 +21,9 @@ So it is a replica that has promised this epoch, and holds at least what it ackn
 That is why *all* others have to be there, but for those that have lost something themselves, which cannot bid: of
 five, a majority without the replica might leave out the one whose bid it has promised something.
 
+Of *two* replicas none can be elected without the other. But every majority was both, and whoever else may have bid is
+the other: so it needs to lead nothing, and gives what it holds, with what it has promised last.
+
 A token that the replica draws in each life tells messages of an earlier life apart: what it was given then, it may
 have lost again.
 
@@ -36,6 +39,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import cast
+
+import msgspec
 
 from merganser.core.exchange import Exchange
 from merganser.core.wholeness import LOST, is_restorer
@@ -79,6 +84,20 @@ TOO_EARLY = "too_early"
 """The replica has not asked to be made whole, or not in this life, or is whole."""
 
 
+class _Gift(msgspec.Struct, frozen=True):
+    """To whom all of a group is given, and as what."""
+
+    node: NodeId
+    request: Rejoin
+    epoch: Epoch
+    led: Led | None
+    """None: this node is the other one of two."""
+
+    @property
+    def group(self) -> Group:
+        return Group(self.request.n, self.request.partition)
+
+
 class Restorer:
     """A leader that makes others whole; see the module's docstring."""
 
@@ -87,6 +106,7 @@ class Restorer:
         topology: Topology,
         asker: Asker,
         engine: Engine,
+        promises: Promises,
         trees: HashTrees,
         damage: Damage,
         anti_entropy: AntiEntropy,
@@ -100,6 +120,7 @@ class Restorer:
         self._engine = engine
         self._trees = trees
         self._damage = damage
+        self._promises = promises
         self._anti_entropy = anti_entropy
         self._leadership = leadership
         self._leader = leader
@@ -118,16 +139,14 @@ class Restorer:
         """
         group, deadline = Group(request.n, request.partition), self._loop.time() + request.timeout_ms / 1000
         tables = await self._tables(sender, request)
-        led = self._leadership.led(group)
-        if led is None or not led.is_standing or sender not in led.replicas:
-            raise not_leading(self._topology.node, group, self._leadership.known(group))
+        gift = self._gift(sender, request)
         place = (group, sender)
         if place in self._under_way:
             raise UnavailableError(f"{sender} is being made whole in partition {group.partition}")
         self._under_way[place] = None
         try:
             async with asyncio.timeout_at(deadline):
-                await self._restore(sender, request, led, tables, deadline)
+                await self._restore(gift, tables, deadline)
         except TimeoutError:
             raise UnavailableError(f"it took too long to make partition {group.partition} whole") from None
         finally:
@@ -135,27 +154,39 @@ class Restorer:
         self.restored += 1
         return Done()
 
+    def _gift(self, sender: NodeId, request: Rejoin) -> _Gift:
+        group = Group(request.n, request.partition)
+        replicas = self._topology.ring.preference_list(group.partition, group.n)
+        led = self._leadership.led(group)
+        if len(replicas) == 2 and sender in replicas:
+            return _Gift(sender, request, self._promises.of(group), None)
+        if led is None or not led.is_standing or sender not in led.replicas:
+            raise not_leading(self._topology.node, group, self._leadership.known(group))
+        return _Gift(sender, request, led.epoch, led)
+
     async def _tables(self, sender: NodeId, request: Rejoin) -> list[Table]:
         tables = [table for table in self._topology.map.tables if table.has_leaders and table.n == request.n]
         for table in tables:
             await self._gate.admit_replica(sender, request.map_epoch, table.id, request.partition)
         return tables
 
-    async def _restore(self, node: NodeId, request: Rejoin, led: Led, tables: Sequence[Table], deadline: float) -> None:
-        await self._check_standing(node, led)
+    async def _restore(self, gift: _Gift, tables: Sequence[Table], deadline: float) -> None:
+        request, partition = gift.request, gift.request.partition
+        if gift.led is not None:
+            await self._check_standing(gift.node, gift.led)
+        await self._promises.durable()
         for table in tables:
-            if not self._leader.knows_all(table, led=led):
-                raise UnavailableError(f"not every item of partition {led.group.partition} is known to its leader yet")
-            if self._trees.is_flawed(table.id, led.group.partition):
-                self._damage.met_somewhere(
-                    table.id, *self._topology.partition_range(table, led.group.partition, led.group.partition)
-                )
-                raise UnavailableError(f"rows of partition {led.group.partition} are damaged at its leader")
-            await self._give_all(node, request, led, table, deadline)
-        if not led.is_standing:
-            raise not_leading(self._topology.node, led.group, self._leadership.known(led.group))
+            if gift.led is not None and not self._leader.knows_all(table, led=gift.led):
+                raise UnavailableError(f"not every item of partition {partition} is known to its leader yet")
+            await self._trees.ready(table, partition, deadline=deadline)
+            if self._trees.is_flawed(table.id, partition):
+                self._damage.met_somewhere(table.id, *self._topology.partition_range(table, partition, partition))
+                raise UnavailableError(f"rows of partition {partition} are damaged on node {self._topology.node}, too")
+            await self._give_all(gift, table, deadline)
+        if gift.led is not None and not gift.led.is_standing:
+            raise not_leading(self._topology.node, gift.group, self._leadership.known(gift.group))
         self._gate.at(request.map_epoch)  # a table that came meanwhile would have been left out
-        await self._ask(node, MadeWhole(request.map_epoch, request.n, request.partition, led.epoch, request.token))
+        await self._ask(gift.node, MadeWhole(request.map_epoch, request.n, partition, gift.epoch, request.token))
 
     async def _check_standing(self, lost: NodeId, led: Led) -> None:
         """Return once all other replicas have said that they have promised nothing later.
@@ -184,36 +215,43 @@ class Restorer:
             who = f"waiting for {', '.join(away)}" if away else f"{lost_too} others have lost rows, too"
             raise UnavailableError(f"not all other replicas of partition {led.group.partition} are there: {who}")
 
-    async def _give_all(self, node: NodeId, request: Rejoin, led: Led, table: Table, deadline: float) -> None:
-        """Return once ``node`` holds, durably, what this node held here of a table at the call, or something later."""
-        give = partial(self._give, node, request, led, table)
+    async def _give_all(self, gift: _Gift, table: Table, deadline: float) -> None:
+        """Return once the replica holds, durably, what this node held of a table at the call, or something later."""
+        give = partial(self._give, gift, table)
         for _ in range(PASSES_MAX):
             walk = Exchange(confirms=False, meets=True)
-            await self._anti_entropy.begun(table, led.group.partition, node, walk, deadline, settle=give).run()
+            partition, node = gift.request.partition, gift.node
+            await self._anti_entropy.begun(table, partition, node, walk, deadline, settle=give).run()
             if not walk.damaged:
                 return
             await give(walk.damaged)
-        raise UnavailableError(f"too much of partition {led.group.partition} is damaged on {node}")
+        raise UnavailableError(f"too much of partition {gift.request.partition} is damaged on {gift.node}")
 
-    async def _give(self, node: NodeId, request: Rejoin, led: Led, table: Table, wanted: Sequence[bytes]) -> int:
+    async def _give(self, gift: _Gift, table: Table, wanted: Sequence[bytes]) -> int:
         page: list[tuple[bytes, bytes | None]] = []
         size = 0
         for key in wanted:
-            register = await self._leader.known(table, key, led=led)
+            register = await self._held(gift, table, key)
             page.append((key, register))
             size += len(key) + len(register or b"")
             if size >= PAGE_BYTES:
-                await self._send(node, request, led, table, page)
+                await self._send(gift, table, page)
                 page, size = [], 0
         if page:
-            await self._send(node, request, led, table, page)
+            await self._send(gift, table, page)
         return len(wanted)
 
-    async def _send(
-        self, node: NodeId, request: Rejoin, led: Led, table: Table, page: Sequence[tuple[bytes, bytes | None]]
-    ) -> None:
-        restore = Restore(request.map_epoch, table.id, request.partition, led.epoch, request.token, tuple(page))
-        await self._ask(node, restore)
+    async def _held(self, gift: _Gift, table: Table, key: bytes) -> bytes | None:
+        if gift.led is not None:
+            return await self._leader.known(table, key, led=gift.led)
+        register = self._engine.get(key)
+        decode_register(key, register)
+        return register
+
+    async def _send(self, gift: _Gift, table: Table, page: Sequence[tuple[bytes, bytes | None]]) -> None:
+        request = gift.request
+        restore = Restore(request.map_epoch, table.id, request.partition, gift.epoch, request.token, tuple(page))
+        await self._ask(gift.node, restore)
 
     async def _ask(self, node: NodeId, request: Request) -> None:
         try:
@@ -228,6 +266,7 @@ class Rejoining:
     def __init__(
         self,
         topology: Topology,
+        asker: Asker,
         engine: Engine,
         promises: Promises,
         trees: HashTrees,
@@ -239,6 +278,7 @@ class Rejoining:
     ) -> None:
         """Have ``engine`` made whole while ``has_lost``."""
         self._topology = topology
+        self._asker = asker
         self._engine = engine
         self._promises = promises
         self._trees = trees
@@ -271,7 +311,12 @@ class Rejoining:
         def question(epoch: Epoch) -> Rejoin:
             return Rejoin(map_epoch, group.n, group.partition, epoch, self._token, timeout_ms)
 
-        await self._leader_based.ask(table, group.partition, question, deadline=deadline, traffic=Traffic.BULK)
+        replicas = self._topology.ring.preference_list(group.partition, group.n)
+        if len(replicas) == 2:
+            other = next(node for node in replicas if node != self._topology.node)
+            await self._asker.ask(other, question(NO_EPOCH), timeout_s=timeout_ms / 1000, traffic=Traffic.BULK)
+        else:
+            await self._leader_based.ask(table, group.partition, question, deadline=deadline, traffic=Traffic.BULK)
 
     async def accept_loss(self) -> None:
         """Take what is left for all there is, and promise in each group an epoch that lies above all that was promised.
