@@ -1,6 +1,6 @@
 """``make demo``: load a real data set through boto3 while a node is cut off and another killed, and see what is left.
 
-Exit status 0 if every acknowledged item is read back at QUORUM through every node and no client saw an
+Exit status 0 if every acknowledged item is read back consistently through every node and no client saw an
 error beyond the SDK's own retries; 1 otherwise.
 """
 
@@ -112,11 +112,11 @@ def _never_begun(chunks: Queue[int], items: list[Item]) -> Written:
 
 
 def _verify(console: Console, cluster: LocalCluster, items: list[Item]) -> list[str]:
-    """Read ``items`` at QUORUM through every node; returns what is wrong."""
+    """Read ``items`` consistently through every node; returns what is wrong."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, ProcessPoolExecutor(3, mp_context=spawn) as pool, _progress(console) as bar:
         queue: Any = manager.Queue()
-        task = bar.add_task("reads at QUORUM, all through each node", total=len(items) * len(cluster.nodes))
+        task = bar.add_task("consistent reads, all through each node", total=len(items) * len(cluster.nodes))
         deadline = time.monotonic() + READ_TIMEOUT_S
         futures = [pool.submit(read_back, node.dynamodb_url, items, queue, deadline) for node in cluster.nodes]
         while not (bar.finished or all(future.done() for future in futures)):
@@ -177,7 +177,7 @@ def report(console: Console, items: list[Item], written: list[Written], faults: 
         return 1
     console.print(
         "verdict: nothing lost. Every item was acknowledged although a node was cut off and another killed, no client "
-        "saw an error, and all were read back at QUORUM through each of the 3 nodes.",
+        "saw an error, and all were read back consistently through each of the 3 nodes.",
         style="bold green",
         highlight=False,
     )

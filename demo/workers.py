@@ -108,7 +108,7 @@ def _write_batch(client: Any, items: Sequence[Item], done: Written) -> None:
 
 
 def read_back(endpoint: str, items: Sequence[Item], progress: Queue[int], deadline: float) -> list[str]:
-    """Read each item at QUORUM through one node; returns what is wrong, a sentence each."""
+    """Read each item consistently through one node; returns what is wrong, a sentence each."""
     client = client_of([endpoint])
     wrong: list[str] = []
     for start in range(0, len(items), KEYS_A_READ):
