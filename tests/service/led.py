@@ -8,7 +8,7 @@ import msgspec
 
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
-from merganser.model.leader_messages import Change, Changed, Led, ReadLed
+from merganser.model.leader_messages import Change, Changed, Led, ReadLed, TakeOver
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
 from merganser.model.register import UNWRITTEN, Content, Decided, Register, Version
 from merganser.service.leader import Leader
@@ -124,3 +124,29 @@ def plant(machine: Machine, table: Table, name: bytes, version: Version, value: 
 
 
 _ids = random.Random(0)
+
+
+async def take_over(machine: Machine, table: Table, name: bytes) -> Term:
+    """Have ``machine`` lead ``name`` though another may; returns its new term."""
+    me, group = member(machine), group_of(machine, table, name)
+    known = me.leader_tables.leadership.known(group)
+    request = TakeOver(me.topology.map.epoch, group.n, ((group.partition, known),))
+    await machine.spawn(me.serve(me.topology.node, request))
+    await until(lambda: epoch_of(machine, table, name) > known)
+    term = term_at(machine, table, name)
+    assert term is not None
+    return term
+
+
+def others_than(world: World, leader: Machine) -> list[Machine]:
+    return [machine for machine in world.machines if machine is not leader]
+
+
+def the_leader(world: World, table: Table, name: bytes) -> Machine:
+    machine = leading(world, table, name)
+    assert machine is not None
+    return machine
+
+
+def values_at(world: World, table: Table, name: bytes) -> list[bytes | None]:
+    return [register_at(machine, table, name).value for machine in world.machines]

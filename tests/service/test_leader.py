@@ -2,31 +2,415 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from merganser.model.errors import (
+    MerganserError,
+    RefusedError,
+    RequestError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
+from merganser.model.leader_messages import NOT_LEADING, Changed
+from merganser.model.leadership import Epoch
+from merganser.model.register import UNWRITTEN, Version
 from merganser.sim.world import World
-from service.led import change, leading, payload_of, read, register_at, started_led
-from service.plays import simulated, until
+from service.led import (
+    change,
+    epoch_of,
+    group_of,
+    leader_of,
+    leading,
+    others_than,
+    payload_of,
+    plant,
+    read,
+    register_at,
+    started_led,
+    take_over,
+    term_at,
+    the_leader,
+    values_at,
+)
+from service.plays import damage, key_of, member, now_s, simulated, until
+
+K = b"k"
 
 
 @simulated()
 async def test_what_a_change_wrote_is_held_by_all_replicas_and_read(world: World) -> None:
     table = await started_led(world)
-    leader = leading(world, table, b"k")
-    assert leader is not None
-    changed = await change(leader, table, b"k", payload_of("put", b"v"))
-    found = await read(leader, table, b"k")
+    leader = the_leader(world, table, K)
+    changed = await change(leader, table, K, payload_of("put", b"v"))
+    found = await read(leader, table, K)
     assert (found.value, found.version) == (b"v", changed.version)
-    await until(lambda: all(register_at(machine, table, b"k").value == b"v" for machine in world.machines))
+    await until(lambda: values_at(world, table, K) == [b"v"] * 3)
+
+
+@simulated()
+async def test_a_condition_that_does_not_hold_writes_nothing_and_says_what_it_saw(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    written = await change(leader, table, K, payload_of("put", b"v"))
+    refused = await change(leader, table, K, payload_of("compare_and_set", b"other", b"w"))
+    assert refused == Changed(b"v", is_rejected=True, version=written.version)
+    done = await change(leader, table, K, payload_of("compare_and_set", b"v", b"w"))
+    assert not done.is_rejected
+    assert done.version > written.version
+    assert (await read(leader, table, K)).value == b"w"
+
+
+@simulated()
+async def test_a_step_that_makes_no_sense_writes_nothing(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    with pytest.raises(RequestError, match="nothing is called nonsense"):
+        await change(leader, table, K, payload_of("nonsense"))
+    assert register_at(leader, table, K) == UNWRITTEN
+
+
+@simulated()
+async def test_versions_grow_by_one_within_a_term(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    epoch = epoch_of(leader, table, K)
+    versions = [(await change(leader, table, K, payload_of("add", 1))).version for _ in range(3)]
+    assert versions == [Version(*epoch, sequence) for sequence in (1, 2, 3)]
+
+
+@simulated()
+async def test_whoever_names_another_epoch_or_asks_another_node_is_refused_and_told_whom_to_ask(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    other, *_ = others_than(world, leader)
+    standing = epoch_of(leader, table, K)
+    await until(lambda: member(other).leader_tables.leadership.known(group_of(other, table, K)) == standing)
+    for machine, epoch in (leader, Epoch(standing.number - 1, 1)), (other, standing):
+        with pytest.raises(RefusedError) as refused:
+            await change(machine, table, K, payload_of("put", b"v"), epoch=epoch)
+        assert (refused.value.code, refused.value.epoch) == (NOT_LEADING, standing)
+        with pytest.raises(RefusedError) as refused:
+            await read(machine, table, K, epoch=epoch)
+        assert (refused.value.code, refused.value.epoch) == (NOT_LEADING, standing)
+    assert values_at(world, table, K) == [None] * 3
+
+
+@simulated()
+async def test_a_request_that_comes_again_is_done_once_and_answered_as_it_was(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    add = payload_of("add", 1)
+    once = [change(leader, table, K, add, request=b"r" * 16) for _ in range(3)]
+    first, *repeated = await asyncio.gather(*once)
+    assert repeated == [first, first]
+    assert await change(leader, table, K, add, request=b"r" * 16) == first
+    assert (await change(leader, table, K, add)).answer == b"2"
 
 
 @simulated()
 async def test_a_repeated_request_that_wrote_nothing_writes_nothing_though_it_could_by_now(world: World) -> None:
     table = await started_led(world)
-    leader = leading(world, table, b"k")
-    assert leader is not None
-    request = b"r" * 16
+    leader = the_leader(world, table, K)
     compare = payload_of("compare_and_set", b"a", b"b")
-    first = await change(leader, table, b"k", compare, request=request)
-    await change(leader, table, b"k", payload_of("put", b"a"))
+    first = await change(leader, table, K, compare, request=b"r" * 16)
+    await change(leader, table, K, payload_of("put", b"a"))
     assert first.is_rejected
-    assert await change(leader, table, b"k", compare, request=request) == first
-    assert (await read(leader, table, b"k")).value == b"a"
+    assert await change(leader, table, K, compare, request=b"r" * 16) == first
+    assert (await read(leader, table, K)).value == b"a"
+
+
+@simulated()
+async def test_a_copy_of_a_request_that_was_refused_is_not_done_when_it_could_be(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    heir, *_ = others_than(world, leader)
+    coming = Epoch(epoch_of(leader, table, K).number + 1, member(heir).topology.me.number)
+    put = payload_of("put", b"v")
+    with pytest.raises(RefusedError):
+        await change(heir, table, K, put, epoch=coming, request=b"r" * 16)
+    assert (await take_over(heir, table, K)).epoch == coming
+    with pytest.raises(UnavailableError, match="has come before"):
+        await change(heir, table, K, put, epoch=coming, request=b"r" * 16)
+    assert (await read(heir, table, K)).value is None
+
+
+@simulated()
+async def test_steps_on_one_item_build_on_one_another_without_waiting(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    for machine in world.machines:
+        machine.disk.slow((0.5, 0.5))
+    began = now_s()
+    totals = [
+        changed.answer
+        for changed in await asyncio.gather(*(change(leader, table, K, payload_of("add", 1)) for _ in range(20)))
+    ]
+    assert sorted(totals, key=int) == [b"%d" % (total + 1) for total in range(20)]
+    assert now_s() - began < 1.7  # an fsync that is under way, and one that serves them all, at each of two replicas
+
+
+@simulated()
+async def test_a_read_waits_for_the_write_whose_value_it_would_tell(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    for other in others_than(world, leader):
+        other.disk.slow((0.5, 0.5))
+    writing = asyncio.create_task(change(leader, table, K, payload_of("put", b"v")))
+    await until(lambda: register_at(leader, table, K).value == b"v")
+    found, refused = await asyncio.gather(
+        read(leader, table, K), change(leader, table, K, payload_of("compare_and_set", b"x", b"y"))
+    )
+    assert writing.done()
+    assert (found.value, refused.answer) == (b"v", b"v")
+
+
+@simulated()
+async def test_a_write_whose_client_has_gone_is_sent_until_a_majority_has_it(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    others = others_than(world, leader)
+    for other in others:
+        world.network.cut(leader.address, other.address)
+    writing = asyncio.create_task(change(leader, table, K, payload_of("put", b"v")))
+    await asyncio.sleep(0.05)
+    writing.cancel()
+    assert [register_at(other, table, K) for other in others] == [UNWRITTEN] * 2
+    for other in others:
+        world.network.mend(leader.address, other.address)
+    await until(lambda: values_at(world, table, K) == [b"v"] * 3, timeout_s=2.0)
+    assert (await read(leader, table, K)).value == b"v"
+
+
+@simulated()
+async def test_whoever_is_deposed_with_a_write_in_flight_says_that_its_outcome_is_unknown(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    other, third = others_than(world, leader)
+    for machine in other, third:
+        world.network.cut(leader.address, machine.address)
+    writing = asyncio.create_task(change(leader, table, K, payload_of("put", b"v")))
+    await until(lambda: register_at(leader, table, K).value == b"v")
+    await take_over(other, table, K)
+    with pytest.raises(UnknownOutcomeError, match="may be there"):
+        await writing
+    assert (await read(other, table, K)).value is None
+
+
+@simulated()
+async def test_a_leader_that_is_cut_off_tells_nothing(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await change(leader, table, K, payload_of("put", b"v"))
+    world.cut_off(leader)
+    for asked in (read(leader, table, K), change(leader, table, K, payload_of("compare_and_set", b"x", b"y"))):
+        with pytest.raises(MerganserError) as refused:
+            await asked
+        assert isinstance(refused.value, RefusedError | UnavailableError)
+
+
+# First touches
+
+
+@simulated()
+async def test_equal_trees_make_everything_known_without_a_word(world: World) -> None:
+    table = await started_led(world)
+    await change(the_leader(world, table, K), table, K, payload_of("put", b"v"))
+    await until(lambda: values_at(world, table, K) == [b"v"] * 3)
+    heir, *_ = others_than(world, the_leader(world, table, K))
+    term = await take_over(heir, table, K)
+    roots = term.roots[table.id]
+    assert len(set(roots.values())) == 1
+    version = register_at(heir, table, K).version
+    assert (await read(heir, table, K)).version == version
+    assert version.epoch < term.epoch
+
+
+@simulated()
+async def test_what_only_a_minority_holds_is_adopted_by_a_majority_before_anyone_sees_it(world: World) -> None:
+    table = await started_led(world)
+    first = the_leader(world, table, K)
+    await change(first, table, K, payload_of("put", b"v"))
+    await until(lambda: values_at(world, table, K) == [b"v"] * 3)
+    later = Version(*epoch_of(first, table, K), 99)
+    heir, third = others_than(world, first)
+    for machine in world.machines:  # so that all trees differ
+        plant(machine, table, b"%d" % world.machines.index(machine), later, b"x")
+    plant(heir, table, K, later, b"w")
+    term = await take_over(heir, table, K)
+    found = await read(heir, table, K)
+    assert (found.value, found.version.epoch) == (b"w", term.epoch)
+    assert sum(value == b"w" for value in values_at(world, table, K)) >= 2
+    await until(lambda: register_at(third, table, K).version == found.version)
+
+
+@simulated()
+async def test_the_walk_makes_known_what_nobody_asks_for(world: World) -> None:
+    table = await started_led(world)
+    first = the_leader(world, table, K)
+    heir, *_ = others_than(world, first)
+    later = Version(*epoch_of(first, table, K), 99)
+    key = key_of(table, K)
+    for number, machine in enumerate(world.machines):
+        plant(machine, table, K, Version(later.number, later.leader, later.sequence + number), b"%d" % number)
+    await take_over(heir, table, K)
+    await until(lambda: len({machine.engine.get(key) for machine in world.machines}) == 1, timeout_s=10.0)
+    assert register_at(heir, table, K).version.epoch == epoch_of(heir, table, K)
+
+
+@simulated()
+async def test_items_are_served_while_a_replica_is_away(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    away, *_ = others_than(world, leader)
+    away.crash()
+    assert not (await change(leader, table, K, payload_of("put", b"v"))).is_rejected
+    assert (await read(leader, table, K)).value == b"v"
+
+
+@simulated()
+async def test_a_damaged_register_at_the_leader_is_written_anew_from_what_the_others_hold(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    written = await change(leader, table, K, payload_of("put", b"v"))
+    await until(lambda: values_at(world, table, K) == [b"v"] * 3)
+    damage(leader, table, K)
+    found = await read(leader, table, K)
+    assert found.value == b"v"
+    assert found.version > written.version
+    await until(lambda: {register_at(machine, table, K).version for machine in world.machines} == {found.version})
+
+
+# Settling
+
+
+@simulated()
+async def test_settling_sends_a_replica_what_it_lacks_as_it_is(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    written = await change(leader, table, K, payload_of("put", b"v"))
+    await until(lambda: values_at(world, table, K) == [b"v"] * 3)
+    other, *_ = others_than(world, leader)
+    key = key_of(table, K)
+    member(other).trees.write([(table.id, key, other.engine.get(key), None)])
+    term = term_at(leader, table, K)
+    assert term is not None
+    await leader.spawn(leader_of(leader).settle(table, key, led=term, toward=member(other).topology.node))
+    assert register_at(other, table, K) == register_at(leader, table, K)
+    assert register_at(leader, table, K).version == written.version
+
+
+@simulated()
+async def test_settling_outranks_what_an_earlier_leader_left_behind(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    other, *_ = others_than(world, leader)
+    key = key_of(table, K)
+    await change(leader, table, K, payload_of("put", b"v"))
+    await until(lambda: values_at(world, table, K) == [b"v"] * 3)
+    term = term_at(leader, table, K)
+    assert term is not None
+    before = register_at(leader, table, K).version
+    plant(other, table, K, Version(before.number, before.leader, before.sequence + 5), b"left behind")
+    for _ in range(5):  # which only happens with versions of earlier epochs, but those are made alike
+        term.next_version()
+    await leader.spawn(leader_of(leader).settle(table, key, led=term, toward=None))
+    assert register_at(leader, table, K).version > before
+    assert values_at(world, table, K) == [b"v"] * 3
+
+
+# Letting go
+
+
+@simulated()
+async def test_a_leader_that_is_to_let_go_takes_no_changes_and_waits_for_those_in_flight(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    for machine in world.machines:
+        machine.disk.slow((0.2, 0.2))
+    writing = asyncio.create_task(change(leader, table, K, payload_of("put", b"v")))
+    await until(lambda: register_at(leader, table, K).value == b"v")
+    term = term_at(leader, table, K)
+    assert term is not None
+    letting_go = leader.spawn(leader_of(leader).quiesce(term, now_s() + 5.0))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
+    with pytest.raises(RefusedError) as refused:
+        await change(leader, table, K, payload_of("put", b"w"))
+    assert refused.value.code == NOT_LEADING
+    assert await letting_go
+    assert writing.done()
+
+
+@simulated()
+async def test_a_leader_that_cannot_end_what_is_in_flight_goes_on(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    for machine in others_than(world, leader):
+        machine.disk.slow((0.6, 0.6))
+    writing = asyncio.create_task(change(leader, table, K, payload_of("put", b"v")))
+    await until(lambda: register_at(leader, table, K).value == b"v")
+    term = term_at(leader, table, K)
+    assert term is not None
+    assert not await leader.spawn(leader_of(leader).quiesce(term, now_s() + 0.1))
+    assert not (await change(leader, table, K, payload_of("put", b"w"))).is_rejected
+    assert writing.done()
+
+
+# Disks
+
+
+@simulated()
+async def test_a_leader_whose_fsync_fails_cannot_say_what_became_of_a_write_that_no_majority_has(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    for other in others_than(world, leader):
+        world.network.cut(leader.address, other.address)
+    leader.disk.fail_next_sync()
+    with pytest.raises(UnknownOutcomeError):
+        await change(leader, table, K, payload_of("put", b"v"))
+    with pytest.raises((RefusedError, UnavailableError)):
+        await change(leader, table, K, payload_of("put", b"w"))
+
+
+@simulated()
+async def test_a_full_disk_at_the_leader_makes_another_node_lead(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    leader.disk.fill(to_the_last_byte=True)
+    with pytest.raises((UnknownOutcomeError, RefusedError)):
+        await change(leader, table, K, payload_of("put", b"v"))
+    await until(lambda: leading(world, table, K) not in (None, leader), timeout_s=10.0)
+    heir = the_leader(world, table, K)
+    assert not (await change(heir, table, K, payload_of("put", b"w"))).is_rejected
+
+
+@simulated()
+async def test_a_leader_short_of_disk_refuses_changes_before_it_writes_anything(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    leader.disk.fill()
+    await until(lambda: member(leader).wholeness.is_refusing)
+    with pytest.raises(RefusedError, match="short of disk"):
+        await change(leader, table, K, payload_of("put", b"v"))
+    assert register_at(leader, table, K) == UNWRITTEN
+
+
+@simulated()
+async def test_a_write_needs_no_replica_that_is_short_of_disk(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    short, _ = others_than(world, leader)
+    short.disk.fill()
+    await until(lambda: member(short).wholeness.is_refusing)
+    assert not (await change(leader, table, K, payload_of("put", b"v"))).is_rejected
+    assert register_at(short, table, K) == UNWRITTEN

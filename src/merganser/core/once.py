@@ -4,14 +4,17 @@
 
     unknown --note()--> known --keep_s--> forgotten
 
-Whoever repeats a request does so within ``keep_s`` of the first time. What cannot be remembered must not be done: it
-is the caller who looks at `is_full` before it does anything.
+Whoever repeats a request does so within ``keep_s`` of the first time. A node that was stopped for longer, and finds the
+repeated request in a socket when it goes on, has not forgotten it: a gap between two calls counts for a second at most.
+What cannot be remembered must not be done: it is the caller who looks at `is_full` before it does anything.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Generic, TypeVar
+
+GAP_S_MAX = 1.0
 
 O = TypeVar("O")  # noqa: E741  # an outcome
 
@@ -25,6 +28,8 @@ class Once(Generic[O]):
         self._most = most
         self._outcomes: dict[bytes, O] = {}
         self._order: deque[tuple[float, bytes]] = deque()
+        self._last = 0.0
+        self._age = 0.0
 
     def __len__(self) -> int:
         """How many are remembered."""
@@ -36,16 +41,19 @@ class Once(Generic[O]):
 
     def is_full(self, now: float) -> bool:
         """Forget the old; tell whether there is room for no other."""
+        self._age += min(now - self._last, GAP_S_MAX)
+        self._last = now
         order = self._order
-        while order and order[0][0] <= now:
+        while order and order[0][0] <= self._age:
             del self._outcomes[order.popleft()[1]]
         return len(order) >= self._most
 
-    def note(self, request: bytes, outcome: O, now: float) -> None:
-        """Remember that ``request``, which is not known yet, was done."""
-        assert request not in self._outcomes
+    def note(self, request: bytes, outcome: O) -> None:
+        """Remember what became of ``request`` at the time of the last `is_full`, unless that is known already."""
+        if request in self._outcomes:
+            return
         self._outcomes[request] = outcome
-        self._order.append((now + self._keep_s, request))
+        self._order.append((self._age + self._keep_s, request))
 
     def replace(self, request: bytes, outcome: O) -> None:
         """Remember another outcome of ``request``, if it is not forgotten yet."""

@@ -28,7 +28,7 @@ from typing import cast
 from merganser.core.once import Once
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
-    CorruptionError,
+    MerganserError,
     OverloadedError,
     PeerLostError,
     PeerUnreachableError,
@@ -63,7 +63,8 @@ from merganser.service.in_flight import Flight, LocalAcks, Proposal
 from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
-from merganser.service.steps import Maker
+from merganser.service.led_page import page_of
+from merganser.service.steps import Maker, Step
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 from merganser.storage.registers import decode_register, encode_register, version_of
@@ -76,6 +77,10 @@ REQUESTS_MAX = 300_000  # 100 MiB; 10,000 a second, more than a node does
 IN_FLIGHT_MAX = 4_096  # of one group; as many requests as a node takes on at once
 LOOKS_MAX = 16
 """How often a request finds that the item has become unknown, or locked again, before it gives up."""
+Outcome = Proposal | Changed | str
+"""Of a change: a write, what it came to or what was told without one, or why nothing was done. That is for good: a copy
+of the request that comes later must not do what its sender was told is not done."""
+
 CLOSED_S = 1.0
 """After the quiet that was asked for: then another leads, or this node takes changes again."""
 
@@ -121,7 +126,7 @@ class Leader:
         self._loop = asyncio.get_running_loop()
         self._terms: dict[Group, Term] = {}
         self._local = LocalAcks(engine)
-        self._requests = Once[Proposal | Changed](keep_s=REQUESTS_KEPT_S, most=REQUESTS_MAX)
+        self._requests = Once[Outcome](keep_s=REQUESTS_KEPT_S, most=REQUESTS_MAX)
         self._touches = FirstTouches(
             topology,
             asker,
@@ -150,35 +155,59 @@ class Leader:
             UnknownOutcomeError: kept and sent, but deposed, or out of time, before it was known to be chosen.
         """
         table, group = await self._gate.admit(sender, request.map_epoch, request.table, request.key)
-        term = self._term(group, request.epoch)
         maker = self.makers.get(request.kind)
         if maker is None:
             raise RequestError(f"nothing on this node knows steps of kind {request.kind}")
-        step = maker.step_of(table, request.payload)
-        key = request.key
+        try:
+            term = self._term(group, request.epoch)
+            return await self._change(term, table, request, maker, maker.step_of(table, request.payload))
+        except MerganserError as error:
+            if request.epoch.leader == self._topology.me.number:
+                self._requests.note(request.request, str(error))
+            raise
+
+    async def _change(self, term: Term, table: Table, request: Change, maker: Maker, step: Step) -> Changed:
+        key, done = request.key, self._requests.of(request.request)
         for _ in range(LOOKS_MAX):
-            stored, head = await self._known(term, table, key)
-            done = self._requests.of(request.request)  # from here to the write it is one turn of the loop
+            if done is None:
+                stored, head = await self._known(term, table, key)
+                done = self._requests.of(request.request)  # from here to the write it is one turn of the loop
             if done is not None:
-                return await self._outcome(term, key, request.request, done)
+                return await self._again(term, key, request.request, done)
             self._check_open(term)
             if head.content.intent is not None and not maker.meets_intents:
                 await self.resolver.for_change(table, key, head, deadline=self._patience())
                 continue
             try:
                 decided = step(head.content)
-            except RequestError:
+            except RequestError as error:
+                self._requests.note(request.request, str(error))
                 await self._revealed(term, key)
                 raise
             if decided.content is None or decided.is_rejected:
-                changed = Changed(decided.answer, decided.is_rejected, head.version)
-                self._requests.note(request.request, changed, self._loop.time())
-                return await self._outcome(term, key, request.request, changed)
+                return await self._told(
+                    term, key, request.request, Changed(decided.answer, decided.is_rejected, head.version)
+                )
             proposal = self._propose(term, table, key, decided.content, before=stored, is_intact=True)
             proposal.answer = decided.answer
-            self._requests.note(request.request, proposal, self._loop.time())
-            return await self._outcome(term, key, request.request, proposal)
+            self._requests.note(request.request, proposal)
+            return await self._written(term, request.request, proposal)
         raise TransactionConflictError(f"transactions hold the item again and again ({LOOKS_MAX} times); try again")
+
+    async def _again(self, term: Term, key: bytes, request: bytes, done: Outcome) -> Changed:
+        """Answer a request that came before."""
+        if isinstance(done, Proposal):
+            return await self._written(term, request, done)
+        if isinstance(done, str):
+            raise UnavailableError(f"the request has come before, and will not be done: {done}")
+        await self._revealed(term, key)
+        return done
+
+    async def _told(self, term: Term, key: bytes, request: bytes, told: Changed) -> Changed:
+        """Answer a request that has written nothing, and never will."""
+        self._requests.note(request, told)
+        await self._revealed(term, key)
+        return told
 
     async def read(self, sender: NodeId, request: ReadLed) -> Led:
         """Return the item as it is: chosen, and nothing acknowledged before the request came in is missing.
@@ -356,16 +385,13 @@ class Leader:
     def _put_back(self, table: Table, damaged: bytes | None, proposal: Proposal) -> None:
         self._trees.write(((table.id, proposal.key, damaged, proposal.request.register),))
 
-    async def _outcome(self, term: Term, key: bytes, request: bytes, done: Proposal | Changed) -> Changed:
-        if isinstance(done, Changed):  # perhaps one that wrote nothing, and that nobody has been told yet
-            await self._revealed(term, key)
-            return done
-        if not await done.ended():
+    async def _written(self, term: Term, request: bytes, proposal: Proposal) -> Changed:
+        if not await proposal.ended():
             raise UnknownOutcomeError(
                 f"node {self._asker.node} was deposed in partition {term.led.group.partition}, or has reached no "
                 "majority of its replicas: the write may be there, now or later"
             )
-        changed = Changed(done.answer, False, done.version)
+        changed = Changed(proposal.answer, False, proposal.version)
         self._requests.replace(request, changed)
         return changed
 
@@ -420,7 +446,7 @@ class Leader:
 
     async def _page(self, term: Term, table: Table, end: bytes, request: ReadRangeLed) -> LedRows:
         for _ in range(LOOKS_MAX):
-            held, resume, damaged = self._held(table, end, request)
+            held, resume, damaged = page_of(self._engine, request, end=end)
             if damaged is None:
                 break
             await self._touches.touch(term, table, damaged)
@@ -440,22 +466,6 @@ class Leader:
         if resume is None and end < request.end:
             resume = end
         return LedRows(tuple(rows), resume)
-
-    def _held(
-        self, table: Table, end: bytes, request: ReadRangeLed
-    ) -> tuple[list[tuple[bytes, Register]], bytes | None, bytes | None]:
-        """Return a page of what this node holds, where it goes on, and the key of a damaged register in it."""
-        page: list[tuple[bytes, Register]] = []
-        bytes_left = request.bytes_max
-        for key, stored in self._engine.scan(request.start, end, reverse=request.reverse):
-            if page and (len(page) >= request.rows_max or bytes_left <= 0):
-                return page, page[-1][0] if request.reverse else key, None
-            try:
-                page.append((key, decode_register(key, stored)))
-            except CorruptionError:
-                return page, None, key
-            bytes_left -= len(key) + len(stored)
-        return page, None, None
 
     # Repair
 

@@ -157,9 +157,9 @@ class LeaderBased:
             UnavailableError: no leader was found, or it could not do it; nothing was written.
             UnknownOutcomeError: it may be done, now or later.
         """
-        request = self._rng.randbytes(_REQUEST_BYTES)
 
         def question(epoch: Epoch) -> Change:
+            request = self._rng.randbytes(_REQUEST_BYTES)  # another one after each refusal, which is for good
             return Change(self._topology.map.epoch, table.id, key, epoch, request, kind, payload)
 
         return cast("Changed", await self._timed(self._errand(table, key, deadline), question, is_read=False))

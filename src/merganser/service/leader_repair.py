@@ -73,7 +73,7 @@ class LeaderRepair:
         self.rejoining = Rejoining(
             topology, asker, engine, promises, trees, leader_based, gate, rng=rng, has_lost=has_lost
         )
-        leadership.may_vote = self.rejoining.is_whole
+        leadership.may_vote = lambda group: engine.failure is None and self.rejoining.is_whole(group)
         leader_tables.works.append(self.led_repair.run)
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Settle: self.settling.settle,
