@@ -201,6 +201,16 @@ async def test_an_item_that_an_undecided_transaction_holds_is_a_conflict(stage: 
 
 
 @staged()
+async def test_transactions_that_collide_on_all_their_items_happen_one_after_the_other(stage: Stage) -> None:
+    nodes = [Node(stage) for _ in range(6)]
+    await asyncio.gather(*[node.write((b"a", b"+x"), (b"b", b"+y"), (b"c", b"+z")) for node in nodes])
+    assert await stage.leader.get(b"a", b"b", b"c") == [b"x" * 6, b"y" * 6, b"z" * 6]
+    assert any(isinstance(step, Abort) for step in stage.steps)
+    for node in nodes:
+        await node.transactions.close()
+
+
+@staged()
 async def test_no_lock_outlives_its_coordinator_for_those_who_need_the_item(stage: Stage) -> None:
     dead = Node(stage, failing(Commit, Fault.DIES_BEFORE))
     lost = asyncio.create_task(dead.write((b"a", b"=1"), (b"b", b"=1")))

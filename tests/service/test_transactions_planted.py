@@ -61,8 +61,8 @@ def a_change_clears_an_undecided_intent(patch: pytest.MonkeyPatch) -> None:
 def an_item_that_did_not_answer_is_taken_for_prepared(patch: pytest.MonkeyPatch) -> None:
     real = Transactions._prepare_all
 
-    async def prepare_all(self: Transactions, *args: Any) -> tuple[list[Any], list[Any]]:
-        answers, wrong = await real(self, *args)
+    async def prepare_all(self: Transactions, *args: Any, **options: Any) -> tuple[list[Any], list[Any]]:
+        answers, wrong = await real(self, *args, **options)
         return [Ready(b"") if answer is None else answer for answer in answers], wrong
 
     patch.setattr(Transactions, "_prepare_all", prepare_all)

@@ -28,7 +28,8 @@ from merganser.service.ledger_sweep import LedgerSweep
 from merganser.service.steps import TRANSACTIONS, WIRES, Maker, of_wires
 from merganser.service.topology import Topology
 from merganser.service.transaction_recovery import Recovery
-from merganser.service.transactions import Transactions, TransactItem, maker
+from merganser.service.transaction_steps import maker
+from merganser.service.transactions import Transactions, TransactItem
 from merganser.sim.loop import SimulatedLoop
 from merganser.storage import keys
 from merganser.storage.engine import Batch

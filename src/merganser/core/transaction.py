@@ -99,7 +99,9 @@ class Outcome(enum.Enum):
 
     COMMIT = "commit"
     CANCEL = "cancel"
-    """An item keeps it from happening, and the client is told which."""
+    """An item's step was rejected, and the client is told which."""
+    COLLIDE = "collide"
+    """Nothing but other transactions is in the way: another attempt may find them gone."""
     GIVE_UP = "give up"
     """Not all items answered."""
 
@@ -274,8 +276,10 @@ def outcome(answers: Sequence[PrepareAnswer | None]) -> Outcome:
     """Return what follows from the answers of all items, None for those that did not answer."""
     if all(isinstance(answer, Ready) for answer in answers):
         return Outcome.COMMIT
-    if any(isinstance(answer, Failed | Held) for answer in answers):
+    if any(isinstance(answer, Failed) for answer in answers):
         return Outcome.CANCEL
+    if any(isinstance(answer, Held) for answer in answers):
+        return Outcome.COLLIDE
     return Outcome.GIVE_UP
 
 

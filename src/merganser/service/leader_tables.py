@@ -43,7 +43,8 @@ from merganser.service.register_replica import RegisterReplica
 from merganser.service.steps import TRANSACTIONS, WIRES, Evaluator, of_wires
 from merganser.service.topology import Topology
 from merganser.service.transaction_recovery import Recovery
-from merganser.service.transactions import Transactions, maker
+from merganser.service.transaction_steps import maker
+from merganser.service.transactions import Transactions
 from merganser.service.turns import Turns
 from merganser.storage.engine import Engine
 

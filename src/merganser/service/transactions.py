@@ -24,8 +24,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -44,12 +43,9 @@ from merganser.model.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from merganser.model.register import Decided
 from merganser.model.transaction import (
     Abort,
-    Apply,
     Begin,
-    Clear,
     Commit,
     Failed,
     Finish,
@@ -64,8 +60,8 @@ from merganser.model.transaction import (
     State,
 )
 from merganser.service.admission import UnderWay
-from merganser.service.ledger import Items, Ledger, Told, is_ledger
-from merganser.service.steps import TRANSACTIONS, Evaluator, Maker, Step
+from merganser.service.ledger import Items, Ledger, Told
+from merganser.service.steps import TRANSACTIONS
 from merganser.service.transaction_recovery import Place, Recovery, ended_all
 
 TRANSACTIONS_MAX: Final = 1024
@@ -81,6 +77,11 @@ FINISH_S: Final = 10.0
 """How long the coordinator goes on after the answer, before it leaves the rest to the sweep."""
 ROUNDS_MAX: Final = 5
 """Of reads, until two that follow one another are the same. Each takes a few milliseconds, and so does a write."""
+ATTEMPTS_MAX: Final = 3
+"""As long as nothing but other transactions is in the way; the second and third wait for their first item."""
+WAIT_S: Final = 1.0
+"""As long as some twenty transactions take, one after the other."""
+_POLL_S: Final = (0.005, 0.025)
 _PAUSE_S: Final = (0.02, 0.2)  # least and most between two tries
 
 
@@ -106,36 +107,6 @@ class _Attempt(msgspec.Struct, frozen=True):
     @property
     def places(self) -> tuple[Place, ...]:
         return tuple((item.table.id, item.key) for item in self.items)
-
-
-def maker(evaluators: Mapping[str, Evaluator], *, when_begun: Callable[[bytes], None] = lambda _id: None) -> Maker:
-    """Return the maker of the steps of transactions, for leaders of items and of the ledger.
-
-    Args:
-        evaluators: of each wire, by its name.
-        when_begun: told of each transaction whose record this node may be about to open.
-    """
-
-    def step_of(table: Table, payload: bytes) -> Step:
-        step = transaction.step_in(payload)
-        if isinstance(step, Prepare | Apply | Clear):
-            evaluate = partial(_evaluated, evaluators, table)
-            return lambda content: transaction.on_item(step, content, evaluate)
-        if not is_ledger(table):
-            raise RequestError(f"table {table.name} keeps no records of transactions")
-        if isinstance(step, Begin):
-            when_begun(step.transaction)
-        ledger_step: LedgerStep = step
-        return lambda content: transaction.on_ledger(ledger_step, content)
-
-    return Maker(step_of, meets_intents=True)
-
-
-def _evaluated(evaluators: Mapping[str, Evaluator], table: Table, payload: bytes, value: bytes | None) -> Decided:
-    evaluate = evaluators.get(table.wire)
-    if evaluate is None:
-        raise RequestError(f"nothing on this node knows how to change items of {table.wire} tables")
-    return evaluate(table, payload, value)
 
 
 class Transactions:
@@ -234,18 +205,21 @@ class Transactions:
     ) -> list[bytes]:
         with self.under_way:
             transaction_id = self._rng.randbytes(16) if token is None else _id_of(token)
-            attempt = _Attempt(
-                transaction_id, 1 + self._rng.getrandbits(ATTEMPT_BITS), items, is_kept=token is not None
-            )
-            if not await self._begin(attempt, digest, deadline):
-                return [b""] * len(items)
-            answers, wrong = await self._prepare_all(attempt, deadline)
-            outcome = transaction.outcome(answers)
-            if outcome is not Outcome.COMMIT:
+            for number in range(ATTEMPTS_MAX):
+                attempt = _Attempt(
+                    transaction_id, 1 + self._rng.getrandbits(ATTEMPT_BITS), items, is_kept=token is not None
+                )
+                if not await self._begin(attempt, digest, deadline):
+                    return [b""] * len(items)
+                answers, wrong = await self._prepare_all(attempt, deadline, is_patient=number > 0)
+                outcome = transaction.outcome(answers)
+                if outcome is Outcome.COMMIT:
+                    await self._commit(attempt, deadline)
+                    return [answer.answer for answer in answers if isinstance(answer, Ready)]
                 await self._abort(attempt, answers, deadline)
-                raise self._failure(outcome, answers, wrong)
-            await self._commit(attempt, deadline)
-            return [answer.answer for answer in answers if isinstance(answer, Ready)]
+                if outcome is not Outcome.COLLIDE or wrong:
+                    break
+            raise self._failure(outcome, answers, wrong)
 
     async def _begin(self, attempt: _Attempt, digest: bytes, deadline: float) -> bool:
         """Open the record; False if the same request has happened already."""
@@ -279,13 +253,41 @@ class Transactions:
             raise UnavailableError(f"an earlier transaction with this token could not be ended: {error}") from None
 
     async def _prepare_all(
-        self, attempt: _Attempt, deadline: float
+        self, attempt: _Attempt, deadline: float, *, is_patient: bool
     ) -> tuple[list[PrepareAnswer | None], list[MerganserError]]:
-        """Return what the items answered, None for those that did not, and what was wrong with those."""
-        deadline = min(deadline, self._loop.time() + PREPARE_S)
-        ended = await ended_all(self._prepare(attempt, item, deadline) for item in attempt.items)
-        answers = [None if isinstance(answer, MerganserError) else answer for answer in ended]
-        return answers, [answer for answer in ended if isinstance(answer, MerganserError)]
+        """Return what the items answered, None for those that did not, and what was wrong with those.
+
+        A patient attempt locks the first item in the order of keys before all others, and waits for it: of several
+        transactions on the same items one goes on, as none holds what another waits for.
+        """
+        items, told = attempt.items, list[PrepareAnswer | MerganserError | None]([None] * len(attempt.items))
+        left = list(range(len(items)))
+        if is_patient:
+            first = min(left, key=lambda place: (items[place].table.id, items[place].key))
+            left.remove(first)
+            told[first] = await self._prepare_first(attempt, items[first], deadline)
+            if isinstance(told[first], Held):
+                left = []
+        within = min(deadline, self._loop.time() + PREPARE_S)
+        ended = await ended_all(self._prepare(attempt, items[place], within) for place in left)
+        for place, answer in zip(left, ended, strict=True):
+            told[place] = answer
+        return (
+            [None if isinstance(answer, MerganserError) else answer for answer in told],
+            [answer for answer in told if isinstance(answer, MerganserError)],
+        )
+
+    async def _prepare_first(
+        self, attempt: _Attempt, item: TransactItem, deadline: float
+    ) -> PrepareAnswer | MerganserError:
+        """Prepare an item as soon as nobody else holds it; nothing is locked meanwhile."""
+        give_up_at = min(deadline, self._loop.time() + WAIT_S)
+        while True:
+            within = min(deadline, self._loop.time() + PREPARE_S)
+            (answer,) = await ended_all([self._prepare(attempt, item, within)])
+            if not isinstance(answer, Held) or self._loop.time() >= give_up_at:
+                return answer
+            await asyncio.sleep(self._rng.uniform(*_POLL_S))
 
     async def _prepare(self, attempt: _Attempt, item: TransactItem, deadline: float) -> PrepareAnswer:
         step = Prepare(attempt.id, attempt.number, item.payload, item.is_check)
@@ -342,7 +344,7 @@ class Transactions:
         for error in wrong:
             if isinstance(error, RequestError):
                 return error
-        if outcome is Outcome.CANCEL:
+        if outcome is not Outcome.GIVE_UP:
             self.cancelled += 1
             return TransactionCanceledError("items kept the transaction from happening", transaction.reasons(answers))
         for error in wrong:
