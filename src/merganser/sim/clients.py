@@ -49,6 +49,10 @@ class Clients:
         """Half of the requests go through the gate that the wires go through, the others come on top, as further items
         of a batch do; refusals are expected."""
 
+    def now_s(self) -> float:
+        """Return the virtual time."""
+        return self._loop.time()
+
     async def think(self) -> None:
         """Pause as a client does between two requests."""
         await asyncio.sleep(self.rng.expovariate(1 / self._think_s))

@@ -16,6 +16,7 @@ import msgspec
 from merganser.model.consistency import Need
 from merganser.model.ids import NodeId
 from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.sim.item_history import ItemHistory
 
 QUORUM_OF_3 = 2
 
@@ -109,6 +110,8 @@ class Failure(msgspec.Struct, frozen=True):
     need: Need
     began_s: float
     ended_s: float
+    is_of_leader: bool = False
+    """Only the leader of the key's partition, or of several, could answer it."""
 
 
 class Trouble(msgspec.Struct):
@@ -143,6 +146,8 @@ class History:
         self.table_lookups: list[TableLookup] = []
         self.failures: list[Failure] = []
         self.troubles: list[Trouble] = []
+        self.items = ItemHistory()
+        """Of leader-based tables."""
 
     def meet(self, one: Write | Read | Scan, other: Write | Read | Scan) -> bool:
         """Tell whether the replicas that the two counted must overlap; ``one`` came first, and must still be there."""

@@ -26,6 +26,7 @@ from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
 from merganser.service.steps import Evaluator
+from merganser.sim import steps
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
@@ -66,7 +67,7 @@ class Machine:
         self.repair_interval_s = REPAIR_INTERVAL_S
         self.scrub_interval_s = SCRUB_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
-        self.evaluators: Mapping[str, Evaluator] = {}
+        self.evaluators: Mapping[str, Evaluator] = {steps.WIRE: steps.evaluate}
         """What its members do to items of leader-based tables, by wire."""
         self.accepts_loss = False
         """All eight of its next lives."""

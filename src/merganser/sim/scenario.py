@@ -21,11 +21,11 @@ from merganser.sim.checkers import Violation, where
 from merganser.sim.clients import Clients
 from merganser.sim.history import History, TableChange
 from merganser.sim.loop import SimulationError
-from merganser.sim.nemeses import FAMILIES, Nemesis, families_of
-from merganser.sim.nemeses.arena import Arena
+from merganser.sim.nemeses import EVERY_S, FAMILIES, Nemesis, families_of
+from merganser.sim.nemeses.arena import LASTS_S, Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
 from merganser.sim.verdict import Verdict
-from merganser.sim.workloads import LIMITED, WORKLOADS
+from merganser.sim.workloads import LIMITED, ON_LEADERS, WORKLOADS, Workload
 from merganser.sim.world import World
 
 CLIENTS = 4
@@ -38,9 +38,24 @@ UNNOTICED_SHARE = 0.5  # a process that dies is found out at once, a machine tha
 NEVER_S = 1e9
 REPAIR_INTERVALS_S = (NEVER_S, 2.0, 10.0)
 """One drawn a run, for anti-entropy and for purging: with none of both, hints and reads have to do it all."""
+LEADERS_REPAIR_INTERVALS_S = (2.0, 10.0)  # only repair brings a replica up that a leader has given up on
 PURGE_MARGINS_US = (1_000_000, 10_000_000)
 """As far behind the clock as a round seals: in an hour of real life a minute, in runs of seconds right behind it."""
 SCRUB_INTERVAL_S = 4.0  # a run lasts some ten seconds
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How fast things happen in a run."""
+
+    think_s: tuple[float, ...] = THINK_S
+    lasts_s: tuple[float, float] = LASTS_S
+    """Of a fault."""
+    every_s: tuple[float, float] = EVERY_S
+    """Between two faults."""
+
+
+PACES = (Pace(), Pace(think_s=(0.6, 1.2), lasts_s=(0.5, 12.0), every_s=(0.5, 8.0)))
+"""Of runs with leaders, one drawn a run: the slow one leaves time to elect others, to lead, and to hand over."""
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -117,20 +132,24 @@ def run_scenario(seed: int, scenario: Scenario = Scenario()) -> Outcome:  # noqa
     nodes = drawn.choice(NODES)
     world = World(seed, machines=scenario.nodes or nodes, zones=scenario.zones, partitions=scenario.partitions)
     repair_interval_s, margin_us = drawn.choice(REPAIR_INTERVALS_S), drawn.choice(PURGE_MARGINS_US)
+    pace = Pace()
+    if scenario.workload in ON_LEADERS:
+        repair_interval_s, pace = drawn.choice(LEADERS_REPAIR_INTERVALS_S), drawn.choice(PACES)
     for machine in world.machines:
         machine.repair_interval_s = machine.purge_interval_s = scenario.repair_interval_s or repair_interval_s
         machine.purge_margin_us = margin_us
-    return _Run(seed, scenario, world).outcome()
+    return _Run(seed, scenario, world, pace).outcome()
 
 
 class _Run:
-    def __init__(self, seed: int, scenario: Scenario, world: World) -> None:
+    def __init__(self, seed: int, scenario: Scenario, world: World, pace: Pace) -> None:
         self._seed = seed
         self._scenario = scenario
         self._world = world
+        self._pace = pace
         world.network.unnoticed_share = UNNOTICED_SHARE
         self._history = History(min(3, len(world.machines)))
-        self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s)
+        self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s, lasts_s=pace.lasts_s)
         self._history.troubles = self._arena.troubles
         self._violations: list[Violation] = []
 
@@ -150,15 +169,15 @@ class _Run:
                 machine.scrub_interval_s = SCRUB_INTERVAL_S
             machine.start()
         table = await self._create_table()
-        clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(THINK_S))
-        await self._work(clients)
+        clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(self._pace.think_s))
+        workload = WORKLOADS[self._scenario.workload](clients, self._scenario.hot_keys)
+        await self._work(workload)
         await self._world.start()
         await asyncio.sleep(self._ahead_s())
-        self._violations += await Verdict(clients, self._history).violations()
+        self._violations += await Verdict(clients, self._history, workload).violations()
 
-    async def _work(self, clients: Clients) -> None:
-        workload = WORKLOADS[self._scenario.workload](clients, self._scenario.hot_keys)
-        nemesis = Nemesis(self._scenario.nemesis, self._arena)
+    async def _work(self, workload: Workload) -> None:
+        nemesis = Nemesis(self._scenario.nemesis, self._arena, every_s=self._pace.every_s)
         nemesis.start()
         loop = self._world.loop
         work = [loop.create_task(workload.client(number, self._scenario.operations)) for number in range(CLIENTS)]
@@ -183,7 +202,13 @@ class _Run:
             change = TableChange("t", f"first-{number}", False, self._world.loop.time())
             self._history.table_changes.append(change)
             work = member.catalog.create_table(
-                wire="sim", name="t", n=3, definition=b"", unique_id=change.unique_id, deadline=deadline
+                wire="sim",
+                name="t",
+                n=3,
+                definition=b"",
+                unique_id=change.unique_id,
+                deadline=deadline,
+                replication="leader" if self._scenario.workload in ON_LEADERS else "leaderless",
             )
             attempts.append((change, machine.spawn(work)))
         created = []
@@ -195,17 +220,18 @@ class _Run:
         return created[0]
 
     def _outcome(self) -> Outcome:
-        writes = self._history.writes
+        writes, items = self._history.writes, self._history.items
         members = [machine.member for machine in self._world.machines if machine.member is not None]
         return Outcome(
             seed=self._seed,
             scenario=self._scenario,
             violations=self._violations,
             trace=self._world.loop.trace,
-            acked=sum(write.acked_s is not None for write in writes),
-            unknown=sum(write.acked_s is None and not write.is_certainly_unwritten for write in writes),
-            reads=len(self._history.reads),
-            scans=len(self._history.scans),
+            acked=sum(write.acked_s is not None for write in writes) + items.acked(),
+            unknown=sum(write.acked_s is None and not write.is_certainly_unwritten for write in writes)
+            + items.unknown(),
+            reads=len(self._history.reads) + items.reads(),
+            scans=len(self._history.scans) + len(items.pages),
             faults=dict(sorted(self._arena.faults.items())),
             messages=self._world.network.sent,
             lost=self._world.network.lost,

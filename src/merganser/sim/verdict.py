@@ -8,7 +8,8 @@ scanned both ways, and the checkers have their say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from merganser.core.admission import AdmissionLimits
 from merganser.core.hash_tree import LEAVES
@@ -16,13 +17,18 @@ from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import MerganserError
 from merganser.model.ids import PartitionId, TableId
+from merganser.model.leadership import Group
+from merganser.service.leadership import Led
 from merganser.service.member import Member
 from merganser.sim import checkers
 from merganser.sim.checkers import Violation
+from merganser.sim.checkers.leaders import intents_that_stay, undecided_transactions
 from merganser.sim.checkers.replicas import NodeState, replicas_that_differ
 from merganser.sim.clients import Clients, member_of, name_of
 from merganser.sim.history import History, TableLookup
+from merganser.sim.item_clients import ItemClients
 from merganser.sim.machine import EPOCH_US, Machine
+from merganser.sim.workloads import Concluding, Workload
 from merganser.storage import keys
 
 SETTLE_S = 60.0
@@ -38,8 +44,9 @@ JUDGE = -1
 class Verdict:
     """What a healed cluster says about the run that is over."""
 
-    def __init__(self, clients: Clients, history: History) -> None:
-        """Ask through ``clients``, who made ``history``."""
+    def __init__(self, clients: Clients, history: History, workload: Workload) -> None:
+        """Ask through ``clients``, who made ``history``, and have ``workload`` take its last look."""
+        self._workload = workload
         self._clients = clients
         self._history = history
         self._world = clients.world
@@ -52,9 +59,12 @@ class Verdict:
         self._violations += checkers.judge_both(self._history, states)
         if all(machine.repair_interval_s <= INTERVAL_MAX_S for machine in self._world.machines):
             await self._become_equal()
-        await self._read_everything()
+        if self._clients.table.has_leaders:
+            await self._read_items()
+        else:
+            await self._read_everything()
+            await self._scan_everything()
         await self._look_up_tables()
-        await self._scan_everything()
         self._violations += checkers.judge_history(self._history)
         await self._wait_until(
             lambda: not self._differing()
@@ -69,12 +79,29 @@ class Verdict:
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
         await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))
+        await self._wait_until(self._is_led)
         await self._scrubbed()
         await self._repaired()
         await self._wait_until(lambda: all(_has_all_trees(member_of(machine)) for machine in self._world.machines))
         expiries = [write.expires_at_s for write in self._history.writes if write.expires_at_s is not None]
         left_s = max(expiries, default=0) - EPOCH_US / 1e6 - self._world.loop.time()
         await asyncio.sleep(max(0.0, left_s))
+
+    def _is_led(self) -> bool:
+        """Tell whether the first replica of each group leads it, and nobody else does."""
+        members = [member_of(machine) for machine in self._world.machines]
+        ring = members[0].topology.ring
+        leading = [list(map(_group_of, member.leader_tables.leadership.leading())) for member in members]
+        wanted = [
+            (Group(n, PartitionId(partition)), ring.preference_list(PartitionId(partition), n)[0])
+            for n in {table.n for table in members[0].topology.map.tables if table.has_leaders}
+            for partition in range(ring.partitions)
+        ]
+        return all(
+            (group in groups) == (member.topology.node == first)
+            for group, first in wanted
+            for member, groups in zip(members, leading, strict=True)
+        )
 
     async def _scrubbed(self) -> None:
         """Wait until every disk has been looked through since the last fault, and all that was found is healed.
@@ -100,7 +127,7 @@ class Verdict:
         self._add("convergence", [f"{sentence}, though they have compared" for sentence in differing])
 
     def _differing(self) -> list[str]:
-        return list(replicas_that_differ(self._states()))
+        return list(replicas_that_differ(self._states(with_trees=False)))
 
     async def _repaired(self) -> None:
         for machine in self._world.machines:
@@ -133,6 +160,37 @@ class Verdict:
             if scan.keys != (live[::-1] if is_reverse else live):
                 self._add("readable", [f"a scan (reverse={is_reverse}) of {len(live)} live keys gave {len(scan.keys)}"])
 
+    async def _read_items(self) -> None:
+        """Read each item of a leader-based table through a drawn node, then all of them both ways."""
+        items = ItemClients(self._clients)
+        for key in sorted({operation.key for operation in self._history.items.operations}):
+            await self._through_any(functools.partial(items.read_item, key=key, client=JUDGE), name_of(key))
+        if isinstance(self._workload, Concluding):
+            await self._through_any(functools.partial(self._workload.conclude, client=JUDGE), "what was asked last")
+        for is_reverse in False, True:
+            for is_consistent in False, True:
+                scan = functools.partial(items.scan, client=JUDGE, is_reverse=is_reverse, is_consistent=is_consistent)
+                await self._until(scan, f"all items (reverse={is_reverse})")
+        await self._wait_until(lambda: not any(self._unfinished()), every_s=LOOK_S)
+
+    async def _through_any(self, look: Callable[[Machine], Awaitable[object]], what: str) -> None:
+        await self._until(lambda: look(self._any_machine()), what)
+
+    async def _until(self, look: Callable[[], Awaitable[object]], what: str) -> None:
+        """Look again and again until something is answered."""
+        give_up_at = self._world.loop.time() + SETTLE_S
+        while not await look():
+            if self._world.loop.time() > give_up_at:
+                self._add("readable", [f"{what} cannot be read though all is well"])
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _unfinished(self) -> Iterator[str]:
+        """Yield what transactions have left behind so far."""
+        states = self._states(with_trees=False)
+        yield from intents_that_stay(states)
+        yield from undecided_transactions(states)
+
     async def _look_up_tables(self) -> None:
         for name in sorted({change.name for change in self._history.table_changes}):
             for machine in self._world.machines:
@@ -146,8 +204,8 @@ class Verdict:
                 ended_s = self._world.loop.time()
                 self._history.table_lookups.append(TableLookup(name, found, began_s, ended_s, is_settled=True))
 
-    def _states(self) -> list[NodeState]:
-        return [_state_of(machine) for machine in self._world.machines]
+    def _states(self, *, with_trees: bool = True) -> list[NodeState]:
+        return [_state_of(machine, with_trees=with_trees) for machine in self._world.machines]
 
     def _any_machine(self) -> Machine:
         return self._world.rng.choice(self._world.machines)
@@ -155,19 +213,19 @@ class Verdict:
     def _add(self, checker: str, sentences: Iterable[str]) -> None:
         self._violations += [Violation(checker, sentence) for sentence in sentences]
 
-    async def _wait_until(self, is_so: Callable[[], bool]) -> None:
+    async def _wait_until(self, is_so: Callable[[], bool], *, every_s: float = POLL_S) -> None:
         give_up_at = self._world.loop.time() + SETTLE_S
         while not is_so() and self._world.loop.time() < give_up_at:  # noqa: ASYNC110  # any condition
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(every_s)
 
 
-def _state_of(machine: Machine) -> NodeState:
+def _state_of(machine: Machine, *, with_trees: bool) -> NodeState:
     member = member_of(machine)
     _, metadata_end = keys.table_range(TableId(0))
     rows = dict(machine.engine.scan(metadata_end, b"\xff" * keys.TOKEN_END))
     trees = {
         place: member.trees.nodes(*place, 2, range(LEAVES))
-        for place in _places(member)
+        for place in (_places(member) if with_trees else ())
         if member.trees.is_ready(*place)
     }
     return NodeState(
@@ -178,8 +236,13 @@ def _state_of(machine: Machine) -> NodeState:
         trees,
         frozenset(member.failure_detector.doubted),
         load=member.admission.load(),
+        leading=frozenset(map(_group_of, member.leader_tables.leadership.leading())),
         limits=machine.limits or AdmissionLimits(),
     )
+
+
+def _group_of(led: Led) -> Group:
+    return led.group
 
 
 def _has_all_trees(member: Member) -> bool:

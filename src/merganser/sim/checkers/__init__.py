@@ -15,9 +15,19 @@ import msgspec
 
 from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
 from merganser.sim.checkers.available import unanswered_requests
+from merganser.sim.checkers.bank import money_made_or_lost
 from merganser.sim.checkers.bounds import exceeded_bounds
+from merganser.sim.checkers.counters import counters_that_do_not_add_up
 from merganser.sim.checkers.hash_trees import trees_that_are_wrong
 from merganser.sim.checkers.held import writes_too_few_hold
+from merganser.sim.checkers.items import (
+    glimpses_of_nothing_written,
+    items_that_are_no_registers,
+    lists_that_are_not_serial,
+    pages_out_of_order,
+    versions_that_fell,
+)
+from merganser.sim.checkers.leaders import groups_not_led_as_they_should, intents_that_stay, undecided_transactions
 from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
 from merganser.sim.checkers.registers import broken_registers
@@ -47,6 +57,13 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "scans": broken_scans,
     "timestamps": timestamps_that_fell,
     "tables": broken_tables,
+    "linearizable": items_that_are_no_registers,
+    "serializable": lists_that_are_not_serial,
+    "counters": counters_that_do_not_add_up,
+    "bank": money_made_or_lost,
+    "item versions": versions_that_fell,
+    "glimpses": glimpses_of_nothing_written,
+    "pages": pages_out_of_order,
 }
 OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "convergence": replicas_that_differ,
@@ -56,6 +73,9 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "membership": members_not_believed_alive,
     "hash trees": trees_that_are_wrong,
     "bounds": exceeded_bounds,
+    "leaders": groups_not_led_as_they_should,
+    "intents": intents_that_stay,
+    "ledger": undecided_transactions,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
     "held": writes_too_few_hold,
@@ -74,6 +94,13 @@ PROMISES = {
     "scans": "a paged read tells the keys in order, each once, and all that were there all along",
     "timestamps": "a node mints each timestamp once and always later ones, over all its lives",
     "tables": "tables change one after another, and what was reported stays so",
+    "linearizable": "operations on an item of a leader-based table happen one at a time",
+    "serializable": "transactions, and operations on single lists, happen one at a time",
+    "counters": "a counter holds all acknowledged increments, and none twice",
+    "bank": "whatever one transaction reads of all accounts adds up",
+    "item versions": "no later operation on an item sees or makes an earlier version",
+    "glimpses": "an eventually consistent read returns only what somebody wrote",
+    "pages": "a page of items is in order, each once, and within its range",
     "held": "as many replicas hold an acknowledged write as acknowledged it",
     "available": "a request is answered while as many nodes are well as its level needs",
     "convergence": "all replicas of a key hold the same bytes",
@@ -83,6 +110,9 @@ PROMISES = {
     "membership": "a minute after all is well again every node believes every other alive",
     "hash trees": "the hash tree of each partition equals one built from its rows",
     "bounds": "a node takes on what its limits allow, and gives every place back",
+    "leaders": "each partition is led by one node, the first of its preference list, once all is well again",
+    "intents": "no item is locked once all is well again",
+    "ledger": "no transaction is left undecided",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
 }

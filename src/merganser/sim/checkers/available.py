@@ -5,6 +5,9 @@ A request through such a node must be answered if as many nodes, and as many pri
 needs: the sloppy quorum fills the places of the others. A page of a range needs replicas of many keys, so it must be
 answered while all are well.
 
+What only the leader of a partition can answer must be answered while a majority of its replicas is well, and no fault
+has begun or ended for as long as an election may take (`ELECTION_S`): each may have cost the partition its leader.
+
 Source: DeCandia 2007 §4.6.
 """
 
@@ -18,12 +21,15 @@ from merganser.sim.history import Failure, History
 
 RECOVERY_S = 3.0  # to start, to connect again (within a second), to work off what has waited; storms delay by up to 3 s
 
+ELECTION_S = 5.0
+"""To miss a leader, to elect another in spite of messages delayed by up to 3 s, and to go through what is in doubt."""
+
 
 def unanswered_requests(history: History, states: Sequence[NodeState]) -> Iterator[str]:
     """Yield a sentence for each request that was left unanswered though enough nodes were well."""
     for failure in history.failures:
         hurt = _hurt(history, failure)
-        if hurt is None or failure.node in hurt:
+        if hurt is None or failure.node in hurt or (failure.is_of_leader and _may_lack_a_leader(history, failure)):
             continue
         well = {state.node for state in states} - hurt
         is_page = failure.key is None
@@ -36,6 +42,15 @@ def _are_enough(failure: Failure, well: set[NodeId], replicas: Sequence[NodeId])
     """Tell whether those who are well can answer; nobody can if the table is gone."""
     primaries = well.intersection(replicas)
     return bool(replicas) and len(well) >= failure.need.nodes and len(primaries) >= failure.need.primaries
+
+
+def _may_lack_a_leader(history: History, failure: Failure) -> bool:
+    """Tell whether a fault began or ended while the request lasted, or shortly before."""
+    return any(
+        failure.began_s - ELECTION_S <= moment_s <= failure.ended_s
+        for trouble in history.troubles
+        for moment_s in (trouble.began_s, trouble.ended_s)
+    )
 
 
 def _hurt(history: History, failure: Failure) -> set[NodeId] | None:

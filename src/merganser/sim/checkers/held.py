@@ -5,6 +5,8 @@ it: a write that survived only by luck is told as well. A replica holds a write 
 of what is deleted or expired nothing may be left. A write that hints alone may have acknowledged is held by one
 replica at least, because by then all hints are delivered. What a single node acknowledged is gone if that node's disk
 lost it.
+
+Of a leader-based table a majority of the replicas holds each acknowledged version of an item, or a later one.
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ from collections.abc import Iterator, Sequence
 
 from merganser.core import rows
 from merganser.model.errors import CorruptionError
+from merganser.model.register import NO_VERSION, Version
 from merganser.model.timestamp import Timestamp
+from merganser.sim.checkers.linearizable import CompareAndSet, Put
 from merganser.sim.checkers.replicas import NodeState, replicas_of
 from merganser.sim.history import History, Write
+from merganser.sim.item_history import Heard
+from merganser.storage.registers import decode_register
 from merganser.storage.values import decode_row
 
 
@@ -35,6 +41,32 @@ def writes_too_few_hold(history: History, states: Sequence[NodeState]) -> Iterat
             )
             if holders < max(1, write.replicas):
                 yield f"{key!r} of {write.timestamp} was acknowledged by {write.replicas}, and {holders} hold it"
+
+    yield from _versions_too_few_hold(history, states)
+
+
+def _versions_too_few_hold(history: History, states: Sequence[NodeState]) -> Iterator[str]:
+    newest: dict[bytes, Heard] = {}
+    deleted: set[bytes] = set()
+    for heard in history.items.heard:
+        if heard.key not in newest or heard.version > newest[heard.key].version:
+            newest[heard.key] = heard
+    for operation in history.items.operations:
+        if isinstance(operation.action, Put | CompareAndSet) and operation.action.value is None:
+            deleted.add(operation.key)  # when all replicas hold the same tombstone, it is removed
+    for key, heard in newest.items():
+        nodes = replicas_of(key, states)
+        held = [_version(key, state) for state in states if state.node in nodes]
+        holders = sum(version >= heard.version for version in held)
+        if nodes and 2 * holders <= len(nodes) and not (key in deleted and NO_VERSION in held):
+            yield f"{key!r} of {tuple(heard.version)} was acknowledged by a majority, and {holders} hold it"
+
+
+def _version(key: bytes, state: NodeState) -> Version:
+    try:
+        return decode_register(key, state.rows.get(key)).version
+    except CorruptionError:
+        return NO_VERSION
 
 
 def _may_be_gone(writes: list[Write]) -> bool:

@@ -17,6 +17,7 @@ from merganser.core.admission import AdmissionLimits
 from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.leadership import Group
 from merganser.service.admission import Load
 from merganser.storage import keys
 
@@ -34,6 +35,8 @@ class NodeState(msgspec.Struct, frozen=True):
     """The leaves of each hash tree that is ready; every partition that the node holds should have one."""
     doubted: frozenset[NodeId] = frozenset()
     """The nodes it does not believe alive."""
+    leading: frozenset[Group] = frozenset()
+    """The groups that it leads."""
     load: Load | None = None
     """In its present life."""
     limits: AdmissionLimits = AdmissionLimits()

@@ -23,8 +23,14 @@ LASTS_S = (0.1, 1.5)  # clients work for a few seconds, and give up on a request
 class Arena:
     """A cluster under faults; see the module's docstring."""
 
-    def __init__(self, world: World, *, loss: float, clock_jump_s: float) -> None:
-        """Hurt the machines of ``world``: storms lose up to ``loss``, clocks are off up to ``clock_jump_s``."""
+    def __init__(
+        self, world: World, *, loss: float, clock_jump_s: float, lasts_s: tuple[float, float] = LASTS_S
+    ) -> None:
+        """Hurt the machines of ``world``: storms lose up to ``loss``, clocks are off up to ``clock_jump_s``.
+
+        Each fault lasts for as long as is drawn from ``lasts_s``.
+        """
+        self._lasts_s = lasts_s
         self.rng = world.rng
         self.machines = world.machines
         self.loss = loss
@@ -67,7 +73,7 @@ class Arena:
 
     async def pass_time(self) -> None:
         """Return after the time a fault lasts."""
-        await asyncio.sleep(self.rng.uniform(*LASTS_S))
+        await asyncio.sleep(self.rng.uniform(*self._lasts_s))
 
     @contextlib.contextmanager
     def cut(self, links: Iterable[tuple[Machine, Machine]]) -> Iterator[None]:

@@ -7,12 +7,18 @@ A workload is built over `Clients` and says what client number ``i`` does, once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from merganser.sim.clients import Clients
+from merganser.sim.machine import Machine
+from merganser.sim.workloads.appends import Appends
+from merganser.sim.workloads.bank import Bank
 from merganser.sim.workloads.bursts import LIMITS, Bursts
+from merganser.sim.workloads.counters import Counters
 from merganser.sim.workloads.deletes import Deletes
 from merganser.sim.workloads.handoff import Handoff
+from merganser.sim.workloads.item_scans import ItemScans
+from merganser.sim.workloads.items import Items
 from merganser.sim.workloads.levels import Levels
 from merganser.sim.workloads.registers import Registers
 from merganser.sim.workloads.scans import Scans
@@ -27,6 +33,14 @@ class Workload(Protocol):
         """Be client ``number`` for so many operations."""
 
 
+@runtime_checkable
+class Concluding(Protocol):
+    """A workload that has a last look when all is well again."""
+
+    async def conclude(self, machine: Machine, client: int) -> bool:
+        """Look once, through ``machine``; returns whether all was answered."""
+
+
 WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "registers": Registers,
     "sessions": Sessions,
@@ -36,8 +50,16 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "handoff": Handoff,
     "tables": Tables,
     "bursts": Bursts,
+    "items": Items,
+    "counters": Counters,
+    "bank": Bank,
+    "appends": Appends,
+    "item-scans": ItemScans,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
+
+ON_LEADERS = frozenset(("items", "counters", "bank", "appends", "item-scans"))
+"""Those that work on a leader-based table."""
 
 LIMITED = {"bursts": LIMITS}
 """What the nodes take on at once, for workloads that would not reach what they take on otherwise."""
