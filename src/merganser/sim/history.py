@@ -121,6 +121,8 @@ class Trouble(msgspec.Struct):
     """None: all of them."""
     began_s: float
     ended_s: float = math.inf
+    is_partial: bool = False
+    """Some links of these nodes are well: one of them may lead, and be out of reach of who asks."""
 
 
 class _Keyed(Protocol):

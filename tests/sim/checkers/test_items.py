@@ -223,7 +223,8 @@ def test_what_needs_a_leader_is_answered_once_an_election_can_be_over() -> None:
     assert not told(Trouble(down, 20.0 - ELECTION_S + 1))
     assert not told(Trouble(down, 0.0, 20.0 - ELECTION_S + 1)), "the first replica may just be taking over"
     assert not told(Trouble(frozenset(REPLICAS[:2]), 0.0)), "there is no majority"
-    assert told(Trouble(frozenset(REPLICAS[:1]), 18.0), is_of_leader=False)
+    assert not told(Trouble(down, 0.0, is_partial=True)), "the first replica may lead, and not hear who asks"
+    assert told(Trouble(down, 18.0), is_of_leader=False)
 
 
 def test_records_are_counted() -> None:

@@ -7,6 +7,7 @@ answered while all are well.
 
 What only the leader of a partition can answer must be answered while a majority of its replicas is well, and no fault
 has begun or ended for as long as an election may take (`ELECTION_S`): each may have cost the partition its leader.
+Nor may some links of a node be cut and others not: it may lead with the help of some, out of reach of others.
 
 Source: DeCandia 2007 §4.6.
 """
@@ -45,10 +46,14 @@ def _are_enough(failure: Failure, well: set[NodeId], replicas: Sequence[NodeId])
 
 
 def _may_lack_a_leader(history: History, failure: Failure) -> bool:
-    """Tell whether a fault began or ended while the request lasted, or shortly before."""
+    """Tell whether a fault began or ended while the request lasted, or shortly before, or cut some links of a node."""
     return any(
+        trouble.is_partial and trouble.began_s <= failure.ended_s and trouble.ended_s + ELECTION_S >= failure.began_s
+        for trouble in history.troubles
+    ) or any(
         failure.began_s - ELECTION_S <= moment_s <= failure.ended_s
         for trouble in history.troubles
+        if not trouble.is_partial
         for moment_s in (trouble.began_s, trouble.ended_s)
     )
 

@@ -45,7 +45,15 @@ class Arena:
         self._under_way: dict[asyncio.Task[Any] | None, list[Trouble]] = {}
         self._storms: list[Conditions] = []
 
-    def note(self, fault: str, sentence: str, *, of: Sequence[Machine] | None = None, is_lasting: bool = False) -> None:
+    def note(
+        self,
+        fault: str,
+        sentence: str,
+        *,
+        of: Sequence[Machine] | None = None,
+        is_lasting: bool = False,
+        is_partial: bool = False,
+    ) -> None:
         """Count one ``fault`` and tell what happens.
 
         Args:
@@ -53,11 +61,12 @@ class Arena:
             sentence: what happens.
             of: whom it hurts; every link it touches begins or ends there. None: everyone.
             is_lasting: until all is healed, and not only until the fault is undone.
+            is_partial: those it hurts still hear some of the others, and are heard by some.
         """
         self.faults[fault] += 1
         self._loop.tell(f"fault: {sentence}")
         nodes = None if of is None else frozenset(machine.node for machine in of)
-        trouble = Trouble(nodes, self._loop.time())
+        trouble = Trouble(nodes, self._loop.time(), is_partial=is_partial)
         self.troubles.append(trouble)
         self._under_way.setdefault(None if is_lasting else asyncio.current_task(), []).append(trouble)
 

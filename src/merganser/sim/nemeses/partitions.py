@@ -26,6 +26,7 @@ async def one_way(arena: Arena) -> None:
             "one way",
             f"{addresses(shuffled[:size])} hear nothing from {addresses(shuffled[size:])}",
             of=shuffled[:size],
+            is_partial=True,
         )
         await arena.pass_time()
 
@@ -36,7 +37,9 @@ async def one_link(arena: Arena) -> None:
         return
     sender, receiver = arena.rng.sample(arena.machines, 2)
     with arena.cut([(sender, receiver)]):
-        arena.note("one link", f"{receiver.address} hears nothing from {sender.address}", of=[receiver])
+        arena.note(
+            "one link", f"{receiver.address} hears nothing from {sender.address}", of=[receiver], is_partial=True
+        )
         await arena.pass_time()
 
 
@@ -46,7 +49,9 @@ async def bridge(arena: Arena) -> None:
     seer, others = shuffled[0], shuffled[1:]
     left, right = others[: len(others) // 2], others[len(others) // 2 :]
     with arena.cut(both_ways(left, right)):
-        arena.note("bridge", f"{addresses(left)} | {seer.address} sees both | {addresses(right)}", of=left)
+        arena.note(
+            "bridge", f"{addresses(left)} | {seer.address} sees both | {addresses(right)}", of=left, is_partial=True
+        )
         await arena.pass_time()
 
 
@@ -54,7 +59,7 @@ async def flapping(arena: Arena) -> None:
     """Cut a machine off and mend it again, several times, quickly."""
     victim = arena.rng.choice(arena.machines)
     links = both_ways([victim], [machine for machine in arena.machines if machine is not victim])
-    arena.note("flapping", f"the links of {victim.address} come and go", of=[victim])
+    arena.note("flapping", f"the links of {victim.address} come and go", of=[victim], is_partial=True)
     for _ in range(arena.rng.randint(3, 10)):
         with arena.cut(links):
             await asyncio.sleep(arena.rng.uniform(0.01, 0.2))
@@ -65,7 +70,9 @@ async def resets(arena: Arena) -> None:
     """Break the connections of a machine several times: what waits for an answer on them will not get it."""
     victim = arena.rng.choice(arena.machines)
     links = [(victim, machine) for machine in arena.machines if machine is not victim]
-    arena.note("resets", f"the connections of {victim.address} are reset, again and again", of=[victim])
+    arena.note(
+        "resets", f"the connections of {victim.address} are reset, again and again", of=[victim], is_partial=True
+    )
     for _ in range(arena.rng.randint(1, 10)):
         arena.reset(arena.rng.sample(links, arena.rng.randint(min(1, len(links)), len(links))))
         await asyncio.sleep(arena.rng.uniform(0.01, 0.3))
