@@ -148,7 +148,8 @@ class Cluster:
 
     def tick(self, node: Node) -> None:
         elections = node.elections
-        for group in elections.tick((), self.now_s):
+        elections.tick((), self.now_s)
+        for group in elections.fitness_is(lambda _group: True, is_reluctant=False):
             elections.let_go(group)
         self.pulse(node)
         self.bid(node, elections.due(self.now_s), is_handover=False)
@@ -160,14 +161,14 @@ class Cluster:
         self.later(node, PULSE_S, lambda: self.tick(node))
 
     def pulse(self, node: Node) -> None:
-        leading = dict(node.elections.leading)
+        leading, unfit = dict(node.elections.leading), node.elections.unfit
         for peer in node.elections.peers:
-            self.send(node.number, peer, lambda other: self.hear(other, node, leading))
+            self.send(node.number, peer, lambda other: self.hear(other, node, leading, unfit))
 
-    def hear(self, node: Node, sender: Node, leading: Epochs) -> None:
+    def hear(self, node: Node, sender: Node, leading: Epochs, unfit: list[Group]) -> None:
         for group, epoch in leading.items():
             self.learn(node, group, epoch)
-        later = node.elections.heard(sender.number, leading, (), self.now_s)
+        later = node.elections.heard(sender.number, leading, unfit, self.now_s)
         life = sender.life
 
         def answered(asker: Node) -> None:

@@ -102,6 +102,16 @@ def test_while_a_majority_is_connected_every_group_has_a_leader_among_it() -> No
         assert all(len(cluster.leaders(group)) == 1 for group in cluster.groups)
 
 
+def test_of_five_the_first_that_hears_but_one_other_keeps_nobody_from_leading() -> None:
+    cluster = Cluster(1, nodes=5, n=5)
+    group, (first, second, *others) = next(iter(cluster.groups.items()))
+    cluster.run(5.0)
+    assert cluster.leaders(group) == [first]
+    cluster.cuts = {link for other in others for link in ((first, other), (other, first))}
+    cluster.run(12 * PULSE_S)
+    assert cluster.leaders(group) == [second]
+
+
 def test_with_a_fifth_of_all_messages_lost_leaders_seldom_change() -> None:
     elections = 0
     for seed in range(10):

@@ -247,6 +247,15 @@ async def test_with_one_message_in_ten_lost_leaders_stay(world: World) -> None:
 
 
 @simulated()
+async def test_disks_that_take_a_second_to_sync_only_delay_elections(world: World) -> None:
+    await started(world)
+    for machine in world.machines:
+        machine.disk.slow((0.8, 1.2))
+    await made_with_leaders(world)
+    await led_evenly(world)
+
+
+@simulated()
 async def test_one_that_lost_what_it_held_leads_nothing_and_another_does(world: World) -> None:
     await started_with_leaders(world)
     await led_evenly(world)

@@ -145,9 +145,14 @@ class Elections:
         return self._replicas.get(group, ())
 
     def fitness_is(self, may_lead: Callable[[Group], bool], *, is_reluctant: bool) -> list[Group]:
-        """Take note of which groups this node may lead, and whether others should; returns those it must let go of."""
+        """Take note of which groups this node may lead, and whether others should; returns those it must let go of.
+
+        It leads none of which it has not heard of most replicas: others that do might wait for it in vain.
+        """
         self._is_reluctant = is_reluctant
-        self._unfit = {group: None for group in self._replicas if not may_lead(group)}
+        self._unfit = {
+            group: None for group in self._replicas if not (may_lead(group) and self._hears_most(group, self._ticked_s))
+        }
         return [group for group in self._leading if group in self._unfit]
 
     @property
@@ -225,18 +230,13 @@ class Elections:
                 before.since_s = now_s
             before.at_s = now_s
 
-    def tick(self, unreachable: Collection[int], now_s: float) -> list[Group]:
-        """Take note of the time, once a pulse, and of who cannot be reached.
-
-        Returns:
-            The groups this node has to let go of, because it has not heard of most of their replicas.
-        """
+    def tick(self, unreachable: Collection[int], now_s: float) -> None:
+        """Take note of the time, once a pulse, and of who cannot be reached; `fitness_is` is to follow."""
         late_s = now_s - self._ticked_s - self._pulse_s
         if late_s > PULSES_STOPPED * self._pulse_s:
             for heard in self._heard.values():
                 heard.at_s += late_s
         self._ticked_s, self._unreachable = now_s, unreachable
-        return [group for group in self._leading if not self._hears_most(group, now_s)]
 
     def _is_live(self, number: int, now_s: float) -> bool:
         heard = self._heard.get(number)
@@ -372,6 +372,7 @@ class Tally:
         """Count for ``bids``, with the replicas of each group."""
         self._bids = dict(bids)
         self._waiting = {group: list(replicas[group]) for group in bids}
+        self._silent = dict.fromkeys(bids, 0)
         self._missing = {group: majority(len(listed)) for group, listed in self._waiting.items()}
         self.won: dict[Group, Epoch] = {}
         """Those that most replicas have promised."""
@@ -404,10 +405,20 @@ class Tally:
         return news
 
     def failed(self, number: int) -> None:
-        """Count a replica out."""
-        for waiting in self._waiting.values():
+        """Count a replica out that did not answer."""
+        for group, waiting in self._waiting.items():
             if number in waiting:
                 waiting.remove(number)
+                self._silent[group] += 1
+
+    @property
+    def open(self) -> dict[Group, Epoch]:
+        """The bids that may be won yet, if those answer that did not."""
+        return {
+            group: epoch
+            for group, epoch in self._bids.items()
+            if group not in self.won and len(self._waiting[group]) + self._silent[group] >= self._missing[group]
+        }
 
     def _is_hopeless(self, group: Group) -> bool:
         return len(self._waiting[group]) < self._missing[group]

@@ -23,6 +23,7 @@ from merganser.service.voting import Voting
 
 POLL_TIMEOUT_S = 0.25  # nothing is written for it
 CAMPAIGN_TIMEOUT_S = 0.5  # of which an fsync on a busy disk takes the most
+CAMPAIGNS_MAX = 4  # a replica whose disk is slower has promised by the second or third time, and says so at once
 POLLS_MAX = 3  # a bid whose number is too low is made again with a higher one
 
 Roots = Mapping[TableId, Mapping[NodeId, int]]
@@ -96,10 +97,14 @@ class Campaigning:
         """Promise ``bids`` to this node itself, ask the others for theirs, and lead what is won."""
         self._promises.promise(bids.items())
         await self._promises.durable()
-        tally, roots = self._tally(bids), _Roots((group, {}) for group in bids)
-        own = {group: self._promises.of(group) for group in bids}
-        self._elect(tally.promised(self._topology.me.number, own), tally, roots)
-        await self._ask(tally, is_poll=False, is_handover=is_handover, roots=roots)
+        for _ in range(CAMPAIGNS_MAX):
+            bids = {group: epoch for group, epoch in bids.items() if self._promises.of(group) == epoch}
+            tally, roots = self._tally(bids), _Roots((group, {}) for group in bids)
+            self._elect(tally.promised(self._topology.me.number, bids), tally, roots)
+            await self._ask(tally, is_poll=False, is_handover=is_handover, roots=roots)
+            bids = tally.open
+            if not bids:
+                break
 
     async def _ask(
         self, tally: Tally, *, is_poll: bool, is_handover: bool = False, roots: _Roots | None = None

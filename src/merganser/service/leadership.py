@@ -213,7 +213,7 @@ class Leadership:
         """Leave all that is led to others, as far as they take it."""
         self._is_closing = True
         heirs = self._elections.heirs(self._loop.time())
-        self._elections.fitness_is(lambda _group: False, is_reluctant=True)
+        self._elections.fitness_is(self._may_lead, is_reluctant=True)
         if heirs:
             deadline = self._loop.time() + CLOSE_S
             await asyncio.gather(*(self._hand_over(heir, groups, deadline) for heir, groups in heirs.items()))
@@ -247,12 +247,10 @@ class Leadership:
         unreachable = [
             number for number in self._elections.peers if not self._asker.is_reachable(self._node_of(number))
         ]
-        for group in self._elections.tick(unreachable, self._loop.time()):
+        self._elections.tick(unreachable, self._loop.time())
+        is_reluctant = self._engine.shortage is not None
+        for group in self._elections.fitness_is(self._may_lead, is_reluctant=is_reluctant):
             self._depose(group)
-        if not self._is_closing:
-            is_reluctant = self._engine.shortage is not None
-            for group in self._elections.fitness_is(self._may_lead, is_reluctant=is_reluctant):
-                self._depose(group)
         self._pulse()
         self._look()
         for heir, groups in self._elections.handovers(self._loop.time()).items():
@@ -261,7 +259,7 @@ class Leadership:
                 self._spawn(self._hand_over(heir, left, self._loop.time() + HANDOVER_S))
 
     def _may_lead(self, group: Group) -> bool:
-        return self._engine.failure is None and self.may_vote(group)
+        return not self._is_closing and self._engine.failure is None and self.may_vote(group)
 
     def _look(self) -> None:
         """Bid for what is due now."""

@@ -26,7 +26,9 @@ from merganser.sim.world import World
 
 PARTITIONS = 256
 PATIENCE_S = 60.0
-POLL_S = 0.001
+POLL_S = 0.002
+LOOK_S = 0.05
+"""Between two looks whether leaders are spread again."""
 
 
 def _crash(world: World, machine: Machine) -> None:
@@ -76,10 +78,10 @@ async def measure(world: World, fault: Callable[[World, Machine], None], *, faul
     await world.table(replication="leader")
     conditions = Conditions(loss=loss)
     world.network.conditions = conditions
-    await _until(lambda: is_even(world))
+    await _until(lambda: is_even(world), LOOK_S)
     for _ in range(faults):
         await asyncio.sleep(world.rng.uniform(0.0, 2.0))
-        await _until(lambda: is_even(world))
+        await _until(lambda: is_even(world), LOOK_S)
         victim = world.rng.choice(world.machines)
         own = leadership(victim)
         assert own is not None
@@ -87,7 +89,7 @@ async def measure(world: World, fault: Callable[[World, Machine], None], *, faul
         began = world.loop.time()
         fault(world, victim)
         others = [machine for machine in world.machines if machine is not victim]
-        await _until(lambda: are_led(others, groups))  # noqa: B023
+        await _until(lambda: are_led(others, groups), POLL_S)  # noqa: B023
         findings.without_leader_s.append(world.loop.time() - began)
         began = world.loop.time()
         if not victim.is_up:
@@ -96,7 +98,7 @@ async def measure(world: World, fault: Callable[[World, Machine], None], *, faul
         victim.resume()
         world.network.heal()
         world.network.conditions = conditions
-        await _until(lambda: is_even(world))
+        await _until(lambda: is_even(world), LOOK_S)
         findings.away_s.append(world.loop.time() - began)
     return findings
 
@@ -120,10 +122,10 @@ def is_even(world: World) -> bool:
     return led == led_by_owners == PARTITIONS
 
 
-async def _until(is_so: Callable[[], bool]) -> None:
+async def _until(is_so: Callable[[], bool], poll_s: float) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not is_so():  # noqa: ASYNC110  # virtual time
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(poll_s)
 
 
 HEADINGS = ("fault", "nodes", "loss", "without leader p50", "p99", "most", "faults", "even again p50", "p99")
