@@ -21,14 +21,12 @@ from merganser.query.operands import (
 )
 from merganser.query.syntax import (
     Action,
-    Addition,
     Assignment,
     Between,
     Both,
     Call,
     Comparison,
     Condition,
-    Deletion,
     Either,
     ExpressionError,
     In,
@@ -60,6 +58,10 @@ class Placeholders:
         Raises:
             ExpressionError: one is not defined, or an operand does not suit its operator.
         """
+        if isinstance(tree, Comparison):  # most conditions, and matching a pattern takes longer than all the rest
+            comparison = Comparison(tree.operator, self._operand(tree.left), self._operand(tree.right))
+            check_comparison(comparison)
+            return comparison
         match tree:
             case Both(left, right):
                 return Both(self.bind(left), self.bind(right))
@@ -67,10 +69,6 @@ class Placeholders:
                 return Either(self.bind(left), self.bind(right))
             case Not(inner):
                 return Not(self.bind(inner))
-            case Comparison(operator, left, right):
-                comparison = Comparison(operator, self._operand(left), self._operand(right))
-                check_comparison(comparison)
-                return comparison
             case Between(operand, low, high):
                 between = Between(self._operand(operand), self._operand(low), self._operand(high))
                 check_between(between)
@@ -93,10 +91,11 @@ class Placeholders:
                 operator.
         """
         update = Update(
-            tuple(Section(section.keyword, tuple(map(self._action, section.actions))) for section in tree.sections)
+            tuple([Section(section.keyword, tuple(map(self._action, section.actions))) for section in tree.sections])
         )
-        check_paths([action.path for action in update.actions])
-        for action in update.actions:
+        actions = update.actions
+        check_paths([action.path for action in actions])
+        for action in actions:
             check_action(action)
         return update
 
@@ -124,32 +123,27 @@ class Placeholders:
                 )
 
     def _operand(self, operand: Operand) -> Operand:
-        match operand:
-            case Path():
-                return self._path(operand)
-            case Placeholder(name):
-                return self._value(name)
-            case Call():
-                call = self._call(operand)
-                if call.function != "size":
-                    raise misused(call)
-                return call
-            case Value():
-                return operand
+        if isinstance(operand, Path):
+            return self._path(operand)
+        if isinstance(operand, Placeholder):
+            return self._value(operand.name)
+        if isinstance(operand, Value):
+            return operand
+        call = self._call(operand)
+        if call.function != "size":
+            raise misused(call)
+        return call
 
     def _action(self, action: Action) -> Action:
         path = self._path(action.path)
-        match action:
-            case Assignment(_, Sum(operator, left, right)):
-                return Assignment(path, Sum(operator, self._update_operand(left), self._update_operand(right)))
-            case Assignment(_, Path() | Placeholder() | Value() | Call() as operand):
-                return Assignment(path, self._update_operand(operand))
-            case Addition(_, operand):
-                return Addition(path, self._update_operand(operand))
-            case Deletion(_, operand):
-                return Deletion(path, self._update_operand(operand))
-            case _:
-                return Removal(path)
+        if isinstance(action, Removal):
+            return Removal(path)
+        value = action.value
+        if isinstance(value, Sum):
+            return Assignment(
+                path, Sum(value.operator, self._update_operand(value.left), self._update_operand(value.right))
+            )
+        return type(action)(path, self._update_operand(value))
 
     def _update_operand(self, operand: Operand) -> Operand:
         """Fill in an operand of an update; what operands it has is looked at when all are filled in."""
@@ -160,7 +154,10 @@ class Placeholders:
         return Call(operand.function, tuple(map(self._update_operand, operand.operands)))
 
     def _path(self, path: Path) -> Path:
-        return Path(tuple(self._name(part) if isinstance(part, str) else part for part in path.parts))
+        for part in path.parts:
+            if isinstance(part, str) and part.startswith("#"):
+                return Path(tuple([self._name(part) if isinstance(part, str) else part for part in path.parts]))
+        return path
 
     def _name(self, part: str) -> str:
         if not part.startswith("#"):

@@ -43,6 +43,7 @@ _STRING: Final = frozenset("S")
 _LIST: Final = frozenset("L")
 _SIZED: Final = frozenset(("S", "B", "SS", "NS", "BS", "L", "M"))
 _ADDED: Final = SETS | _NUMBER
+_RESULTS: Final = {"size": "N", "list_append": "L"}
 _KINDS: Final = ("N", "BS", "L", "B", "NULL", "M", "S", "SS", "NS", "BOOL")  # as DynamoDB prints them
 _KINDS_OF_PATHS: Final = "{NS,SS,L,BS,N,M,B,BOOL,NULL,S}"  # the same, of an operand that could have any
 _LONG_NAMES: Final = {
@@ -114,16 +115,17 @@ def check_call(call: Call) -> None:
 
 def check_action(action: Action) -> None:
     """Check what an action of an update does with its operands."""
-    match action:
-        case Assignment(_, Sum(operator, left, right)):
-            _check_calls(left, right)
-            _check_kinds(operator, _NUMBER, left, right)
-        case Assignment(_, Call() as call):
-            _check_calls(call)
-        case Addition(_, operand):
-            _check_change("ADD", _ADDED, operand)
-        case Deletion(_, operand):
-            _check_change("DELETE", SETS, operand)
+    if isinstance(action, Assignment):
+        value = action.value
+        if isinstance(value, Sum):
+            _check_calls(value.left, value.right)
+            _check_kinds(value.operator, _NUMBER, value.left, value.right)
+        else:
+            _check_calls(value)
+    elif isinstance(action, Addition):
+        _check_change("ADD", _ADDED, action.value)
+    elif isinstance(action, Deletion):
+        _check_change("DELETE", SETS, action.value)
 
 
 def misused(call: Call) -> ExpressionError:
@@ -151,6 +153,8 @@ def check_paths(paths: Sequence[Path]) -> None:
         ExpressionError: one leads through another or to the same place, or takes for a list what another takes for
             a map.
     """
+    if len(paths) < 2:
+        return
     root = _Place(Path(()))
     conflict: ExpressionError | None = None  # told only if nothing overlaps
     for path in paths:
@@ -227,12 +231,6 @@ def _wrong_kind(operator: str, kind: str) -> ExpressionError:
 
 def _kind_of(operand: Operand) -> str:
     """Return the type of an operand if it is known before there is an item, else an empty text."""
-    match operand:
-        case Value():
-            return operand.kind
-        case Call("size"):
-            return "N"
-        case Call("list_append"):
-            return "L"
-        case _:
-            return ""
+    if isinstance(operand, Value):
+        return operand.kind
+    return _RESULTS.get(operand.function, "") if isinstance(operand, Call) else ""

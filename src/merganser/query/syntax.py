@@ -152,7 +152,7 @@ class Update(msgspec.Struct, frozen=True):
     @property
     def actions(self) -> tuple[Action, ...]:
         """All actions, as they were written."""
-        return tuple(action for section in self.sections for action in section.actions)
+        return tuple([action for section in self.sections for action in section.actions])
 
 
 Operand = Path | Placeholder | Value | Call

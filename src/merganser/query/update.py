@@ -74,34 +74,32 @@ class _End:
 
 
 def _result(action: Action, item: Item) -> AttributeValue | None:
-    match action:
-        case Assignment(_, Sum(operator, left, right)):
-            return _sum(_operand(left, item), _operand(right, item), is_difference=operator == "-")
-        case Assignment(_, operand):
-            return _operand(operand, item)  # type: ignore[arg-type]
-        case Addition(path, operand):
-            return _added(value_at(item, path), _operand(operand, item))
-        case Deletion(path, operand):
-            return _deleted(value_at(item, path), _operand(operand, item))
-        case _:
-            return None
+    if isinstance(action, Removal):
+        return None
+    value = action.value
+    if isinstance(value, Sum):
+        return _sum(_operand(value.left, item), _operand(value.right, item), is_difference=value.operator == "-")
+    if isinstance(action, Assignment):
+        return _operand(value, item)
+    change = _added if isinstance(action, Addition) else _deleted
+    return change(value_at(item, action.path), _operand(value, item))
 
 
 def _operand(operand: Operand, item: Item) -> AttributeValue:
-    value: AttributeValue | None
-    match operand:
-        case Value(content):
-            return content
-        case Call("if_not_exists", (Path() as path, otherwise)):
-            value = value_at(item, path)
-            return _operand(otherwise, item) if value is None else value
-        case Call(_, (left, right)):
+    if isinstance(operand, Value):
+        return operand.content
+    if isinstance(operand, Call):
+        left, right = operand.operands
+        if operand.function == "list_append":
             return _appended(_operand(left, item), _operand(right, item))
-        case Path():
-            value = value_at(item, operand)
-            if value is not None:
-                return value
-    raise ExpressionError(_MISSING)
+        assert isinstance(left, Path)  # of if_not_exists; binding sees to it
+        value = value_at(item, left)
+        return _operand(right, item) if value is None else value
+    assert isinstance(operand, Path)
+    value = value_at(item, operand)
+    if value is None:
+        raise ExpressionError(_MISSING)
+    return value
 
 
 def _sum(left: AttributeValue, right: AttributeValue, *, is_difference: bool = False) -> AttributeValue:
