@@ -164,7 +164,7 @@ async def test_a_read_waits_for_the_write_whose_value_it_would_tell(world: World
     found, refused = await asyncio.gather(
         read(leader, table, K), change(leader, table, K, payload_of("compare_and_set", b"x", b"y"))
     )
-    assert writing.done()
+    await writing
     assert (found.value, refused.answer) == (b"v", b"v")
 
 
@@ -345,7 +345,7 @@ async def test_a_leader_that_is_to_let_go_takes_no_changes_and_waits_for_those_i
         await change(leader, table, K, payload_of("put", b"w"))
     assert refused.value.code == NOT_LEADING
     assert await letting_go
-    assert writing.done()
+    await writing
 
 
 @simulated()
@@ -361,7 +361,7 @@ async def test_a_leader_that_cannot_end_what_is_in_flight_goes_on(world: World) 
     assert term is not None
     assert not await leader.spawn(leader_of(leader).quiesce(term, now_s() + 0.1))
     assert not (await change(leader, table, K, payload_of("put", b"w"))).is_rejected
-    assert writing.done()
+    await writing
 
 
 # Disks
