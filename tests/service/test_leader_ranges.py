@@ -92,7 +92,7 @@ async def test_a_range_is_read_in_either_order_and_in_pages(world: World) -> Non
     for reverse in False, True:
         ordered = put[::-1] if reverse else put
         found: list[tuple[bytes, bytes]] = []
-        bound = None
+        bound: bytes | None = None
         while True:
             start, end = (None, bound) if reverse else (bound, None)
             page = await read_range(leader, table, put[0], reverse=reverse, rows_max=2, start=start, end=end)

@@ -28,6 +28,7 @@ from typing import cast
 from merganser.core.once import Once
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
+    CorruptionError,
     MerganserError,
     OverloadedError,
     PeerLostError,
@@ -122,6 +123,7 @@ class Leader:
         self._engine = engine
         self._leadership = leadership
         self._trees = trees
+        self._damage = damage
         self._gate = GroupGate(topology, catch_up=catch_up)
         self._loop = asyncio.get_running_loop()
         self._terms: dict[Group, Term] = {}
@@ -357,11 +359,13 @@ class Leader:
         for _ in range(LOOKS_MAX):
             if not term.led.is_standing:
                 raise self._not_leading(term.led.group)
-            stored, is_intact = self._touches.own(table.id, key)
-            if is_intact:
+            try:
+                stored = self._engine.get(key)
                 head = decode_register(key, stored)
                 if self._touches.knows(term, table, key, head.version):
                     return stored, head
+            except CorruptionError:
+                self._damage.met_row(table.id, key)
             await self._touches.touch(term, table, key)
         raise UnavailableError("the item cannot be read here; nothing was written, try again")
 
