@@ -150,9 +150,11 @@ class Elections:
         It leads none of which it has not heard of most replicas: others that do might wait for it in vain.
         """
         self._is_reluctant = is_reluctant
-        self._unfit = {
-            group: None for group in self._replicas if not (may_lead(group) and self._hears_most(group, self._ticked_s))
-        }
+        self._unfit = {group: None for group in self._replicas if not may_lead(group)}
+        if self._silent(self._ticked_s):
+            for group in self._replicas:
+                if not self._hears_most(group, self._ticked_s):
+                    self._unfit[group] = None
         return [group for group in self._leading if group in self._unfit]
 
     @property
@@ -245,22 +247,33 @@ class Elections:
         pulses = PULSES_UNREACHABLE if number in self._unreachable else PULSES_LOST
         return now_s < heard.at_s + pulses * self._pulse_s
 
+    def _silent(self, now_s: float) -> list[int]:
+        """Return who has not been heard for as long as makes one dead."""
+        heard_since_s = now_s - PULSES_LOST * self._pulse_s
+        return [number for number, heard in self._heard.items() if heard.at_s <= heard_since_s]
+
     def _hears_most(self, group: Group, now_s: float) -> bool:
-        listed = self._replicas[group]
-        silent_s = PULSES_LOST * self._pulse_s
-        heard = sum(number == self._me or now_s < self._heard[number].at_s + silent_s for number in listed)
-        return heard >= majority(len(listed))
+        listed, silent = self._replicas[group], self._silent(now_s)
+        return len(listed) - sum(number in silent for number in listed) >= majority(len(listed))
 
     # Bids
 
     def due(self, now_s: float) -> list[Group]:
         """Return the groups to poll for now."""
-        return [group for group in self._replicas if self._is_due(group, now_s)]
+        well = [
+            number
+            for number, heard in self._heard.items()
+            if not (heard.unfit or heard.is_reluctant) and self._is_live(number, now_s)
+        ]
+        return [  # almost always the first is this node, and leads, or somebody else who is well
+            group
+            for group, listed in self._replicas.items()
+            if listed[0] not in well and group not in self._leading and self._is_due(group, now_s)
+        ]
 
     def _is_due(self, group: Group, now_s: float) -> bool:
         return (
-            group not in self._leading
-            and group not in self._bidding
+            group not in self._bidding
             and self._retry_s.get(group, 0.0) <= now_s
             and self._first(group, now_s) == self._me
             and not self._is_led(group, now_s, besides=self._me)
