@@ -137,6 +137,23 @@ async def test_a_copy_of_a_request_that_was_refused_is_not_done_when_it_could_be
 
 
 @simulated()
+async def test_a_copy_of_a_request_whose_outcome_is_unknown_is_not_told_that_nothing_was_done(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    epoch, put = epoch_of(leader, table, K), payload_of("put", b"v")
+    heir, third = others_than(world, leader)
+    for machine in heir, third:
+        world.network.cut(leader.address, machine.address)
+    writing = asyncio.create_task(change(leader, table, K, put, epoch=epoch, request=b"r" * 16))
+    await until(lambda: register_at(leader, table, K).value == b"v")
+    await take_over(heir, table, K)
+    for asked in writing, change(leader, table, K, put, epoch=epoch, request=b"r" * 16):
+        with pytest.raises(UnknownOutcomeError):
+            await asked
+
+
+@simulated()
 async def test_steps_on_one_item_build_on_one_another_without_waiting(world: World) -> None:
     table = await started_led(world)
     leader = the_leader(world, table, K)

@@ -19,10 +19,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import msgspec
+
 from merganser.core.quorum import WriteQuorum
 from merganser.model.errors import RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, TableId
-from merganser.model.leader_messages import NOT_LEADING, Replicate
+from merganser.model.leader_messages import NOT_LEADING, Changed, Replicate
 from merganser.model.messages import Reply
 from merganser.model.register import Version
 from merganser.service.asking import Asker, error_of
@@ -88,6 +90,17 @@ class Proposal:
         for waiter in self._waiting:
             _wake(waiter)
         self._waiting.clear()
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What was answered to a change that wrote nothing, and never will."""
+
+    changed: Changed
+
+
+Outcome = Proposal | Changed | Told | str
+"""Of a change: a write, the answer once it is chosen, an answer without a write, or why nothing was done. That is for
+good: a copy of the request that comes later must not do what its sender was told is not done."""
 
 
 class LocalAcks:

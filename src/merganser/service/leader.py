@@ -60,7 +60,7 @@ from merganser.service.damage import Damage
 from merganser.service.first_touches import TOUCH_S, FirstTouches, Term
 from merganser.service.group_gate import GroupGate, not_leading
 from merganser.service.hash_trees import HashTrees
-from merganser.service.in_flight import Flight, LocalAcks, Proposal
+from merganser.service.in_flight import Flight, LocalAcks, Outcome, Proposal, Told
 from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
@@ -78,10 +78,6 @@ REQUESTS_MAX = 300_000  # 100 MiB; 10,000 a second, more than a node does
 IN_FLIGHT_MAX = 4_096  # of one group; as many requests as a node takes on at once
 LOOKS_MAX = 16
 """How often a request finds that the item has become unknown, or locked again, before it gives up."""
-Outcome = Proposal | Changed | str
-"""Of a change: a write, what it came to or what was told without one, or why nothing was done. That is for good: a copy
-of the request that comes later must not do what its sender was told is not done."""
-
 CLOSED_S = 1.0
 """After the quiet that was asked for: then another leads, or this node takes changes again."""
 
@@ -163,7 +159,12 @@ class Leader:
         try:
             term = self._term(group, request.epoch)
             return await self._change(term, table, request, maker, maker.step_of(table, request.payload))
+        except UnknownOutcomeError:
+            raise
         except MerganserError as error:
+            done = self._requests.of(request.request)
+            if isinstance(done, Proposal | Changed):  # what this copy ran into says nothing of the one that wrote
+                return await self._written(request.request, done)
             if request.epoch.leader == self._topology.me.number:
                 self._requests.note(request.request, str(error))
             raise
@@ -187,29 +188,24 @@ class Leader:
                 await self._revealed(term, key)
                 raise
             if decided.content is None or decided.is_rejected:
-                return await self._told(
-                    term, key, request.request, Changed(decided.answer, decided.is_rejected, head.version)
-                )
+                told = Changed(decided.answer, decided.is_rejected, head.version)
+                self._requests.note(request.request, Told(told))
+                await self._revealed(term, key)
+                return told
             proposal = self._propose(term, table, key, decided.content, before=stored, is_intact=True)
             proposal.answer = decided.answer
             self._requests.note(request.request, proposal)
-            return await self._written(term, request.request, proposal)
+            return await self._written(request.request, proposal)
         raise TransactionConflictError(f"transactions hold the item again and again ({LOOKS_MAX} times); try again")
 
     async def _again(self, term: Term, key: bytes, request: bytes, done: Outcome) -> Changed:
         """Answer a request that came before."""
-        if isinstance(done, Proposal):
-            return await self._written(term, request, done)
+        if isinstance(done, Proposal | Changed):
+            return await self._written(request, done)
         if isinstance(done, str):
             raise UnavailableError(f"the request has come before, and will not be done: {done}")
         await self._revealed(term, key)
-        return done
-
-    async def _told(self, term: Term, key: bytes, request: bytes, told: Changed) -> Changed:
-        """Answer a request that has written nothing, and never will."""
-        self._requests.note(request, told)
-        await self._revealed(term, key)
-        return told
+        return done.changed
 
     async def read(self, sender: NodeId, request: ReadLed) -> Led:
         """Return the item as it is: chosen, and nothing acknowledged before the request came in is missing.
@@ -389,11 +385,12 @@ class Leader:
     def _put_back(self, table: Table, damaged: bytes | None, proposal: Proposal) -> None:
         self._trees.write(((table.id, proposal.key, damaged, proposal.request.register),))
 
-    async def _written(self, term: Term, request: bytes, proposal: Proposal) -> Changed:
+    async def _written(self, request: bytes, proposal: Proposal | Changed) -> Changed:
+        if isinstance(proposal, Changed):
+            return proposal
         if not await proposal.ended():
             raise UnknownOutcomeError(
-                f"node {self._asker.node} was deposed in partition {term.led.group.partition}, or has reached no "
-                "majority of its replicas: the write may be there, now or later"
+                f"node {self._asker.node} was deposed, or has reached no majority: the write may be there, now or later"
             )
         changed = Changed(proposal.answer, False, proposal.version)
         self._requests.replace(request, changed)
