@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from merganser.model.errors import UnavailableError, UnknownOutcomeError
+from merganser.model.errors import TransactionConflictError, UnavailableError, UnknownOutcomeError
 from merganser.wire.dynamodb.errors import ValidationError
 from wire.dynamodb.fakes import Cluster
 
@@ -100,7 +100,9 @@ def test_batch_writes_and_gets_over_tables(cluster: Cluster) -> None:
     }
 
 
-@pytest.mark.parametrize("error", [UnavailableError("down"), UnknownOutcomeError("silent")])
+@pytest.mark.parametrize(
+    "error", [UnavailableError("down"), UnknownOutcomeError("silent"), TransactionConflictError("held")]
+)
 def test_item_that_failed_goes_back_unprocessed(either: Cluster, error: Exception) -> None:
     either.fails(lambda key: error if b"bad" in key else None)
     written = either.call("BatchWriteItem", {"RequestItems": {"str": [put("bad"), put("good")]}})
@@ -117,6 +119,12 @@ def test_batch_of_which_nothing_succeeded_is_the_error(either: Cluster) -> None:
     for operation, items in (("BatchWriteItem", [put("a"), put("b")]), ("BatchGetItem", keys("a", "b"))):
         answer = either.call(operation, {"RequestItems": {"str": items}})
         assert answer == "ServiceUnavailable | The service is unavailable: down"
+
+
+def test_a_batch_of_items_that_transactions_hold_goes_back_whole(cluster: Cluster) -> None:
+    cluster.fails(lambda key: TransactionConflictError("held"))
+    written = cluster.call("BatchWriteItem", {"RequestItems": {"str": [put("a"), put("b")]}})
+    assert written == {"UnprocessedItems": {"str": [put("a"), put("b")]}}
 
 
 def test_what_does_not_fit_into_16_mb_goes_back_unprocessed(cluster: Cluster) -> None:

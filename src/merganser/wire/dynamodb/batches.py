@@ -1,8 +1,8 @@
 """BatchWriteItem and BatchGetItem: everything is validated before anything is done.
 
-Items are independent: each is written or read for itself, a few at a time. One whose replicas could
-not be reached, or whose outcome is unknown, goes back to the client as unprocessed, as does what no
-longer fits into the answer; if every item fails so, the first error is the answer.
+Items are independent: each is written or read for itself, a few at a time. One whose replicas could not be reached,
+whose outcome is unknown, or that a transaction holds, goes back to the client as unprocessed, as does what no longer
+fits into the answer. If every item fails, and not because of transactions, the first error is the answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import orjson
 
 from merganser.model.cluster import Table
-from merganser.model.errors import UnavailableError, UnknownOutcomeError
+from merganser.model.errors import TransactionConflictError, UnavailableError, UnknownOutcomeError
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
@@ -47,6 +47,9 @@ _MAP_VALUES = (
 )
 
 T = TypeVar("T")
+
+_UNDONE = (UnavailableError, UnknownOutcomeError, TransactionConflictError)
+"""What leaves one item undone, or perhaps undone, and is no reason not to do the others."""
 
 
 class _Write(NamedTuple):
@@ -264,16 +267,17 @@ async def _all(units: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R 
         async with turns:
             try:
                 return await work(unit)
-            except (UnavailableError, UnknownOutcomeError) as error:
+            except _UNDONE as error:
                 return error
 
     outcomes = await asyncio.gather(*[one(unit) for unit in units], return_exceptions=True)
     failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     for failure in failures:
-        if not isinstance(failure, UnavailableError | UnknownOutcomeError):
+        if not isinstance(failure, _UNDONE):
             raise failure
-    if len(failures) == len(units):
-        raise failures[0]
+    errors = [failure for failure in failures if not isinstance(failure, TransactionConflictError)]
+    if len(failures) == len(units) and errors:
+        raise errors[0]
     return [_settled(outcome) for outcome in outcomes]
 
 
