@@ -11,7 +11,7 @@ from merganser.model.errors import RefusedError, StorageFailedError, Unavailable
 from merganser.model.ids import PartitionId
 from merganser.model.leader_messages import NOT_LEADING
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
-from merganser.service.leadership import Leadership, Led
+from merganser.service.leadership import CLOSE_S, Leadership, Led
 from merganser.sim.machine import Machine
 from merganser.sim.network import Conditions
 from merganser.sim.world import World
@@ -377,6 +377,24 @@ async def test_a_node_that_is_closed_leaves_its_groups_to_others_in_a_moment(wor
     await until(lambda: has_leaders(world), timeout_s=0.1)
     await asyncio.sleep(SETTLED_S)
     assert has_leaders(world)
+
+
+@simulated()
+async def test_a_node_that_is_closed_waits_for_what_is_in_flight(world: World) -> None:
+    await started_with_leaders(world)
+    await led_evenly(world)
+    machine, led = leader(world), term(leader(world))
+
+    async def quiesce(_led: Led, deadline: float) -> bool:
+        await asyncio.sleep(0.8 * (deadline - now_s()))
+        return True
+
+    leadership(machine).quiesce = quiesce
+    closing = machine.spawn(member(machine).close())
+    await asyncio.sleep(0.75 * CLOSE_S)
+    assert led.is_standing
+    await closing
+    await until(lambda: has_leaders(world), timeout_s=0.1)
 
 
 # Confirmations

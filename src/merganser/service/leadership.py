@@ -248,6 +248,9 @@ class Leadership:
             number for number in self._elections.peers if not self._asker.is_reachable(self._node_of(number))
         ]
         self._elections.tick(unreachable, self._loop.time())
+        if self._is_closing:  # what it leads is left to others once nothing is in flight
+            self._pulse()
+            return
         is_reluctant = self._engine.shortage is not None
         for group in self._elections.fitness_is(self._may_lead, is_reluctant=is_reluctant):
             self._depose(group)
@@ -255,7 +258,7 @@ class Leadership:
         self._look()
         for heir, groups in self._elections.handovers(self._loop.time()).items():
             left = [group for group in groups if group not in self._handing_over][:HANDOVERS_AT_ONCE]
-            if left and not self._is_closing:
+            if left:
                 self._spawn(self._hand_over(heir, left, self._loop.time() + HANDOVER_S))
 
     def _may_lead(self, group: Group) -> bool:
