@@ -212,9 +212,15 @@ def test_command_measures_a_cluster_of_its_own_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    ended = bench("--json", "--puts", "0.5", "--connections", "4")
+    kinds = ("--replication", "leader", "--replication", "leaderless")
+    ended = bench("--json", "--puts", "0.5", "--connections", "4", *kinds)
     mixes: list[dict[str, Any]] = json.loads(ended.stdout)
-    assert [(mix["put_share"], mix["is_consistent"]) for mix in mixes] == [(0.5, False), (0.5, True)]
+    assert [(mix["replication"], mix["put_share"], mix["is_consistent"]) for mix in mixes] == [
+        ("leader", 0.5, False),
+        ("leader", 0.5, True),
+        ("leaderless", 0.5, False),
+        ("leaderless", 0.5, True),
+    ]
     for mix in mixes:
         result = mix["result"]
         assert result["errors"] == 0
@@ -222,6 +228,18 @@ def test_command_measures_a_cluster_of_its_own_and_leaves_nothing(
         assert result["server_cpu_us_per_operation"] > 0
     assert ended.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kind_of_table_that_there_is_not_is_refused() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "merganser.cli", "bench", "--replication", "quorum"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "merganser: --replication must be leaderless or leader, not 'quorum'\n"
 
 
 @pytest.mark.process
