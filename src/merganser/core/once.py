@@ -41,15 +41,12 @@ class Once(Generic[O]):
 
     def is_full(self, now: float) -> bool:
         """Forget the old; tell whether there is room for no other."""
-        self._age += min(now - self._last, GAP_S_MAX)
-        self._last = now
-        order = self._order
-        while order and order[0][0] <= self._age:
-            del self._outcomes[order.popleft()[1]]
-        return len(order) >= self._most
+        self._forget_old(now)
+        return len(self._order) >= self._most
 
-    def note(self, request: bytes, outcome: O) -> None:
-        """Remember what became of ``request`` at the time of the last `is_full`, unless that is known already."""
+    def note(self, request: bytes, outcome: O, now: float) -> None:
+        """Remember what became of ``request``, unless that is known already; forget the old."""
+        self._forget_old(now)
         if request in self._outcomes:
             return
         self._outcomes[request] = outcome
@@ -59,3 +56,10 @@ class Once(Generic[O]):
         """Remember another outcome of ``request``, if it is not forgotten yet."""
         if request in self._outcomes:
             self._outcomes[request] = outcome
+
+    def _forget_old(self, now: float) -> None:
+        self._age += min(now - self._last, GAP_S_MAX)
+        self._last = now
+        order = self._order
+        while order and order[0][0] <= self._age:
+            del self._outcomes[order.popleft()[1]]

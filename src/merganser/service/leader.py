@@ -166,7 +166,7 @@ class Leader:
             if isinstance(done, Proposal | Changed):  # what this copy ran into says nothing of the one that wrote
                 return await self._written(request.request, done)
             if request.epoch.leader == self._topology.me.number:
-                self._requests.note(request.request, str(error))
+                self._requests.note(request.request, str(error), self._loop.time())
             raise
 
     async def _change(self, term: Term, table: Table, request: Change, maker: Maker, step: Step) -> Changed:
@@ -184,17 +184,17 @@ class Leader:
             try:
                 decided = step(head.content)
             except RequestError as error:
-                self._requests.note(request.request, str(error))
+                self._requests.note(request.request, str(error), self._loop.time())
                 await self._revealed(term, key)
                 raise
             if decided.content is None or decided.is_rejected:
                 told = Changed(decided.answer, decided.is_rejected, head.version)
-                self._requests.note(request.request, Told(told))
+                self._requests.note(request.request, Told(told), self._loop.time())
                 await self._revealed(term, key)
                 return told
             proposal = self._propose(term, table, key, decided.content, before=stored, is_intact=True)
             proposal.answer = decided.answer
-            self._requests.note(request.request, proposal)
+            self._requests.note(request.request, proposal, self._loop.time())
             return await self._written(request.request, proposal)
         raise TransactionConflictError(f"transactions hold the item again and again ({LOOKS_MAX} times); try again")
 
