@@ -25,6 +25,7 @@ from merganser.model.leader_messages import (
 )
 from merganser.model.leadership import NO_EPOCH, Epoch
 from merganser.model.messages import Request
+from merganser.service.generations import NO_GENERATION
 from merganser.service.restoring import TOO_EARLY, Rejoining
 from merganser.service.wholeness import NOBODY_ELSE
 from merganser.sim.machine import Machine
@@ -215,7 +216,7 @@ async def test_what_an_earlier_life_was_given_or_comes_late_is_refused(world: Wo
     async def refused(token: int) -> None:
         for request in (
             Restore(map_epoch, table.id, group.partition, epoch, token, ((key, register),)),
-            MadeWhole(map_epoch, group.n, group.partition, epoch, token),
+            MadeWhole(map_epoch, group.n, group.partition, epoch, token, NO_GENERATION),
         ):
             with pytest.raises(RefusedError) as refusal:
                 await victim.spawn(member(victim).serve(node, request))

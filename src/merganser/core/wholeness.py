@@ -35,6 +35,7 @@ from merganser.model.ids import PartitionId, TableId
 from merganser.model.leader_messages import (
     Change,
     CompareLed,
+    Drop,
     ReadLed,
     ReadRangeLed,
     Rejoin,
@@ -67,10 +68,10 @@ NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 _WRITES = (Apply, Hint, Meet, Change, Replicate, Restore)
 _ROWS = (Read, ReadRange, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
-_OF_GROUPS = (Touch, TouchRange, Replicate, Change, ReadLed, ReadRangeLed, Settle, CompareLed, Rejoin)
+_OF_GROUPS = (Touch, TouchRange, Replicate, Drop, Change, ReadLed, ReadRangeLed, Settle, CompareLed, Rejoin)
 """What a node is asked as a member of one group. Elections ask for each group by itself (`service.voting`)."""
 
-OfGroup = Touch | TouchRange | Replicate | Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin
+OfGroup = Touch | TouchRange | Replicate | Drop | Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin
 
 Place = tuple[TableId, PartitionId]
 

@@ -17,6 +17,10 @@ NOT_LEADING = "not_leading"
 """Code of a refusal: of a replica that has promised a later epoch, or of a node that does not lead in this one. Nothing
 was done. `Refused.epoch` is the latest known to the node that refuses."""
 
+STALE_GENERATION = "stale_generation"
+"""Code of a refusal: tombstones were dropped since this was sent. Nothing was done; it may be sent again in the present
+generation, if it is still wanted."""
+
 TRANSACTION_CONFLICT = "transaction_conflict"
 """Code of a refusal: another transaction holds the item. Nothing was done."""
 
@@ -92,6 +96,8 @@ class Replicate(msgspec.Struct, frozen=True, array_like=True, tag=56):
     epoch: Epoch
     """In which the sender leads; the register may be of an earlier one."""
     register: bytes
+    generation: int = 0
+    """Of the leader in that epoch; a replica that has heard of a later one refuses it (code `STALE_GENERATION`)."""
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True, tag=57):
@@ -183,6 +189,19 @@ class MadeWhole(msgspec.Struct, frozen=True, array_like=True, tag=64):
     partition: PartitionId
     epoch: Epoch
     token: int
+    generation: tuple[Epoch, int]
+    """That the sender knows of."""
+
+
+class Drop(msgspec.Struct, frozen=True, array_like=True, tag=49):
+    """All replicas hold these tombstones: drop them, and take nothing of an earlier generation. Answered by `Done`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    epoch: Epoch
+    generation: int
+    tombstones: tuple[tuple[bytes, Version], ...]
 
 
 class Promised(msgspec.Struct, frozen=True, array_like=True, tag=150):
@@ -264,7 +283,7 @@ class Compared(msgspec.Struct, frozen=True, array_like=True, tag=162):
 Leading = Campaign | Pulse | Confirm | TakeOver
 """Of elections."""
 
-FromLeader = Touch | TouchRange | Replicate
+FromLeader = Touch | TouchRange | Replicate | Drop
 """From a leader to replicas."""
 
 ToLeader = Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin

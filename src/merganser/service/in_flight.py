@@ -10,6 +10,9 @@ A proposal is sent again and again until one or the other, whether anybody still
 the item is built on it. Writes of one item are in flight together, in the order of their versions; an ack of one
 counts for those before it, which a replica that has the later one will not keep any more. So does the verdict.
 
+What is chosen is never sent in a later generation than it was proposed in (`service.tombstones`): it may be what a
+tombstone that was dropped since has buried.
+
 The leader's own ack comes when its engine is durable; all proposals of a turn of the loop wait for that together.
 """
 
@@ -161,6 +164,7 @@ class Flight:
         self.me = asker.node
         self.count = 0
         """Proposals neither chosen nor lost."""
+        self._led = led
         self._others = tuple(node for node in led.replicas if node != asker.node)
         self._replicas = led.replicas
         self._majority = len(led.replicas) // 2 + 1
@@ -275,7 +279,10 @@ class Flight:
     # Sending
 
     def _send(self, proposal: Proposal, node: NodeId) -> None:
-        answer = self._asker.ask(node, proposal.request, timeout_s=REPLICATE_S)
+        request = proposal.request
+        if request.generation != self._led.generation and not proposal.is_chosen:
+            request = proposal.request = msgspec.structs.replace(request, generation=self._led.generation)
+        answer = self._asker.ask(node, request, timeout_s=REPLICATE_S)
         answer.add_done_callback(partial(self._answered, proposal, node))
 
     def _answered(self, proposal: Proposal, node: NodeId, answer: asyncio.Future[Reply]) -> None:

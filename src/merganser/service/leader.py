@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 from merganser.core.once import Once
 from merganser.model.cluster import ClusterMap, Table
@@ -31,8 +30,6 @@ from merganser.model.errors import (
     CorruptionError,
     MerganserError,
     OverloadedError,
-    PeerLostError,
-    PeerUnreachableError,
     RefusedError,
     RequestError,
     StorageFailedError,
@@ -42,7 +39,6 @@ from merganser.model.errors import (
 )
 from merganser.model.ids import NodeId, TableId
 from merganser.model.leader_messages import (
-    NOT_LEADING,
     Change,
     Changed,
     Led,
@@ -50,14 +46,12 @@ from merganser.model.leader_messages import (
     ReadLed,
     ReadRangeLed,
     Replicate,
-    Touch,
 )
 from merganser.model.leadership import Epoch, Group
-from merganser.model.messages import Found, Reply
 from merganser.model.register import Content, Register
 from merganser.service.asking import Asker
 from merganser.service.damage import Damage
-from merganser.service.first_touches import TOUCH_S, FirstTouches, Term
+from merganser.service.first_touches import FirstTouches, Term
 from merganser.service.group_gate import GroupGate, not_leading
 from merganser.service.hash_trees import HashTrees
 from merganser.service.in_flight import Flight, LocalAcks, Outcome, Proposal, Told
@@ -65,10 +59,11 @@ from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
 from merganser.service.led_page import page_of
+from merganser.service.settlement import Settlement
 from merganser.service.steps import Maker, Step
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
-from merganser.storage.registers import decode_register, encode_register, version_of
+from merganser.storage.registers import decode_register, encode_register
 
 PATIENCE_S = 10.0
 """How long a request waits here for anything: longer than any client does, so that its own deadline comes first."""
@@ -135,6 +130,7 @@ class Leader:
             put_back=self._put_back,
             learned=self._learned,
         )
+        self._settlement = Settlement(topology, asker, known=self._known, propose=self._propose, learned=self._learned)
         leadership.when_elected(self._elected)
         leadership.when_deposed(self._deposed)
         leadership.quiesce = self.quiesce
@@ -248,7 +244,7 @@ class Leader:
         term = self._term(led.group, led.epoch)
         for node in led.replicas if toward is None else (toward,):
             if node != self._asker.node:
-                await self._settle(term, table, key, node)
+                await self._settlement.settle(term, table, key, node)
 
     async def known(self, table: Table, key: bytes, *, led: LedTerm) -> bytes | None:
         """Make the item known; returns what is stored of it, as of the turn of the loop in which this returns.
@@ -379,7 +375,7 @@ class Leader:
                 self._trees.write(((table.id, key, before, register),))
         except StorageFailedError as error:
             raise UnknownOutcomeError(f"this node's disk has failed: {error}") from None
-        request = Replicate(self._topology.map.epoch, table.id, key, led.epoch, register)
+        request = Replicate(self._topology.map.epoch, table.id, key, led.epoch, register, led.generation)
         return term.flight.propose(version, request)
 
     def _put_back(self, table: Table, damaged: bytes | None, proposal: Proposal) -> None:
@@ -467,33 +463,3 @@ class Leader:
         if resume is None and end < request.end:
             resume = end
         return LedRows(tuple(rows), resume)
-
-    # Repair
-
-    async def _settle(self, term: Term, table: Table, key: bytes, node: NodeId) -> None:
-        await self._known(term, table, key)
-        theirs = await self._held_by(term, table, key, node)
-        stored, head = await self._known(term, table, key)
-        if theirs == stored:
-            return
-        if theirs is not None and version_of(key, theirs) >= head.version:
-            proposal = self._propose(term, table, key, head.content, before=stored, is_intact=True)
-            if not await proposal.ended():
-                raise UnknownOutcomeError("another node leads by now, or a majority is away")
-            stored, _ = await self._known(term, table, key)
-        assert stored is not None
-        await self._ask(term, node, Replicate(self._topology.map.epoch, table.id, key, term.epoch, stored))
-
-    async def _held_by(self, term: Term, table: Table, key: bytes, node: NodeId) -> bytes | None:
-        question = Touch(self._topology.map.epoch, table.id, key, term.epoch)
-        return cast("Found", await self._ask(term, node, question)).row
-
-    async def _ask(self, term: Term, node: NodeId, request: Touch | Replicate) -> Reply:
-        try:
-            return await self._asker.ask(node, request, timeout_s=TOUCH_S)
-        except RefusedError as error:
-            if error.code == NOT_LEADING:
-                self._learned(term, error)
-            raise
-        except (PeerUnreachableError, PeerLostError) as error:
-            raise UnavailableError(f"node {node} does not answer: {error}") from None

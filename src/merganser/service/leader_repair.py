@@ -3,6 +3,7 @@
 anti_entropy --> led_repair     followers that differ
 healing -------> settling       damaged registers
 wholeness -----> restoring      lost disks
+                     tombstones     what nobody needs any more
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from merganser.service.led_repair import LedRepair
 from merganser.service.partition_gate import PartitionGate
 from merganser.service.restoring import Rejoining, Restorer
 from merganser.service.settling import Settling
+from merganser.service.tombstones import Tombstones
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 
@@ -42,7 +44,9 @@ class LeaderRepair:
         *,
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
+        admit: Callable[[], Awaitable[None]],
         has_lost: Callable[[], bool],
+        in_flight_s: float,
         interval_s: float = REPAIR_INTERVAL_S,
     ) -> None:
         """Assemble it.
@@ -57,24 +61,39 @@ class LeaderRepair:
             leader_tables: elections, and leaders.
             rng: spreads the comparisons.
             catch_up: fetches a newer cluster map from a peer.
+            admit: waits between slices of background work while clients need this node more.
+            in_flight_s: longer than any request lasts.
             has_lost: whether this node's disk has lost something.
             interval_s: between two comparisons of the same.
         """
         gate = PartitionGate(topology, catch_up=catch_up)
         leadership, leader, promises = leader_tables.leadership, leader_tables.leader, leader_tables.promises
-        leader_based = leader_tables.leader_based
+        leader_based, generations = leader_tables.leader_based, leader_tables.generations
         self.led_repair = LedRepair(
             topology, asker, anti_entropy, leadership, leader, leader_based, gate, rng=rng, interval_s=interval_s
         )
         self.settling = Settling(topology, engine, promises, trees, leadership, leader, leader_based, gate)
         self.restorer = Restorer(
-            topology, asker, engine, promises, trees, damage, anti_entropy, leadership, leader, gate
+            topology, asker, engine, promises, generations, trees, damage, anti_entropy, leadership, leader, gate
         )
         self.rejoining = Rejoining(
-            topology, asker, engine, promises, trees, leader_based, gate, rng=rng, has_lost=has_lost
+            topology, asker, engine, promises, generations, trees, leader_based, gate, rng=rng, has_lost=has_lost
         )
         leadership.may_vote = lambda group: engine.failure is None and self.rejoining.is_whole(group)
-        leader_tables.works.append(self.led_repair.run)
+        self.tombstones = Tombstones(
+            topology,
+            asker,
+            engine,
+            generations,
+            trees,
+            leadership,
+            leader,
+            rng=rng,
+            admit=admit,
+            keep_s=in_flight_s,
+            interval_s=interval_s,
+        )
+        leader_tables.works += [self.led_repair.run, self.tombstones.run]
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Settle: self.settling.settle,
             CompareLed: self.led_repair.compare_led,

@@ -19,6 +19,7 @@ from merganser.model.leader_messages import (
     Campaign,
     Change,
     Confirm,
+    Drop,
     Pulse,
     ReadLed,
     ReadRangeLed,
@@ -31,6 +32,7 @@ from merganser.model.messages import Reply
 from merganser.service.admission import UnderWay
 from merganser.service.asking import Asker
 from merganser.service.damage import Damage
+from merganser.service.generations import Generations
 from merganser.service.hash_trees import HashTrees
 from merganser.service.hedging import Hedging
 from merganser.service.leader import Leader
@@ -85,6 +87,7 @@ class LeaderTables:
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self.promises = Promises(engine)
+        self.generations = Generations(engine)
         self.leadership = Leadership(
             topology,
             asker,
@@ -96,7 +99,9 @@ class LeaderTables:
             on_error=on_error,
             pulse_s=pulse_s,
         )
-        self.register_replica = RegisterReplica(topology, engine, self.promises, trees, damage, catch_up=catch_up)
+        self.register_replica = RegisterReplica(
+            topology, engine, self.promises, self.generations, trees, damage, catch_up=catch_up
+        )
         self.leader = Leader(topology, asker, engine, self.leadership, trees, damage, admit=admit, catch_up=catch_up)
         self.leader.makers[WIRES] = of_wires(evaluators)
         self.leader_based = LeaderBased(
@@ -125,6 +130,7 @@ class LeaderTables:
             Touch: self.register_replica.touch,
             TouchRange: self.register_replica.touch_range,
             Replicate: self.register_replica.replicate,
+            Drop: self.register_replica.drop,
             Change: self.leader.change,
             ReadLed: self.leader.read,
             ReadRangeLed: self.leader.read_range,

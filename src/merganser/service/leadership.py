@@ -51,7 +51,7 @@ CLOSE_S = 1.0  # for what is in flight when a node stops
 class Led:
     """One term of this node as the leader of a group."""
 
-    __slots__ = ("_sequence", "deposed", "epoch", "group", "is_standing", "replicas", "roots")
+    __slots__ = ("deposed", "epoch", "generation", "group", "is_standing", "replicas", "roots", "sequence")
 
     def __init__(
         self,
@@ -70,12 +70,15 @@ class Led:
         self.is_standing = True
         """False for ever once deposed."""
         self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sequence = 0
+        self.sequence = 0
+        """Of the last write."""
+        self.generation = 0
+        """Of what is sent to replicas: raised when tombstones are dropped (`service.tombstones`)."""
 
     def next_version(self) -> Version:
         """Return the version of the next write; the caller makes it."""
-        self._sequence += 1
-        return Version(*self.epoch, self._sequence)
+        self.sequence += 1
+        return Version(*self.epoch, self.sequence)
 
 
 class LeadershipView(msgspec.Struct, frozen=True):

@@ -161,8 +161,10 @@ class LedRepair:
         self._news.set()
 
     def _is_behind(self, led: Led, table: TableId, peer: NodeId) -> None:
-        if self._is_there(peer):  # else all is compared when it comes back
+        if self._is_there(peer):
             self._schedule.hasten((table, led.group.partition, peer), due_s=self._loop.time() + SOON_S)
+        else:  # all is compared when it comes back, and were it before the next look
+            self._there[peer] = False
 
     def _plan(self) -> None:
         if self._is_stale:

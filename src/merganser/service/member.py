@@ -260,7 +260,9 @@ class Member:
             self.leader_tables,
             rng=rng,
             catch_up=self.catalog.catch_up,
+            admit=self.admission.background,
             has_lost=lambda: self.wholeness.has_lost,
+            in_flight_s=in_flight_s,
             interval_s=repair_interval_s,
         )
         self.healing.settle = self.leader_repair.settling.make_right

@@ -16,16 +16,17 @@ from collections.abc import Awaitable, Callable
 
 from merganser.model.errors import CorruptionError
 from merganser.model.ids import NodeId
-from merganser.model.leader_messages import Replicate, Touch, TouchRange
-from merganser.model.leadership import Group
+from merganser.model.leader_messages import Drop, Replicate, Touch, TouchRange
+from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Done, Found, Rows
 from merganser.service.damage import Damage
+from merganser.service.generations import Generations
 from merganser.service.group_gate import GroupGate
 from merganser.service.hash_trees import HashTrees
 from merganser.service.promises import Promises
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
-from merganser.storage.registers import version_of
+from merganser.storage.registers import is_tombstone, version_of
 from merganser.storage.values import check_row
 
 _DONE = Done()
@@ -39,6 +40,7 @@ class RegisterReplica:
         topology: Topology,
         engine: Engine,
         promises: Promises,
+        generations: Generations,
         trees: HashTrees,
         damage: Damage,
         *,
@@ -48,6 +50,7 @@ class RegisterReplica:
         self._gate = GroupGate(topology, catch_up=catch_up)
         self._engine = engine
         self._promises = promises
+        self._generations = generations
         self._trees = trees
         self._damage = damage
 
@@ -90,7 +93,8 @@ class RegisterReplica:
         """Keep a register unless a later version is kept; returns once what is kept is durable.
 
         Raises:
-            RefusedError: not a replica of the key, no such table, or a later epoch is promised; nothing was written.
+            RefusedError: not a replica of the key, no such table, a later epoch is promised, or a later generation has
+                begun; nothing was written.
             CorruptionError: the register is damaged, or what is stored is; nothing was written.
             StorageFailedError: it is unknown whether it is durable.
         """
@@ -98,10 +102,44 @@ class RegisterReplica:
         _, group = await self._gate.admit(sender, request.map_epoch, request.table, key)
         check_row(key, register)
         await self._promises.admit(group, request.epoch)
+        self._generations.check(group, request.epoch, request.generation)
         self._keep(request, group)
         if not self._engine.is_durable(key):
             await self._engine.durable()
         return _DONE
+
+    async def drop(self, sender: NodeId, request: Drop) -> Done:
+        """Drop tombstones that all replicas hold, where they are still what is held; take nothing sent before.
+
+        Raises:
+            RefusedError: not a replica of the keys, no such table, a later epoch is promised, or a later generation has
+                begun; nothing was dropped.
+            StorageFailedError: it is unknown whether it is durable.
+        """
+        table = self._gate.table(request.table)
+        keys_ = [key for key, _ in request.tombstones]
+        _, group = await self._gate.admit(sender, request.map_epoch, request.table, keys_[0] if keys_ else b"")
+        await self._promises.admit(group, request.epoch)
+        self._generations.check(group, request.epoch, request.generation)
+        self._generations.begin(group, (Epoch(*request.epoch), request.generation))
+        held = [(key, self._stored(key), version) for key, version in request.tombstones]
+        self._trees.write(
+            (table.id, key, stored, None)
+            for key, stored, version in held
+            if stored is not None and is_tombstone(key, stored) and version_of(key, stored) == version
+        )
+        await self._engine.durable()
+        return _DONE
+
+    def _stored(self, key: bytes) -> bytes | None:
+        """Return what is stored under ``key``; None also if it is damaged."""
+        try:
+            stored = self._engine.get(key)
+            if stored is not None:
+                check_row(key, stored)
+        except CorruptionError:
+            return None
+        return stored
 
     def _keep(self, request: Replicate, group: Group) -> None:
         table, key, register = request.table, request.key, request.register

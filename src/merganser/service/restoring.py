@@ -61,6 +61,7 @@ from merganser.net.transport import Traffic
 from merganser.service.anti_entropy import AntiEntropy
 from merganser.service.asking import Asker
 from merganser.service.damage import Damage
+from merganser.service.generations import Generations
 from merganser.service.group_gate import not_leading
 from merganser.service.hash_trees import HashTrees
 from merganser.service.leader import Leader
@@ -107,6 +108,7 @@ class Restorer:
         asker: Asker,
         engine: Engine,
         promises: Promises,
+        generations: Generations,
         trees: HashTrees,
         damage: Damage,
         anti_entropy: AntiEntropy,
@@ -121,6 +123,7 @@ class Restorer:
         self._trees = trees
         self._damage = damage
         self._promises = promises
+        self._generations = generations
         self._anti_entropy = anti_entropy
         self._leadership = leadership
         self._leader = leader
@@ -186,7 +189,12 @@ class Restorer:
         if gift.led is not None and not gift.led.is_standing:
             raise not_leading(self._topology.node, gift.group, self._leadership.known(gift.group))
         self._gate.at(request.map_epoch)  # a table that came meanwhile would have been left out
-        await self._ask(gift.node, MadeWhole(request.map_epoch, request.n, partition, gift.epoch, request.token))
+        await self._ask(
+            gift.node,
+            MadeWhole(
+                request.map_epoch, request.n, partition, gift.epoch, request.token, self._generations.of(gift.group)
+            ),
+        )
 
     async def _check_standing(self, lost: NodeId, led: Led) -> None:
         """Return once all other replicas have said that they have promised nothing later.
@@ -269,6 +277,7 @@ class Rejoining:
         asker: Asker,
         engine: Engine,
         promises: Promises,
+        generations: Generations,
         trees: HashTrees,
         leader_based: LeaderBased,
         gate: PartitionGate,
@@ -281,6 +290,7 @@ class Rejoining:
         self._asker = asker
         self._engine = engine
         self._promises = promises
+        self._generations = generations
         self._trees = trees
         self._leader_based = leader_based
         self._gate = gate
@@ -387,6 +397,11 @@ class Rejoining:
         self._gate.at(request.map_epoch)
         group = Group(request.n, request.partition)
         await self._admit(group, request.epoch, request.token)
+        epoch, generation = request.generation
+        self._generations.begin(group, (Epoch(*epoch), generation))
+        await self._engine.durable()
+        self._check_asked(group, request.token)
+        self._promises.check(group, Epoch(*request.epoch))
         self._whole[group] = None
         return Done()
 
