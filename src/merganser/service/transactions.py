@@ -75,6 +75,8 @@ PREPARE_S: Final = 3.0
 """Longer than an election takes; all items stay locked meanwhile."""
 FINISH_S: Final = 10.0
 """How long the coordinator goes on after the answer, before it leaves the rest to the sweep."""
+CLOSE_S: Final = 0.5
+"""When a node stops: else items of committed transactions would stay locked until the sweep comes."""
 ROUNDS_MAX: Final = 5
 """Of reads, until two that follow one another are the same. Each takes a few milliseconds, and so does a write."""
 ATTEMPTS_MAX: Final = 3
@@ -188,9 +190,12 @@ class Transactions:
             return [item.value for item in seen]
 
     async def close(self) -> None:
-        """Stop; what is left is ended by others."""
+        """Stop, after a moment for what is under way; what is left then is ended by others."""
         tasks = [*self._running, *self._finishing]
-        for task in tasks:
+        if not tasks:
+            return
+        await asyncio.wait(tasks, timeout=CLOSE_S)
+        for task in (tasks := [*self._running, *self._finishing]):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
@@ -217,7 +222,7 @@ class Transactions:
                     await self._commit(attempt, deadline)
                     return [answer.answer for answer in answers if isinstance(answer, Ready)]
                 await self._abort(attempt, answers, deadline)
-                if outcome is not Outcome.COLLIDE or wrong:
+                if outcome is not Outcome.COLLIDE or wrong or self._loop.time() + WAIT_S > deadline:
                     break
             raise self._failure(outcome, answers, wrong)
 
