@@ -14,9 +14,11 @@ from merganser.model.timestamp import Timestamp
 from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
 from merganser.node.admin import HEADER, Admin
+from merganser.service.transactions import TransactItem
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from service.plays import key_of, member, plant, simulated, started, started_with_leaders, until
+from service.transactions_by_hand import evaluate
 
 HOUR_US = 3_600_000_000
 
@@ -79,6 +81,24 @@ async def test_status_tells_how_many_groups_the_node_leads_and_how_many_nobody_l
     await asyncio.sleep(2.0)
     _, alone = await page(world.machines[0], b"/status")
     assert (alone["leadership"]["groups_led"], alone["leadership"]["groups_without_leader"]) == (0, 16)
+
+
+@simulated()
+async def test_status_tells_what_became_of_transactions(world: World) -> None:
+    for machine in world.machines:
+        machine.evaluators = {"sim": evaluate}
+    table = await started_with_leaders(world)
+    transactions = member(world.machines[0]).leader_tables.transactions
+    items = [TransactItem(table, key_of(table, name), b"=x") for name in (b"a", b"b")]
+    await world.machines[0].spawn(transactions.write(items, deadline=world.loop.time() + 10.0))
+    assert (await page(world.machines[0], b"/status"))[1]["transactions"] == {
+        "under_way": 0,
+        "refused": 0,
+        "committed": 1,
+        "cancelled": 0,
+        "given_up_for_others": 0,
+        "ended_for_others": 0,
+    }
 
 
 async def post(machine: Machine, path: bytes, *headers: tuple[bytes, bytes]) -> tuple[int, dict[str, Any]]:

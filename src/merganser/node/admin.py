@@ -185,6 +185,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
         "hints": _hints(member),
         "leadership": msgspec.to_builtins(member.leader_tables.leadership.view()),
+        "transactions": _transactions(member),
         "membership": msgspec.to_builtins(member.failure_detector.view()),
     }
 
@@ -234,6 +235,19 @@ def _hints(member: Member) -> dict[str, object]:
         "refused": handoff.refused,
         "sent": hinting.sent,
         "unkept": hinting.unkept + hinting.dropped,
+    }
+
+
+def _transactions(member: Member) -> dict[str, object]:
+    """Tell what became of transactions since the start: of this node's own, and of others that it has ended."""
+    led = member.leader_tables
+    return {
+        "under_way": led.transactions.under_way.count,
+        "refused": led.transactions.under_way.refused,
+        "committed": led.transactions.committed,
+        "cancelled": led.transactions.cancelled,
+        "given_up_for_others": led.recovery.aborted,
+        "ended_for_others": led.sweep.ended,
     }
 
 
