@@ -237,7 +237,7 @@ class Elections:
         late_s = now_s - self._ticked_s - self._pulse_s
         if late_s > PULSES_STOPPED * self._pulse_s:
             for heard in self._heard.values():
-                heard.at_s += late_s
+                heard.at_s = min(now_s, heard.at_s + late_s)
         self._ticked_s, self._unreachable = now_s, unreachable
 
     def _is_live(self, number: int, now_s: float) -> bool:
@@ -287,7 +287,7 @@ class Elections:
                 continue
             if not (self._is_reluctant if number == self._me else self._heard[number].is_reluctant):
                 return number
-            reluctant = reluctant or number
+            reluctant = number if reluctant is None else reluctant
         return reluctant
 
     def _can_lead(self, number: int, group: Group, now_s: float) -> bool:
