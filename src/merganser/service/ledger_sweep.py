@@ -138,7 +138,7 @@ class LedgerSweep:
             start = keys.after(rows[-1][0])
 
     async def _forget(self, expired: Sequence[tuple[bytes, int]]) -> None:
-        for some in _some(expired):
+        for some in _slices(expired, _AT_ONCE):
             deadline = self._loop.time() + _TIMEOUT_S
             await ended_all(
                 self._ledger.change(transaction_id, Forget(attempt), deadline=deadline)
@@ -152,15 +152,18 @@ class LedgerSweep:
             if at > self._loop.time():
                 break
             due.append(transaction_id)
-        led = {term.group for term in self._leading()}
-        for some in _some(due):
+        for some in _slices(due, _SLICE_ROWS):  # nearly all of them are finished
             await self._admit()
+            led = {term.group for term in self._leading()}
             for transaction_id in some:
                 del self._watched[transaction_id]
-            left = [one for one in some if self._is_left_behind(table, one, led)]
+            await self._end_all([one for one in some if self._is_left_behind(table, one, led)])
+
+    async def _end_all(self, left: Sequence[bytes]) -> None:
+        for some in _slices(left, _AT_ONCE):
             deadline = self._loop.time() + _TIMEOUT_S
-            ended = await ended_all(self._end(one, deadline) for one in left)
-            for transaction_id, problem in zip(left, ended, strict=True):
+            ended = await ended_all(self._end(one, deadline) for one in some)
+            for transaction_id, problem in zip(some, ended, strict=True):
                 if isinstance(problem, MerganserError):
                     self.notice(transaction_id)
 
@@ -204,6 +207,6 @@ def _records(rows: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Recor
             yield key, record
 
 
-def _some(these: Sequence[T]) -> Iterator[Sequence[T]]:
-    for at in range(0, len(these), _AT_ONCE):
-        yield these[at : at + _AT_ONCE]
+def _slices(these: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    for at in range(0, len(these), most):
+        yield these[at : at + most]
