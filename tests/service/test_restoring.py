@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from merganser.core.wholeness import LOST, is_restorer
+from merganser.core.wholeness import LOST
 from merganser.model.cluster import Table
 from merganser.model.errors import RefusedError
 from merganser.model.leader_messages import (
@@ -315,15 +315,3 @@ async def test_with_an_accepted_loss_it_votes_at_once_and_the_leader_begins_a_ne
     assert machine is not None
     assert (await read(machine, table, b"k")).value == b"value"
     assert epoch_of(machine, table, b"k") >= before
-
-
-def test_all_others_have_to_stand_but_those_that_lost_something_themselves() -> None:
-    assert is_restorer(standing=2, lost=0, replicas=3)
-    assert not is_restorer(standing=1, lost=0, replicas=3)
-    assert not is_restorer(standing=1, lost=1, replicas=3)
-    assert is_restorer(standing=4, lost=0, replicas=5)
-    assert is_restorer(standing=3, lost=1, replicas=5)
-    assert not is_restorer(standing=3, lost=0, replicas=5)
-    assert not is_restorer(standing=2, lost=2, replicas=5)
-    assert is_restorer(standing=1, lost=0, replicas=2)
-    assert not is_restorer(standing=0, lost=0, replicas=1)

@@ -156,14 +156,3 @@ class Recovery:
 
 def _is_a_clients_write(request: Request) -> bool:
     return isinstance(request, Apply) and request.vouched_us == A_CLIENTS
-
-
-def is_restorer(*, standing: int, lost: int, replicas: int) -> bool:
-    """Tell whether a leader may make a replica whole that has lost promises and registers (`service.restoring`).
-
-    Args:
-        standing: replicas that said, asked after the loss, that the leader's epoch stands; itself included.
-        lost: others that have lost something themselves, besides the one that is to be made whole.
-        replicas: of the group.
-    """
-    return standing + lost == replicas - 1 and standing >= replicas - replicas // 2

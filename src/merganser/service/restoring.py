@@ -18,8 +18,8 @@ what has to be made good:
   forgotten promise could help to win, and none that it won.
 
 So it is a replica that has promised this epoch, and holds at least what it acknowledged, as if it had been away.
-That is why *all* others have to be there, but for those that have lost something themselves, which cannot bid: of
-five, a majority without the replica might leave out the one whose bid it has promised something.
+That is why *all* others have to be there: of five, a majority without the replica might leave out the one whose bid it
+has promised something.
 
 Of *two* replicas none can be elected without the other. But every majority was both, and whoever else may have bid is
 the other: so it needs to lead nothing, and gives what it holds, with what it has promised last.
@@ -38,28 +38,25 @@ import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import cast
 
 import msgspec
 
 from merganser.core.exchange import Exchange
-from merganser.core.wholeness import LOST, is_restorer
 from merganser.model.cluster import Table
 from merganser.model.errors import (
     CorruptionError,
     InvariantError,
     MerganserError,
-    PeerLostError,
     RefusedError,
     UnavailableError,
 )
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import Confirm, MadeWhole, Rejoin, Restore, Standing
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
-from merganser.model.messages import Done, Request
+from merganser.model.messages import Done, Reply, Request
 from merganser.net.transport import Traffic
 from merganser.service.anti_entropy import AntiEntropy
-from merganser.service.asking import Asker
+from merganser.service.asking import Asker, error_of
 from merganser.service.damage import Damage
 from merganser.service.generations import Generations
 from merganser.service.group_gate import not_leading
@@ -204,24 +201,20 @@ class Restorer:
         """
         others = [node for node in led.replicas if node not in (self._topology.node, lost)]
         question = Confirm(self._topology.map.epoch, ((led.group.n, led.group.partition, led.epoch),))
-        asked = [self._asker.ask(node, question, timeout_s=CONFIRM_TIMEOUT_S) for node in others]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        standing, lost_too, away = 1, 0, []
-        for node, answer in zip(others, answers, strict=True):
-            promised = Epoch(*answer.promised[0]) if isinstance(answer, Standing) and answer.promised else None
-            if promised == led.epoch:
-                standing += 1
-            elif promised == NO_EPOCH or (isinstance(answer, RefusedError) and answer.code == LOST):
-                lost_too += 1
-            elif isinstance(answer, InvariantError) or not isinstance(answer, MerganserError | Standing):
-                raise cast("BaseException", answer)
-            else:
-                away.append(node)
-                if promised is not None and promised > led.epoch:
-                    self._leadership.learned(led.group, promised)
-        if not is_restorer(standing=standing, lost=lost_too, replicas=len(led.replicas)):
-            who = f"waiting for {', '.join(away)}" if away else f"{lost_too} others have lost rows, too"
-            raise UnavailableError(f"not all other replicas of partition {led.group.partition} are there: {who}")
+        asked = {node: self._asker.ask(node, question, timeout_s=CONFIRM_TIMEOUT_S) for node in others}
+        if asked:
+            await asyncio.wait(asked.values())
+        missing: list[NodeId] = []
+        for node, answer in asked.items():
+            promised = _promised_in(answer)
+            if promised != led.epoch:
+                missing.append(node)
+            if promised > led.epoch:
+                self._leadership.learned(led.group, promised)
+        if missing:
+            raise UnavailableError(
+                f"partition {led.group.partition} waits for {', '.join(missing)}: away, or not whole, or led by another"
+            )
 
     async def _give_all(self, gift: _Gift, table: Table, deadline: float) -> None:
         """Return once the replica holds, durably, what this node held of a table at the call, or something later."""
@@ -262,10 +255,7 @@ class Restorer:
         await self._ask(gift.node, restore)
 
     async def _ask(self, node: NodeId, request: Request) -> None:
-        try:
-            await self._asker.ask(node, request, timeout_s=ANSWER_TIMEOUT_S, traffic=Traffic.BULK)
-        except asyncio.CancelledError:
-            raise PeerLostError(f"{node} does not answer") from None
+        await self._asker.ask(node, request, timeout_s=ANSWER_TIMEOUT_S, traffic=Traffic.BULK)
 
 
 class Rejoining:
@@ -425,3 +415,16 @@ class Rejoining:
             return self._engine.get(key)
         except CorruptionError:
             return None
+
+
+def _promised_in(answer: asyncio.Future[Reply]) -> Epoch:
+    """Return what a replica says that it has promised; NO_EPOCH if it does not say.
+
+    Raises:
+        InvariantError: our bug.
+    """
+    error = error_of(answer)
+    if error is not None and (isinstance(error, InvariantError) or not isinstance(error, MerganserError)):
+        raise error
+    reply = None if error is not None else answer.result()
+    return Epoch(*reply.promised[0]) if isinstance(reply, Standing) and reply.promised else NO_EPOCH
