@@ -1,0 +1,172 @@
+"""A replica of leader-based tables: what it keeps, what it refuses, and when it says so."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from merganser.model.cluster import Table
+from merganser.model.errors import CorruptionError, RefusedError
+from merganser.model.leader_messages import NOT_LEADING, Replicate, Touch, TouchRange
+from merganser.model.leadership import Epoch
+from merganser.model.messages import Done, Found, Reply, Request, Rows
+from merganser.model.register import UNWRITTEN, Content, Register, Version
+from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
+from merganser.sim.machine import Machine
+from merganser.sim.world import World
+from merganser.storage import keys
+from merganser.storage.registers import decode_register, encode_register
+from service.led import group_of, register_at, started_led
+from service.plays import damage, key_of, member, now_s, simulated, started, until
+
+K = b"k"
+LATE = 1000
+"""Numbers of epochs that nobody is elected in while these tests run."""
+
+
+def epoch(number: int) -> Epoch:
+    return Epoch(LATE + number, 1)
+
+
+def register(number: int, sequence: int, value: bytes) -> Register:
+    return Register(Version(*epoch(number), sequence), Content(value))
+
+
+def replicate(table: Table, what: Register, *, number: int | None = None, name: bytes = K) -> Replicate:
+    key = key_of(table, name)
+    of = what.version.epoch if number is None else epoch(number)
+    return Replicate(0, table.id, key, of, encode_register(key, what))
+
+
+async def ask(machine: Machine, request: Request) -> Reply:
+    """Ask ``machine`` as its first peer would."""
+    return await machine.spawn(member(machine).serve(member(machine).topology.map.nodes[0].id, request))
+
+
+@simulated()
+async def test_the_later_version_is_kept_in_whatever_order_they_come(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    versions = [register(1, sequence, b"%d" % sequence) for sequence in (2, 1, 3, 3, 2)]
+    kept = []
+    for version in versions:
+        assert await ask(replica, replicate(table, version)) == Done()
+        kept.append(register_at(replica, table, K).value)
+    assert kept == [b"2", b"2", b"3", b"3", b"3"]
+
+
+@simulated()
+async def test_epochs_outrank_sequences(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    await ask(replica, replicate(table, register(1, 9, b"old"), number=2))
+    await ask(replica, replicate(table, register(2, 1, b"new")))
+    assert register_at(replica, table, K).value == b"new"
+    await ask(replica, replicate(table, register(1, 9, b"old"), number=2))
+    assert register_at(replica, table, K).value == b"new"
+
+
+@simulated()
+async def test_each_request_promises_its_epoch_and_earlier_ones_are_refused_from_then_on(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    key = key_of(table, K)
+    low, high = key, keys.after(key)
+    requests: tuple[Request, ...] = (
+        replicate(table, register(1, 1, b"v")),
+        Touch(0, table.id, key, epoch(2)),
+        TouchRange(0, table.id, low, high, epoch(3), 10, 1000),
+    )
+    for number, request in enumerate(requests, start=1):
+        await ask(replica, request)
+        assert member(replica).leader_tables.promises.of(group_of(replica, table, K)) == epoch(number)
+    for late in (
+        replicate(table, register(2, 1, b"w")),
+        Touch(0, table.id, key, epoch(2)),
+        TouchRange(0, table.id, low, high, epoch(2), 10, 1000),
+    ):
+        with pytest.raises(RefusedError) as refused:
+            await ask(replica, late)
+        assert (refused.value.code, refused.value.epoch) == (NOT_LEADING, epoch(3))
+    assert register_at(replica, table, K).value == b"v"
+
+
+@simulated()
+async def test_nothing_is_acked_and_nothing_told_that_is_not_durable(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    await ask(replica, Touch(0, table.id, key_of(table, K), epoch(1)))
+    replica.disk.slow((0.5, 0.5))
+    began = now_s()
+    keeping = asyncio.create_task(ask(replica, replicate(table, register(1, 1, b"v"))))
+    await until(lambda: register_at(replica, table, K).value == b"v")
+    found = await ask(replica, Touch(0, table.id, key_of(table, K), epoch(1)))
+    assert now_s() - began > 0.4
+    assert isinstance(found, Found)
+    assert decode_register(key_of(table, K), found.row).value == b"v"
+    assert await keeping == Done()
+
+
+@simulated()
+async def test_a_damaged_register_is_refused_to_leaders_and_noted(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    key = key_of(table, K)
+    await ask(replica, replicate(table, register(1, 1, b"v")))
+    spoiled = damage(replica, table, K)
+    for request in (
+        Touch(0, table.id, key, epoch(1)),
+        TouchRange(0, table.id, key, keys.after(key), epoch(1), 10, 1000),
+        replicate(table, register(1, 2, b"w")),
+    ):
+        with pytest.raises(CorruptionError):
+            await ask(replica, request)
+    assert replica.engine.get(key) == spoiled
+    assert key in member(replica).damage.wounds
+
+
+@simulated()
+async def test_a_page_ends_before_a_damaged_register(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    ring = member(replica).topology.ring
+    found = [b"%d" % n for n in range(200)]
+    together = [name for name in found if group_of(replica, table, name).partition == 3][:3]
+    names = sorted(together, key=lambda name: key_of(table, name))
+    for name in names:
+        await ask(replica, replicate(table, register(1, 1, name), name=name))
+    damage(replica, table, names[2])
+    low, high = keys.token_range(table.id, *ring.token_range(group_of(replica, table, names[0]).partition))
+    page = await ask(replica, TouchRange(0, table.id, low, high, epoch(1), 10, 100_000))
+    assert isinstance(page, Rows)
+    assert [key for key, _ in page.rows] == [key_of(table, name) for name in names[:2]]
+    assert not page.is_last
+
+
+@simulated()
+async def test_what_was_damaged_on_its_way_is_not_kept(world: World) -> None:
+    table = await started_led(world)
+    whole = replicate(table, register(1, 1, b"v"))
+    torn = Replicate(0, table.id, whole.key, whole.epoch, whole.register[:-1] + b"w")
+    with pytest.raises(CorruptionError):
+        await ask(world.machines[0], torn)
+    assert register_at(world.machines[0], table, K) == UNWRITTEN
+
+
+@simulated(machines=5)
+async def test_keys_of_others_and_tables_without_leaders_are_refused(world: World) -> None:
+    leaderless = await started(world)
+    with pytest.raises(RefusedError) as refused:
+        await ask(world.machines[0], replicate(leaderless, register(1, 1, b"v")))
+    assert refused.value.code == NO_SUCH_TABLE
+
+
+@simulated(machines=5)
+async def test_a_node_that_is_no_replica_says_so(world: World) -> None:
+    table = await started_led(world)
+    replicas = member(world.machines[0]).topology.replicas(table, key_of(table, K))
+    outsider = next(machine for machine in world.machines if machine.node not in replicas)
+    with pytest.raises(RefusedError) as refused:
+        await ask(outsider, replicate(table, register(1, 1, b"v")))
+    assert refused.value.code == NOT_A_REPLICA
