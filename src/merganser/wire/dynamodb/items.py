@@ -12,6 +12,7 @@ PutItem writes the cell, DeleteItem buries the row.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
@@ -29,16 +30,36 @@ _SIZE_BYTES: Final = 4
 _DELETION: Final = Mutation(deletes_row=True)
 
 
-def measured(item: AttributeMap, too_large: str = "Item size has exceeded the maximum allowed size") -> int:
-    """Bring an item to be stored into normal form, in place, and return its size.
+def measured(item: AttributeMap) -> int:
+    """Bring an item to be put into normal form, in place, and return its size.
 
     Raises:
-        ValidationError: not what DynamoDB stores, or ``too_large``.
+        ValidationError: not what DynamoDB stores, or too large.
         SerializationError: not of the API's JSON types.
     """
     size = normalise(item)
     if size > ITEM_BYTES_MAX:
-        raise ValidationError(too_large)
+        raise ValidationError("Item size has exceeded the maximum allowed size")
+    return size
+
+
+def remeasured(item: AttributeMap, before: AttributeMap, size: int, names: Iterable[str]) -> int:
+    """Bring an updated item into normal form, in place, and return its size.
+
+    Args:
+        item: as it is to be stored.
+        before: as it was, in normal form; {} if it was not there.
+        size: of the item before.
+        names: different ones, of all attributes that are not as they were; only these are looked into.
+
+    Raises:
+        ValidationError: not what DynamoDB stores, or too large.
+    """
+    names = tuple(names)
+    size -= normalise({name: before[name] for name in names if name in before})
+    size += normalise({name: item[name] for name in names if name in item})
+    if size > ITEM_BYTES_MAX:
+        raise ValidationError("Item size to update has exceeded the maximum allowed size")
     return size
 
 

@@ -27,12 +27,13 @@ from merganser.model.errors import RequestError
 from merganser.model.register import EMPTY, Content, Decided
 from merganser.query import expressions
 from merganser.query.binding import Placeholders
-from merganser.query.documents import Item, projected
+from merganser.query.documents import projected
 from merganser.query.evaluation import holds
 from merganser.query.syntax import Update
 from merganser.query.update import removes_only, updated
+from merganser.wire.dynamodb.attributes import AttributeMap
 from merganser.wire.dynamodb.errors import CONDITION_FAILED, ApiError, ValidationError
-from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, measured
+from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, remeasured, size_of
 
 _PUT, _DELETE, _STEP = b"PDS"
 
@@ -98,7 +99,6 @@ DELETING: Final = bytes((_DELETE,))
 """Delete the item, whatever is there."""
 
 CONDITION_TEXT: Final = "The conditional request failed"
-_TOO_LARGE: Final = "Item size to update has exceeded the maximum allowed size"
 _DELETED = Decided(EMPTY)
 _NOTHING_THERE = Decided(None)
 _NO_UPDATE = Update(())
@@ -173,12 +173,12 @@ def _evaluate(step: ItemStep, current: bytes | None) -> Decided:
     return Decided(None, answer)
 
 
-def _updated(step: ItemStep, update: Update, current: bytes | None, item: Item) -> Decided:
+def _updated(step: ItemStep, update: Update, current: bytes | None, item: AttributeMap) -> Decided:
     if current is None and removes_only(update):
         return _NOTHING_THERE
     try:
-        after = {**step.key, **updated(update, item)} if current is None else updated(update, item)
-        stored = encoded(after, measured(after, _TOO_LARGE))
+        after = updated(update, item) if current is not None else {**step.key, **updated(update, item)}
+        stored = encoded(after, _size(update, after, current, item))
     except RequestError as error:
         return rejected(Rejection(Reason.VALIDATION, str(error)))
     content = None if stored == current else Content(stored)
@@ -194,3 +194,10 @@ def _updated(step: ItemStep, update: Update, current: bytes | None, item: Item) 
             return Decided(content, orjson.dumps(shown) if shown else b"")
         case _:
             return Decided(content)
+
+
+def _size(update: Update, after: AttributeMap, current: bytes | None, item: AttributeMap) -> int:
+    if current is None:
+        return remeasured(after, item, 0, after)
+    names = dict.fromkeys([str(action.path.parts[0]) for action in update.actions])
+    return remeasured(after, item, size_of(current), names)
