@@ -25,6 +25,8 @@ class Node:
         self.number = number
         self.disk: Epochs = {}
         self.memory: Epochs = {}
+        self.told: Epochs = {}
+        """What it has promised whom who asked for it."""
         self.life = 0
         self.is_up = self.is_paused = False
         self.held: list[Callable[[], None]] = []
@@ -119,6 +121,8 @@ class Cluster:
         node.life += 1
         node.is_up, node.is_paused, node.held = True, False, []
         node.memory = dict(node.disk)
+        for group, epoch in node.told.items():
+            assert node.promised(group) >= epoch, f"node {node.number} has forgotten that it promised {epoch}"
         node.elections = Elections(node.number, now_s=self.now_s, draw=self.random.random)
         held = {group: listed for group, listed in self.groups.items() if node.number in listed}
         for group in held:
@@ -245,6 +249,7 @@ class Cluster:
 
         def promised() -> None:
             tally = self.tally(bids)
+            node.told.update({group: epoch for group, epoch in bids.items() if node.promised(group) == epoch})
             self.elect(node, tally, tally.promised(node.number, {group: node.promised(group) for group in bids}))
             self.ask(
                 node,
@@ -314,7 +319,13 @@ class Cluster:
             return
         for group, epoch in wanted.items():
             self.promise(node, group, epoch)
-        self.sync(node, lambda: reply({group: node.promised(group) for group in bids}), waits=self.syncs_before_reply())
+
+        def answer() -> None:
+            promised = {group: node.promised(group) for group in bids}
+            node.told.update({group: epoch for group, epoch in promised.items() if epoch == bids[group]})
+            reply(promised)
+
+        self.sync(node, answer, waits=self.syncs_before_reply())
 
     def elect(self, node: Node, tally: Tally, groups: Iterable[Group]) -> None:
         for group in groups:

@@ -24,7 +24,7 @@ from merganser.sim.machine import Machine
 from merganser.sim.network import Conditions
 from merganser.sim.world import World
 
-PARTITIONS = 256
+PARTITIONS = 32
 PATIENCE_S = 60.0
 POLL_S = 0.002
 LOOK_S = 0.05
