@@ -155,13 +155,13 @@ class Leader:
         try:
             term = self._term(group, request.epoch)
             return await self._change(term, table, request, maker, maker.step_of(table, request.payload))
-        except UnknownOutcomeError:
+        except (UnknownOutcomeError, OverloadedError):  # to remember what was refused for want of room takes room
             raise
         except MerganserError as error:
             done = self._requests.of(request.request)
             if isinstance(done, Proposal | Changed):  # what this copy ran into says nothing of the one that wrote
                 return await self._written(request.request, done)
-            if request.epoch.leader == self._topology.me.number:
+            if request.epoch.leader == self._topology.me.number and request.epoch >= self._leadership.known(group):
                 self._requests.note(request.request, str(error), self._loop.time())
             raise
 
