@@ -56,8 +56,11 @@ def remeasured(item: AttributeMap, before: AttributeMap, size: int, names: Itera
         ValidationError: not what DynamoDB stores, or too large.
     """
     names = tuple(names)
-    size -= normalise({name: before[name] for name in names if name in before})
-    size += normalise({name: item[name] for name in names if name in item})
+    if 2 * len(names) < len(item):
+        size -= normalise({name: before[name] for name in names if name in before})
+        size += normalise({name: item[name] for name in names if name in item})
+    else:  # one look at everything is as good as two at what changed
+        size = normalise(item)
     if size > ITEM_BYTES_MAX:
         raise ValidationError("Item size to update has exceeded the maximum allowed size")
     return size

@@ -177,8 +177,12 @@ def _updated(step: ItemStep, update: Update, current: bytes | None, item: Attrib
     if current is None and removes_only(update):
         return _NOTHING_THERE
     try:
-        after = updated(update, item) if current is not None else {**step.key, **updated(update, item)}
-        stored = encoded(after, _size(update, after, current, item))
+        after = updated(update, item)
+        changed = dict.fromkeys([str(action.path.parts[0]) for action in update.actions])
+        if current is None:
+            after = {**step.key, **after}
+            changed = dict.fromkeys(after)
+        stored = encoded(after, remeasured(after, item, 0 if current is None else size_of(current), changed))
     except RequestError as error:
         return rejected(Rejection(Reason.VALIDATION, str(error)))
     content = None if stored == current else Content(stored)
@@ -194,10 +198,3 @@ def _updated(step: ItemStep, update: Update, current: bytes | None, item: Attrib
             return Decided(content, orjson.dumps(shown) if shown else b"")
         case _:
             return Decided(content)
-
-
-def _size(update: Update, after: AttributeMap, current: bytes | None, item: AttributeMap) -> int:
-    if current is None:
-        return remeasured(after, item, 0, after)
-    names = dict.fromkeys([str(action.path.parts[0]) for action in update.actions])
-    return remeasured(after, item, size_of(current), names)
