@@ -29,6 +29,8 @@ def read_expressions(request: Mapping[str, Any]) -> Update | None:
         ExpressionError: one of them is wrong whatever the item is, or a name or value is not used.
     """
     update_text, condition_text = request.get("UpdateExpression"), request.get("ConditionExpression")
+    if update_text is None and condition_text is None:
+        return None
     placeholders = placeholders_of(request)
     update = None if update_text is None else expressions.update(update_text, placeholders)
     if condition_text is not None:

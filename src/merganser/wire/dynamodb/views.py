@@ -95,6 +95,8 @@ def projection_of(request: Mapping[str, Any]) -> View:
     Raises:
         ExpressionError: it is wrong, or a name is not used.
     """
+    if request.get("ProjectionExpression") is None:
+        return WHOLE
     placeholders = placeholders_of(request)
     view = view_of(request, placeholders)
     placeholders.check_all_used()
