@@ -402,6 +402,14 @@ def test_what_the_leader_says_is_told(answer: RefusedError, expected: type[Excep
 
 
 @staged
+async def test_a_replica_with_too_much_to_do_keeps_nobody_from_the_leader(stage: Stage) -> None:
+    epoch = stage.epoch(1, 2)
+    full = RefusedError("overloaded", "full")
+    stage.behave(lambda _request: full, not_leading(epoch), leading(epoch))
+    assert await stage.change() == DONE
+
+
+@staged
 async def test_a_leader_that_cannot_now_is_asked_again(stage: Stage) -> None:
     stage.leads(1, 0)
     cannot = RefusedError("unavailable", "no majority")
