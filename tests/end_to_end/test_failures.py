@@ -259,7 +259,7 @@ def test_full_disk_refuses_writes_says_why_goes_on_reading_and_recovers(
     small_disk(8)
     with LocalCluster(tmp_path / "small", nodes=1) as one:
         client = connect(one.nodes[0].dynamodb_url)
-        table = make_table(client)
+        table = make_table(client, is_leaderless=True)  # a leader would step back, with nobody to take over
         acknowledged, refusal = fill(client, table)
         assert acknowledged
         assert "No space left on device" in refusal
