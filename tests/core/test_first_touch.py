@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.core.first_touch import KNOWN, TOUCHED_MAX, KnownPlace, Touched, is_known_by_roots, least, touched
+from merganser.core.first_touch import (
+    KNOWN,
+    TOUCHED_MAX,
+    KnownPlace,
+    Touched,
+    is_known_by_roots,
+    least,
+    touched,
+    unequal,
+)
 from merganser.model.ids import NodeId
 from merganser.model.register import Version
 
@@ -89,3 +98,9 @@ def test_keys_touched_ahead_of_the_walk_are_bounded_and_only_ever_forgotten() ->
         place.touched(b"%d" % number)
     assert place.knows(b"%d" % TOUCHED_MAX)
     assert not place.knows(b"0")
+
+
+def test_the_walk_looks_where_any_of_the_others_differs() -> None:
+    assert unequal((1, 2, 3), [(1, 2, 3)]) == []
+    assert unequal((1, 2, 3, 4, 5), [(0, 2, 0, 0, 5)]) == [(0, 1), (2, 4)]
+    assert unequal((1, 2, 3, 4, 5), [(1, 2, 3, 4, 0), (1, 2, 3, 0, 5)]) == [(3, 5)]

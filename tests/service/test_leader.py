@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future
 
 import pytest
 
+from merganser.model.cluster import Table
 from merganser.model.errors import (
     MerganserError,
     RefusedError,
@@ -13,10 +15,16 @@ from merganser.model.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from merganser.model.leader_messages import NOT_LEADING, Changed
+from merganser.model.ids import NodeId
+from merganser.model.leader_messages import NOT_LEADING, Changed, TouchRange
 from merganser.model.leadership import Epoch
+from merganser.model.messages import Reply, Request
 from merganser.model.register import UNWRITTEN, Version
+from merganser.net.transport import Traffic
+from merganser.service.leadership import Led
+from merganser.sim.machine import Machine
 from merganser.sim.world import World
+from merganser.storage import keys
 from service.led import (
     change,
     epoch_of,
@@ -278,6 +286,52 @@ async def test_the_walk_makes_known_what_nobody_asks_for(world: World) -> None:
     await take_over(heir, table, K)
     await until(lambda: len({machine.engine.get(key) for machine in world.machines}) == 1, timeout_s=10.0)
     assert register_at(heir, table, K).version.epoch == epoch_of(heir, table, K)
+
+
+@simulated()
+async def test_the_walk_reads_rows_only_where_trees_differ(world: World) -> None:
+    table = await started_led(world)
+    ring, first = member(world.machines[0]).topology.ring, the_leader(world, table, K)
+    partition = ring.partition_of(keys.token_in(key_of(table, K)))
+    beside = [b"%d" % n for n in range(2000)]
+    beside = [name for name in beside if ring.partition_of(keys.token_in(key_of(table, name))) == partition]
+    for name in (K, *beside):
+        await change(first, table, name, payload_of("put", b"v"))
+    await until(lambda: all(values_at(world, table, name) == [b"v"] * 3 for name in (K, *beside)))
+    heir, *_ = others_than(world, first)
+    epoch = epoch_of(first, table, K)
+    for number, machine in enumerate(world.machines):
+        plant(machine, table, K, Version(*epoch, 9000 + number), b"%d" % number)
+    asked = await pages_asked_for(heir)
+    await take_over(heir, table, K)
+    key = key_of(table, K)
+    await until(lambda: len({machine.engine.get(key) for machine in world.machines}) == 1, timeout_s=10.0)
+    await until(lambda: leader_of(heir).knows_all(table, led=standing(heir, table)), timeout_s=10.0)
+    assert 1 <= len(asked) <= 2
+    assert all(keys.table_in(start) == table.id and start <= key < end for start, end in asked)
+    untouched = [name for name in beside if register_at(heir, table, name).version.epoch == epoch]
+    assert len(untouched) == len(beside)
+
+
+def standing(machine: Machine, table: Table) -> Led:
+    term = term_at(machine, table, K)
+    assert term is not None
+    return term
+
+
+async def pages_asked_for(machine: Machine) -> list[tuple[bytes, bytes]]:
+    """Return where the ranges go that ``machine`` asks others for from now on."""
+    asked: list[tuple[bytes, bytes]] = []
+    transport = member(machine).transport
+    ask = transport.request
+
+    def listen(node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA) -> Future[Reply]:
+        if isinstance(request, TouchRange):
+            asked.append((request.start, request.end))
+        return ask(node, request, timeout_s=timeout_s, traffic=traffic)
+
+    transport.request = listen  # type: ignore[method-assign]
+    return asked
 
 
 @simulated()

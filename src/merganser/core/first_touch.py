@@ -8,7 +8,8 @@ An item is *known* in an epoch once its leader may evaluate steps on the registe
                                        version of this epoch                  by its version
 
 Whole places (a partition of a table) are known at once if the hash trees of a majority are equal, and else after a
-walk from their start to their end. What was touched ahead of the walk is remembered until it has passed.
+walk from their start to their end, which looks at the rows of unequal leaves only. What was touched ahead of it is
+remembered until it has passed.
 
 Invariants: an answer counts only if it is durable, and of a replica that has promised the epoch; a register that
 is missing is an answer, a damaged one is none.
@@ -85,6 +86,22 @@ def is_known_by_roots(roots: Mapping[NodeId, int], me: NodeId, majority: int) ->
     """Tell whether a majority of hash trees, this node's among them, had equal roots when they promised."""
     own = roots.get(me)
     return own is not None and sum(root == own for root in roots.values()) >= majority
+
+
+def unequal(own: Sequence[int], others: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return the stretches of leaves in which a hash tree differs from any of the others; first and one after the last.
+
+    Between them everything is known, if the others are of as many replicas as make a majority with this one.
+    """
+    stretches: list[tuple[int, int]] = []
+    for leaf, hashed in enumerate(own):
+        if all(leaves[leaf] == hashed for leaves in others):
+            continue
+        if stretches and stretches[-1][1] == leaf:
+            stretches[-1] = (stretches[-1][0], leaf + 1)
+        else:
+            stretches.append((leaf, leaf + 1))
+    return stretches
 
 
 class KnownPlace:

@@ -40,6 +40,7 @@ FANOUT = 32
 LEAVES = FANOUT * FANOUT
 LEVELS = (1, FANOUT, LEAVES)
 """How many nodes there are on each level, the root first."""
+LEAF_LEVEL = len(LEVELS) - 1
 
 _LEAF_BITS = 10
 _BRANCH_BITS = 5

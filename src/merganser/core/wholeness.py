@@ -44,6 +44,7 @@ from merganser.model.leader_messages import (
     Settle,
     Touch,
     TouchRange,
+    TouchTree,
 )
 from merganser.model.messages import (
     A_CLIENTS,
@@ -68,10 +69,12 @@ NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 _WRITES = (Apply, Hint, Meet, Change, Replicate, Restore)
 _ROWS = (Read, ReadRange, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
-_OF_GROUPS = (Touch, TouchRange, Replicate, Drop, Change, ReadLed, ReadRangeLed, Settle, CompareLed, Rejoin)
+_OF_GROUPS = (Touch, TouchRange, TouchTree, Replicate, Drop, Change, ReadLed, ReadRangeLed, Settle, CompareLed, Rejoin)
 """What a node is asked as a member of one group. Elections ask for each group by itself (`service.voting`)."""
 
-OfGroup = Touch | TouchRange | Replicate | Drop | Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin
+OfGroup = (
+    Touch | TouchRange | TouchTree | Replicate | Drop | Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin
+)
 
 Place = tuple[TableId, PartitionId]
 

@@ -87,6 +87,15 @@ class TouchRange(msgspec.Struct, frozen=True, array_like=True, tag=55):
     bytes_max: int
 
 
+class TouchTree(msgspec.Struct, frozen=True, array_like=True, tag=45):
+    """The leaves of a replica's hash tree of a partition. Answered by `Nodes`; none: do not rely on it."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    epoch: Epoch
+
+
 class Replicate(msgspec.Struct, frozen=True, array_like=True, tag=56):
     """Keep ``register`` under ``key``, durably, unless what is kept there is of a later version. Answered by `Done`."""
 
@@ -283,7 +292,7 @@ class Compared(msgspec.Struct, frozen=True, array_like=True, tag=162):
 Leading = Campaign | Pulse | Confirm | TakeOver
 """Of elections."""
 
-FromLeader = Touch | TouchRange | Replicate | Drop
+FromLeader = Touch | TouchRange | TouchTree | Replicate | Drop
 """From a leader to replicas."""
 
 ToLeader = Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin

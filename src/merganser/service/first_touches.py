@@ -1,8 +1,9 @@
 """What a leader knows of its items in its term, and how it comes to know more (`core.first_touch`).
 
 A key that is not known is touched when somebody needs it: all who need it wait for one touch. Behind that a walk goes
-through every place that was not known at the election, page by page; a range that is read ahead of the walk is
-covered in the same way. What differs is written back under this epoch, and whoever uses it next builds on that.
+through every place that was not known at the election, page by page where the hash trees of a majority differ; a range
+that is read ahead of the walk is covered in the same way. What differs is written back under this epoch, and whoever
+uses it next builds on that.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, cast
 
-from merganser.core.first_touch import KnownPlace, Touched, is_known_by_roots, least, touched
+from merganser.core.first_touch import KnownPlace, Touched, is_known_by_roots, least, touched, unequal
+from merganser.core.hash_tree import LEAF_LEVEL, LEAVES
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
 from merganser.model.errors import (
@@ -21,13 +23,14 @@ from merganser.model.errors import (
     StorageFailedError,
     UnavailableError,
 )
-from merganser.model.ids import PartitionId, TableId
-from merganser.model.leader_messages import NOT_LEADING, Touch, TouchRange
-from merganser.model.messages import Found, Reply, Rows
+from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.leader_messages import NOT_LEADING, Touch, TouchRange, TouchTree
+from merganser.model.messages import Found, Nodes, Reply, Rows
 from merganser.model.register import EMPTY, Content, Version
 from merganser.net.transport import Traffic
 from merganser.service.asking import SILENT_S, Asker, Reading
 from merganser.service.damage import Damage
+from merganser.service.hash_trees import HashTrees
 from merganser.service.in_flight import Flight, Proposal
 from merganser.service.leadership import Led
 from merganser.service.topology import Topology
@@ -83,6 +86,7 @@ class FirstTouches:
         topology: Topology,
         asker: Asker,
         engine: Engine,
+        trees: HashTrees,
         damage: Damage,
         *,
         admit: Callable[[], Awaitable[None]],
@@ -96,6 +100,7 @@ class FirstTouches:
             topology: knows the tables.
             asker: asks peers.
             engine: holds this node's registers.
+            trees: tell where they may differ from those of others.
             damage: takes note of damaged ones.
             admit: waits between pages while clients need this node more.
             adopt: writes a register back.
@@ -105,6 +110,7 @@ class FirstTouches:
         self._topology = topology
         self._asker = asker
         self._engine = engine
+        self._trees = trees
         self._damage = damage
         self._admit = admit
         self._adopt = adopt
@@ -341,17 +347,56 @@ class FirstTouches:
         """Go on in one place; returns whether that is no longer to be done."""
         table = self._topology.table(table_id)
         if table is not None and term.led.is_standing:
-            place, (_, end) = self.place(term, table), self._range(term, table)
+            place = self.place(term, table)
             try:
-                while place.until < end and term.led.is_standing:
-                    await self._admit()
-                    await self.cover(term, table, place.until, end)
+                for start, end in await self._unequal(term, table):
+                    place.covered(place.until, start)
+                    while start < end and term.led.is_standing:
+                        await self._admit()
+                        start = await self.cover(term, table, start, end)
             except MerganserError:  # whoever is in the way is back later, or healed
                 return not term.led.is_standing
             if term.led.is_standing:
                 place.completed()
         self._to_walk.pop((term, table_id), None)
         return True
+
+    async def _unequal(self, term: Term, table: Table) -> Sequence[tuple[bytes, bytes]]:
+        """Return the ranges in which a majority may differ, after what is known already; all of it, if nobody can tell.
+
+        The others have promised the epoch when they answer, so what is equal stays so but for what this node writes.
+        """
+        partition, (low, high) = term.led.group.partition, self._range(term, table)
+        low = max(low, self.place(term, table).until)
+        others: list[Sequence[int]] = []
+        await self._durable()
+        for node in self._asker.nearest_first([node for node in term.led.replicas if node != self._asker.node]):
+            if len(others) == term.majority - 1:
+                break
+            leaves = await self._leaves_of(term, table, node)
+            if leaves is not None:
+                others.append(leaves)
+        if len(others) < term.majority - 1 or self._trees.root(table.id, partition) is None:
+            return ((low, high),)
+        own = self._trees.nodes(table.id, partition, LEAF_LEVEL, range(LEAVES))
+        ranges = [
+            (
+                self._trees.leaf_range(table.id, partition, first)[0],
+                self._trees.leaf_range(table.id, partition, end - 1)[1],
+            )
+            for first, end in unequal(own, others)
+        ]
+        return [(max(start, low), end) for start, end in ranges if end > low]
+
+    async def _leaves_of(self, term: Term, table: Table, node: NodeId) -> Sequence[int] | None:
+        """Return the leaves of a replica's tree, None if it does not tell."""
+        question = TouchTree(self._topology.map.epoch, table.id, term.led.group.partition, term.epoch)
+        try:
+            reply = await self._asker.ask(node, question, timeout_s=TOUCH_S, traffic=Traffic.BULK)
+        except MerganserError:
+            return None
+        hashes = cast("Nodes", reply).hashes
+        return hashes if len(hashes) == LEAVES else None
 
     def forget(self, term: Term) -> None:
         """Give up a term that is over."""

@@ -48,6 +48,21 @@ class GroupGate:
             raise RefusedError(NOT_A_REPLICA, f"a range of {len(partitions)} partitions has no one leader")
         return known, self._group(known, partitions[0])
 
+    async def admit_partition(
+        self, sender: NodeId, map_epoch: int, table: TableId, partition: PartitionId
+    ) -> tuple[Table, Group]:
+        """Return the table and the group of a partition, as `admit`.
+
+        Raises:
+            RefusedError: no such table, or not a replica.
+        """
+        if map_epoch > self._topology.map.epoch:
+            await self._catch_up(sender)
+        known = self.table(table)
+        if not 0 <= partition < self._topology.ring.partitions:
+            raise RefusedError(NOT_A_REPLICA, f"there is no partition {partition}")
+        return known, self._group(known, partition)
+
     def held(self, table: TableId, key: bytes) -> tuple[Table, Group]:
         """Return the table and the group of ``key``.
 

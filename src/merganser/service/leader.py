@@ -124,6 +124,7 @@ class Leader:
             topology,
             asker,
             engine,
+            trees,
             damage,
             admit=admit,
             adopt=self._propose,

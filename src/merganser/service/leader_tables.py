@@ -27,6 +27,7 @@ from merganser.model.leader_messages import (
     TakeOver,
     Touch,
     TouchRange,
+    TouchTree,
 )
 from merganser.model.messages import Reply
 from merganser.service.admission import UnderWay
@@ -129,6 +130,7 @@ class LeaderTables:
             TakeOver: self.leadership.take_over,
             Touch: self.register_replica.touch,
             TouchRange: self.register_replica.touch_range,
+            TouchTree: self.register_replica.touch_tree,
             Replicate: self.register_replica.replicate,
             Drop: self.register_replica.drop,
             Change: self.leader.change,

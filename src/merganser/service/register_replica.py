@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from merganser.core.hash_tree import LEAF_LEVEL, LEAVES
 from merganser.model.errors import CorruptionError
 from merganser.model.ids import NodeId
-from merganser.model.leader_messages import Drop, Replicate, Touch, TouchRange
+from merganser.model.leader_messages import Drop, Replicate, Touch, TouchRange, TouchTree
 from merganser.model.leadership import Epoch, Group
-from merganser.model.messages import Done, Found, Rows
+from merganser.model.messages import Done, Found, Nodes, Rows
 from merganser.service.damage import Damage
 from merganser.service.generations import Generations
 from merganser.service.group_gate import GroupGate
@@ -88,6 +89,22 @@ class RegisterReplica:
         if not self._engine.is_all_durable:
             await self._engine.durable()
         return page
+
+    async def touch_tree(self, sender: NodeId, request: TouchTree) -> Nodes:
+        """Return the leaves of a hash tree, of durable rows; none unless the tree tells of every row of the partition.
+
+        Raises:
+            as `touch`.
+        """
+        table, partition = request.table, request.partition
+        _, group = await self._gate.admit_partition(sender, request.map_epoch, table, partition)
+        await self._promises.admit(group, request.epoch)
+        if self._trees.root(table, partition) is None:
+            return Nodes(())
+        leaves = self._trees.nodes(table, partition, LEAF_LEVEL, range(LEAVES))
+        if not self._engine.is_all_durable:
+            await self._engine.durable()
+        return Nodes(leaves)
 
     async def replicate(self, sender: NodeId, request: Replicate) -> Done:
         """Keep a register unless a later version is kept; returns once what is kept is durable.
