@@ -182,6 +182,12 @@ def test_a_majority_holds_what_was_acknowledged() -> None:
     assert not list(writes_too_few_hold(told, [NodeState(node, MAP, {}) for node in REPLICAS])), "a tombstone removed"
 
 
+def test_a_tombstone_that_a_lock_left_behind_may_be_removed() -> None:
+    """Nobody deleted the item: a transaction that locked what was not there was cancelled."""
+    told = history(heard=[heard(None, 2, 1, 2)])
+    assert not list(writes_too_few_hold(told, [NodeState(node, MAP, {}) for node in REPLICAS]))
+
+
 def test_each_group_is_led_by_its_first_replica() -> None:
     states = leading_as_they_should()
     assert not list(groups_not_led_as_they_should(states))

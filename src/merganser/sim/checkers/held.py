@@ -6,7 +6,8 @@ of what is deleted or expired nothing may be left. A write that hints alone may 
 replica at least, because by then all hints are delivered. What a single node acknowledged is gone if that node's disk
 lost it.
 
-Of a leader-based table a majority of the replicas holds each acknowledged version of an item, or a later one.
+Of a leader-based table a majority of the replicas holds each acknowledged version of an item, or a later one. One that
+says that there is no item is removed once all replicas hold it, be it of a delete or of a lock on what was not there.
 """
 
 from __future__ import annotations
@@ -53,12 +54,13 @@ def _versions_too_few_hold(history: History, states: Sequence[NodeState]) -> Ite
             newest[heard.key] = heard
     for operation in history.items.operations:
         if isinstance(operation.action, Put | CompareAndSet) and operation.action.value is None:
-            deleted.add(operation.key)  # when all replicas hold the same tombstone, it is removed
+            deleted.add(operation.key)
     for key, heard in newest.items():
         nodes = replicas_of(key, states)
         held = [_version(key, state) for state in states if state.node in nodes]
         holders = sum(version >= heard.version for version in held)
-        if nodes and 2 * holders <= len(nodes) and not (key in deleted and NO_VERSION in held):
+        may_be_gone = heard.value is None or key in deleted
+        if nodes and 2 * holders <= len(nodes) and not (may_be_gone and NO_VERSION in held):
             yield f"{key!r} of {tuple(heard.version)} was acknowledged by a majority, and {holders} hold it"
 
 
