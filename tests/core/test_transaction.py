@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from merganser.core import transaction
-from merganser.core.transaction import DECIDED_KEPT_US, KEPT_US, Fate, Outcome, Seen
+from merganser.core.transaction import DECIDED_KEPT_S, KEPT_S, Fate, Outcome, Seen
 from merganser.model.errors import CorruptionError, RequestError
 from merganser.model.ids import TableId
 from merganser.model.register import EMPTY, Content, Decided, Intent, Version
@@ -31,7 +31,7 @@ from merganser.model.transaction import (
 
 ID, OTHER_ID = b"i" * 16, b"o" * 16
 ITEMS = ((TableId(1), b"a"), (TableId(2), b"b"))
-BEGIN = Begin(ID, 7, b"digest", ITEMS, is_kept=False, now_us=0)
+BEGIN = Begin(ID, 7, b"digest", ITEMS, is_kept=False)
 KEPT = msgspec.structs.replace(BEGIN, is_kept=True)
 PREPARE = Prepare(ID, 7, b"new", is_check=False)
 INTENT = Intent(ID, 7, changes=True, value=b"new")
@@ -129,7 +129,7 @@ def test_applying_and_clearing_a_second_time_does_nothing(step: Apply | Clear) -
 
 
 def test_steps_travel_as_they_are_and_unknown_ones_are_errors_of_the_request() -> None:
-    for step in (PREPARE, Apply(ID, 7), Clear(ID, 7), BEGIN, Commit(7), Abort(7), Finish(7, 1), Forget(7)):
+    for step in (PREPARE, Apply(ID, 7), Clear(ID, 7), BEGIN, Commit(7), Abort(7), Finish(7), Forget(7)):
         assert transaction.step_in(transaction.payload_of(step)) == step
     with pytest.raises(RequestError, match="no step of a transaction"):
         transaction.step_in(msgspec.msgpack.encode((99, 1)))
@@ -146,7 +146,7 @@ def test_a_record_opens_with_its_items_and_is_told_without_them() -> None:
     assert transaction.record_in(decided.answer) == Record(State.BEGUN, 7, b"digest", (), is_kept=False)
 
 
-@pytest.mark.parametrize("further", [(), (Commit(7),), (Abort(7),), (Commit(7), Finish(7, 1))])
+@pytest.mark.parametrize("further", [(), (Commit(7),), (Abort(7),), (Commit(7), Finish(7))])
 def test_beginning_the_same_attempt_again_tells_how_far_it_is(further: tuple[LedgerStep, ...]) -> None:
     before = ledger(BEGIN, *further)
     decided = transaction.on_ledger(BEGIN, before)
@@ -161,21 +161,13 @@ def test_beginning_the_same_attempt_again_tells_how_far_it_is(further: tuple[Led
 
 def test_another_attempt_may_begin_only_after_the_first_is_aborted() -> None:
     again = msgspec.structs.replace(BEGIN, attempt=8)
-    for further in ((), (Commit(7),), (Commit(7), Finish(7, 1))):
+    for further in ((), (Commit(7),), (Commit(7), Finish(7))):
         decided = transaction.on_ledger(again, ledger(BEGIN, *further))
         assert decided.is_rejected
         assert decided.content is None
     begun = record(BEGIN, Abort(7), again)
     assert begun is not None
     assert (begun.state, begun.attempt) == (State.BEGUN, 8)
-
-
-def test_another_attempt_may_begin_once_the_record_has_been_kept_long_enough() -> None:
-    steps = (KEPT, Commit(7), Finish(7, 1_000))
-    for now_us, attempt in ((1_000 + KEPT_US - 1, 7), (1_000 + KEPT_US, 8)):
-        begun = record(*steps, msgspec.structs.replace(KEPT, attempt=8, now_us=now_us))
-        assert begun is not None
-        assert begun.attempt == attempt
 
 
 def test_an_attempt_is_decided_once() -> None:
@@ -197,32 +189,34 @@ def test_nothing_is_decided_of_an_attempt_that_the_ledger_does_not_know(step: Co
 
 
 def test_what_is_undecided_or_of_another_attempt_is_neither_finished_nor_forgotten() -> None:
-    for step in (Finish(7, 1), Forget(7)):
+    for step in (Finish(7), Forget(7)):
         assert ledger(BEGIN, step) == ledger(BEGIN)
-    for step in (Finish(8, 1), Forget(8)):
+    for step in (Finish(8), Forget(8)):
         assert ledger(BEGIN, Commit(7), step) == ledger(BEGIN, Commit(7))
     assert ledger(BEGIN, Commit(7), Forget(7)) == ledger(BEGIN, Abort(7), Forget(7)) == EMPTY
 
 
 def test_a_record_is_finished_once() -> None:
-    finished = record(BEGIN, Commit(7), Finish(7, 5), Finish(7, 9))
+    before = ledger(BEGIN, Commit(7), Finish(7))
+    assert transaction.on_ledger(Finish(7), before).content is None
+    finished = transaction.record_in(before.value)
     assert finished is not None
-    assert finished.finished_us == 5
+    assert finished.is_finished
 
 
 def test_committed_records_of_tokens_are_kept_ten_minutes_others_one() -> None:
-    for steps, kept_us in (
-        ((KEPT, Commit(7)), KEPT_US),
-        ((KEPT, Abort(7)), DECIDED_KEPT_US),
-        ((BEGIN, Commit(7)), DECIDED_KEPT_US),
+    for steps, kept_s in (
+        ((KEPT, Commit(7)), KEPT_S),
+        ((KEPT, Abort(7)), DECIDED_KEPT_S),
+        ((BEGIN, Commit(7)), DECIDED_KEPT_S),
     ):
-        finished = record(*steps, Finish(7, 1_000))
+        finished = record(*steps, Finish(7))
         assert finished is not None
-        assert not transaction.has_expired(finished, now_us=1_000 + kept_us - 1)
-        assert transaction.has_expired(finished, now_us=1_000 + kept_us)
+        assert not transaction.has_expired(finished, age_s=kept_s - 1)
+        assert transaction.has_expired(finished, age_s=kept_s)
     unfinished = record(KEPT, Commit(7))
     assert unfinished is not None
-    assert not transaction.has_expired(unfinished, now_us=2**60)
+    assert not transaction.has_expired(unfinished, age_s=1e9)
 
 
 def test_the_record_alone_says_what_an_intent_comes_to() -> None:
@@ -235,7 +229,7 @@ def test_the_record_alone_says_what_an_intent_comes_to() -> None:
 
 def test_an_intent_that_comes_after_all_was_applied_is_void() -> None:
     """Applied again it would undo what was written since."""
-    assert transaction.fate(record(BEGIN, Commit(7), Finish(7, 1)), 7) is Fate.VOID
+    assert transaction.fate(record(BEGIN, Commit(7), Finish(7)), 7) is Fate.VOID
 
 
 def test_a_reader_sees_the_new_value_from_the_commit_on() -> None:

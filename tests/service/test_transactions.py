@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from merganser.core.transaction import ITEMS_MAX, KEPT_US, step_in
+from merganser.core.transaction import ITEMS_MAX, KEPT_S, step_in
 from merganser.model.errors import (
     IdempotentParameterMismatchError,
     MerganserError,
@@ -35,7 +35,7 @@ from merganser.model.transaction import (
     ReasonKind,
     State,
 )
-from merganser.service.ledger_sweep import LEFT_BEHIND_S
+from merganser.service.ledger_sweep import LEFT_BEHIND_S, SCAN_S
 from merganser.service.transaction_recovery import PATIENCE_S
 from merganser.sim.checkers.serializable import Appended, Ending, Listed, Transaction, anomalies
 from service.transactions_by_hand import Fault, Faults, Node, Stage, now_s, play, staged
@@ -157,7 +157,11 @@ async def test_a_token_is_good_for_one_request(stage: Stage) -> None:
 async def test_a_token_is_forgotten_ten_minutes_after_the_transaction(stage: Stage) -> None:
     await stage.leader.write((b"a", b"+x"), token=b"t")
     await stage.leader.transactions.idle()
-    stage.now_us += KEPT_US
+    sweeping = asyncio.create_task(stage.sweep.run())
+    await asyncio.sleep(KEPT_S)
+    assert await stage.leader.write((b"a", b"+x"), token=b"t") == [b""]
+    await asyncio.sleep(3 * SCAN_S)
+    sweeping.cancel()
     await stage.leader.write((b"a", b"+y"), token=b"t", digest=b"other")
     assert await stage.leader.look(b"a") == b"xy"
 
@@ -393,9 +397,8 @@ async def test_the_sweep_ends_what_nobody_needs(stage: Stage) -> None:
         assert stage.locks() == []
     assert stage.value(b"b") == b"xx"  # the last two were committed
     assert stage.sweep.ended == 4
-    stage.now_us += KEPT_US
     sweeping = asyncio.create_task(stage.sweep.run())
-    await asyncio.sleep(100)
+    await asyncio.sleep(4 * SCAN_S)
     sweeping.cancel()
     assert stage.records() == 0
 
@@ -424,7 +427,7 @@ async def test_the_items_of_a_table_that_is_gone_keep_nothing_from_ending(stage:
     record = await stage.leader.ledger.read(stage.steps[0].transaction, deadline=now_s() + 1)  # type: ignore[union-attr]
     assert record is not None
     assert record.state is State.COMMITTED
-    assert record.finished_us
+    assert record.is_finished
 
 
 @staged()

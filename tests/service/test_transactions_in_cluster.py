@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from merganser.core.transaction import KEPT_S
 from merganser.model.cluster import Table
 from merganser.model.errors import MerganserError, TransactionCanceledError, UnknownOutcomeError
 from merganser.model.register import UNWRITTEN, Register
-from merganser.service.ledger_sweep import LEFT_BEHIND_S
+from merganser.service.ledger_sweep import LEFT_BEHIND_S, SCAN_S
 from merganser.service.steps import WIRES
 from merganser.service.transactions import Transactions, TransactItem
 from merganser.sim.checkers.serializable import Appended, Ending, Listed, Transaction, anomalies
@@ -104,6 +105,20 @@ async def test_the_ledger_is_made_once_however_many_need_it_first(world: World) 
     ]
     await asyncio.gather(*work)
     assert [one.name for one in member(world.machines[0]).catalog.tables("system")] == ["transactions"]
+
+
+@simulated()
+async def test_a_token_is_good_for_ten_minutes_whatever_clocks_show(world: World) -> None:
+    table = await begun(world)
+    await write(world.machines[0], table, (b"a", b"=1"), token=b"t")
+    await transactions_of(world.machines[0]).idle()
+    await write(world.machines[0], table, (b"a", b"=2"))
+    for machine in world.machines:
+        machine.skew_us = int(2 * KEPT_S * 1e6)
+        await write(machine, table, (b"a", b"=1"), token=b"t")
+    await asyncio.sleep(2 * SCAN_S)
+    await write(world.machines[1], table, (b"a", b"=1"), token=b"t")
+    assert await look(world.machines[2], table, b"a") == b"2"
 
 
 @simulated()

@@ -110,6 +110,7 @@ class Tables:
 class Term(NamedTuple):
     group: Group
     epoch: Epoch
+    sequence: int
 
 
 class Stage:
@@ -122,8 +123,6 @@ class Stage:
         self.tables = Tables(self.topology)
         self.table, self.dropped = self.topology.map.tables[0], self.topology.map.tables[1]
         self.errors: list[BaseException] = []
-        self.now_us = 0
-        """Added to what the loop's clock shows."""
         self.steps: list[ItemStep | LedgerStep] = []
         """All that were evaluated, in order."""
         self.makers: dict[int, Maker] = {
@@ -138,7 +137,9 @@ class Stage:
             self.engine,
             self.leader.ledger,
             self.leader.recovery,
-            leading=lambda: [Term(Group(1, partition), Epoch(1, 1)) for partition in self._partitions()],
+            leading=lambda: [
+                Term(Group(1, partition), Epoch(1, 1), self._versions) for partition in self._partitions()
+            ],
             rng=self.rng,
             admit=self._admit,
         )
@@ -149,9 +150,6 @@ class Stage:
 
     async def _admit(self) -> None:
         await asyncio.sleep(0)
-
-    def wall_us(self) -> int:
-        return int(asyncio.get_running_loop().time() * 1e6) + self.now_us
 
     def key(self, name: bytes, table: Table | None = None) -> bytes:
         return keys.row_key((table or self.table).id, token_of(name), name)
@@ -216,7 +214,7 @@ class Node:
         self.faults = faults
         self.requests = 0
         self.is_dead = False
-        self.ledger = Ledger(stage.tables, self, wall_us=stage.wall_us)
+        self.ledger = Ledger(stage.tables, self)
         self.recovery = Recovery(stage.topology, self.ledger, self)
         self.transactions = Transactions(self.ledger, self.recovery, self, rng=stage.rng, on_error=stage.errors.append)
 

@@ -62,10 +62,10 @@ from merganser.model.transaction import (
 ITEMS_MAX: Final = 100
 """As DynamoDB: all are locked until the slowest is."""
 
-KEPT_US: Final = 10 * 60 * 1_000_000
+KEPT_S: Final = 600.0
 """How long a client may repeat a committed request under its token, as in DynamoDB."""
 
-DECIDED_KEPT_US: Final = 60 * 1_000_000
+DECIDED_KEPT_S: Final = 60.0
 """How long a record stays that somebody else than its coordinator has finished: it may still ask how it ended."""
 
 ATTEMPT_BITS: Final = 62
@@ -205,8 +205,8 @@ def on_ledger(step: LedgerStep, content: Content) -> Decided:
             return _decide(record, State.COMMITTED)
         case Abort():
             return _decide(record, State.ABORTED)
-        case Finish() if record.state is not State.BEGUN and not record.finished_us:
-            return _becomes(msgspec.structs.replace(record, finished_us=step.now_us))
+        case Finish() if record.state is not State.BEGUN and not record.is_finished:
+            return _becomes(msgspec.structs.replace(record, is_finished=True))
         case Forget() if record.state is not State.BEGUN:
             return Decided(EMPTY)
     return _stays(record)
@@ -215,7 +215,7 @@ def on_ledger(step: LedgerStep, content: Content) -> Decided:
 def _begin(step: Begin, record: Record | None) -> Decided:
     if record is not None and record.attempt == step.attempt:
         return _stays(record)
-    if record is None or record.state is State.ABORTED or has_expired(record, now_us=step.now_us):
+    if record is None or record.state is State.ABORTED:
         return _becomes(Record(State.BEGUN, step.attempt, step.digest, step.items, step.is_kept))
     return _stays(record, is_rejected=True)
 
@@ -238,12 +238,10 @@ def _told(record: Record) -> bytes:
     return _ENCODER.encode(msgspec.structs.replace(record, items=()))
 
 
-def has_expired(record: Record, *, now_us: int) -> bool:
-    """Tell whether a finished record has been kept long enough, by the wall clock."""
-    if not record.finished_us:
-        return False
-    kept_us = KEPT_US if record.is_kept and record.state is State.COMMITTED else DECIDED_KEPT_US
-    return now_us >= record.finished_us + kept_us
+def has_expired(record: Record, *, age_s: float) -> bool:
+    """Tell whether a record has been kept long enough, if it has been as it is for ``age_s`` at least."""
+    kept_s = KEPT_S if record.is_kept and record.state is State.COMMITTED else DECIDED_KEPT_S
+    return record.is_finished and age_s >= kept_s
 
 
 def fate(record: Record | None, attempt: int) -> Fate:
@@ -254,7 +252,7 @@ def fate(record: Record | None, attempt: int) -> Fate:
         return Fate.PENDING
     if record.state is State.ABORTED:
         return Fate.ABORTED
-    return Fate.VOID if record.finished_us else Fate.COMMITTED
+    return Fate.VOID if record.is_finished else Fate.COMMITTED
 
 
 def settling(transaction: bytes, attempt: int, fate: Fate) -> Apply | Clear:

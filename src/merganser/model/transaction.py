@@ -29,8 +29,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """Table and key of each."""
     is_kept: bool
     """Its client may repeat it: the record stays for a while after all is done."""
-    finished_us: int = 0
-    """Wall clock when all of its items were applied or cleared; 0: not yet, as far as is known."""
+    is_finished: bool = False
+    """All of its items were applied or cleared; else not yet, as far as is known."""
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -73,8 +73,6 @@ class Begin(msgspec.Struct, frozen=True, array_like=True, tag=11):
     digest: bytes
     items: tuple[tuple[TableId, bytes], ...]
     is_kept: bool
-    now_us: int
-    """Wall clock: whether a record that was kept has been kept long enough."""
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -93,7 +91,6 @@ class Finish(msgspec.Struct, frozen=True, array_like=True, tag=14):
     """Note that every item is applied or cleared, as was decided. Does nothing to any other attempt."""
 
     attempt: int
-    now_us: int
 
 
 class Forget(msgspec.Struct, frozen=True, array_like=True, tag=15):

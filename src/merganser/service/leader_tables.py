@@ -69,7 +69,6 @@ class LeaderTables:
         range_turns: Turns,
         under_way: UnderWay,
         admit: Callable[[], Awaitable[None]],
-        wall_us: Callable[[], int],
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         on_error: Callable[[BaseException], None],
@@ -115,7 +114,7 @@ class LeaderTables:
             catch_up=catch_up,
             under_way=under_way,
         )
-        self.ledger = Ledger(tables, self.leader_based, wall_us=wall_us)
+        self.ledger = Ledger(tables, self.leader_based)
         self.recovery = Recovery(topology, self.ledger, self.leader_based)
         self.sweep = LedgerSweep(
             topology, engine, self.ledger, self.recovery, leading=self.leadership.leading, rng=rng, admit=admit

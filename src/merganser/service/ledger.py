@@ -6,7 +6,6 @@ The table belongs to no wire that clients speak. Its records change through step
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -81,11 +80,10 @@ def is_ledger(table: Table) -> bool:
 class Ledger:
     """The records of transactions; see the module's docstring."""
 
-    def __init__(self, catalog: Tables, items: Items, *, wall_us: Callable[[], int]) -> None:
+    def __init__(self, catalog: Tables, items: Items) -> None:
         """Keep records through ``items``, in the table that ``catalog`` knows or makes."""
         self._catalog = catalog
         self._items = items
-        self.wall_us = wall_us
 
     def known(self) -> Table | None:
         """Return the table, None if this node knows of none."""

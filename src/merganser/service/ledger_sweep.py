@@ -5,6 +5,9 @@ lead it and now and then later. Those that are not finished some seconds after i
 undecided one is aborted, then all items are applied or cleared, and the record is marked as finished. Finished
 ones are removed when nobody can ask for them any more.
 
+How long a record has been finished it tells by its own monotonic clock (`core.version_ages`), and not by wall clocks:
+one that is wrong by ten minutes must not make the ledger forget what a client is about to repeat.
+
 It decides nothing by what it sees on its own disk, which may be old: each step is one on the record, at its leader.
 """
 
@@ -17,10 +20,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar
 
 from merganser.core import transaction
-from merganser.core.transaction import Fate
+from merganser.core.transaction import KEPT_S, Fate
+from merganser.core.version_ages import VersionAges
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, MerganserError
 from merganser.model.leadership import Epoch, Group
+from merganser.model.register import Version
 from merganser.model.transaction import Finish, Forget, Record, State
 from merganser.service.ledger import Ledger, id_in, key_of
 from merganser.service.topology import Topology
@@ -35,7 +40,7 @@ LEFT_BEHIND_S: Final = 5.0
 """A transaction takes milliseconds; whoever needs its items earlier ends it himself."""
 LOOK_S: Final = 1.0
 SCAN_S: Final = 60.0
-"""Records that are kept for tokens are removed a minute late at most; looking at 10,000 of them takes 0.1 s."""
+"""Records that are kept for tokens are removed two minutes late at most; looking at 10,000 of them takes 0.1 s."""
 _SLICE_ROWS: Final = 200  # some milliseconds
 _AT_ONCE: Final = 8
 _WATCHED_MAX: Final = 100_000  # what is beyond is found by the next scan
@@ -52,6 +57,20 @@ class Term(Protocol):
     @property
     def epoch(self) -> Epoch:
         """Which term."""
+
+    @property
+    def sequence(self) -> int:
+        """Of the latest write."""
+
+
+class _Visits:
+    """When a term's partition is to be gone through again, and how old its records are."""
+
+    __slots__ = ("ages", "next_s")
+
+    def __init__(self, now_s: float) -> None:
+        self.next_s = now_s
+        self.ages = VersionAges(most_s=KEPT_S)
 
 
 class LedgerSweep:
@@ -87,8 +106,8 @@ class LedgerSweep:
         self._loop = asyncio.get_running_loop()
         self._watched: dict[bytes, float] = {}
         """When to look at a transaction; ascending, as each is put at the end."""
-        self._scanned: dict[Term, float] = {}
-        """When a term's partition is to be gone through again."""
+        self._visits: dict[tuple[Group, Epoch], _Visits] = {}
+        """Of the terms in which this node leads."""
         self.ended = 0
         """Transactions that it has brought to their end."""
 
@@ -114,22 +133,26 @@ class LedgerSweep:
         """Go through the partitions that were not gone through lately, or not in this term."""
         now = self._loop.time()
         led = [term for term in self._leading() if term.group.n == table.n]
-        self._scanned = {term: self._scanned.get(term, now) for term in led}
+        terms = [(term.group, term.epoch) for term in led]
+        self._visits = {term: self._visits.get(term) or _Visits(now) for term in terms}
         for term in led:
-            if self._scanned[term] <= now:
-                await self._scan_partition(table, term)
-                self._scanned[term] = now + SCAN_S * self._rng.uniform(0.8, 1.2)
+            visits = self._visits[term.group, term.epoch]
+            if visits.next_s <= now:
+                visits.ages.mark(Version(*term.epoch, term.sequence), self._loop.time())
+                await self._scan_partition(table, term, visits.ages)
+                visits.next_s = now + SCAN_S * self._rng.uniform(0.8, 1.2)
 
-    async def _scan_partition(self, table: Table, term: Term) -> None:
+    async def _scan_partition(self, table: Table, term: Term, ages: VersionAges) -> None:
         start, end = self._topology.partition_range(table, term.group.partition, term.group.partition)
         expired: list[tuple[bytes, int]] = []
         while True:
             await self._admit()
             rows = list(itertools.islice(self._engine.scan(start, end), _SLICE_ROWS))
-            for key, record in _records(rows):
-                if not record.finished_us:
+            now = self._loop.time()
+            for key, version, record in _records(rows):
+                if not record.is_finished:
                     self.notice(id_in(key))
-                elif transaction.has_expired(record, now_us=self._ledger.wall_us()):
+                elif transaction.has_expired(record, age_s=ages.age_s(version, now)):
                     expired.append((id_in(key), record.attempt))
             await self._forget(expired)
             expired.clear()
@@ -172,7 +195,7 @@ class LedgerSweep:
         key = key_of(table, transaction_id)
         group = Group(table.n, self._topology.ring.partition_of(keys.token_in(key)))
         stored = self._engine.get(key) if group in led else None
-        return stored is not None and any(not record.finished_us for _, record in _records([(key, stored)]))
+        return stored is not None and any(not record.is_finished for _, _, record in _records([(key, stored)]))
 
     async def _end(self, transaction_id: bytes, deadline: float) -> None:
         """Decide a transaction, apply or clear its items, and note that it is finished.
@@ -192,19 +215,20 @@ class LedgerSweep:
         left = await self._recovery.settle_all(record.items, transaction_id, attempt, fate, deadline=deadline)
         if left:
             raise MerganserError(f"{len(left)} items of a transaction could not be reached")
-        await self._ledger.change(transaction_id, Finish(attempt, self._ledger.wall_us()), deadline=deadline)
+        await self._ledger.change(transaction_id, Finish(attempt), deadline=deadline)
         self.ended += 1
 
 
-def _records(rows: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Record]]:
-    """Yield the records among stored rows; damaged ones are healed elsewhere."""
+def _records(rows: Sequence[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Version, Record]]:
+    """Yield the records among stored rows, with their keys and versions; damaged ones are healed elsewhere."""
     for key, stored in rows:
         try:
-            record = transaction.record_in(decode_register(key, stored).value)
+            register = decode_register(key, stored)
+            record = transaction.record_in(register.value)
         except CorruptionError:
             continue
         if record is not None:
-            yield key, record
+            yield key, register.version, record
 
 
 def _slices(these: Sequence[T], most: int) -> Iterator[Sequence[T]]:

@@ -244,7 +244,6 @@ class Member:
             range_turns=self.coordinator.range_turns,
             under_way=self.admission.operations,
             admit=self.admission.background,
-            wall_us=wall_us,
             rng=rng,
             catch_up=self.catalog.catch_up,
             on_error=on_error,

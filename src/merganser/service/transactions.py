@@ -229,9 +229,7 @@ class Transactions:
     async def _begin(self, attempt: _Attempt, digest: bytes, deadline: float) -> bool:
         """Open the record; False if the same request has happened already."""
         while True:
-            begin = Begin(
-                attempt.id, attempt.number, digest, attempt.places, attempt.is_kept, now_us=self._ledger.wall_us()
-            )
+            begin = Begin(attempt.id, attempt.number, digest, attempt.places, attempt.is_kept)
             try:
                 told, _ = await self._insist(attempt.id, begin, deadline)
             except UnknownOutcomeError as error:
@@ -416,7 +414,7 @@ class Transactions:
                 pause_s = min(pause_s * 2, _PAUSE_S[1])
         last: LedgerStep = Forget(attempt.number)
         if attempt.is_kept and fate is Fate.COMMITTED:
-            last = Finish(attempt.number, now_us=self._ledger.wall_us())
+            last = Finish(attempt.number)
         try:
             await self._ledger.change(attempt.id, last, deadline=self._loop.time() + TRY_S)
         except (UnavailableError, UnknownOutcomeError):
