@@ -33,7 +33,8 @@ from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay
 from merganser.service.asking import SILENT_S, Asker
 from merganser.service.hedging import Hedging
-from merganser.service.leader_based import INSIST_S, PATIENCE_S, LeaderBased
+from merganser.service.leader_asking import INSIST_S, PATIENCE_S
+from merganser.service.leader_based import LeaderBased
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
 from merganser.sim.loop import SimulatedLoop

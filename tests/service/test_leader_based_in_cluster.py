@@ -9,7 +9,8 @@ import pytest
 from merganser.model.cluster import Table
 from merganser.model.errors import UnavailableError, UnknownOutcomeError
 from merganser.model.leader_messages import Changed
-from merganser.service.leader_based import PATIENCE_S, LeaderBased
+from merganser.service.leader_asking import PATIENCE_S
+from merganser.service.leader_based import LeaderBased
 from merganser.service.steps import WIRES
 from merganser.sim.machine import Machine
 from merganser.sim.world import World

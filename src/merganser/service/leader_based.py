@@ -1,23 +1,8 @@
 """Coordinate reads and writes of leader-based tables; any node does it for any key.
 
-A change, and a consistent read, is for the leader of the item's partition. This node asks whom it believes to be that
-(`Leadership.known`), names the epoch, and learns from each refusal (`core.leader_search`). Nobody but the leader of
-exactly that epoch does anything, so who leads nothing can be asked in vain, and whatever was not sent, refused, or
-lost on the way to another node is tried again with the next leader::
-
-    looking --asks the leader of the epoch--> answered
-       ^ |                                       lost, a change: it may be done
-       | +-- refused, not sent, lost elsewhere      |
-       +------ nothing is done                      v
-                                  insisting: the same request, of the same leader, in the same epoch, only
-                                     | answered           | anything else
-                                     v                    v
-                                  answered            outcome unknown
-
-Insisting is safe because a leader does a request once, by its id. With another leader it would not be: the change may
-be adopted there late, and would be done twice. So the client is told that the outcome is unknown.
-
-An eventually consistent read is answered by the nearest replica, with the register as it is stored there.
+A change, and a consistent read, is for the leader of the item's partition (`service.leader_asking`). A change is done
+once, or its outcome is unknown. An eventually consistent read is answered by the nearest replica, with the register as
+it is stored there.
 
 Source: design §5; docs/internals/leader.md.
 """
@@ -26,29 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
-from typing import Final, NoReturn, Protocol, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, cast
 
-from merganser.core.leader_search import LeaderSearch
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency, Need
-from merganser.model.errors import (
-    InvariantError,
-    MerganserError,
-    OverloadedError,
-    PeerLostError,
-    PeerUnreachableError,
-    RefusedError,
-    RequestError,
-    TransactionConflictError,
-    UnknownOutcomeError,
-)
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import (
-    NOT_LEADING,
-    TRANSACTION_CONFLICT,
     Change,
     Changed,
     Led,
@@ -58,58 +28,21 @@ from merganser.model.leader_messages import (
 )
 from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Found, Read, ReadRange, Reply, Request, Rows
-from merganser.net.transport import Traffic, refusal_code
+from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay, counted, timed
-from merganser.service.asking import Asker, Reading, error_of, is_overload, wrote_nothing
+from merganser.service.asking import Asker, Reading
 from merganser.service.hedging import Hedging
-from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
-from merganser.service.shortfall import Shortfall, reasons, unavailable
+from merganser.service.leader_asking import Errand, LeaderAsking, Leaders
+from merganser.service.shortfall import Shortfall
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
 from merganser.storage import keys
 from merganser.storage.registers import decode_register
 
-PATIENCE_S: Final = 3.0
-"""How long a leader is looked for. A take-over takes about one second; who waits longer keeps others out."""
-LOOK_S: Final = 0.25
-"""How often a request that waits for a leader looks whether another has been elected; who is not the leader should
-answer faster than that."""
-INSIST_S: Final = 1.0  # a broken connection is mended within that, or the node is down and another takes over
-INSIST_PAUSE_S: Final = 0.05
 PARTITIONS_MAX: Final = 16  # of one range, asked at once, where there is little in each
 
 _REQUEST_BYTES: Final = 16
-_REQUEST_CODE: Final = refusal_code(RequestError())
 _ONE: Final = Need(1, 1)
-
-
-class Leaders(Protocol):
-    """What this node knows of who leads."""
-
-    def known(self, group: Group) -> Epoch:
-        """Return the latest epoch of ``group`` that this node has heard of."""
-
-    def learned(self, group: Group, epoch: Epoch) -> None:
-        """Take note of an epoch that a refusal named."""
-
-
-class _Errand:
-    """One request to the leader of a group."""
-
-    __slots__ = ("deadline", "errors", "give_up_at", "group", "has_waited", "search", "table", "traffic")
-
-    def __init__(
-        self, table: Table, group: Group, *, now: float, deadline: float, traffic: Traffic = Traffic.DATA
-    ) -> None:
-        self.table = table
-        self.group = group
-        self.deadline = deadline
-        self.give_up_at = min(deadline, now + PATIENCE_S)
-        self.traffic = traffic
-        self.search = LeaderSearch()
-        self.errors: dict[NodeId, BaseException] = {}
-        self.has_waited = False
-        """For an election: it says nothing about how busy this node is."""
 
 
 class LeaderBased:
@@ -134,11 +67,10 @@ class LeaderBased:
         self.under_way = under_way
         self._topology = topology
         self._asker = asker
-        self._leaders = leaders
+        self._asking = LeaderAsking(topology, asker, leaders, rng=rng, catch_up=catch_up)
         self._hedging = hedging
         self._range_turns = range_turns
         self._rng = rng
-        self._catch_up = catch_up
         self._shortfall = Shortfall(topology, asker, catch_up=catch_up)
         self._loop = asyncio.get_running_loop()
 
@@ -237,138 +169,23 @@ class LeaderBased:
             MerganserError: no leader was found, or it could not answer.
         """
         group = Group(table.n, partition)
-        errand = _Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=traffic)
-        return await self._ask_leader(errand, question_in, is_read=True)
+        errand = Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=traffic)
+        return await self._asking.ask(errand, question_in, is_read=True)
 
-    def _errand(self, table: Table, key: bytes, deadline: float) -> _Errand:
+    def _errand(self, table: Table, key: bytes, deadline: float) -> Errand:
         group = Group(table.n, self._topology.ring.partition_of(keys.token_in(key)))
-        return _Errand(table, group, now=self._loop.time(), deadline=deadline)
+        return Errand(table, group, now=self._loop.time(), deadline=deadline)
 
-    async def _timed(self, errand: _Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
-        """As `_ask_leader`, within the bounds of this node, which learns how long it takes."""
+    async def _timed(self, errand: Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
+        """Ask, within the bounds of this node, which learns how long it takes."""
         with self.under_way as under_way:
             began = under_way.time()
             try:
-                return await self._ask_leader(errand, question_in, is_read=is_read)
+                return await self._asking.ask(errand, question_in, is_read=is_read)
             finally:
                 if not errand.has_waited:
                     under_way.ended += 1
                     under_way.seconds += under_way.time() - began
-
-    async def _ask_leader(self, errand: _Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
-        """Return the leader's answer to the question that is asked in its epoch."""
-        while True:
-            replicas = self._topology.ring.preference_list(errand.group.partition, errand.group.n)
-            epoch = self._leaders.known(errand.group)
-            leader = self._topology.node_of(epoch.leader)
-            if leader not in replicas:
-                leader = None
-            node = errand.search.next(epoch, leader, partial(self._others, replicas))
-            if node is None:
-                await self._pause(errand)
-                continue
-            map_epoch, question = self._topology.map.epoch, question_in(epoch)
-            answer = await self._answer(errand, node, epoch, question, is_leader=node == leader)
-            if not isinstance(answer, BaseException):
-                return answer
-            if not (is_read or node != leader or wrote_nothing(answer) or _is_of_the_request(answer)):
-                return await self._insist(errand, node, epoch, question, answer)
-            errand.errors[node] = answer
-            await self._weigh(errand, node, answer, map_epoch, is_leader=node == leader)
-
-    def _others(self, replicas: Iterable[NodeId]) -> Sequence[NodeId]:
-        """Return who may know more than this node, best first."""
-        return self._asker.nearest_first([node for node in replicas if node != self._asker.node])
-
-    async def _answer(
-        self, errand: _Errand, node: NodeId, epoch: Epoch, question: Request, *, is_leader: bool
-    ) -> Reply | BaseException:
-        """Return the answer of ``node``, or how it failed; lost also if another leader is elected meanwhile."""
-        timeout_s = errand.deadline - self._loop.time()
-        if not is_leader and timeout_s > LOOK_S:
-            timeout_s = LOOK_S
-        if timeout_s <= 0:
-            return PeerUnreachableError("no time was left to ask")
-        future = self._asker.ask(node, question, timeout_s=timeout_s, traffic=errand.traffic)
-        is_superseded = False
-        while not await _has_ended(self._loop, future, LOOK_S):
-            if is_superseded:  # for as long as it should take to say so itself
-                future.add_done_callback(error_of)
-                errand.has_waited = True
-                return PeerLostError(f"node {node} does not answer, and leads no more")
-            is_superseded = self._leaders.known(errand.group) > epoch
-        error = error_of(future)
-        if error is None:
-            return future.result()
-        if isinstance(error, InvariantError) or not isinstance(error, MerganserError):
-            raise error
-        return error
-
-    async def _weigh(
-        self, errand: _Errand, node: NodeId, error: BaseException, map_epoch: int, *, is_leader: bool
-    ) -> None:
-        """Learn from a failure, after which nothing is done, of a question that named ``map_epoch``.
-
-        Raises:
-            what the client has to hear.
-        """
-        if isinstance(error, RefusedError):
-            if error.code == NOT_LEADING:
-                self._leaders.learned(errand.group, error.epoch)
-                return
-            if error.code == NO_SUCH_TABLE:
-                await self._shortfall.raise_if_dropped(errand.table, {node: error}, map_epoch)
-            if error.code == NOT_A_REPLICA and error.map_epoch > self._topology.map.epoch:
-                await self._catch_up(node)
-        if _is_of_the_request(error):
-            raise _for_clients(error)
-        if is_overload(error) and is_leader:
-            raise OverloadedError(f"the leader of the item has too much to do: {error}")
-        if isinstance(error, PeerLostError):
-            self._asker.note_silence(node)
-
-    async def _insist(
-        self, errand: _Errand, leader: NodeId, epoch: Epoch, question: Request, lost: BaseException
-    ) -> Reply:
-        """Return the answer to a change that may be done, if the leader that may have done it can still tell.
-
-        Raises:
-            UnknownOutcomeError: it cannot.
-        """
-        until = min(errand.deadline, self._loop.time() + INSIST_S)
-        while _may_be_mended(lost) and self._leaders.known(errand.group) == epoch and self._loop.time() < until:
-            errand.has_waited = True
-            await asyncio.sleep(INSIST_PAUSE_S * self._rng.uniform(0.5, 1.0))
-            answer = await self._answer(errand, leader, epoch, question, is_leader=True)
-            if not isinstance(answer, BaseException):
-                return answer
-            lost = answer
-        if isinstance(lost, RefusedError) and lost.code == NOT_LEADING:
-            self._leaders.learned(errand.group, lost.epoch)
-        raise UnknownOutcomeError(
-            f"the leader of the item, node {leader}, has not told what became of the change: {lost}; "
-            "it is unknown whether it will be seen, read the item or try again"
-        )
-
-    async def _pause(self, errand: _Errand) -> None:
-        """Wait for somebody to be elected.
-
-        Raises:
-            UnavailableError: that takes too long.
-        """
-        now = self._loop.time()
-        if now >= errand.give_up_at:
-            self._give_up(errand)
-        errand.has_waited = True
-        pause_s = errand.search.pause_s() * self._rng.uniform(0.5, 1.0)
-        await asyncio.sleep(min(pause_s, errand.give_up_at - now))
-
-    def _give_up(self, errand: _Errand) -> NoReturn:
-        raise unavailable(
-            f"no leader was found for partition {errand.group.partition}: {reasons(errand.errors)}; "
-            "nothing was done, try again",
-            errand.errors,
-        )
 
     async def _read_range_led(
         self, table: Table, start: bytes, end: bytes, *, reverse: bool, rows_max: int, bytes_max: int, deadline: float
@@ -420,8 +237,8 @@ class LeaderBased:
             )
 
         group = Group(table.n, partition)
-        errand = _Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=Traffic.BULK)
-        return cast("LedRows", await self._ask_leader(errand, question, is_read=True))
+        errand = Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=Traffic.BULK)
+        return cast("LedRows", await self._asking.ask(errand, question, is_read=True))
 
     def _beyond(self, table: Table, partition: PartitionId, start: bytes, end: bytes, *, reverse: bool) -> bytes | None:
         """Return where a read that has ended with ``partition`` goes on."""
@@ -479,41 +296,3 @@ class LeaderBased:
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
             raise await self._shortfall.of_read(table, reading, _ONE, map_epoch=question.map_epoch)
         return next(iter(quorum.replies.values()))  # another may have come in the same turn of the loop
-
-
-def _is_of_the_request(error: BaseException) -> bool:
-    """Tell whether a leader failed because of what it was asked for, and has done nothing."""
-    if isinstance(error, RefusedError):
-        return error.code in (TRANSACTION_CONFLICT, _REQUEST_CODE)
-    return isinstance(error, RequestError)
-
-
-def _for_clients(error: BaseException) -> BaseException:
-    if not isinstance(error, RefusedError):
-        return error
-    return TransactionConflictError(str(error)) if error.code == TRANSACTION_CONFLICT else RequestError(str(error))
-
-
-def _may_be_mended(error: BaseException) -> bool:
-    """Tell whether asking once more may tell what became of a change."""
-    return isinstance(error, PeerLostError | PeerUnreachableError) or is_overload(error)
-
-
-async def _has_ended(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], within_s: float) -> bool:
-    """Wait for ``future``, but not for long; a third of the cost of `asyncio.wait`."""
-    if future.done():
-        return True
-    waiter = loop.create_future()
-
-    def wake(_future: asyncio.Future[Reply] | None = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    future.add_done_callback(wake)
-    timer = loop.call_later(within_s, wake)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        future.remove_done_callback(wake)
-    return future.done()
