@@ -21,10 +21,11 @@ from merganser.service.promises import Promises
 from merganser.service.topology import Topology
 from merganser.service.voting import Voting
 
-POLL_TIMEOUT_S = 0.25  # nothing is written for it
-CAMPAIGN_TIMEOUT_S = 0.5  # of which an fsync on a busy disk takes the most
-CAMPAIGNS_MAX = 4  # a replica whose disk is slower has promised by the second or third time, and says so at once
-POLLS_MAX = 3  # a bid whose number is too low is made again with a higher one
+POLL_TIMEOUTS_S = (0.1, 0.2, 0.4)
+"""Of one poll after the other. Nothing is written for an answer: late, it was lost, or a loop is busy."""
+
+CAMPAIGN_TIMEOUTS_S = (0.2, 0.4, 0.8, 1.6)
+"""Likewise. A disk slower than the first has synced the promise by the next, and the replica says so at once."""
 
 Roots = Mapping[TableId, Mapping[NodeId, int]]
 """Of the hash trees of the replicas of a group, by table."""
@@ -82,13 +83,14 @@ class Campaigning:
         """Return the bids that would be won, some with higher numbers."""
         me = self._topology.me.number
         promising: dict[Group, Epoch] = {}
-        for _ in range(POLLS_MAX):
+        for timeout_s in POLL_TIMEOUTS_S:
             tally = self._tally(bids)
             tally.promised(me, bids)
-            await self._ask(tally, is_poll=True)
+            await self._ask(tally, is_poll=True, timeout_s=timeout_s)
             promising.update(tally.won)
             too_low = dict.fromkeys(group for group, _later in tally.met if group not in tally.won)
-            bids = {group: Epoch(self._elections.known(group).number + 1, me) for group in too_low}
+            higher = {group: Epoch(self._elections.known(group).number + 1, me) for group in too_low}
+            bids = higher if promising else {**tally.open, **higher}  # what can be won does not wait for silent ones
             if not bids:
                 break
         return promising
@@ -97,17 +99,17 @@ class Campaigning:
         """Promise ``bids`` to this node itself, ask the others for theirs, and lead what is won."""
         self._promises.promise(bids.items())
         await self._promises.durable()
-        for _ in range(CAMPAIGNS_MAX):
+        for timeout_s in CAMPAIGN_TIMEOUTS_S:
             bids = {group: epoch for group, epoch in bids.items() if self._promises.of(group) == epoch}
             tally, roots = self._tally(bids), _Roots((group, {}) for group in bids)
             self._elect(tally.promised(self._topology.me.number, bids), tally, roots)
-            await self._ask(tally, is_poll=False, is_handover=is_handover, roots=roots)
+            await self._ask(tally, is_poll=False, is_handover=is_handover, timeout_s=timeout_s, roots=roots)
             bids = tally.open
             if not bids:
                 break
 
     async def _ask(
-        self, tally: Tally, *, is_poll: bool, is_handover: bool = False, roots: _Roots | None = None
+        self, tally: Tally, *, timeout_s: float, is_poll: bool, is_handover: bool = False, roots: _Roots | None = None
     ) -> None:
         """Ask the replicas of the bids until all is settled or nobody is left."""
         waiting: dict[int, tuple[asyncio.Future[Reply], list[Group]]] = {}
@@ -121,7 +123,6 @@ class Campaigning:
                     is_poll=is_poll,
                     is_handover=is_handover,
                 )
-                timeout_s = POLL_TIMEOUT_S if is_poll else CAMPAIGN_TIMEOUT_S
                 waiting[number] = self._asker.ask(node, request, timeout_s=timeout_s), list(bids)
         while waiting and not tally.is_settled:
             await asyncio.wait([asked for asked, _ in waiting.values()], return_when=asyncio.FIRST_COMPLETED)
