@@ -77,7 +77,7 @@ FINISH_S: Final = 10.0
 """How long the coordinator goes on after the answer, before it leaves the rest to the sweep."""
 CLOSE_S: Final = 0.5
 """When a node stops: else items of committed transactions would stay locked until the sweep comes."""
-ROUNDS_MAX: Final = 5
+ROUNDS_MAX: Final = 8
 """Of reads, until two that follow one another are the same. Each takes a few milliseconds, and so does a write."""
 ATTEMPTS_MAX: Final = 3
 """As long as nothing but other transactions is in the way; the second and third wait for their first item."""
