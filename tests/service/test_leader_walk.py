@@ -155,6 +155,8 @@ class Trouble:
         self.world = world
         self.table = table
         self.rng = random.Random(f"trouble {world.rng.random()}")
+        self.base_loss = self.rng.choice((0.0, 0.1))
+        self.calm()
 
     async def run(self, until_s: float) -> None:
         kinds: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (
@@ -230,7 +232,11 @@ class Trouble:
         self.world.network.conditions.duplication = 0.1
         self.world.network.conditions.delay_s = (0.0002, self.rng.choice((0.01, 0.1)))
         await asyncio.sleep(self.rng.uniform(0.1, 1.5))
-        self.world.network.conditions.loss = 0.0
+        self.calm()
+
+    def calm(self) -> None:
+        """Lose something all the same, in every other run: what is asked may arrive where what was written did not."""
+        self.world.network.conditions.loss = self.base_loss
         self.world.network.conditions.duplication = 0.0
         self.world.network.conditions.delay_s = (0.0002, 0.01)
 
@@ -289,9 +295,9 @@ def walk(seed: int, *, seconds: float = 12.0, machines: int = 3) -> int:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_happens_each_item_is_one_register(seed: int) -> None:
-    assert walk(seed) > 100
+    assert walk(seed) > 50
 
 
 @pytest.mark.parametrize("seed", range(100, 102))
 def test_so_it_is_with_five_machines(seed: int) -> None:
-    assert walk(seed, machines=5) > 100
+    assert walk(seed, machines=5) > 50
