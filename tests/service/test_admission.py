@@ -13,7 +13,9 @@ import pytest
 from merganser.core.admission import TICK_S, AdmissionLimits
 from merganser.model.errors import OverloadedError, UnknownOutcomeError
 from merganser.model.ids import TableId
-from merganser.model.messages import Apply, FetchMap, Read, ReadRange
+from merganser.model.leader_messages import Change, ReadLed, Replicate
+from merganser.model.leadership import Epoch
+from merganser.model.messages import Apply, FetchMap, Read, ReadRange, Request
 from merganser.service.admission import Admission
 from merganser.sim.loop import SimulatedLoop
 from merganser.sim.machine import Machine
@@ -120,6 +122,28 @@ def test_an_idle_node_has_no_timer() -> None:
 
 
 # Replicas.
+
+
+def test_what_a_leader_takes_on_is_bounded_apart_and_leaves_room_for_what_it_waits_for() -> None:
+    async def script() -> None:
+        admission = Admission(AdmissionLimits(served_max=1, led_max=2, served_bytes_max=100))
+        epoch = Epoch(1, 1)
+        change = Change(1, TableId(1), b"k", epoch, b"r" * 16, 0, b"x" * 25)
+        begun: list[tuple[Request, float]] = [(change, admission.begin(change)) for _ in range(2)]
+        with pytest.raises(OverloadedError, match="2 reads and writes of items that this node leads are under way"):
+            admission.begin(ReadLed(1, TableId(1), b"k", epoch))
+        replicate = Replicate(1, TableId(1), b"k", epoch, b"x" * 50)
+        begun.append((replicate, admission.begin(replicate)))
+        for one in begun:
+            admission.end(*one)
+        large = Change(1, TableId(1), b"k", epoch, b"r" * 16, 0, b"x" * 51)
+        with pytest.raises(OverloadedError, match="writes of 0 bytes"):
+            admission.begin(large)
+        load = admission.load()
+        assert (load.led, load.led_refused, load.most_led, load.served_bytes) == (0, 1, 2, 0)
+        admission.close()
+
+    alone(script())
 
 
 def test_a_replica_takes_a_bounded_number_of_requests_and_bytes_and_counts_no_others() -> None:

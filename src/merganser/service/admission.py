@@ -66,6 +66,9 @@ class Load(msgspec.Struct, frozen=True):
     served_refused: int
     most_served: int
     most_served_bytes: int
+    led: int
+    led_refused: int
+    most_led: int
     background_share: float
     lag_s: float
     unloaded_s: float
@@ -362,6 +365,9 @@ class Admission:
             served_refused=self._served.refused,
             most_served=self._served.most,
             most_served_bytes=self._most_served_bytes,
+            led=self._led.count,
+            led_refused=self._led.refused,
+            most_led=self._led.most,
             background_share=self._share.value,
             lag_s=self._lag_s,
             unloaded_s=gate.limit.unloaded_s,

@@ -15,7 +15,7 @@ from merganser.service.admission import Admission, Load
 from merganser.sim.checkers.bounds import exceeded_bounds
 from merganser.sim.checkers.replicas import NodeState
 
-LIMITS = AdmissionLimits(requests_max=4, waiting_max=3, operations_max=2, served_max=5, served_bytes_max=100)
+LIMITS = AdmissionLimits(requests_max=4, waiting_max=3, operations_max=2, served_max=5, served_bytes_max=100, led_max=6)
 MAP = cluster_map.found(ClusterId("c"), [NodeRecord(NodeId("a"), 0, "a:1", {}, "z")], partitions=4)
 
 
@@ -33,7 +33,13 @@ def told(**changes: int) -> list[str]:
 
 
 def test_what_the_limits_allow_is_no_violation() -> None:
-    full = {"most_requests_in_flight": 4, "most_requests_waiting": 3, "most_operations": 2, "most_served": 5}
+    full = {
+        "most_requests_in_flight": 4,
+        "most_requests_waiting": 3,
+        "most_operations": 2,
+        "most_served": 5,
+        "most_led": 6,
+    }
     assert told(**full, most_served_bytes=100) == []
 
 
@@ -44,6 +50,7 @@ def test_what_the_limits_allow_is_no_violation() -> None:
         ("most_requests_waiting", 4),
         ("most_operations", 3),
         ("most_served", 6),
+        ("most_led", 7),
         ("most_served_bytes", 101),
         ("requests_in_flight", 1),
         ("requests_waiting", 1),

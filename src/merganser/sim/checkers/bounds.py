@@ -21,6 +21,7 @@ def exceeded_bounds(states: Sequence[NodeState]) -> Iterator[str]:
             ("waiting client requests", load.most_requests_waiting, limits.waiting_max),
             ("operations at once", load.most_operations, limits.operations_max),
             ("requests of peers at once", load.most_served, limits.served_max),
+            ("requests led at once", load.most_led, limits.led_max),
             ("bytes of writes at once", load.most_served_bytes, limits.served_bytes_max),
             ("places for client requests, now that nobody asks", load.requests_in_flight + load.requests_waiting, 0),
         ):
