@@ -119,11 +119,12 @@ class ItemClients:
         self._history.items.transactions.append(Transaction((Listed(key, elements),), began_s, self._loop.time()))
         return elements
 
-    async def scan(self, *, client: int, is_reverse: bool, is_consistent: bool) -> bool:
+    async def scan(self, *, client: int, is_reverse: bool, is_consistent: bool, is_hasty: bool = False) -> bool:
         """Read the whole table page by page, each page through a drawn node; False as soon as one is not answered."""
         start, end = keys.table_range(self._table.id)
         while start < end:
-            await self.clients.think()
+            if not is_hasty:
+                await self.clients.think()
             machine = self.clients.any_node()
             if machine is None or machine.member is None:
                 return False

@@ -95,6 +95,8 @@ class ItemHistory:
         self.balances: list[Balances] = []
         self.bank_total: int | None = None
         """What all accounts together hold, always; None: there is no bank."""
+        self.broken_promises: list[str] = []
+        """Of replicas, as a witness tells them (`sim.witness`)."""
         self.committed = 0
         """How many write transactions were answered with success."""
         self.undecided = 0

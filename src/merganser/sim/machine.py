@@ -12,6 +12,7 @@ A power cut ends a pause as well.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from merganser.sim import steps
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
+from merganser.sim.witness import Witness
 from merganser.storage.memory import MemoryEngine
 
 T = TypeVar("T")
@@ -52,10 +54,12 @@ class Machine:
         zone: str,
         seeds: tuple[str, ...],
         partitions: int,
+        witness: Witness | None = None,
         engine_type: type[MemoryEngine] = MemoryEngine,
     ) -> None:
         """Put a machine with an empty disk on the network, not started."""
         self.address = address
+        self.witness = witness or Witness()
         self.skew_us = 0
         """How far the wall clock is off, apart from what it drifts."""
         self._drift = 0.0
@@ -201,7 +205,8 @@ class Machine:
         )
         if self.accepts_loss:
             await member.wholeness.accept()
-        transport.serve(member.serve)
+        self.witness.born(member)
+        transport.serve(functools.partial(self.witness.serve, member))
         member.start(self.wire_addresses)
         self.member = member
 

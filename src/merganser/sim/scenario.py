@@ -151,6 +151,7 @@ class _Run:
         self._history = History(min(3, len(world.machines)))
         self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s, lasts_s=pace.lasts_s)
         self._history.troubles = self._arena.troubles
+        self._history.items.broken_promises = world.witness.sentences
         self._violations: list[Violation] = []
 
     def outcome(self) -> Outcome:

@@ -170,7 +170,7 @@ class Verdict:
         for is_reverse in False, True:
             for is_consistent in False, True:
                 scan = functools.partial(items.scan, client=JUDGE, is_reverse=is_reverse, is_consistent=is_consistent)
-                await self._until(scan, f"all items (reverse={is_reverse})")
+                await self._until(functools.partial(scan, is_hasty=True), f"all items (reverse={is_reverse})")
         await self._wait_until(lambda: not any(self._unfinished()), every_s=LOOK_S)
 
     async def _through_any(self, look: Callable[[Machine], Awaitable[object]], what: str) -> None:

@@ -13,6 +13,7 @@ from merganser.service.member import Member
 from merganser.sim.loop import SimulatedLoop
 from merganser.sim.machine import Machine
 from merganser.sim.network import SimulatedNetwork
+from merganser.sim.witness import Witness
 from merganser.storage.memory import MemoryEngine
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class World:
         self.rng = random.Random(seed)
         self.loop = SimulatedLoop(self.rng)
         self.network = SimulatedNetwork(self.loop, self.rng)
+        self.witness = Witness()
         seeds = tuple(f"machine-{i}:7700" for i in range(machines))
         self.machines = [
             Machine(
@@ -47,6 +49,7 @@ class World:
                 zone=f"zone-{i % zones}",
                 seeds=seeds,
                 partitions=partitions,
+                witness=self.witness,
                 engine_type=engine_type,
             )
             for i, address in enumerate(seeds)

@@ -37,9 +37,11 @@ DURABILITY, QUORUMS, VERSIONS, TOMBSTONES = "durability", "quorums", "versions",
 CLOCKS, READ_REPAIR, HANDOFF, RANGES = "clocks", "read repair", "sloppy quorum and hinted handoff", "ranges"
 TABLES, DISKS, OVERLOAD, MEMBERSHIP = "tables", "disks", "overload", "membership"
 HASH_TREES, ANTI_ENTROPY, WHOLENESS, HEALING = "hash trees", "anti-entropy", "wholeness", "healing"
+ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS = "elections", "items with leaders", "first touch", "transactions"
 MECHANISMS = (
     *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
     *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
+    *(ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS),
 )
 
 

@@ -27,7 +27,12 @@ from merganser.sim.checkers.items import (
     pages_out_of_order,
     versions_that_fell,
 )
-from merganser.sim.checkers.leaders import groups_not_led_as_they_should, intents_that_stay, undecided_transactions
+from merganser.sim.checkers.leaders import (
+    broken_promises,
+    groups_not_led_as_they_should,
+    intents_that_stay,
+    undecided_transactions,
+)
 from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
 from merganser.sim.checkers.registers import broken_registers
@@ -64,6 +69,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "item versions": versions_that_fell,
     "glimpses": glimpses_of_nothing_written,
     "pages": pages_out_of_order,
+    "promises": broken_promises,
 }
 OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "convergence": replicas_that_differ,
@@ -101,6 +107,7 @@ PROMISES = {
     "item versions": "no later operation on an item sees or makes an earlier version",
     "glimpses": "an eventually consistent read returns only what somebody wrote",
     "pages": "a page of items is in order, each once, and within its range",
+    "promises": "a replica serves no leader that is older than one it has promised to follow, over all its lives",
     "held": "as many replicas hold an acknowledged write as acknowledged it",
     "available": "a request is answered while as many nodes are well as its level needs",
     "convergence": "all replicas of a key hold the same bytes",

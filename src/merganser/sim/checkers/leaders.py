@@ -1,4 +1,4 @@
-"""What must be true of leader-based tables once everything is well again.
+"""What must be true of the leaders of tables and of the locks on their items, most of it once everything is well again.
 
 - Each partition is led by exactly one node, and by the first of its preference list, so that leaders are spread evenly.
 - No item carries the intent of a transaction, and no transaction is undecided: coordinators that died left none behind.
@@ -17,10 +17,16 @@ from merganser.model.leadership import Group
 from merganser.model.register import UNWRITTEN, Register
 from merganser.model.transaction import State
 from merganser.sim.checkers.replicas import NodeState
+from merganser.sim.history import History
 from merganser.storage import keys
 from merganser.storage.registers import decode_register
 
 LEDGER_WIRE = "system"
+
+
+def broken_promises(history: History) -> Iterator[str]:
+    """Yield a sentence for each promise to a leader that a replica forgot, or broke."""
+    return iter(history.items.broken_promises)
 
 
 def groups_not_led_as_they_should(states: Sequence[NodeState]) -> Iterator[str]:

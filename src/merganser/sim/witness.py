@@ -1,0 +1,80 @@
+"""Hears what replicas of leader-based tables answer, over all their lives, and tells of promises that they break.
+
+- What a replica has said that it promised, it knows when its next life begins.
+- It serves no request of an earlier epoch than it had said that it promised when the request came.
+
+Two leaders at once come of nothing else, and what that leads to shows rarely: this shows at once. A node that lost what
+it had synced is no witness against itself; it says nothing before others have given it all back (`service.restoring`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from merganser.model.ids import NodeId, PartitionId
+from merganser.model.leader_messages import Campaign, Confirm, Promised, Replicate, Standing, Touch, TouchRange
+from merganser.model.leadership import NO_EPOCH, Epoch, Group
+from merganser.model.messages import Reply, Request
+from merganser.service.member import Member
+from merganser.storage import keys
+
+
+class Witness:
+    """What all replicas of a run have said; see the module's docstring."""
+
+    def __init__(self) -> None:
+        """Have heard nothing."""
+        self.sentences: list[str] = []
+        """One for each promise that was broken."""
+        self._told: dict[NodeId, dict[Group, Epoch]] = {}
+
+    def born(self, member: Member) -> None:
+        """See what a node knows at the beginning of a life."""
+        node = member.topology.node
+        if member.engine.lost is not None:
+            self._told.pop(node, None)
+        for group, epoch in self._told.get(node, {}).items():
+            known = member.leader_tables.promises.of(group)
+            if known < epoch:
+                self.sentences.append(
+                    f"{node} has promised {tuple(epoch)} in partition {group.partition}, and knows of {tuple(known)}"
+                )
+
+    async def serve(self, member: Member, sender: NodeId, request: Request) -> Reply:
+        """Have ``member`` answer, and hear it."""
+        told = self._told.setdefault(member.topology.node, {})
+        asked = [(group, epoch) for group, epoch in _asked(member, request) if epoch < told.get(group, NO_EPOCH)]
+        reply = await member.serve(sender, request)
+        for group, epoch in asked:
+            self.sentences.append(
+                f"{member.topology.node} did {type(request).__name__} of epoch {tuple(epoch)} in partition "
+                f"{group.partition}, after it had promised a later one"
+            )
+        for group, epoch in _answered(member, request, reply):
+            told[group] = max(epoch, told.get(group, NO_EPOCH))
+        return reply
+
+
+def _asked(member: Member, request: Request) -> Iterator[tuple[Group, Epoch]]:
+    """Yield what a leader claims to lead who asks for something that only a leader may ask for."""
+    if isinstance(request, Touch | TouchRange | Replicate):
+        table = member.topology.table(request.table)
+        key = request.start if isinstance(request, TouchRange) else request.key
+        if table is not None:
+            yield Group(table.n, member.topology.ring.partition_of(keys.token_in(key))), request.epoch
+
+
+def _answered(member: Member, request: Request, reply: Reply) -> Iterator[tuple[Group, Epoch]]:
+    """Yield what the reply says is promised."""
+    if isinstance(request, Campaign) and isinstance(reply, Promised) and not request.is_poll:
+        partitions = [partition for partition, _ in request.bids]
+        yield from zip(_groups(request.n, partitions), reply.promised, strict=True)
+    elif isinstance(request, Confirm) and isinstance(reply, Standing):
+        groups = [Group(n, partition) for n, partition, _ in request.claims]
+        yield from zip(groups, reply.promised, strict=True)
+    else:
+        yield from _asked(member, request)
+
+
+def _groups(n: int, partitions: list[PartitionId]) -> list[Group]:
+    return [Group(n, partition) for partition in partitions]
