@@ -1,0 +1,116 @@
+"""Writes on their way: sent until a majority has them, and to stragglers a few times more."""
+
+from __future__ import annotations
+
+import asyncio
+
+from merganser.model.cluster import Table
+from merganser.model.errors import UnknownOutcomeError
+from merganser.model.ids import NodeId, TableId
+from merganser.model.leader_messages import Replicate
+from merganser.model.messages import Reply, Request
+from merganser.net.transport import Traffic
+from merganser.service.in_flight import STRAGGLER_RESENDS_MAX
+from merganser.service.leadership import Led
+from merganser.sim.machine import Machine
+from merganser.sim.world import World
+from service.led import change, leader_of, others_than, payload_of, read, register_at, started_led, the_leader
+from service.plays import member, simulated, until
+
+K = b"k"
+
+
+def replicates_to(machine: Machine) -> list[tuple[NodeId, Replicate]]:
+    """Return what ``machine`` replicates from now on, and to whom."""
+    sent: list[tuple[NodeId, Replicate]] = []
+    transport = member(machine).transport
+    ask = transport.request
+
+    def listen(
+        node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
+    ) -> asyncio.Future[Reply]:
+        if isinstance(request, Replicate):
+            sent.append((node, request))
+        return ask(node, request, timeout_s=timeout_s, traffic=traffic)
+
+    transport.request = listen  # type: ignore[method-assign]
+    return sent
+
+
+def behind(machine: Machine) -> list[tuple[TableId, NodeId]]:
+    """Return who is given up by ``machine`` from now on, and in which table."""
+    told: list[tuple[TableId, NodeId]] = []
+
+    def note(_led: Led, table: TableId, node: NodeId) -> None:
+        told.append((table, node))
+
+    leader_of(machine).when_behind = note
+    return told
+
+
+async def ready(world: World) -> tuple[Table, Machine, Machine, Machine]:
+    """Return a table, the leader of an item that is known, and the other replicas."""
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    one, other = others_than(world, leader)
+    return table, leader, one, other
+
+
+@simulated()
+async def test_each_replica_is_sent_a_write_once_when_all_is_well(world: World) -> None:
+    table, leader, *_ = await ready(world)
+    sent = replicates_to(leader)
+    await change(leader, table, K, payload_of("put", b"v"))
+    await asyncio.sleep(2.0)
+    assert sorted(node for node, _ in sent) == sorted(machine.node for machine in others_than(world, leader))
+
+
+@simulated()
+async def test_a_replica_that_is_silent_is_sent_a_write_a_few_times_more_and_then_given_up(world: World) -> None:
+    table, leader, silent, _ = await ready(world)
+    sent, given_up = replicates_to(leader), behind(leader)
+    world.network.cut(silent.address, leader.address)  # it hears, and cannot answer
+    await change(leader, table, K, payload_of("put", b"v"))
+    await until(lambda: (table.id, silent.node) in given_up, timeout_s=10.0)
+    await asyncio.sleep(3.0)
+    assert sum(node == silent.node for node, _ in sent) == 1 + STRAGGLER_RESENDS_MAX
+
+
+@simulated()
+async def test_a_replica_that_is_down_is_given_up_at_once(world: World) -> None:
+    table, leader, down, _ = await ready(world)
+    down.crash()
+    await until(lambda: not member(leader).transport.is_reachable(down.node))
+    sent, given_up = replicates_to(leader), behind(leader)
+    await change(leader, table, K, payload_of("put", b"v"))
+    await asyncio.sleep(1.0)
+    assert sum(node == down.node for node, _ in sent) == 1
+    assert given_up == [(table.id, down.node)]
+
+
+@simulated()
+async def test_an_ack_of_a_later_write_counts_for_the_earlier_ones_of_the_item(world: World) -> None:
+    table, leader, one, other = await ready(world)
+    for machine in one, other:
+        world.network.cut(leader.address, machine.address)
+    first = asyncio.create_task(change(leader, table, K, payload_of("put", b"first")))
+    await until(lambda: register_at(leader, table, K).value == b"first")
+    for machine in one, other:
+        world.network.mend(leader.address, machine.address)
+    second = asyncio.create_task(change(leader, table, K, payload_of("put", b"second")))
+    async with asyncio.timeout(0.1):  # less than it takes to send the first again
+        await asyncio.gather(first, second)
+    assert first.result().version < second.result().version
+    assert {register_at(machine, table, K).value for machine in (one, other)} == {b"second"}
+
+
+@simulated()
+async def test_nobody_waits_for_a_write_for_ever(world: World) -> None:
+    table, leader, one, other = await ready(world)
+    for machine in one, other:
+        machine.disk.slow((60.0, 60.0))
+    writing = asyncio.create_task(change(leader, table, K, payload_of("put", b"v")))
+    async with asyncio.timeout(11.0):
+        await asyncio.wait([writing])
+    assert isinstance(writing.exception(), UnknownOutcomeError)
