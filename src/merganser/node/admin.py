@@ -136,7 +136,8 @@ def _loss(member: Member) -> str | None:
     way = "; ".join(found.in_the_way) or "nothing"
     return (
         f"the disk has lost something ({found.lost}), hints it kept for others perhaps; {found.partitions_done} "
-        f"partitions are equal to the other replicas again, {found.partitions_left} are left; in the way: {way}"
+        f"partitions are equal to the other replicas again, {found.partitions_left} are left, and "
+        f"{found.groups_left} of leader-based tables; in the way: {way}"
     )
 
 

@@ -109,6 +109,8 @@ class Leader:
         self.resolver: Resolver = NoTransactions()
         self.when_behind: Callable[[LedTerm, TableId, NodeId], None] = lambda _led, _table, _node: None
         """Told of a replica that lacks a write of a term, and will not be sent it again."""
+        self.when_deleted: Callable[[LedTerm, TableId], None] = lambda _led, _table: None
+        """Told of each write of a tombstone."""
         self._topology = topology
         self._asker = asker
         self._engine = engine
@@ -368,6 +370,8 @@ class Leader:
         """Write ``content`` in this turn of the loop, in the place of ``before``, and send it."""
         led = term.led
         version = led.next_version()
+        if content.value is None and content.intent is None:
+            self.when_deleted(led, table.id)
         register = encode_register(key, Register(version, content))
         try:
             if is_intact:

@@ -15,6 +15,8 @@ tombstone, which outranks all that is earlier.
 One that misses the drop differs from the leader afterwards. The tombstone that it has is written anew then
 (`service.settlement`), and dropped another time.
 
+Only places in which something was deleted in this term are gone through, and each once after an election.
+
 A tombstone stays for longer than any request lasts: who reads an item twice sees by its version that it came and went.
 
 Source: docs/internals/tombstones.md.
@@ -116,13 +118,22 @@ class Tombstones:
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
         self._marks: dict[tuple[Group, TableId], _Mark] = {}
+        self._suspects: dict[tuple[Group, TableId], None] = {}
+        """Places that may hold tombstones."""
+        leadership.when_elected(self._elected)
+        leader.when_deleted = self._deleted
         self.dropped = 0
         """By this node as a leader, since its start."""
 
     async def run(self) -> None:
         """Go through every place that is led here once per interval, for as long as the node lives."""
         while True:
-            places = [(led, table) for led in self._leadership.leading() for table in self._tables_of(led)]
+            places = [
+                (led, table)
+                for led in self._leadership.leading()
+                for table in self._tables_of(led)
+                if (led.group, table.id) in self._suspects
+            ]
             if not places:
                 await asyncio.sleep(min(LOOK_S, self._interval_s))
             pause_s = self._interval_s / max(1, len(places))
@@ -151,35 +162,56 @@ class Tombstones:
         if mark is None or mark.led is not led:
             self._forget_others()
             return 0
-        dropped, batch = 0, list[Found]()
+        self._suspects.pop(place, None)  # what is deleted from now on makes it one again, and what stays does
+        try:
+            dropped, found = await self._sweep(led, table, mark.version)
+            is_clean = dropped == found
+        except BaseException:
+            self._suspects[place] = None
+            raise
+        if not is_clean:
+            self._suspects[place] = None
+        return dropped
+
+    async def _sweep(self, led: Led, table: Table, newest: Version) -> tuple[int, int]:
+        """Return how many tombstones were dropped, and how many there were."""
+        dropped, seen, batch = 0, 0, list[Found]()
         position, end = self._topology.partition_range(table, led.group.partition, led.group.partition)
         while position < end and led.is_standing:
             await self._admit()
-            found, position = self._tombstones_from(position, end, mark.version)
-            batch += found
+            found, position = self._tombstones_from(position, end)
+            seen += len(found)
+            batch += [(key, stored) for key, stored in found if version_of(key, stored) <= newest]
+            await asyncio.sleep(SLICE_ROWS / ROWS_PER_S)
             while len(batch) >= BATCH or (batch and position >= end):
                 dropped += await self._drop(led, table, batch[:BATCH])
                 del batch[:BATCH]
-        return dropped
+        return dropped, seen
+
+    def _elected(self, led: Led) -> None:
+        for table in self._tables_of(led):
+            self._suspects[led.group, table.id] = None
+
+    def _deleted(self, led: Led, table: TableId) -> None:
+        self._suspects[led.group, table] = None
 
     def _forget_others(self) -> None:
         """Forget the marks of terms that are over."""
         for place in [place for place, mark in self._marks.items() if not mark.led.is_standing]:
             del self._marks[place]
 
-    def _tombstones_from(self, start: bytes, end: bytes, newest: Version) -> tuple[list[Found], bytes]:
-        """Return the tombstones of a slice that are no later than ``newest``, and where to go on.
+    def _tombstones_from(self, start: bytes, end: bytes) -> tuple[list[Found], bytes]:
+        """Return the tombstones of a slice, and where to go on.
 
         Raises:
             CorruptionError: the engine cannot read it.
         """
         page = list(islice(self._engine.scan(start, end), SLICE_ROWS))
-        found = [(key, stored) for key, stored in page if _is_old_tombstone(key, stored, newest)]
+        found = [(key, stored) for key, stored in page if _is_tombstone(key, stored)]
         return found, end if len(page) < SLICE_ROWS else keys.after(page[-1][0])
 
     async def _drop(self, led: Led, table: Table, tombstones: Sequence[Found]) -> int:
         """Drop those of ``tombstones`` that all replicas hold and that nothing has come to; returns how many."""
-        await asyncio.sleep(len(tombstones) / ROWS_PER_S)
         await self._engine.durable()
         same = await self._held_by_all(led, table, tombstones)
         drop = self._drop_here(led, table, same)  # in one turn of the loop, nothing of it awaited before
@@ -240,9 +272,9 @@ class Tombstones:
         return [table for table in self._topology.map.tables if table.has_leaders and table.n == led.group.n]
 
 
-def _is_old_tombstone(key: bytes, stored: bytes, newest: Version) -> bool:
+def _is_tombstone(key: bytes, stored: bytes) -> bool:
     try:
         check_row(key, stored)
-        return is_tombstone(key, stored) and version_of(key, stored) <= newest
+        return is_tombstone(key, stored)
     except CorruptionError:
         return False

@@ -6,7 +6,13 @@ import msgspec
 import pytest
 
 from merganser.sim.scenario import run_scenario
-from sim.mutations import planted, planted_exchange, planted_leaders, planted_nodes  # noqa: F401  # they plant
+from sim.mutations import (  # noqa: F401  # they plant
+    planted,
+    planted_exchange,
+    planted_leaders,
+    planted_led_repair,
+    planted_nodes,
+)
 from sim.mutations.planting import PLANTED, Planted
 
 
