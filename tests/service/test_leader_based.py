@@ -366,7 +366,7 @@ async def test_a_refusal_of_a_repeated_change_does_not_mean_that_it_was_not_done
 @staged
 async def test_a_change_at_a_silent_leader_is_given_up_when_another_is_elected(stage: Stage) -> None:
     stage.leads(1, 0)
-    stage.behave(silent, never, never)
+    stage.behave(silent, *[not_leading(stage.epoch(1, 0))] * 2)
     asyncio.get_running_loop().call_later(1.1, stage.leads, 2, 1)
     with pytest.raises(UnknownOutcomeError, match="leads no more"):
         await stage.change()
@@ -442,10 +442,39 @@ async def test_a_read_that_was_lost_is_asked_of_the_next_leader(stage: Stage) ->
 async def test_a_read_at_a_silent_leader_goes_to_the_next_once_there_is_one(stage: Stage) -> None:
     stage.leads(1, 0)
     answer = Led(b"v", Version(2, 2, 1))
-    stage.behave(silent, leading(stage.epoch(2, 1), answer), never)
-    asyncio.get_running_loop().call_later(1.1, stage.leads, 2, 1)
+    stage.behave(silent, not_leading(stage.epoch(1, 0)), not_leading(stage.epoch(1, 0)))
+
+    def elect() -> None:
+        stage.leads(2, 1)
+        stage.behave(silent, leading(stage.epoch(2, 1), answer), not_leading(stage.epoch(1, 0)))
+
+    asyncio.get_running_loop().call_later(1.1, elect)
     assert await stage.read() == answer
     assert now_s() < 1.8
+
+
+@staged
+async def test_whoever_hears_nothing_from_the_leader_asks_the_others_who_leads(stage: Stage) -> None:
+    stage.leads(1, 0)
+    later, answer = stage.epoch(2, 1), Led(b"v", Version(2, 2, 1))
+    stage.behave(silent, leading(later, answer), not_leading(later))
+    assert await stage.read() == answer
+    assert now_s() < 1.0
+    assert stage.leaders.known(stage.group) == later
+
+
+@staged
+async def test_a_change_that_the_leader_keeps_silent_about_is_shown_to_others_but_not_for_them_to_do(
+    stage: Stage,
+) -> None:
+    stage.leads(1, 0)
+    stage.behave(silent, not_leading(stage.epoch(2, 1)), not_leading(stage.epoch(2, 1)))
+    with pytest.raises(UnknownOutcomeError, match="leads no more"):
+        await stage.change()
+    assert now_s() < 1.0
+    changes = [(node, request) for node, request in stage.transport.asked if isinstance(request, Change)]
+    assert {request.payload for node, request in changes if node != stage.replicas[0]} == {b""}
+    assert {request.epoch for _, request in changes} == {stage.epoch(1, 0)}
 
 
 @staged

@@ -27,6 +27,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, NoReturn, Protocol
 
+import msgspec
+
 from merganser.core.leader_search import LeaderSearch
 from merganser.model.cluster import Table
 from merganser.model.errors import (
@@ -41,7 +43,7 @@ from merganser.model.errors import (
     UnknownOutcomeError,
 )
 from merganser.model.ids import NodeId
-from merganser.model.leader_messages import NOT_LEADING, TRANSACTION_CONFLICT
+from merganser.model.leader_messages import NOT_LEADING, TRANSACTION_CONFLICT, Change
 from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Reply, Request
 from merganser.net.transport import Traffic, refusal_code
@@ -53,8 +55,8 @@ from merganser.service.topology import Topology
 PATIENCE_S: Final = 3.0
 """How long a leader is looked for. A take-over takes about one second; who waits longer keeps others out."""
 LOOK_S: Final = 0.25
-"""How often a request that waits for a leader looks whether another has been elected; who is not the leader should
-answer faster than that."""
+"""How often a request that waits for a leader looks, and asks around, whether another has been elected; who is not the
+leader should answer faster than that."""
 INSIST_S: Final = 1.0  # a broken connection is mended within that, or the node is down and another takes over
 INSIST_PAUSE_S: Final = 0.05
 
@@ -111,6 +113,8 @@ class LeaderAsking:
         self._catch_up = catch_up
         self._shortfall = Shortfall(topology, asker, catch_up=catch_up)
         self._loop = asyncio.get_running_loop()
+        self._asked_around: dict[Group, float] = {}
+        """Until when it is not to be done again."""
 
     async def ask(self, errand: Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
         """Return the leader's answer to the question that is asked in its epoch.
@@ -161,6 +165,8 @@ class LeaderAsking:
         future = self._asker.ask(node, question, timeout_s=timeout_s, traffic=errand.traffic)
         is_superseded = False
         while not await _has_ended(self._loop, future, LOOK_S):
+            if is_leader:
+                self._ask_around(errand, node, question)
             if is_superseded:  # for as long as it should take to say so itself
                 future.add_done_callback(error_of)
                 errand.has_waited = True
@@ -172,6 +178,29 @@ class LeaderAsking:
         if isinstance(error, InvariantError) or not isinstance(error, MerganserError):
             raise error
         return error
+
+    def _ask_around(self, errand: Errand, silent: NodeId, question: Request) -> None:
+        """Hear from the other replicas whether they know of a later epoch than the one of ``question``.
+
+        This node may share no replicas with the next leader, and would hear of it from nobody. The others do nothing:
+        they do not lead in that epoch, and never will. All requests that wait share what one has asked.
+        """
+        now = self._loop.time()
+        if now < self._asked_around.get(errand.group, 0.0):
+            return
+        self._asked_around[errand.group] = now + LOOK_S
+        if isinstance(question, Change):
+            question = msgspec.structs.replace(question, payload=b"")
+        replicas = self._topology.ring.preference_list(errand.group.partition, errand.group.n)
+        for node in replicas:
+            if node not in (silent, self._asker.node):
+                answer = self._asker.ask(node, question, timeout_s=LOOK_S)
+                answer.add_done_callback(partial(self._hear, errand.group))
+
+    def _hear(self, group: Group, ended: asyncio.Future[Reply]) -> None:
+        error = error_of(ended)
+        if isinstance(error, RefusedError) and error.code == NOT_LEADING:
+            self._leaders.learned(group, error.epoch)
 
     async def _weigh(
         self, errand: Errand, node: NodeId, error: BaseException, map_epoch: int, *, is_leader: bool
