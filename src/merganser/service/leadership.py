@@ -46,6 +46,9 @@ HANDOVER_S = 0.5  # changes are held while those in flight end; clients wait for
 HANDOVERS_AT_ONCE = 32  # groups; all of them at once would make a storm of first touches at the heir
 TAKE_OVER_TIMEOUT_S = 0.5
 CLOSE_S = 1.0  # for what is in flight when a node stops
+LINGER_S = 0.25
+"""After that, changes that were on their way here are told who leads; lost with a connection, nobody would know what
+became of them."""
 
 
 class Led:
@@ -220,6 +223,7 @@ class Leadership:
         if heirs:
             deadline = self._loop.time() + CLOSE_S
             await asyncio.gather(*(self._hand_over(heir, groups, deadline) for heir, groups in heirs.items()))
+            await asyncio.sleep(LINGER_S)
         for led in self.leading():
             self._depose(led.group)
         self._is_running = False
