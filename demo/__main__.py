@@ -33,8 +33,8 @@ NODES = 3
 WRITERS = 4
 LOAD_TIMEOUT_S = 150.0
 READ_TIMEOUT_S = 150.0
-"""On two free cores the load takes 20 s and the reads 10 s. With ten processes waiting for the cores it was 52 and 68 s, and
-with fourteen the load was not done in 70 s: the verdict was bad although nothing was lost."""
+"""On two free cores the load takes some 20 s and the reads 10 s. With ten processes waiting for the cores it was 52 and
+68 s, and with fourteen the load was not done in 70 s: the verdict was bad although nothing was lost."""
 
 POLL_S = 0.1
 """How late a fault may begin or end."""
