@@ -459,7 +459,7 @@ async def test_whoever_hears_nothing_from_the_leader_asks_the_others_who_leads(s
     later, answer = stage.epoch(2, 1), Led(b"v", Version(2, 2, 1))
     stage.behave(silent, leading(later, answer), not_leading(later))
     assert await stage.read() == answer
-    assert now_s() < 1.0
+    assert now_s() < 1.3
     assert stage.leaders.known(stage.group) == later
 
 
@@ -471,7 +471,7 @@ async def test_a_change_that_the_leader_keeps_silent_about_is_shown_to_others_bu
     stage.behave(silent, not_leading(stage.epoch(2, 1)), not_leading(stage.epoch(2, 1)))
     with pytest.raises(UnknownOutcomeError, match="leads no more"):
         await stage.change()
-    assert now_s() < 1.0
+    assert now_s() < 1.3
     changes = [(node, request) for node, request in stage.transport.asked if isinstance(request, Change)]
     assert {request.payload for node, request in changes if node != stage.replicas[0]} == {b""}
     assert {request.epoch for _, request in changes} == {stage.epoch(1, 0)}

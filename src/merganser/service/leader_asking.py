@@ -163,10 +163,11 @@ class LeaderAsking:
         if timeout_s <= 0:
             return PeerUnreachableError("no time was left to ask")
         future = self._asker.ask(node, question, timeout_s=timeout_s, traffic=errand.traffic)
-        is_superseded = False
+        is_superseded, has_been_silent = False, False
         while not await _has_ended(self._loop, future, LOOK_S):
-            if is_leader:
+            if is_leader and has_been_silent:  # for two looks: a busy leader takes longer than one, too
                 self._ask_around(errand, node, question)
+            has_been_silent = True
             if is_superseded:  # for as long as it should take to say so itself
                 future.add_done_callback(error_of)
                 errand.has_waited = True
