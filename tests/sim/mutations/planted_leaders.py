@@ -150,10 +150,11 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=FIRST_TOUCH,
-    workload="counters",
-    nemesis="crashes+partitions",
+    workload="items",
+    nemesis="partitions",
     nodes=3,
-    hot_keys=1,
+    operations=60,
+    hot_keys=6,
     repair_interval_s=1e9,
 )
 def nothing_written_back(patch: pytest.MonkeyPatch) -> None:
