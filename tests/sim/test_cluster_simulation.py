@@ -127,6 +127,8 @@ def test_what_there_is_not_is_refused() -> None:
         run_scenario(1, Scenario(workload="nonsense"))
     with pytest.raises(ConfigurationError, match="no nemesis is called 'nonsense': choose from none"):
         run_scenario(1, Scenario(nemesis="nonsense"))
+    with pytest.raises(ConfigurationError, match="no pace is called 'nonsense': choose drawn, quick, slow"):
+        run_scenario(1, Scenario(pace="nonsense"))
     for scenario in Scenario(partitions=12), Scenario(partitions=2, nodes=3), Scenario(partitions=4):
         with pytest.raises(ConfigurationError, match="choose a power of two, no less than the nodes"):
             run_scenario(1, scenario)

@@ -39,6 +39,7 @@ _OPTIONS = {
     "loss": "--loss",
     "clock_jump_s": "--clock-jump",
     "repair_interval_s": "--repair-interval",
+    "pace": "--pace",
 }
 
 

@@ -54,7 +54,7 @@ class Pace(msgspec.Struct, frozen=True):
     """Between two faults."""
 
 
-PACES = (Pace(), Pace(think_s=(0.6, 1.2), lasts_s=(0.5, 12.0), every_s=(0.5, 8.0)))
+PACES = {"quick": Pace(), "slow": Pace(think_s=(0.6, 1.2), lasts_s=(0.5, 12.0), every_s=(0.5, 8.0))}
 """Of runs with leaders, one drawn a run: the slow one leaves time to elect others, to lead, and to hand over."""
 
 
@@ -77,9 +77,11 @@ class Scenario(msgspec.Struct, frozen=True):
     """How far a wall clock may be off, either way."""
     repair_interval_s: float = 0.0
     """Of anti-entropy and of purging; 0: drawn, none among them."""
+    pace: str = "drawn"
+    """Of runs with leaders: one of `PACES`."""
 
     def check(self) -> None:
-        """Return if there are such a workload and such a nemesis, and a partition for each node.
+        """Return if there are such a workload, such a nemesis and such a pace, and a partition for each node.
 
         Raises:
             ConfigurationError: there are not.
@@ -87,6 +89,8 @@ class Scenario(msgspec.Struct, frozen=True):
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"no workload is called {self.workload!r}: choose one of {', '.join(WORKLOADS)}")
         families_of(self.nemesis)
+        if self.pace not in ("drawn", *PACES):
+            raise ConfigurationError(f"no pace is called {self.pace!r}: choose drawn, {', '.join(PACES)}")
         nodes = self.nodes or max(NODES)
         if self.partitions.bit_count() != 1 or self.partitions < nodes:
             raise ConfigurationError(
@@ -134,7 +138,8 @@ def run_scenario(seed: int, scenario: Scenario = Scenario()) -> Outcome:  # noqa
     repair_interval_s, margin_us = drawn.choice(REPAIR_INTERVALS_S), drawn.choice(PURGE_MARGINS_US)
     pace = Pace()
     if scenario.workload in ON_LEADERS:
-        repair_interval_s, pace = drawn.choice(LEADERS_REPAIR_INTERVALS_S), drawn.choice(PACES)
+        repair_interval_s = drawn.choice(LEADERS_REPAIR_INTERVALS_S)
+        pace = PACES[drawn.choice(tuple(PACES)) if scenario.pace == "drawn" else scenario.pace]
     for machine in world.machines:
         machine.repair_interval_s = machine.purge_interval_s = scenario.repair_interval_s or repair_interval_s
         machine.purge_margin_us = margin_us

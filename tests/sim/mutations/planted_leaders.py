@@ -56,7 +56,16 @@ def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "check", lambda _self, _group, _epoch: None)
 
 
-@planted(*REGISTERS, mechanism=ELECTIONS, workload="counters", nemesis="pauses", nodes=3, operations=50, hot_keys=1)
+@planted(
+    *REGISTERS,
+    mechanism=ELECTIONS,
+    workload="counters",
+    nemesis="pauses",
+    nodes=3,
+    operations=50,
+    hot_keys=1,
+    pace="slow",
+)
 def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
     async def confirm(_self: Confirmations, _term: object, *, deadline: float) -> None:
         return
@@ -64,7 +73,7 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Confirmations, "confirm", confirm)
 
 
-@planted("available", mechanism=ELECTIONS, workload="items", nemesis="crashes")
+@planted("available", mechanism=ELECTIONS, workload="items", nemesis="crashes", nodes=3, pace="slow")
 def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 
@@ -88,7 +97,16 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Flight, "__init__", hasty)
 
 
-@planted("linearizable", "item versions", mechanism=ITEMS, workload="items", nemesis="partitions+crashes", hot_keys=1)
+@planted(
+    *REGISTERS,
+    mechanism=ITEMS,
+    workload="counters",
+    nemesis="partitions",
+    nodes=3,
+    hot_keys=1,
+    operations=50,
+    pace="quick",
+)
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def chosen(_self: Leader, _term: object, _proposal: Proposal) -> None:
         return
@@ -115,7 +133,16 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     patch.setattr(leader_based, "wrote_nothing", lambda _error: True)
 
 
-@planted("counters", "linearizable", mechanism=ITEMS, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(
+    "counters",
+    "linearizable",
+    mechanism=ITEMS,
+    workload="counters",
+    nemesis="partitions",
+    nodes=3,
+    hot_keys=1,
+    pace="slow",
+)
 def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
     real = Leader._written
 
