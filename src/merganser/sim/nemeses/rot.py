@@ -10,13 +10,16 @@ on its fallback may miss its number.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from merganser.core import rows
 from merganser.model.errors import CorruptionError
+from merganser.model.register import Register
 from merganser.model.row import Row
 from merganser.sim.machine import Machine
 from merganser.sim.nemeses.arena import Arena
 from merganser.storage import keys
+from merganser.storage.registers import decode_register
 from merganser.storage.values import decode_row
 
 ROWS = (1, 5)
@@ -64,9 +67,15 @@ def _is_safe(victim: Machine, key: bytes, others: list[Machine]) -> bool:
     """Tell whether another machine holds all that the victim holds under ``key``."""
     mine = _row(victim, key)
     return mine is not None and any(
-        other.engine.is_durable(key) and (theirs := _row(other, key)) is not None and rows.covers(theirs, mine)
+        other.engine.is_durable(key) and (theirs := _row(other, key)) is not None and _covers(theirs, mine)
         for other in others
     )
+
+
+def _covers(theirs: Row | Register, mine: Row | Register) -> bool:
+    if isinstance(theirs, Register) and isinstance(mine, Register):
+        return theirs.version >= mine.version
+    return isinstance(theirs, Row) and isinstance(mine, Row) and rows.covers(theirs, mine)
 
 
 def _keys(machine: Machine) -> list[bytes]:
@@ -74,13 +83,15 @@ def _keys(machine: Machine) -> list[bytes]:
     return [key for key, _ in machine.engine.scan(rows_begin, b"\xff" * 16)]
 
 
-def _row(machine: Machine, key: bytes) -> Row | None:
+def _row(machine: Machine, key: bytes) -> Row | Register | None:
     """Return what a machine holds, None if that is nothing, or damaged."""
     stored = machine.engine.get(key)
-    try:
-        return None if stored is None else decode_row(key, stored)
-    except CorruptionError:
+    if stored is None:
         return None
+    for decode in decode_row, decode_register:
+        with contextlib.suppress(CorruptionError):
+            return decode(key, stored)
+    return None
 
 
 def _partition(machine: Machine, key: bytes) -> int:
