@@ -42,3 +42,31 @@ def test_a_node_that_refuses_for_hours_remembers_no_more_than_what_came_of_late(
     for second in range(3600):
         once.note(b"%d" % second, "refused", float(second))
     assert len(once) == 30
+
+
+def heavy() -> Once[str]:
+    return Once[str](keep_s=30.0, most=100, weight_max=10, weight_of=len, lightened=lambda _outcome: "")
+
+
+def test_the_oldest_outcomes_are_made_lighter_when_all_together_weigh_too_much() -> None:
+    once = heavy()
+    once.note(b"1", "four", 0.0)
+    once.note(b"2", "", 0.0)
+    once.replace(b"2", "fours")
+    once.note(b"3", "4444", 0.0)
+    assert [once.of(request) for request in (b"1", b"2", b"3")] == ["", "fours", "4444"]
+
+
+def test_what_is_forgotten_weighs_nothing() -> None:
+    once = heavy()
+    once.note(b"1", "0123456789", 0.0)
+    for second in range(1, 31):
+        once.is_full(float(second))
+    once.note(b"2", "0123456789", 30.0)
+    assert (once.of(b"1"), once.of(b"2")) == (None, "0123456789")
+
+
+def test_an_outcome_that_alone_weighs_too_much_is_made_lighter_at_once() -> None:
+    once = heavy()
+    once.note(b"1", "0123456789+", 0.0)
+    assert once.of(b"1") == ""

@@ -21,6 +21,8 @@ from merganser.model.leadership import Epoch
 from merganser.model.messages import Reply, Request
 from merganser.model.register import UNWRITTEN, Version
 from merganser.net.transport import Traffic
+from merganser.service.in_flight import LARGE_BYTES, Untold, lightened, weight_of
+from merganser.service.leader import ANSWERS_BYTES_MAX
 from merganser.service.leadership import Led
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
@@ -159,6 +161,27 @@ async def test_a_copy_of_a_request_whose_outcome_is_unknown_is_not_told_that_not
     for asked in writing, change(leader, table, K, put, epoch=epoch, request=b"r" * 16):
         with pytest.raises(UnknownOutcomeError):
             await asked
+
+
+@simulated()
+async def test_large_answers_are_kept_while_there_is_room(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await change(leader, table, K, payload_of("put", bytes(ANSWERS_BYTES_MAX // 2)))
+    fails = payload_of("compare_and_set", b"other", b"w")
+    first = await change(leader, table, K, fails, request=b"1" * 16)
+    assert await change(leader, table, K, fails, request=b"1" * 16) == first
+    for _ in range(2):
+        await change(leader, table, K, fails)
+    with pytest.raises(UnavailableError, match="not kept any more"):
+        await change(leader, table, K, fails, request=b"1" * 16)
+
+
+def test_of_a_write_that_is_done_and_whose_answer_is_dropped_it_is_known_that_it_is_done() -> None:
+    version = Version(1, 1, 1)
+    assert weight_of(Changed(bytes(LARGE_BYTES), False, version)) == LARGE_BYTES
+    assert weight_of(Changed(b"small", False, version)) == weight_of("refused") == 0
+    assert lightened(Changed(bytes(LARGE_BYTES), False, version)) == Untold()
 
 
 @simulated()

@@ -39,6 +39,7 @@ RESEND_S_MIN = 0.05
 RESEND_S_MAX = 1.0
 STRAGGLER_RESENDS_MAX = 3
 PATIENCE_S = 5.0  # a client gives a request less
+LARGE_BYTES = 1024
 STRAGGLERS_MAX = 1_000  # of one replica; what has more to make up for does so in an exchange
 
 
@@ -101,9 +102,27 @@ class Told(msgspec.Struct, frozen=True):
     changed: Changed
 
 
-Outcome = Proposal | Changed | Told | str
+class Untold(msgspec.Struct, frozen=True):
+    """A write that is done, and whose answer was too large to be kept."""
+
+
+Outcome = Proposal | Changed | Told | Untold | str
 """Of a change: a write, the answer once it is chosen, an answer without a write, or why nothing was done. That is for
 good: a copy of the request that comes later must not do what its sender was told is not done."""
+
+
+def weight_of(outcome: Outcome) -> int:
+    """Return the bytes of an answer that is large, else 0: most answers tell only that it is done."""
+    if isinstance(outcome, Told):
+        outcome = outcome.changed
+    return len(outcome.answer) if isinstance(outcome, Changed) and len(outcome.answer) >= LARGE_BYTES else 0
+
+
+def lightened(outcome: Outcome) -> Outcome:
+    """Return an outcome without its answer."""
+    if isinstance(outcome, Told):
+        return "what was answered then is not kept any more"
+    return Untold() if isinstance(outcome, Changed) else outcome
 
 
 class LocalAcks:

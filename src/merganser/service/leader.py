@@ -54,7 +54,7 @@ from merganser.service.damage import Damage
 from merganser.service.first_touches import FirstTouches, Term
 from merganser.service.group_gate import GroupGate, not_leading
 from merganser.service.hash_trees import HashTrees
-from merganser.service.in_flight import Flight, LocalAcks, Outcome, Proposal, Told
+from merganser.service.in_flight import Flight, LocalAcks, Outcome, Proposal, Told, Untold, lightened, weight_of
 from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
@@ -69,6 +69,8 @@ PATIENCE_S = 10.0
 """How long a request waits here for anything: longer than any client does, so that its own deadline comes first."""
 REQUESTS_KEPT_S = 30.0
 """A node repeats a request within its client's deadline, which is shorter than `core.healing.IN_FLIGHT_S`."""
+ANSWERS_BYTES_MAX = 32 * 2**20
+"""Of large answers, which tell what the item was or became. A request is repeated a second after that at most."""
 REQUESTS_MAX = 300_000  # 100 MiB; 10,000 a second, more than a node does
 IN_FLIGHT_MAX = 4_096  # of one group; as many requests as a node takes on at once
 LOOKS_MAX = 16
@@ -121,7 +123,13 @@ class Leader:
         self._loop = asyncio.get_running_loop()
         self._terms: dict[Group, Term] = {}
         self._local = LocalAcks(engine)
-        self._requests = Once[Outcome](keep_s=REQUESTS_KEPT_S, most=REQUESTS_MAX)
+        self._requests = Once[Outcome](
+            keep_s=REQUESTS_KEPT_S,
+            most=REQUESTS_MAX,
+            weight_max=ANSWERS_BYTES_MAX,
+            weight_of=weight_of,
+            lightened=lightened,
+        )
         self._touches = FirstTouches(
             topology,
             asker,
@@ -162,7 +170,9 @@ class Leader:
             raise
         except MerganserError as error:
             done = self._requests.of(request.request)
-            if isinstance(done, Proposal | Changed):  # what this copy ran into says nothing of the one that wrote
+            if isinstance(
+                done, Proposal | Changed | Untold
+            ):  # what this copy ran into says nothing of the one that wrote
                 return await self._written(request.request, done)
             if request.epoch.leader == self._topology.me.number and request.epoch >= self._leadership.known(group):
                 self._requests.note(request.request, str(error), self._loop.time())
@@ -199,7 +209,7 @@ class Leader:
 
     async def _again(self, term: Term, key: bytes, request: bytes, done: Outcome) -> Changed:
         """Answer a request that came before."""
-        if isinstance(done, Proposal | Changed):
+        if isinstance(done, Proposal | Changed | Untold):
             return await self._written(request, done)
         if isinstance(done, str):
             raise UnavailableError(f"the request has come before, and will not be done: {done}")
@@ -386,9 +396,11 @@ class Leader:
     def _put_back(self, table: Table, damaged: bytes | None, proposal: Proposal) -> None:
         self._trees.write(((table.id, proposal.key, damaged, proposal.request.register),))
 
-    async def _written(self, request: bytes, proposal: Proposal | Changed) -> Changed:
+    async def _written(self, request: bytes, proposal: Proposal | Changed | Untold) -> Changed:
         if isinstance(proposal, Changed):
             return proposal
+        if isinstance(proposal, Untold):
+            raise UnknownOutcomeError("the write is done, and its answer was too large to be kept: read the item")
         if not await proposal.ended():
             raise UnknownOutcomeError(
                 f"node {self._asker.node} was deposed, or has reached no majority: the write may be there, now or later"
