@@ -15,7 +15,7 @@ from merganser.model.leader_messages import Changed, ReadRangeLed, Replicate
 from merganser.model.leadership import Group
 from merganser.model.register import Content, Intent, Version
 from merganser.model.transaction import PrepareAnswer, Ready
-from merganser.service import first_touches, leader_based, register_replica, steps
+from merganser.service import first_touches, leader_asking, register_replica, steps
 from merganser.service.confirming import Confirmations
 from merganser.service.in_flight import Flight, Proposal
 from merganser.service.leader import Leader
@@ -97,16 +97,7 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Flight, "__init__", hasty)
 
 
-@planted(
-    *REGISTERS,
-    mechanism=ITEMS,
-    workload="counters",
-    nemesis="partitions",
-    nodes=3,
-    hot_keys=1,
-    operations=50,
-    pace="quick",
-)
+@planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="disks+crashes", nodes=3, hot_keys=1)
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def chosen(_self: Leader, _term: object, _proposal: Proposal) -> None:
         return
@@ -130,7 +121,7 @@ def repeated_request_done_again(patch: pytest.MonkeyPatch) -> None:
 
 @planted("counters", "linearizable", mechanism=ITEMS, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(leader_based, "wrote_nothing", lambda _error: True)
+    patch.setattr(leader_asking, "wrote_nothing", lambda _error: True)
 
 
 @planted(
