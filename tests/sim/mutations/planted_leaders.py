@@ -17,7 +17,7 @@ from merganser.model.register import Content, Intent, Version
 from merganser.model.transaction import PrepareAnswer, Ready
 from merganser.service import first_touches, leader_asking, register_replica, steps
 from merganser.service.confirming import Confirmations
-from merganser.service.in_flight import Flight, Proposal
+from merganser.service.in_flight import Flight
 from merganser.service.leader import Leader
 from merganser.service.ledger_sweep import LedgerSweep
 from merganser.service.promises import Promises
@@ -97,12 +97,12 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Flight, "__init__", hasty)
 
 
-@planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="disks+crashes", nodes=3, hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow")
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
-    async def chosen(_self: Leader, _term: object, _proposal: Proposal) -> None:
+    async def revealed(_self: Leader, _term: object, _key: bytes) -> None:
         return
 
-    patch.setattr(Leader, "_chosen", chosen)
+    patch.setattr(Leader, "_revealed", revealed)
 
 
 @planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="storms+crashes", nodes=3, operations=50, hot_keys=1)
