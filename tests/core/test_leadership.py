@@ -203,6 +203,17 @@ def test_a_node_that_was_stopped_judges_nobody_by_the_time_it_slept(clock: Clock
     assert clock.let_go == [OWN]
 
 
+def test_who_sends_no_pulses_is_silent_unless_it_is_this_node_that_was_stopped(clock: Clock) -> None:
+    other = clock.elections.peers[0]
+    assert not clock.elections.is_silent(other, clock.now_s)
+    clock.pass_pulses(PULSES_LOST, heard={})
+    assert clock.elections.is_silent(other, clock.now_s)
+    assert not clock.elections.is_silent(ME, clock.now_s)
+    assert not clock.elections.is_silent(99, clock.now_s)  # of another group: it sends none here
+    clock.now_s += 10.0
+    assert not clock.elections.is_silent(other, clock.now_s)
+
+
 def test_one_that_may_not_lead_lets_go_says_so_and_is_passed_over(clock: Clock) -> None:
     clock.win()
     clock.pass_pulses(may_lead=False)

@@ -58,12 +58,16 @@ class FakeLeaders:
 
     def __init__(self) -> None:
         self.epochs: dict[Group, Epoch] = {}
+        self.silent: list[int] = []
 
     def known(self, group: Group) -> Epoch:
         return self.epochs.get(group, NO_EPOCH)
 
     def learned(self, group: Group, epoch: Epoch) -> None:
         self.epochs[group] = max(epoch, self.known(group))
+
+    def is_silent(self, number: int) -> bool:
+        return number in self.silent
 
 
 class FakeTransport:

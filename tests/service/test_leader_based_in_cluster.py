@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from merganser.core.leadership import PULSE_S, PULSES_LOST
 from merganser.model.cluster import Table
 from merganser.model.errors import UnavailableError, UnknownOutcomeError
 from merganser.model.leader_messages import Changed
@@ -149,3 +150,24 @@ async def test_what_is_added_while_leaders_die_is_counted_once_if_it_was_acknowl
     total = int(await get(third, table, b"k") or b"0")
     assert acknowledged <= total <= acknowledged + unknown
     assert acknowledged > 40
+
+
+@simulated()
+async def test_a_leader_that_is_out_of_earshot_is_not_asked_to_do_what_nobody_would_know_of(world: World) -> None:
+    table = await started(world)
+    here, _, _ = world.machines
+    names = [b"%d" % number for number in range(100)]
+    await until(lambda: all(leading(world, table, name) for name in names))
+    leader, name = next((led, name) for name in names if (led := leading(world, table, name)) not in (here, None))
+    world.network.cut(here.address, leader.address)
+    world.network.cut(leader.address, here.address)
+    await asyncio.sleep(2 * PULSES_LOST * PULSE_S)
+    began_s = now_s()
+    with pytest.raises(UnavailableError, match="not been heard"):
+        await change(here, table, name, payload_of("put", b"v"))
+    assert now_s() < began_s + PATIENCE_S + 0.5
+    assert leading(world, table, name) is leader
+    world.network.heal()
+    await until(lambda: not member(here).leader_tables.leadership.is_silent(member(leader).topology.me.number))
+    await change(here, table, name, payload_of("put", b"w"))
+    assert await get(leader, table, name) == b"w"

@@ -247,6 +247,13 @@ class Elections:
         pulses = PULSES_UNREACHABLE if number in self._unreachable else PULSES_LOST
         return now_s < heard.at_s + pulses * self._pulse_s
 
+    def is_silent(self, number: int, now_s: float) -> bool:
+        """Tell whether a node that sends pulses to this one has not been heard for as long as makes one dead."""
+        heard = self._heard.get(number)
+        if heard is None or now_s > self._ticked_s + PULSES_STOPPED * self._pulse_s:  # it is this node that was stopped
+            return False
+        return heard.at_s <= now_s - PULSES_LOST * self._pulse_s
+
     def _silent(self, now_s: float) -> list[int]:
         """Return who has not been heard for as long as makes one dead."""
         heard_since_s = now_s - PULSES_LOST * self._pulse_s

@@ -72,6 +72,9 @@ class Leaders(Protocol):
     def learned(self, group: Group, epoch: Epoch) -> None:
         """Take note of an epoch that a refusal named."""
 
+    def is_silent(self, number: int) -> bool:
+        """Tell whether a node has sent no pulse for a second, and should have."""
+
 
 class Errand:
     """One request to the leader of a group."""
@@ -162,6 +165,10 @@ class LeaderAsking:
             timeout_s = LOOK_S
         if timeout_s <= 0:
             return PeerUnreachableError("no time was left to ask")
+        if is_leader and self._leaders.is_silent(
+            epoch.leader
+        ):  # stopped, or the link is cut: the outcome would be unknown
+            return PeerUnreachableError(f"node {node} has not been heard for a second, it was not asked")
         future = self._asker.ask(node, question, timeout_s=timeout_s, traffic=errand.traffic)
         is_superseded, has_been_silent = False, False
         while not await _has_ended(self._loop, future, LOOK_S):

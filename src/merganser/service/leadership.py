@@ -178,6 +178,10 @@ class Leadership:
         or no more."""
         return self._elections.known(group)
 
+    def is_silent(self, number: int) -> bool:
+        """Tell whether a node has sent no pulse for a second, and should have: what it is asked gets no answer."""
+        return self._is_running and self._elections.is_silent(number, self._loop.time())
+
     def learned(self, group: Group, epoch: Epoch) -> None:
         """Take note of an epoch that a refusal named."""
         if self._elections.learned(group, epoch):
