@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
@@ -243,6 +244,28 @@ def in_turn(*answers: Answer) -> Behaviour:
 
 
 # Finding the leader.
+
+
+def _errors_left_over() -> list[BaseException]:
+    """Return what failed so far without anybody looking."""
+    gc.collect()  # which is when a future finds out that nobody did
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    return loop.errors
+
+
+@staged
+async def test_how_a_question_ends_of_a_client_that_has_gone_troubles_nobody(stage: Stage) -> None:
+    stage.leads(5, 1)
+    stage.behave(never, not_leading(stage.epoch(6, 2)), never)
+    client = asyncio.ensure_future(stage.read())
+    await asyncio.sleep(DELAY_S / 2)
+    client.cancel()
+    await asyncio.wait({client})
+    del client  # it knows where it was cancelled, and so the question
+    await asyncio.sleep(DELAY_S)
+    assert stage.asked == [1]
+    assert _errors_left_over() == []
 
 
 @staged

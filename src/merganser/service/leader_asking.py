@@ -171,15 +171,19 @@ class LeaderAsking:
             return PeerUnreachableError(f"node {node} has not been heard for a second, it was not asked")
         future = self._asker.ask(node, question, timeout_s=timeout_s, traffic=errand.traffic)
         is_superseded, has_been_silent = False, False
-        while not await _has_ended(self._loop, future, LOOK_S):
-            if is_leader and has_been_silent:  # for two looks: a busy leader takes longer than one, too
-                self._ask_around(errand, node, question)
-            has_been_silent = True
-            if is_superseded:  # for as long as it should take to say so itself
-                future.add_done_callback(error_of)
-                errand.has_waited = True
-                return PeerLostError(f"node {node} does not answer, and leads no more")
-            is_superseded = self._leaders.known(errand.group) > epoch
+        try:
+            while not await _has_ended(self._loop, future, LOOK_S):
+                if is_leader and has_been_silent:  # for two looks: a busy leader takes longer than one, too
+                    self._ask_around(errand, node, question)
+                has_been_silent = True
+                if is_superseded:  # for as long as it should take to say so itself
+                    future.add_done_callback(error_of)
+                    errand.has_waited = True
+                    return PeerLostError(f"node {node} does not answer, and leads no more")
+                is_superseded = self._leaders.known(errand.group) > epoch
+        except asyncio.CancelledError:
+            future.add_done_callback(error_of)  # nobody else will look how it ends
+            raise
         error = error_of(future)
         if error is None:
             return future.result()
