@@ -106,7 +106,7 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="storms+crashes", nodes=3, operations=50, hot_keys=1)
-def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
+def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     def keep(self: RegisterReplica, request: Replicate, group: Group) -> None:
         stored = self._engine.get(request.key)
         self._trees.put(request.table, group.partition, request.key, stored, request.register)
