@@ -105,7 +105,17 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leader, "_revealed", revealed)
 
 
-@planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="storms+crashes", nodes=3, operations=50, hot_keys=1)
+@planted(
+    *REGISTERS,
+    mechanism=ITEMS,
+    workload="counters",
+    nemesis="storms+partitions+crashes",
+    nodes=3,
+    operations=50,
+    hot_keys=1,
+    loss=0.5,
+    pace="quick",
+)
 def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     def keep(self: RegisterReplica, request: Replicate, group: Group) -> None:
         stored = self._engine.get(request.key)
