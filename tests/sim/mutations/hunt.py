@@ -26,14 +26,15 @@ class Found(msgspec.Struct, frozen=True):
     """All that spoke up."""
 
 
-def hunt(bug: Planted, patch: pytest.MonkeyPatch) -> Found:
-    """Plant ``bug`` and run seeds from 0 on."""
+def hunt(bug: Planted, patch: pytest.MonkeyPatch, *, likely_first: bool = False) -> Found:
+    """Plant ``bug`` and run seeds from 0 on, before them the likely one if asked."""
     bug.plant(patch)
     told: set[str] = set()
-    for seed in range(bug.seeds_max):
+    likely = (bug.likely,) if likely_first else ()
+    for count, seed in enumerate((*likely, *range(bug.seeds_max)), start=1):
         told |= {violation.checker for violation in run_scenario(seed, bug.scenario).violations}
         if told & set(bug.checkers):
-            return Found(seed + 1, True, tuple(sorted(told)))
+            return Found(count, True, tuple(sorted(told)))
     return Found(bug.seeds_max, False, tuple(sorted(told)))
 
 

@@ -75,7 +75,7 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 # Quorums.
 
 
-@planted("held", "acknowledged", mechanism=QUORUMS)
+@planted("held", "acknowledged", mechanism=QUORUMS, likely=23)
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_write")
 
@@ -139,7 +139,7 @@ def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("timestamps", mechanism=CLOCKS, nemesis="all", clock_jump_s=40.0)
+@planted("timestamps", mechanism=CLOCKS, nemesis="all", clock_jump_s=40.0, likely=6)
 def timestamp_ceiling_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(member, "load_ceiling", lambda _engine: 0)
 
@@ -226,6 +226,7 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     nodes=5,
     operations=50,
     repair_interval_s=1e9,
+    likely=72,
 )
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
@@ -259,7 +260,7 @@ def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.coordinator.merge_pages", lossy)
 
 
-@planted("scans", "readable", mechanism=RANGES, workload="scans")
+@planted("scans", "readable", mechanism=RANGES, workload="scans", likely=89)
 def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     def reach(pages: Mapping[NodeId, Rows], *, reverse: bool) -> bytes | None:
         stops = [page.rows[-1][0] for page in pages.values() if not page.is_last]

@@ -115,6 +115,7 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     loss=0.5,
     pace="quick",
+    likely=11,
 )
 def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     def keep(self: RegisterReplica, request: Replicate, group: Group) -> None:
@@ -156,7 +157,7 @@ def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leader, "_written", written)
 
 
-@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes")
+@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=13)
 def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
     async def cover(_self: Leader, _term: object, _table: object, request: ReadRangeLed) -> bytes:
         return request.end
@@ -184,6 +185,7 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     operations=60,
     hot_keys=6,
     repair_interval_s=1e9,
+    likely=70,
 )
 def nothing_written_back(patch: pytest.MonkeyPatch) -> None:
     """The leader keeps what it has met, under the version that it has, and asks nobody else to."""
@@ -248,7 +250,7 @@ def committed_before_all_items_are_prepared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "outcome", outcome)
 
 
-@planted("bank", "serializable", mechanism=TRANSACTIONS, workload="bank", nemesis="crashes+partitions")
+@planted("bank", "serializable", mechanism=TRANSACTIONS, workload="bank", nemesis="crashes+partitions", likely=17)
 def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     def value_seen(content: Content, _fate: transaction.Fate) -> bytes | None:
         return content.value

@@ -109,6 +109,8 @@ def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     operations=80,
     repair_interval_s=1e9,
+    likely=166,
+    seeds_max=300,
 )
 def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
     async def one(self: Healing, table: Table, key: bytes, question: Request, _wound: Wound) -> dict[NodeId, Reply]:
@@ -133,7 +135,7 @@ def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scrubber._Slice, "add", add)
 
 
-@planted("held", "convergence", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3)
+@planted("held", "convergence", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3, likely=32)
 def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
     async def scrub(self: scrubber.Scrubber, table: Table, partition: PartitionId, **_: bool) -> scrubber.Scrubbed:
         return scrubber.Scrubbed(0, 0, 0, await self._recount(table, partition, set()))

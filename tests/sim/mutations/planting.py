@@ -29,6 +29,8 @@ class Planted(msgspec.Struct, frozen=True):
     """Any of them will do."""
     seeds_max: int
     """A bug that survives so many was not found."""
+    likely: int = 0
+    """A seed that found it when this was written: tried first, it saves hunting for those that are hard to find."""
 
 
 PLANTED: list[Planted] = []
@@ -46,11 +48,14 @@ MECHANISMS = (
 )
 
 
-def planted(*checkers: str, mechanism: str, seeds_max: int = 150, **scenario: Any) -> Callable[[Plant], Plant]:
-    """Note a bug of ``mechanism`` that one of ``checkers`` must find under ``scenario``."""
+def planted(
+    *checkers: str, mechanism: str, seeds_max: int = 150, likely: int = 0, **scenario: Any
+) -> Callable[[Plant], Plant]:
+    """Note a bug of ``mechanism`` that one of ``checkers`` must find under ``scenario``, ``likely`` with that seed."""
 
     def note(plant: Plant) -> Plant:
-        PLANTED.append(Planted(plant.__name__, mechanism, plant, Scenario(**scenario), checkers, seeds_max))
+        in_world = Scenario(**scenario)
+        PLANTED.append(Planted(plant.__name__, mechanism, plant, in_world, checkers, seeds_max, likely))
         return plant
 
     return note
