@@ -156,6 +156,7 @@ class LocalCluster:
         zones: Sequence[str] = (),
         peer_advertise: Sequence[str] = (),
         arguments: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> None:
         """Prepare ``nodes`` nodes under ``directory``.
 
@@ -170,6 +171,7 @@ class LocalCluster:
             zones: failure domains, dealt out in turn.
             peer_advertise: host:port for each node that leads to its peer port; none: the port itself.
             arguments: more options for every ``merganser serve``.
+            prefix: of the command of each node, as for `LocalNode`.
 
         Raises:
             ConfigurationError: the directory holds a cluster of another size.
@@ -205,6 +207,7 @@ class LocalCluster:
                     *seeds,
                     *arguments,
                 ],
+                prefix=prefix,
             )
             for i in range(nodes)
         ]
