@@ -124,9 +124,8 @@ class FirstTouches:
 
     def begin(self, term: Term) -> None:
         """Look at the roots that came with the promises, and queue what they leave open."""
-        for table in self._topology.map.tables:
-            if table.has_leaders and table.n == term.led.group.n:
-                self.place(term, table)
+        for table in self._topology.led_tables(term.led.group.n):
+            self.place(term, table)
 
     def place(self, term: Term, table: Table) -> KnownPlace:
         """Return what is known of the rows of ``table``."""
@@ -243,7 +242,7 @@ class FirstTouches:
         """
         if required <= 0:
             return ()
-        others = [node for node in term.led.replicas if node != self._asker.node]
+        others = term.led.followers(self._asker.node)
         reading = Reading(
             ReadQuorum(self._asker.nearest_first(others), required=required),
             ask=lambda node: self._asker.ask(node, question, timeout_s=TOUCH_S, traffic=traffic),
@@ -370,7 +369,7 @@ class FirstTouches:
         low = max(low, self.place(term, table).until)
         others: list[Sequence[int]] = []
         await self._durable()
-        for node in self._asker.nearest_first([node for node in term.led.replicas if node != self._asker.node]):
+        for node in self._asker.nearest_first(term.led.followers(self._asker.node)):
             if len(others) == term.majority - 1:
                 break
             leaves = await self._leaves_of(term, table, node)

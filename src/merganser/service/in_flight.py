@@ -184,7 +184,7 @@ class Flight:
         self.count = 0
         """Proposals neither chosen nor lost."""
         self._led = led
-        self._others = tuple(node for node in led.replicas if node != asker.node)
+        self._others = tuple(led.followers(asker.node))
         self._replicas = led.replicas
         self._majority = len(led.replicas) // 2 + 1
         self._asker = asker

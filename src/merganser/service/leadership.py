@@ -78,6 +78,10 @@ class Led:
         self.generation = 0
         """Of what is sent to replicas: raised when tombstones are dropped (`service.tombstones`)."""
 
+    def followers(self, leader: NodeId) -> list[NodeId]:
+        """Return the replicas other than ``leader``, which is this node."""
+        return [node for node in self.replicas if node != leader]
+
     def next_version(self) -> Version:
         """Return the version of the next write; the caller makes it."""
         self.sequence += 1

@@ -145,10 +145,10 @@ class LedRepair:
 
     def _elected(self, led: Led) -> None:
         self._is_stale = True
-        for table in self._tables_of(led.group):
+        for table in self._topology.led_tables(led.group.n):
             roots = led.roots.get(table.id, {})
             own = roots.get(self._topology.node)
-            for peer in self._followers(led):
+            for peer in led.followers(self._topology.node):
                 if own is None or roots.get(peer) != own:
                     self._soon.append((table.id, led.group.partition, peer))
         self._news.set()
@@ -172,8 +172,8 @@ class LedRepair:
             pairs = [
                 (table.id, led.group.partition, peer)
                 for led in self._leadership.leading()
-                for table in self._tables_of(led.group)
-                for peer in self._followers(led)
+                for table in self._topology.led_tables(led.group.n)
+                for peer in led.followers(self._topology.node)
             ]
             self._schedule.keep(pairs, now_s=self._loop.time(), share=self._rng.random)
         soon, self._soon = self._soon, []
@@ -191,12 +191,6 @@ class LedRepair:
 
     def _is_there(self, peer: NodeId) -> bool:
         return self._asker.is_reachable(peer) and peer not in self._asker.doubted  # one that hangs keeps its links
-
-    def _tables_of(self, group: Group) -> list[Table]:
-        return [table for table in self._topology.map.tables if table.has_leaders and table.n == group.n]
-
-    def _followers(self, led: Led) -> list[NodeId]:
-        return [node for node in led.replicas if node != self._topology.node]
 
     # One comparison
 
@@ -245,7 +239,7 @@ class LedRepair:
                             table, request.partition, peer, deadline=deadline, is_dry_run=request.is_dry_run
                         ),
                     )
-                    for peer in self._followers(led)
+                    for peer in led.followers(self._topology.node)
                 ]
             )
         )

@@ -164,8 +164,8 @@ class Restorer:
             raise not_leading(self._topology.node, group, self._leadership.known(group))
         return _Gift(sender, request, led.epoch, led)
 
-    async def _tables(self, sender: NodeId, request: Rejoin) -> list[Table]:
-        tables = [table for table in self._topology.map.tables if table.has_leaders and table.n == request.n]
+    async def _tables(self, sender: NodeId, request: Rejoin) -> Sequence[Table]:
+        tables = self._topology.led_tables(request.n)
         for table in tables:
             await self._gate.admit_replica(sender, request.map_epoch, table.id, request.partition)
         return tables
@@ -199,7 +199,7 @@ class Restorer:
         Raises:
             UnavailableError: they have not.
         """
-        others = [node for node in led.replicas if node not in (self._topology.node, lost)]
+        others = [node for node in led.followers(self._topology.node) if node != lost]
         question = Confirm(self._topology.map.epoch, ((led.group.n, led.group.partition, led.epoch),))
         asked = {node: self._asker.ask(node, question, timeout_s=CONFIRM_TIMEOUT_S) for node in others}
         if asked:
@@ -305,7 +305,7 @@ class Rejoining:
         Raises:
             MerganserError: it did not, or nobody leads.
         """
-        table = next(table for table in self._topology.map.tables if table.has_leaders and table.n == group.n)
+        table = self._topology.led_tables(group.n)[0]
         map_epoch, timeout_ms = self._topology.map.epoch, max(0, int((deadline - self._loop.time()) * 1000))
 
         def question(epoch: Epoch) -> Rejoin:

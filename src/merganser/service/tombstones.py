@@ -131,7 +131,7 @@ class Tombstones:
             places = [
                 (led, table)
                 for led in self._leadership.leading()
-                for table in self._tables_of(led)
+                for table in self._topology.led_tables(led.group.n)
                 if (led.group, table.id) in self._suspects
             ]
             if not places:
@@ -189,7 +189,7 @@ class Tombstones:
         return dropped, seen
 
     def _elected(self, led: Led) -> None:
-        for table in self._tables_of(led):
+        for table in self._topology.led_tables(led.group.n):
             self._suspects[led.group, table.id] = None
 
     def _deleted(self, led: Led, table: TableId) -> None:
@@ -218,7 +218,7 @@ class Tombstones:
         if drop is None:
             return 0
         await asyncio.gather(
-            *(self._ask(node, drop, DROP_TIMEOUT_S, Traffic.DATA) for node in self._followers(led)),
+            *(self._ask(node, drop, DROP_TIMEOUT_S, Traffic.DATA) for node in led.followers(self._topology.node)),
             return_exceptions=True,
         )
         self.dropped += len(drop.tombstones)
@@ -233,7 +233,7 @@ class Tombstones:
         epoch, wanted = self._topology.map.epoch, tuple(key for key, _ in tombstones)
         question = LookAgain(epoch, table.id, led.group.partition, wanted)
         same = list(tombstones)
-        for node in self._followers(led):
+        for node in led.followers(self._topology.node):
             answer = await self._ask(node, question, ASK_TIMEOUT_S, Traffic.BULK)
             if not isinstance(answer, Fingerprints) or len(answer.fingerprints) != len(wanted):
                 raise CorruptionError(f"{node} answered {type(answer).__name__} to {len(wanted)} keys")
@@ -264,12 +264,6 @@ class Tombstones:
 
     async def _ask(self, node: NodeId, request: Request, timeout_s: float, traffic: Traffic) -> object:
         return await self._asker.ask(node, request, timeout_s=timeout_s, traffic=traffic)
-
-    def _followers(self, led: Led) -> list[NodeId]:
-        return [node for node in led.replicas if node != self._topology.node]
-
-    def _tables_of(self, led: Led) -> list[Table]:
-        return [table for table in self._topology.map.tables if table.has_leaders and table.n == led.group.n]
 
 
 def _is_tombstone(key: bytes, stored: bytes) -> bool:

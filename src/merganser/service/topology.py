@@ -66,6 +66,10 @@ class Topology:
         """Return the table of that id, None if it is dropped or not known yet."""
         return self._tables.get(table)
 
+    def led_tables(self, n: int) -> Sequence[Table]:
+        """Return the tables of the groups of ``n`` replicas, which have leaders."""
+        return [table for table in self.map.tables if table.has_leaders and table.n == n]
+
     def number_of(self, node: NodeId) -> int | None:
         """Return the number of a member, None if it is none."""
         return self._numbers.get(node)

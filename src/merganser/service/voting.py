@@ -125,8 +125,8 @@ class Voting:
 
     def roots(self, group: Group) -> tuple[tuple[TableId, int], ...]:
         """Return the roots of the trees of the tables of a group, as far as they tell of every row."""
-        tables = (table.id for table in self._topology.map.tables if table.has_leaders and table.n == group.n)
-        roots = ((table, self._trees.root(table, group.partition)) for table in tables)
+        tables = self._topology.led_tables(group.n)
+        roots = ((table.id, self._trees.root(table.id, group.partition)) for table in tables)
         return tuple((table, root) for table, root in roots if root is not None)
 
     def _latest(self, group: Group) -> Epoch:
