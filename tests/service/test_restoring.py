@@ -24,7 +24,7 @@ from merganser.model.leader_messages import (
     TouchRange,
 )
 from merganser.model.leadership import NO_EPOCH, Epoch
-from merganser.model.messages import Request
+from merganser.model.messages import LookAgain, Request
 from merganser.service.generations import NO_GENERATION
 from merganser.service.restoring import TOO_EARLY, Rejoining
 from merganser.service.wholeness import NOBODY_ELSE
@@ -142,6 +142,7 @@ async def test_until_then_it_answers_no_request_of_the_protocol(world: World) ->
         Replicate(map_epoch, table.id, key, epoch, register),
         Change(map_epoch, table.id, key, epoch, b"r" * 16, 0, payload_of("put", b"v")),
         ReadLed(map_epoch, table.id, key, epoch),
+        LookAgain(map_epoch, table.id, group.partition, (key,)),  # before tombstones are dropped
         ReadRangeLed(map_epoch, table.id, start, end, epoch, False, 10, 1000),
     ]
     for request in requests:

@@ -52,6 +52,7 @@ from merganser.model.messages import (
     Apply,
     FetchMap,
     Hint,
+    LookAgain,
     Meet,
     Prepare,
     Read,
@@ -69,12 +70,25 @@ NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 _WRITES = (Apply, Hint, Meet, Change, Replicate, Restore)
 _ROWS = (Read, ReadRange, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
-_OF_GROUPS = (Touch, TouchRange, TouchTree, Replicate, Drop, Change, ReadLed, ReadRangeLed, Settle, CompareLed, Rejoin)
-"""What a node is asked as a member of one group. Elections ask for each group by itself (`service.voting`)."""
-
 OfGroup = (
-    Touch | TouchRange | TouchTree | Replicate | Drop | Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin
+    Touch
+    | TouchRange
+    | TouchTree
+    | Replicate
+    | LookAgain
+    | Drop
+    | Change
+    | ReadLed
+    | ReadRangeLed
+    | Settle
+    | CompareLed
+    | Rejoin
 )
+"""What a node is asked as a member of one group. Elections ask for each group by itself (`service.voting`).
+
+`LookAgain` is asked before tombstones are dropped: what a replica holds that is being made whole, `Restore` may still
+take back. Of leaderless tables it is part of the way back, and answered.
+"""
 
 Place = tuple[TableId, PartitionId]
 
@@ -109,7 +123,7 @@ class Condition(msgspec.Struct, frozen=True):
                 return SHORT, f"it is short of disk: {self.shortage}"
         if self.lost is not None and (isinstance(request, _ROWS) or _is_a_clients_write(request)):
             return LOST, f"its disk has lost what was on it, and it is not whole again: {self.lost}"
-        if self.lost is not None and isinstance(request, _OF_GROUPS) and not is_group_whole(request):
+        if self.lost is not None and isinstance(request, OfGroup) and not is_group_whole(request):
             return LOST, f"its disk has lost what was on it, and this partition is not whole again: {self.lost}"
         if self.is_forgetful and isinstance(request, _VOTES):
             return LOST, "its disk may have lost what it voted for, and it has yet to hear from the other voters"

@@ -217,11 +217,16 @@ class Tombstones:
         drop = self._drop_here(led, table, same)  # in one turn of the loop, nothing of it awaited before
         if drop is None:
             return 0
-        await asyncio.gather(
+        self.dropped += len(drop.tombstones)
+        told = await asyncio.gather(
             *(self._ask(node, drop, DROP_TIMEOUT_S, Traffic.DATA) for node in led.followers(self._topology.node)),
             return_exceptions=True,
         )
-        self.dropped += len(drop.tombstones)
+        for error in told:  # who was not reached differs from now on, and is settled
+            if isinstance(error, Exception) and (
+                isinstance(error, InvariantError) or not isinstance(error, MerganserError)
+            ):
+                raise error
         return len(drop.tombstones)
 
     async def _held_by_all(self, led: Led, table: Table, tombstones: Sequence[Found]) -> list[Found]:

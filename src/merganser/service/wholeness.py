@@ -24,7 +24,7 @@ from merganser.model.errors import InvariantError, MerganserError, RefusedError
 from merganser.model.ids import PartitionId
 from merganser.model.leader_messages import CompareLed, Drop, ReadRangeLed, Rejoin, Settle, TouchRange, TouchTree
 from merganser.model.leadership import Group
-from merganser.model.messages import Request
+from merganser.model.messages import LookAgain, Request
 from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
@@ -175,6 +175,10 @@ class Wholeness:
         return self._engine.lost is not None and not self._is_accepted
 
     def _is_group_whole(self, request: OfGroup) -> bool:
+        if isinstance(request, LookAgain):
+            table = self._topology.table(request.table)
+            if table is not None and not table.has_leaders:
+                return True
         return self.rejoining is not None and self.rejoining.is_whole(_group_of(request, self._topology))
 
     async def watch(self) -> None:
@@ -332,7 +336,7 @@ def _group_of(request: OfGroup, topology: Topology) -> Group:
         return Group(request.n, request.partition)
     table = topology.table(request.table)
     n = 0 if table is None else table.n
-    if isinstance(request, Settle | CompareLed | Drop | TouchTree):
+    if isinstance(request, Settle | CompareLed | Drop | TouchTree | LookAgain):
         return Group(n, request.partition)
     key = request.start if isinstance(request, TouchRange | ReadRangeLed) else request.key
     return Group(n, topology.ring.partition_of(keys.token_in(key)) if len(key) >= keys.TOKEN_END else PartitionId(0))
