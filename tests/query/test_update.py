@@ -17,6 +17,7 @@ from merganser.query.binding import Placeholders
 from merganser.query.syntax import ExpressionError, Update
 from merganser.query.update import removes_only, updated
 from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.items import ITEM_BYTES_MAX
 from query.attribute_values import NAMES, attribute_value, item_of, items
 
 WRONG_TYPE = "Incorrect operand type for operator or function; "
@@ -37,7 +38,7 @@ def after(text: str, item: dict[str, Any], names: dict[str, str] | None = None, 
     """Return the item after an update, in normal form; the item before must stay as it is."""
     before = item_of(item)
     kept = copy.deepcopy(before)
-    result = updated(read(text, names, **bound), before)
+    result = updated(read(text, names, **bound), before, bytes_max=ITEM_BYTES_MAX)
     assert before == kept
     normalise(result)
     assert before == kept
@@ -204,9 +205,33 @@ def test_names_are_filled_in_before_paths_are_compared() -> None:
 
 
 def test_as_many_paths_as_fit_into_an_expression_are_taken() -> None:
-    assert updated(read(f"REMOVE {','.join([f'x{number}' for number in range(800)])}"), {"x7": {}, "y": {}}) == {
-        "y": {}
-    }
+    update = read(f"REMOVE {','.join([f'x{number}' for number in range(800)])}")
+    assert updated(update, {"x7": {}, "y": {}}, bytes_max=ITEM_BYTES_MAX) == {"y": {}}
+
+
+def appended_to_itself(times: int) -> str:
+    return f"list_append({appended_to_itself(times - 1)}, {appended_to_itself(times - 1)})" if times else "a"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"SET b = {appended_to_itself(6)}", id="one attribute"),
+        pytest.param("SET " + ", ".join([f"x{number} = a" for number in range(100)]), id="many attributes"),
+        pytest.param("SET " + ", ".join([f"l[{number}] = a" for number in range(100)]), id="many elements"),
+    ],
+)
+def test_item_that_a_few_bytes_of_text_make_much_too_large_is_not_even_made(text: str) -> None:
+    item: dict[str, Any] = {"a": {"L": [{"NULL": True}] * 50_000}, "l": {"L": []}}
+    with pytest.raises(ExpressionError) as caught:
+        updated(read(text), item, bytes_max=ITEM_BYTES_MAX)
+    assert str(caught.value) == "Item size to update has exceeded the maximum allowed size"
+
+
+def test_item_that_becomes_as_large_as_it_may_is_made() -> None:
+    item: dict[str, Any] = {"a": {"S": "a" * 100_000}}
+    result = updated(read("SET b = a, c = a, d = a"), item, bytes_max=ITEM_BYTES_MAX)
+    assert normalise(result) == 4 * 100_001
 
 
 def test_update_that_only_takes_away_makes_no_item() -> None:
@@ -246,9 +271,10 @@ def test_update_touches_nothing_but_its_paths_whatever_their_order(sections: lis
     kept = copy.deepcopy(before)
     with contextlib.suppress(ExpressionError):
         update = expressions.update(" ".join(sections), Placeholders({}, BOUND))
-        result = updated(update, before)
+        result = updated(update, before, bytes_max=ITEM_BYTES_MAX)
         heads = {action.path.parts[0] for action in update.actions}
         for name in NAMES:
             assert name in heads or result.get(name) == before.get(name)
-        assert updated(expressions.update(" ".join(reversed(sections)), Placeholders({}, BOUND)), before) == result
+        backwards = expressions.update(" ".join(reversed(sections)), Placeholders({}, BOUND))
+        assert updated(backwards, before, bytes_max=ITEM_BYTES_MAX) == result
     assert before == kept

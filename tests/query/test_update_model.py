@@ -15,6 +15,7 @@ from merganser.query.binding import Placeholders
 from merganser.query.syntax import ExpressionError
 from merganser.query.update import updated
 from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.items import ITEM_BYTES_MAX
 from query.attribute_values import attribute_value, item_of, numbers, sets, values
 
 Path = tuple[str | int, ...]
@@ -85,7 +86,7 @@ def test_update_agrees_with_the_model(chosen: list[Action], item: dict[str, Any]
     except ImpossibleError:
         expected = ImpossibleError
     try:
-        found: Any = updated(update, item_of(item))
+        found: Any = updated(update, item_of(item), bytes_max=ITEM_BYTES_MAX)
         normalise(found)
     except RequestError:
         found = ImpossibleError

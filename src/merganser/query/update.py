@@ -33,26 +33,37 @@ from merganser.query.syntax import (
     Update,
     Value,
 )
-from merganser.query.values import AttributeValue, kind_of
+from merganser.query.values import AttributeValue, bulk_of, kind_of
 
 _EXACT: Final = decimal.Context(prec=400)  # between 9.9E+125 and 1E-167 lie 293 digits
 
+TOO_LARGE: Final = "Item size to update has exceeded the maximum allowed size"
 _WRONG_TYPE = "An operand in the update expression has an incorrect data type"
 _MISSING = "The provided expression refers to an attribute that does not exist in the item"
 _WRONG_PATH = "The document path provided in the update expression is invalid for update"
 
 
-def updated(update: Update, item: Item) -> dict[str, Any]:
+def updated(update: Update, item: Item, *, bytes_max: int) -> dict[str, Any]:
     """Return an item after an update, its placeholders filled in; {} stands for one that is not there.
 
     Args:
         update: what to do.
         item: stays as it is; what is not changed is shared with the result.
+        bytes_max: of an item. What is certainly larger is not even made: one attribute, named 300 times, makes
+            hundreds of megabytes.
 
     Raises:
-        ExpressionError: the item is not made for it; the message is whole.
+        ExpressionError: the item is not made for it, or becomes too large; the message is whole.
     """
-    changes = [(action.path, _End(_result(action, item))) for action in update.actions]
+    changes = []
+    left = bytes_max
+    for action in update.actions:
+        result = _result(action, item, bytes_max)
+        if result is not None and "N" not in result:
+            left -= bulk_of(result)
+            if left < 0:
+                raise ExpressionError(TOO_LARGE)
+        changes.append((action.path, _End(result)))
     return _members_with(item, branches_of(changes))
 
 
@@ -73,28 +84,32 @@ class _End:
         self.value = value
 
 
-def _result(action: Action, item: Item) -> AttributeValue | None:
+def _result(action: Action, item: Item, bytes_max: int) -> AttributeValue | None:
     if isinstance(action, Removal):
         return None
     value = action.value
     if isinstance(value, Sum):
-        return _sum(_operand(value.left, item), _operand(value.right, item), is_difference=value.operator == "-")
+        return _sum(
+            _operand(value.left, item, bytes_max),
+            _operand(value.right, item, bytes_max),
+            is_difference=value.operator == "-",
+        )
     if isinstance(action, Assignment):
-        return _operand(value, item)
+        return _operand(value, item, bytes_max)
     change = _added if isinstance(action, Addition) else _deleted
-    return change(value_at(item, action.path), _operand(value, item))
+    return change(value_at(item, action.path), _operand(value, item, bytes_max))
 
 
-def _operand(operand: Operand, item: Item) -> AttributeValue:
+def _operand(operand: Operand, item: Item, bytes_max: int) -> AttributeValue:
     if isinstance(operand, Value):
         return operand.content
     if isinstance(operand, Call):
         left, right = operand.operands
         if operand.function == "list_append":
-            return _appended(_operand(left, item), _operand(right, item))
+            return _appended(_operand(left, item, bytes_max), _operand(right, item, bytes_max), bytes_max)
         assert isinstance(left, Path)  # of if_not_exists; binding sees to it
         value = value_at(item, left)
-        return _operand(right, item) if value is None else value
+        return _operand(right, item, bytes_max) if value is None else value
     assert isinstance(operand, Path)
     value = value_at(item, operand)
     if value is None:
@@ -109,9 +124,11 @@ def _sum(left: AttributeValue, right: AttributeValue, *, is_difference: bool = F
     return {"N": str(combine(Decimal(left["N"]), Decimal(right["N"])))}
 
 
-def _appended(left: AttributeValue, right: AttributeValue) -> AttributeValue:
+def _appended(left: AttributeValue, right: AttributeValue, bytes_max: int) -> AttributeValue:
     if "L" not in left or "L" not in right:
         raise ExpressionError(_WRONG_TYPE)
+    if len(left["L"]) + len(right["L"]) > bytes_max:
+        raise ExpressionError(TOO_LARGE)
     return {"L": left["L"] + right["L"]}
 
 

@@ -16,6 +16,7 @@ AttributeValue = dict[str, Any]
 
 ORDERED: Final = frozenset("SNB")
 PREFIXED: Final = frozenset("SB")
+FLAT: Final = frozenset(("N", "BOOL", "NULL"))
 SETS: Final = frozenset(("SS", "NS", "BS"))
 _HOLDERS: Final = {"S": "SS", "N": "NS", "B": "BS"}
 
@@ -57,6 +58,20 @@ def contains(value: AttributeValue, element: AttributeValue) -> bool:
     if kind in PREFIXED and kind == element_kind:
         return order_of(element) in order_of(value)
     return _HOLDERS.get(element_kind) == kind and element_content in content
+
+
+def bulk_of(value: AttributeValue) -> int:
+    """Return how many bytes a value takes at least: each member of a set, list or map one, and text a quarter."""
+    ((kind, content),) = value.items()
+    if kind in FLAT:
+        return 0
+    if kind in PREFIXED:
+        return len(content) // 4  # base64 takes four for one when it is short
+    if kind == "L":
+        return len(content) + sum([bulk_of(element) for element in content])
+    if kind == "M":
+        return len(content) + sum([bulk_of(member) for member in content.values()])
+    return len(content)
 
 
 def size_of(value: AttributeValue) -> int | None:

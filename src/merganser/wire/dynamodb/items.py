@@ -20,11 +20,14 @@ import orjson
 from merganser.core.rows import live_value
 from merganser.model.errors import CorruptionError
 from merganser.model.row import CellWrite, Mutation, Row
+from merganser.query.update import TOO_LARGE
 from merganser.wire.dynamodb.attributes import AttributeMap, normalise
 from merganser.wire.dynamodb.errors import ValidationError
 
 ITEM_BYTES_MAX: Final = 400 * 1024
 CELL: Final = b""
+TURN_BYTES: Final = 16 * 1024
+"""As much of a request, or of what it finds, is looked into before others get a turn: a millisecond or two."""
 _SIZE_BYTES: Final = 4
 
 _DELETION: Final = Mutation(deletes_row=True)
@@ -62,7 +65,7 @@ def remeasured(item: AttributeMap, before: AttributeMap, size: int, names: Itera
     else:  # one look at everything is as good as two at what changed
         size = normalise(item)
     if size > ITEM_BYTES_MAX:
-        raise ValidationError("Item size to update has exceeded the maximum allowed size")
+        raise ValidationError(TOO_LARGE)
     return size
 
 

@@ -33,7 +33,7 @@ from merganser.query.syntax import Update
 from merganser.query.update import removes_only, updated
 from merganser.wire.dynamodb.attributes import AttributeMap
 from merganser.wire.dynamodb.errors import CONDITION_FAILED, ApiError, ValidationError
-from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, remeasured, size_of
+from merganser.wire.dynamodb.items import ITEM_BYTES_MAX, attributes_of, encoded, json_of, remeasured, size_of
 
 _PUT, _DELETE, _STEP = b"PDS"
 
@@ -177,7 +177,7 @@ def _updated(step: ItemStep, update: Update, current: bytes | None, item: Attrib
     if current is None and removes_only(update):
         return _NOTHING_THERE
     try:
-        after = updated(update, item)
+        after = updated(update, item, bytes_max=ITEM_BYTES_MAX)
         changed = dict.fromkeys([str(action.path.parts[0]) for action in update.actions])
         if current is None:
             after = {**step.key, **after}
