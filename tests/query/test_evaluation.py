@@ -260,3 +260,52 @@ def same(one: Any, two: Any) -> bool:
 
 def comparable(*found: Any) -> bool:
     return len({type(one) for one in found}) == 1 and isinstance(found[0], str | bytes | Decimal)
+
+
+LONG = [*range(50_000)]
+HUGE = {
+    "l": attribute_value(LONG),
+    "k": attribute_value(LONG),
+    "e": {"NS": [str(number) for number in LONG]},
+    "s": {"S": "s" * 400_000},
+    "b": {"B": "YWFh" * 100_000},
+    "m": {"M": {"l": attribute_value(LONG)}},
+}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "contains(l, :n)",
+        "contains(e, :n)",
+        "contains(s, :s)",
+        "contains(b, :c)",
+        "l <> k",
+        "NOT l = k",
+        "b < :b",
+        "begins_with(b, :c)",
+        "size(s) < :n",
+        "m IN (:n, :s, :b, :c)",
+        "b BETWEEN :c AND :c",
+    ],
+)
+def test_condition_that_goes_through_large_attributes_again_and_again_is_refused(part: str) -> None:
+    bound = {":n": {"N": "-1"}, ":s": {"S": "t"}, ":b": {"B": "YQ=="}, ":c": {"B": "Yg=="}}
+
+    def refused(times: int) -> bool:
+        tree = expressions.condition(" OR ".join([part] * times), Placeholders({}, bound))
+        try:
+            assert not holds(tree, HUGE)
+        except ExpressionError as error:
+            return "goes through too much of the item" in str(error)
+        return False
+
+    assert not refused(5)
+    assert refused(99)
+
+
+def test_condition_on_small_attributes_may_have_as_many_operators_as_there_are() -> None:
+    item = {"l": attribute_value([*range(1000)]), "s": {"S": "s" * 6000}}
+    for part in ("contains(l, :x)", "contains(s, :x)"):
+        tree = expressions.condition(" OR ".join([part] * 150), Placeholders({}, {":x": {"S": "t"}}))
+        assert not holds(tree, item)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
+from merganser.model.consistency import UNSAID
 from merganser.model.errors import UnavailableError
 from wire.dynamodb.fakes import Cluster
 
@@ -171,3 +174,37 @@ def test_specific_attributes_are_those_of_the_projection(filled: Cluster) -> Non
     )
     assert page["Items"] == [{"s": {"N": "0"}}]
     assert page["LastEvaluatedKey"] == {"p": P, "s": {"N": "0"}}
+
+
+def test_others_get_turns_while_a_filter_goes_through_a_page() -> None:
+    cluster = Cluster()
+    cluster.create("str")
+    for number in range(50):
+        item = {"p": {"S": str(number)}, "l": {"L": [{"N": "1"}] * 1000}}
+        cluster.call("PutItem", {"TableName": "str", "Item": item})
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scanned(request: dict[str, Any]) -> int:
+        counting = asyncio.ensure_future(count())
+        try:
+            before = turns
+            await cluster.dynamodb.call("Scan", orjson.dumps(request), UNSAID)
+            return turns - before
+        finally:
+            counting.cancel()
+
+    unfiltered = cluster.run(scanned({"TableName": "str"}))
+    values = {":v": {"S": "x"}}
+    request = {
+        "TableName": "str",
+        "FilterExpression": " OR ".join(["contains(l, :v)"] * 9),
+        "ExpressionAttributeValues": values,
+    }
+    assert cluster.run(scanned(request)) >= unfiltered + 5
+    cluster.close()

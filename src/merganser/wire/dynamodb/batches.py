@@ -20,7 +20,7 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import encoded, measured, size_of
+from merganser.wire.dynamodb.items import TURN_BYTES, encoded, measured, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
@@ -30,7 +30,6 @@ WRITES_MAX: Final = 25
 KEYS_MAX: Final = 100
 BYTES_MAX: Final = 16 * 1024 * 1024
 CONCURRENCY: Final = 25  # a whole BatchWriteItem at once; a BatchGetItem in four rounds
-TURN_BYTES: Final = 16 * 1024  # as much of a batch is looked into before others get a turn; a millisecond or two
 
 _GIVEN_BACK = ("ConsistentRead", "ProjectionExpression", "ExpressionAttributeNames")
 _DUPLICATES = "Provided list of item keys contains duplicates"

@@ -9,6 +9,7 @@ A segment of a parallel scan is an even share of the tokens.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -22,7 +23,7 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import attributes_of, size_of
+from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
 from merganser.wire.dynamodb.keys import KeySchema, key_of
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
@@ -91,7 +92,7 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
     is_consistent = bool(request.get("ConsistentRead"))
     shown: list[bytes] = []
     scanned = 0
-    room = PAGE_BYTES_MAX
+    room = turn_began_at = PAGE_BYTES_MAX
     rows_max = FETCH_ROWS_MAX if limit is None else min(FETCH_ROWS_MAX, limit)
     while span.start < span.end:
         fetched = await session.page(
@@ -111,6 +112,9 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
             room -= size_of(item)
             if scanned == limit or room <= 0:
                 return Page(shown, scanned, last=item)
+            if view.filter is not None and turn_began_at - room > TURN_BYTES:
+                turn_began_at = room
+                await asyncio.sleep(0)
         if fetched.resume is None:
             break
         span = span._replace(end=fetched.resume) if span.reverse else span._replace(start=fetched.resume)

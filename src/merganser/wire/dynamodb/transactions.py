@@ -26,7 +26,7 @@ from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes
 from merganser.wire.dynamodb.constraints import Violations, shown
 from merganser.wire.dynamodb.errors import CONFLICT_TEXT, TRANSACTION_CANCELED, ApiError, ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse_unless_none
-from merganser.wire.dynamodb.items import encoded, measured, size_of
+from merganser.wire.dynamodb.items import TURN_BYTES, encoded, measured, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import DELETING, Action, Rejection, payload_of, putting, rejection_in
@@ -37,7 +37,6 @@ from merganser.wire.dynamodb.views import projection_of
 ITEMS_MAX: Final = 100
 BYTES_MAX: Final = 4 * 1024 * 1024
 TOKEN_LENGTH_MAX: Final = 36
-TURN_BYTES: Final = 16 * 1024  # as much of a request is looked into before others get a turn; a millisecond or two
 
 _NOT_ONE: Final = "TransactItems can only contain one of Check, Put, Update or Delete"
 _SAME_ITEM: Final = "Transaction request cannot include multiple operations on one item"
