@@ -17,6 +17,9 @@ import merganser
 from merganser.cli.main import main
 from merganser.cli.serve import run_node
 from merganser.node.settings import Settings
+from merganser.storage.engine import Batch
+from merganser.storage.keys import metadata_key
+from merganser.storage.rocks import RocksEngine
 
 
 class Ended(NamedTuple):
@@ -133,6 +136,20 @@ def test_damaged_database_is_refused(command: Command, tmp_path: Path) -> None:
     (tmp_path / "rocksdb" / "CURRENT").write_text("MANIFEST-000001\n")
     (tmp_path / "rocksdb" / "MANIFEST-000001").write_bytes(b"\xff" * 64)
     assert "damaged" in refusal(command("serve", "--data", str(tmp_path)))
+
+
+@pytest.mark.parametrize("record", ["promise|", "generation|", "cluster_map", "clock_ceiling", "register"])
+def test_damage_to_what_a_node_must_not_forget_is_refused_with_the_way_out(
+    command: Command, tmp_path: Path, record: str
+) -> None:
+    (tmp_path / "node.json").write_text('{"format":1,"node_id":"00000000000000aa"}')
+    engine = RocksEngine.open(tmp_path / "rocksdb")
+    engine.commit(Batch().put(metadata_key(record) + bytes(5) * record.endswith("|"), b"damaged"))
+    engine.close()
+    ports = ("--peer-port", "0", "--admin-port", "0", "--dynamodb-port", "0")
+    message = refusal(command("serve", "--data", str(tmp_path), *ports))
+    assert f"what the database in --data {tmp_path} remembers of this node is damaged: start it once with" in message
+    assert "--rebuild" in message
 
 
 def test_error_of_our_own_is_one_line_of_log_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:

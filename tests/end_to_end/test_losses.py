@@ -14,6 +14,9 @@ import pytest
 
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster, LocalNode
+from merganser.storage.engine import Batch
+from merganser.storage.keys import metadata_key
+from merganser.storage.rocks import RocksEngine
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -120,3 +123,23 @@ def test_rebuild_sets_a_database_aside(cluster: LocalCluster) -> None:
     before = database(victim)
     restart(victim, "--rebuild")
     assert (before.parent / "rocksdb.aside-1" / "MERGANSER").exists()
+
+
+@pytest.mark.parametrize("record", ["promise|", "generation|"])
+def test_a_node_whose_promises_are_damaged_refuses_to_start_until_it_is_built_again(
+    cluster: LocalCluster, connect: Connect, make_table: Callable[..., str], read_back: Any, record: str
+) -> None:
+    client = connect(cluster.nodes[0].dynamodb_url)
+    table = make_table(client)
+    fill(client, table, range(50))
+    victim = cluster.nodes[1]
+    victim.stop()
+    engine = RocksEngine.open(database(victim))
+    engine.commit(Batch().put(metadata_key(record) + bytes(5), b"damaged"))
+    engine.close()
+    victim.start()
+    with pytest.raises(ConfigurationError, match=r"is damaged: start it once with --rebuild"):
+        victim.wait_until_ready()
+    victim.stop()
+    restart(victim, "--rebuild")
+    assert len(read_back(connect(victim.dynamodb_url), table)) == 50

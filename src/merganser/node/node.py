@@ -3,7 +3,8 @@
     opening --ports and directory are ours--> founding --a map names us--> serving --close()--> closed
 
 A node in founding answers clients with 503 and peers with who it is; everything else waits until it is
-a member. What stops a start raises `ConfigurationError` and leaves nothing open.
+a member. What stops a start raises `ConfigurationError` or `CorruptionError`, which name the way out, and leaves
+nothing open.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import errno
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from merganser.model.cluster import NodeRecord
-from merganser.model.errors import ConfigurationError, UnavailableError
+from merganser.model.errors import ConfigurationError, CorruptionError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 from merganser.net import http
@@ -75,6 +76,7 @@ class Node:
 
         Raises:
             ConfigurationError: a setting, a port or the data directory is wrong; says what to do.
+            CorruptionError: the database, or what this node remembers in it, is damaged; says what to do.
         """
         try:
             await self._start()
@@ -91,38 +93,40 @@ class Node:
     async def _start(self) -> None:
         node_id, engine = self._open_storage()
         me = await self._listen(node_id)
-        founding = Founding(
-            me,
-            self.settings.seed,
-            engine,
-            self._transport,
-            partitions=self.settings.partitions,
-            rng=self._rng,
-            progress=_waiting_for_seeds(),
-            member_of="" if self._directory is None else self._directory.identity.cluster_id,
-        )
+        with self._remembering():
+            founding = Founding(
+                me,
+                self.settings.seed,
+                engine,
+                self._transport,
+                partitions=self.settings.partitions,
+                rng=self._rng,
+                progress=_waiting_for_seeds(),
+                member_of="" if self._directory is None else self._directory.identity.cluster_id,
+            )
         self._serve_peers = founding.serve
         current = await founding.membership()
         check_address(me, current)
         if self._directory is not None:
             self._directory.joined(current.cluster_id)
         self._transport.cluster_id = current.cluster_id
-        self.member = member = Member(
-            node_id,
-            current,
-            engine=engine,
-            transport=self._transport,
-            wall_us=wall_us,
-            rng=self._rng,
-            on_error=lambda error: failure("background task failed", error),
-            clock_skew_max_s=self.settings.clock_skew_max_s,
-            on_clock=_tell_of_clock,
-            purge_interval_s=self.settings.purge_interval_s,
-            repair_interval_s=self.settings.repair_interval_s,
-            scrub_interval_s=self.settings.scrub_interval_s,
-            evaluators={WIRE: evaluate},
-            on_damage=lambda what: failure("damage on the disk", reason=what),
-        )
+        with self._remembering():
+            self.member = member = Member(
+                node_id,
+                current,
+                engine=engine,
+                transport=self._transport,
+                wall_us=wall_us,
+                rng=self._rng,
+                on_error=lambda error: failure("background task failed", error),
+                clock_skew_max_s=self.settings.clock_skew_max_s,
+                on_clock=_tell_of_clock,
+                purge_interval_s=self.settings.purge_interval_s,
+                repair_interval_s=self.settings.repair_interval_s,
+                scrub_interval_s=self.settings.scrub_interval_s,
+                evaluators={WIRE: evaluate},
+                on_damage=lambda what: failure("damage on the disk", reason=what),
+            )
         await self._tell_of_loss(member)
         self._serve_peers = member.serve
         member.start(me.wire_addresses)
@@ -141,6 +145,18 @@ class Node:
             nodes=len(current.nodes),
             **self.addresses,
         )
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Name the way out if what this node remembers is damaged: without its promises it must not go on."""
+        try:
+            yield
+        except CorruptionError as error:
+            raise CorruptionError(
+                f"what the database in --data {self.settings.data} remembers of this node is damaged: start it once "
+                "with --rebuild, which sets the database aside and takes everything from the other nodes, or start "
+                f"from a copy made while the node was stopped: {error}"
+            ) from error
 
     async def _tell_of_loss(self, member: Member) -> None:
         lost = member.engine.lost
@@ -282,6 +298,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, rebuild: bool = Fals
 
     Raises:
         ConfigurationError: the node cannot start.
+        CorruptionError: its files are damaged.
     """
     node = Node(settings, rebuild=rebuild, accept_loss=accept_loss)
     starting = asyncio.ensure_future(node.start())
