@@ -1,8 +1,9 @@
 """Ask the leader of a group, whoever that is by now.
 
-This node asks whom it believes to be the leader (`Leadership.known`), names the epoch, and learns from each refusal
-(`core.leader_search`). Nobody but the leader of exactly that epoch does anything, so who leads nothing can be asked in
-vain, and whatever was not sent, refused, or lost on the way to another node is tried again with the next leader::
+This node asks whom it believes to be the leader (`Leadership.known`), names the epoch, and learns from each refusal.
+Whom to ask next, and what follows from each failure, is `core.leader_search`'s to say. Nobody but the leader of exactly
+that epoch does anything, so who leads nothing can be asked in vain, and whatever was not sent, refused, or lost on the
+way to another node is tried again with the next leader::
 
     looking --asks the leader of the epoch--> answered
        ^ |                                       lost, a change: it may be done
@@ -29,7 +30,7 @@ from typing import Final, NoReturn, Protocol
 
 import msgspec
 
-from merganser.core.leader_search import LeaderSearch
+from merganser.core.leader_search import Course, Failure, LeaderSearch, course
 from merganser.model.cluster import Table
 from merganser.model.errors import (
     InvariantError,
@@ -147,10 +148,15 @@ class LeaderAsking:
             answer = await self._answer(errand, node, epoch, question, is_leader=node == leader)
             if not isinstance(answer, BaseException):
                 return answer
-            if not (is_read or node != leader or wrote_nothing(answer) or _is_of_the_request(answer)):
-                return await self._insist(errand, node, epoch, question, answer)
             errand.errors[node] = answer
-            await self._weigh(errand, node, answer, map_epoch, is_leader=node == leader)
+            what_next = course(_failure(answer), is_read=is_read, is_leader=node == leader)
+            if what_next is Course.INSIST:
+                return await self._insist(errand, node, epoch, question)
+            if what_next is Course.GIVE_UP:
+                raise _unknown(node, answer)
+            await self._learn(errand, node, answer, map_epoch)
+            if what_next is Course.TELL:
+                raise _for_clients(answer)
 
     def _others(self, replicas: Iterable[NodeId]) -> Sequence[NodeId]:
         """Return who may know more than this node, best first."""
@@ -214,51 +220,42 @@ class LeaderAsking:
         if isinstance(error, RefusedError) and error.code == NOT_LEADING:
             self._leaders.learned(group, error.epoch)
 
-    async def _weigh(
-        self, errand: Errand, node: NodeId, error: BaseException, map_epoch: int, *, is_leader: bool
-    ) -> None:
+    async def _learn(self, errand: Errand, node: NodeId, error: BaseException, map_epoch: int) -> None:
         """Learn from a failure, after which nothing is done, of a question that named ``map_epoch``.
 
         Raises:
-            what the client has to hear.
+            TableNotFoundError: the table was dropped meanwhile.
         """
         if isinstance(error, RefusedError):
             if error.code == NOT_LEADING:
                 self._leaders.learned(errand.group, error.epoch)
-                return
-            if error.code == NO_SUCH_TABLE:
+            elif error.code == NO_SUCH_TABLE:
                 await self._shortfall.raise_if_dropped(errand.table, {node: error}, map_epoch)
-            if error.code == NOT_A_REPLICA and error.map_epoch > self._topology.map.epoch:
+            elif error.code == NOT_A_REPLICA and error.map_epoch > self._topology.map.epoch:
                 await self._catch_up(node)
-        if _is_of_the_request(error):
-            raise _for_clients(error)
-        if is_overload(error) and is_leader:
-            raise OverloadedError(f"the leader of the item has too much to do: {error}")
-        if isinstance(error, PeerLostError):
+        elif isinstance(error, PeerLostError):
             self._asker.note_silence(node)
 
-    async def _insist(
-        self, errand: Errand, leader: NodeId, epoch: Epoch, question: Request, lost: BaseException
-    ) -> Reply:
+    async def _insist(self, errand: Errand, leader: NodeId, epoch: Epoch, question: Request) -> Reply:
         """Return the answer to a change that may be done, if the leader that may have done it can still tell.
 
         Raises:
             UnknownOutcomeError: it cannot.
         """
         until = min(errand.deadline, self._loop.time() + INSIST_S)
-        while _may_be_mended(lost) and self._leaders.known(errand.group) == epoch and self._loop.time() < until:
+        while self._leaders.known(errand.group) == epoch and self._loop.time() < until:
             errand.has_waited = True
             await asyncio.sleep(INSIST_PAUSE_S * self._rng.uniform(0.5, 1.0))
             answer = await self._answer(errand, leader, epoch, question, is_leader=True)
             if not isinstance(answer, BaseException):
                 return answer
-            lost = answer
+            errand.errors[leader] = answer
+            if course(_failure(answer), is_read=False, is_leader=True, is_insisting=True) is not Course.INSIST:
+                break
+        lost = errand.errors[leader]
         if isinstance(lost, RefusedError) and lost.code == NOT_LEADING:
             self._leaders.learned(errand.group, lost.epoch)
-        raise UnknownOutcomeError(
-            f"the leader of the item, node {leader}, has not told what became of the change: {lost}; "
-            "it is unknown whether it will be seen, read the item or try again"
-        )
+        raise _unknown(leader, lost)
 
     async def _pause(self, errand: Errand) -> None:
         """Wait for somebody to be elected.
@@ -281,22 +278,34 @@ class LeaderAsking:
         )
 
 
-def _is_of_the_request(error: BaseException) -> bool:
-    """Tell whether a leader failed because of what it was asked for, and has done nothing."""
-    if isinstance(error, RefusedError):
-        return error.code in (TRANSACTION_CONFLICT, _REQUEST_CODE)
-    return isinstance(error, RequestError)
+def _failure(error: BaseException) -> Failure:
+    code = error.code if isinstance(error, RefusedError) else None
+    if code == NOT_LEADING:
+        return Failure.NOT_LEADING
+    if code in (TRANSACTION_CONFLICT, _REQUEST_CODE) or isinstance(error, RequestError):
+        return Failure.OF_REQUEST
+    if is_overload(error):
+        return Failure.BUSY
+    if isinstance(error, PeerUnreachableError):
+        return Failure.NOT_SENT
+    if wrote_nothing(error):
+        return Failure.UNDONE
+    return Failure.LOST if isinstance(error, PeerLostError) else Failure.UNKNOWN
 
 
 def _for_clients(error: BaseException) -> BaseException:
+    if is_overload(error):
+        return OverloadedError(f"the leader of the item has too much to do: {error}")
     if not isinstance(error, RefusedError):
         return error
     return TransactionConflictError(str(error)) if error.code == TRANSACTION_CONFLICT else RequestError(str(error))
 
 
-def _may_be_mended(error: BaseException) -> bool:
-    """Tell whether asking once more may tell what became of a change."""
-    return isinstance(error, PeerLostError | PeerUnreachableError) or is_overload(error)
+def _unknown(leader: NodeId, error: BaseException) -> UnknownOutcomeError:
+    return UnknownOutcomeError(
+        f"the leader of the item, node {leader}, has not told what became of the change: {error}; "
+        "it is unknown whether it will be seen, read the item or try again"
+    )
 
 
 async def _has_ended(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], within_s: float) -> bool:
