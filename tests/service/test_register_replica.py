@@ -8,10 +8,10 @@ import pytest
 
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
-from merganser.model.leader_messages import NOT_LEADING, Replicate, Touch, TouchRange
+from merganser.model.leader_messages import NOT_LEADING, Drop, Replicate, Touch, TouchRange
 from merganser.model.leadership import Epoch
 from merganser.model.messages import Done, Found, Reply, Request, Rows
-from merganser.model.register import UNWRITTEN, Content, Register, Version
+from merganser.model.register import EMPTY, UNWRITTEN, Content, Register, Version
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
@@ -37,6 +37,12 @@ def replicate(table: Table, what: Register, *, number: int | None = None, name: 
     key = key_of(table, name)
     of = what.version.epoch if number is None else epoch(number)
     return Replicate(0, table.id, key, of, encode_register(key, what))
+
+
+def drop(replica: Machine, table: Table, *names: bytes) -> Drop:
+    """As the leader of the partition of the first would ask for it."""
+    tombstones = tuple((key_of(table, name), Version(*epoch(1), 1)) for name in names)
+    return Drop(0, table.id, group_of(replica, table, names[0]).partition, epoch(1), 1, tombstones)
 
 
 async def ask(machine: Machine, request: Request) -> Reply:
@@ -122,8 +128,35 @@ async def test_a_damaged_register_is_refused_to_leaders_and_noted(world: World) 
     ):
         with pytest.raises(CorruptionError):
             await ask(replica, request)
+        member(replica).damage.forget(member(replica).damage.wounds[key])
     assert replica.engine.get(key) == spoiled
-    assert key in member(replica).damage.wounds
+
+
+@simulated()
+async def test_a_damaged_register_is_not_dropped_but_noted(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    await ask(replica, replicate(table, register(1, 1, b"v")))
+    spoiled = damage(replica, table, K)
+    assert await ask(replica, drop(replica, table, K)) == Done()
+    assert replica.engine.get(key_of(table, K)) == spoiled
+    assert key_of(table, K) in member(replica).damage.wounds
+
+
+@simulated()
+async def test_tombstones_of_another_partition_than_the_one_named_are_not_dropped(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    here = group_of(replica, table, K)
+    other = next(name for name in (b"%d" % n for n in range(100)) if group_of(replica, table, name) != here)
+    for name in (K, other):
+        await ask(replica, replicate(table, Register(Version(*epoch(1), 1), EMPTY), name=name))
+    with pytest.raises(RefusedError) as refused:
+        await ask(replica, drop(replica, table, K, other))
+    assert refused.value.code == NOT_A_REPLICA
+    assert all(replica.engine.get(key_of(table, name)) is not None for name in (K, other))
+    await ask(replica, drop(replica, table, K))
+    assert replica.engine.get(key_of(table, K)) is None
 
 
 @simulated()

@@ -15,16 +15,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from merganser.core.hash_tree import LEAF_LEVEL, LEAVES
-from merganser.model.errors import CorruptionError
-from merganser.model.ids import NodeId
+from merganser.model.errors import CorruptionError, RefusedError
+from merganser.model.ids import NodeId, TableId
 from merganser.model.leader_messages import Drop, Replicate, Touch, TouchRange, TouchTree
 from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Done, Found, Nodes, Rows
+from merganser.model.register import NO_VERSION, Version
 from merganser.service.damage import Damage
 from merganser.service.generations import Generations
 from merganser.service.group_gate import GroupGate
 from merganser.service.hash_trees import HashTrees
 from merganser.service.promises import Promises
+from merganser.service.replica import NOT_A_REPLICA
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 from merganser.storage.registers import is_tombstone, version_of
@@ -65,13 +67,7 @@ class RegisterReplica:
         """
         _, group = await self._gate.admit(sender, request.map_epoch, request.table, request.key)
         await self._promises.admit(group, request.epoch)
-        try:
-            stored = self._engine.get(request.key)
-            if stored is not None:
-                check_row(request.key, stored)
-        except CorruptionError:
-            self._damage.met_row(request.table, request.key)
-            raise
+        stored, _ = self._held(request.table, request.key)
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
         return Found(stored)
@@ -129,49 +125,54 @@ class RegisterReplica:
         """Drop tombstones that all replicas hold, where they are still what is held; take nothing sent before.
 
         Raises:
-            RefusedError: not a replica of the keys, no such table, a later epoch is promised, or a later generation has
-                begun; nothing was dropped.
+            RefusedError: not a replica, no such table, keys of another partition, a later epoch is promised, or a later
+                generation has begun; nothing was dropped.
             StorageFailedError: it is unknown whether it is durable.
         """
-        table = self._gate.table(request.table)
-        keys_ = [key for key, _ in request.tombstones]
-        _, group = await self._gate.admit(sender, request.map_epoch, request.table, keys_[0] if keys_ else b"")
+        table, partition = request.table, request.partition
+        _, group = await self._gate.admit_partition(sender, request.map_epoch, table, partition)
+        if any(self._gate.held(table, key)[1] != group for key, _ in request.tombstones):
+            raise RefusedError(NOT_A_REPLICA, f"not all of these keys are of partition {partition}")
         await self._promises.admit(group, request.epoch)
         self._generations.check(group, request.epoch, request.generation)
         self._generations.begin(group, (Epoch(*request.epoch), request.generation))
-        held = [(key, self._stored(key), version) for key, version in request.tombstones]
         self._trees.write(
-            (table.id, key, stored, None)
-            for key, stored, version in held
-            if stored is not None and is_tombstone(key, stored) and version_of(key, stored) == version
+            (table, key, stored, None)
+            for key, version in request.tombstones
+            if (stored := self._tombstone(table, key, version)) is not None
         )
         await self._engine.durable()
         return _DONE
 
-    def _stored(self, key: bytes) -> bytes | None:
-        """Return what is stored under ``key``; None also if it is damaged."""
-        try:
-            stored = self._engine.get(key)
-            if stored is not None:
-                check_row(key, stored)
-        except CorruptionError:
-            return None
-        return stored
+    def _held(self, table: TableId, key: bytes) -> tuple[bytes | None, Version]:
+        """Return what is stored under ``key``, and its version.
 
-    def _keep(self, request: Replicate, group: Group) -> None:
-        table, key, register = request.table, request.key, request.register
-        version = version_of(key, register)
-        stored = None
+        Raises:
+            CorruptionError: it is damaged, which is noted.
+        """
         try:
             stored = self._engine.get(key)
-            if stored is not None:
-                check_row(key, stored)
-                if version_of(key, stored) >= version:
-                    return
+            if stored is None:
+                return None, NO_VERSION
+            check_row(key, stored)
+            return stored, version_of(key, stored)
         except CorruptionError:
             self._damage.met_row(table, key)
             raise
-        self._trees.put(table, group.partition, key, stored, register)
+
+    def _keep(self, request: Replicate, group: Group) -> None:
+        table, key, register = request.table, request.key, request.register
+        stored, version = self._held(table, key)
+        if stored is None or version < version_of(key, register):
+            self._trees.put(table, group.partition, key, stored, register)
+
+    def _tombstone(self, table: TableId, key: bytes, version: Version) -> bytes | None:
+        """Return what is stored under ``key`` if that is a tombstone of just that version."""
+        try:
+            stored, held = self._held(table, key)
+        except CorruptionError:
+            return None
+        return stored if stored is not None and held == version and is_tombstone(key, stored) else None
 
     def _page(self, request: TouchRange) -> Rows:
         page: list[tuple[bytes, bytes]] = []
