@@ -282,7 +282,7 @@ class Admission:
             served.refuse()
         size_of = _SIZES.get(kind)
         if size_of is not None:
-            self._take_bytes(size_of(request), bytes_max)
+            self._take_bytes(served, size_of(request), bytes_max)
         served.count += 1
         if served.count > served.most:
             served.most = served.count
@@ -325,10 +325,10 @@ class Admission:
                 break
         self._slice_ended = now + SLICE_S
 
-    def _take_bytes(self, size: int, most: int) -> None:
+    def _take_bytes(self, served: UnderWay, size: int, most: int) -> None:
         held = self._served_bytes + size
         if held > most:
-            self._served.refused += 1
+            served.refused += 1
             raise OverloadedError(
                 f"writes of {self._served_bytes} bytes are under way on this replica, no more are taken"
             )
