@@ -75,10 +75,10 @@ def test_what_a_majority_has_is_always_met(replicas: int, kept: set[int], asked:
 
 
 def test_equal_roots_of_a_majority_with_this_node_make_a_place_known() -> None:
-    assert is_known_by_roots({ME: 1, OTHER: 1, THIRD: 2}, ME, 2)
-    assert not is_known_by_roots({ME: 2, OTHER: 1, THIRD: 1}, ME, 2)
-    assert not is_known_by_roots({OTHER: 1, THIRD: 1}, ME, 2)
-    assert not is_known_by_roots({ME: 1}, ME, 2)
+    assert is_known_by_roots({ME: 1, OTHER: 1, THIRD: 2}, ME, 3)
+    assert not is_known_by_roots({ME: 2, OTHER: 1, THIRD: 1}, ME, 3)
+    assert not is_known_by_roots({OTHER: 1, THIRD: 1}, ME, 3)
+    assert not is_known_by_roots({ME: 1}, ME, 3)
 
 
 def test_a_place_is_known_as_far_as_the_walk_has_come_and_where_it_was_touched() -> None:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from merganser.core.leadership import majority
 from merganser.model.ids import NodeId
 from merganser.model.register import NO_VERSION, Version
 
@@ -74,7 +75,7 @@ def touched(
     heard = len(answers) + is_own_intact
     if heard < least(replicas):
         return None
-    if is_own_intact and heard > replicas // 2 and all(answer == own for answer in answers):
+    if is_own_intact and heard >= majority(replicas) and all(answer == own for answer in answers):
         return KNOWN
     held = [*answers, own] if is_own_intact else answers
     return Touched(
@@ -82,10 +83,10 @@ def touched(
     )
 
 
-def is_known_by_roots(roots: Mapping[NodeId, int], me: NodeId, majority: int) -> bool:
+def is_known_by_roots(roots: Mapping[NodeId, int], me: NodeId, replicas: int) -> bool:
     """Tell whether a majority of hash trees, this node's among them, had equal roots when they promised."""
     own = roots.get(me)
-    return own is not None and sum(root == own for root in roots.values()) >= majority
+    return own is not None and sum(root == own for root in roots.values()) >= majority(replicas)
 
 
 def unequal(own: Sequence[int], others: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

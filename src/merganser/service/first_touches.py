@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 from merganser.core.first_touch import KnownPlace, Touched, is_known_by_roots, least, touched, unequal
 from merganser.core.hash_tree import LEAF_LEVEL, LEAVES
+from merganser.core.leadership import majority
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
 from merganser.model.errors import (
@@ -56,7 +57,7 @@ class Term:
         self.led = led
         self.epoch = led.epoch
         self.flight = flight
-        self.majority = len(led.replicas) // 2 + 1
+        self.majority = majority(len(led.replicas))
         self.places: dict[TableId, KnownPlace] = {}
         self.touching: dict[bytes, list[asyncio.Future[None]]] = {}
         """Keys that are being touched, and who waits for that."""
@@ -132,7 +133,7 @@ class FirstTouches:
         place = term.places.get(table.id)
         if place is None:
             start, _ = self._range(term, table)
-            is_whole = is_known_by_roots(term.led.roots.get(table.id, {}), self._asker.node, term.majority)
+            is_whole = is_known_by_roots(term.led.roots.get(table.id, {}), self._asker.node, len(term.led.replicas))
             place = term.places[table.id] = KnownPlace(start, is_whole=is_whole)
             if not is_whole:
                 self._to_walk[term, table.id] = None

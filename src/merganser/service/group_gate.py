@@ -81,7 +81,7 @@ class GroupGate:
             RefusedError: there is none of that id.
         """
         known = self._topology.table(table)
-        if known is None or known.replication != "leader":
+        if known is None or not known.has_leaders:
             raise self._no_such_table(table)
         return known
 

@@ -24,6 +24,7 @@ from functools import partial
 
 import msgspec
 
+from merganser.core.leadership import majority
 from merganser.core.quorum import WriteQuorum
 from merganser.model.errors import RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, TableId
@@ -186,7 +187,7 @@ class Flight:
         self._led = led
         self._others = tuple(led.followers(asker.node))
         self._replicas = led.replicas
-        self._majority = len(led.replicas) // 2 + 1
+        self._majority = majority(len(led.replicas))
         self._asker = asker
         self._local = local
         self._learned = learned

@@ -214,7 +214,7 @@ class _Kept:
 
 @planted(*REGISTERS, mechanism=FIRST_TOUCH, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def one_hash_tree_counts_for_a_majority(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(first_touches, "is_known_by_roots", lambda roots, me, _majority: me in roots)
+    patch.setattr(first_touches, "is_known_by_roots", lambda roots, me, _replicas: me in roots)
 
 
 @planted(*REGISTERS, mechanism=FIRST_TOUCH, workload="counters", nemesis="crashes+partitions", hot_keys=1)
