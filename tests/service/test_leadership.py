@@ -9,7 +9,7 @@ import pytest
 
 from merganser.model.errors import RefusedError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId
-from merganser.model.leader_messages import NOT_LEADING
+from merganser.model.leader_messages import NOT_LEADING, Campaign, Confirm, Promised, Standing, TakeOver
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
 from merganser.service.leadership import CLOSE_S, Leadership, Led
 from merganser.sim.machine import Machine
@@ -271,6 +271,25 @@ async def test_one_that_lost_what_it_held_leads_nothing_and_another_does(world: 
 
 
 @simulated()
+async def test_the_word_of_one_that_lost_what_it_held_counts_for_nothing(world: World) -> None:
+    await started_with_leaders(world)
+    await led_evenly(world)
+    machine, epoch = leader(world), term(leader(world)).epoch
+    voter = next(other for other in world.machines if other is not machine)
+    leadership(voter).may_vote = lambda group: group != GROUP
+    later = Epoch(epoch.number + 1, epoch.leader)
+    for asked in epoch, later:
+        claim = Confirm(0, ((GROUP.n, GROUP.partition, asked),))
+        assert await voter.spawn(member(voter).serve(machine.node, claim)) == Standing((NO_EPOCH,))
+    for is_poll in True, False:
+        bid = Campaign(0, GROUP.n, ((GROUP.partition, later.number),), is_poll=is_poll, is_handover=False)
+        answer = await voter.spawn(member(voter).serve(machine.node, bid))
+        assert isinstance(answer, Promised)
+        assert answer.promised == (NO_EPOCH,)
+    assert member(voter).leader_tables.promises.of(GROUP) == epoch
+
+
+@simulated()
 async def test_one_whose_disk_has_failed_leaves_its_groups_to_others(world: World) -> None:
     await started_with_leaders(world)
     await led_evenly(world)
@@ -342,6 +361,22 @@ async def test_the_first_replica_leads_again_some_seconds_after_it_is_back(world
     assert leader(world) is not machine
     await led_evenly(world)
     assert leader(world) is machine
+
+
+@simulated()
+async def test_a_handover_that_arrives_late_deposes_nobody(world: World) -> None:
+    await started_with_leaders(world)
+    await led_evenly(world)
+    machine, epoch = leader(world), term(leader(world)).epoch
+    leadership(machine).learned(GROUP, Epoch(7, epoch.leader))
+    await led_evenly(world)
+    again = term(leader(world))
+    assert again.epoch > epoch
+    heir = next(other for other in world.machines if other is not machine)
+    late = TakeOver(0, GROUP.n, ((GROUP.partition, epoch),))
+    await heir.spawn(member(heir).serve(machine.node, late))
+    await asyncio.sleep(1.0)
+    assert again.is_standing
 
 
 @simulated()

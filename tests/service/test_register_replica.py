@@ -8,7 +8,7 @@ import pytest
 
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
-from merganser.model.leader_messages import NOT_LEADING, Drop, Replicate, Touch, TouchRange
+from merganser.model.leader_messages import NOT_LEADING, Drop, Replicate, Touch, TouchRange, TouchTree
 from merganser.model.leadership import Epoch
 from merganser.model.messages import Done, Found, Reply, Request, Rows
 from merganser.model.register import EMPTY, UNWRITTEN, Content, Register, Version
@@ -193,6 +193,34 @@ async def test_keys_of_others_and_tables_without_leaders_are_refused(world: Worl
     with pytest.raises(RefusedError) as refused:
         await ask(world.machines[0], replicate(leaderless, register(1, 1, b"v")))
     assert refused.value.code == NO_SUCH_TABLE
+
+
+@pytest.mark.parametrize("kind", [Touch, TouchRange, TouchTree, Drop])
+def test_a_request_of_a_newer_map_makes_the_replica_catch_up_first(kind: type[Request]) -> None:
+    @simulated()
+    async def script(world: World) -> None:
+        await started(world)
+        late, *informed = world.machines
+        for machine in informed:
+            world.network.cut(machine.address, late.address)
+        catalog = member(informed[0]).catalog
+        making = catalog.create_table(
+            wire="sim", name="led", n=3, definition=b"", unique_id="led", deadline=now_s() + 60.0, replication="leader"
+        )
+        table = await informed[0].spawn(making)
+        world.network.heal()
+        key, group = key_of(table, K), group_of(informed[0], table, K)
+        assert member(late).topology.table(table.id) is None
+        map_epoch = member(informed[0]).topology.map.epoch
+        requests: dict[type[Request], Request] = {
+            Touch: Touch(map_epoch, table.id, key, epoch(1)),
+            TouchRange: TouchRange(map_epoch, table.id, key, keys.after(key), epoch(1), 10, 1000),
+            TouchTree: TouchTree(map_epoch, table.id, group.partition, epoch(1)),
+            Drop: Drop(map_epoch, table.id, group.partition, epoch(1), 1, ()),
+        }
+        await late.spawn(member(late).serve(informed[0].node, requests[kind]))
+
+    script()
 
 
 @simulated(machines=5)
