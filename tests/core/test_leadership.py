@@ -160,6 +160,13 @@ def test_a_group_is_not_won_in_an_epoch_before_the_latest_known(clock: Clock) ->
     assert not clock.elections.leading
 
 
+def test_a_group_is_not_won_by_one_that_may_not_lead_it_any_more(clock: Clock) -> None:
+    epoch = clock.elections.bid([OWN])[OWN]
+    clock.pass_pulses(may_lead=False)
+    assert not clock.elections.won(OWN, epoch)
+    assert clock.elections.leading == {}
+
+
 def test_a_later_epoch_that_is_promised_or_heard_of_ends_a_term(clock: Clock) -> None:
     epoch = clock.win()
     assert not clock.elections.learned(OWN, epoch)
@@ -240,6 +247,8 @@ def test_the_first_is_handed_its_group_once_it_has_lived_for_a_while(clock: Cloc
     assert clock.elections.handovers(clock.now_s) == {}
     clock.pass_pulses()
     assert clock.elections.handovers(clock.now_s) == {1: [FIRST]}
+    clock.pass_pulses(unreachable=[1])
+    assert clock.elections.handovers(clock.now_s) == {}
     clock.pass_pulses(unfit=[FIRST])
     assert clock.elections.handovers(clock.now_s) == {}
 
@@ -249,6 +258,8 @@ def test_one_that_goes_leaves_its_groups_to_the_next_that_lives(clock: Clock) ->
     clock.win(FIRST)
     clock.win(OWN)
     assert clock.elections.heirs(clock.now_s) == {3: [FIRST, OWN]}
+    clock.pass_pulses(unreachable=[3])
+    assert clock.elections.heirs(clock.now_s) == {1: [FIRST, OWN]}
     clock.pass_pulses(PULSES_LOST, heard={})
     assert clock.elections.heirs(clock.now_s) == {}
 

@@ -66,6 +66,14 @@ def test_what_is_forgotten_weighs_nothing() -> None:
     assert (once.of(b"1"), once.of(b"2")) == (None, "0123456789")
 
 
+def test_what_is_remembered_of_weights_is_bounded_for_one_that_runs_for_hours() -> None:
+    once = heavy()
+    for second in range(3600):
+        once.note(b"%d" % second, "four", float(second))
+    assert len(once._heavy) <= 2
+    assert once._weight <= 10
+
+
 def test_an_outcome_that_alone_weighs_too_much_is_made_lighter_at_once() -> None:
     once = heavy()
     once.note(b"1", "0123456789+", 0.0)

@@ -84,7 +84,7 @@ class Once(Generic[O]):
             self._weigh(request, outcome)
 
     def _weigh(self, request: bytes, outcome: O) -> None:
-        """Make room for ``outcome`` among those that weigh much."""
+        """Make room for ``outcome`` among those that weigh much; what is forgotten by then is the first to go."""
         weight = self._weight_of(outcome)
         if not weight:
             return
@@ -102,6 +102,3 @@ class Once(Generic[O]):
         order = self._order
         while order and order[0][0] <= self._age:
             del self._outcomes[order.popleft()[1]]
-        heavy = self._heavy
-        while heavy and heavy[0][0] not in self._outcomes:
-            self._weight -= heavy.popleft()[1]
