@@ -171,3 +171,21 @@ async def test_a_leader_that_is_out_of_earshot_is_not_asked_to_do_what_nobody_wo
     await until(lambda: not member(here).leader_tables.leadership.is_silent(member(leader).topology.me.number))
     await change(here, table, name, payload_of("put", b"w"))
     assert await get(leader, table, name) == b"w"
+
+
+@simulated()
+async def test_no_change_has_an_unknown_outcome_because_a_node_is_closed(world: World) -> None:
+    table = await started(world)
+    await until(lambda: leading(world, table, b"k") is not None)
+    leader = leading(world, table, b"k")
+    assert leader is not None
+    others = [machine for machine in world.machines if machine is not leader]
+    await change(others[0], table, b"k", payload_of("put", b"0"))
+    closing = leader.spawn(member(leader).close())
+    changes = []
+    while not closing.done():
+        changes += [asyncio.create_task(change(other, table, b"k", payload_of("add", 1))) for other in others]
+        await asyncio.sleep(0.0005)
+    leader.crash()
+    await asyncio.gather(*changes)
+    assert await get(others[0], table, b"k") == b"%d" % len(changes)
