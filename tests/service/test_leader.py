@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from asyncio import Future
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from merganser.model.cluster import Table
 from merganser.model.errors import (
     MerganserError,
+    OverloadedError,
     RefusedError,
     RequestError,
     UnavailableError,
@@ -22,7 +24,7 @@ from merganser.model.messages import Reply, Request
 from merganser.model.register import UNWRITTEN, Version
 from merganser.net.transport import Traffic
 from merganser.service.in_flight import LARGE_BYTES, Untold, lightened, weight_of
-from merganser.service.leader import ANSWERS_BYTES_MAX
+from merganser.service.leader import ANSWERS_BYTES_MAX, REQUESTS_KEPT_S
 from merganser.service.leadership import Led
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
@@ -175,6 +177,42 @@ async def test_large_answers_are_kept_while_there_is_room(world: World) -> None:
         await change(leader, table, K, fails)
     with pytest.raises(UnavailableError, match="not kept any more"):
         await change(leader, table, K, fails, request=b"1" * 16)
+
+
+@simulated()
+async def test_what_could_not_be_remembered_is_not_done(world: World) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("merganser.service.leader.REQUESTS_MAX", 2)
+        table = await started_led(world)
+    leader = the_leader(world, table, K)
+    for _ in range(2):
+        await change(leader, table, K, payload_of("add", 1))
+    with pytest.raises(OverloadedError, match="writes were done of late"):
+        await change(leader, table, K, payload_of("add", 1))
+    assert (await read(leader, table, K)).value == b"2"
+    for _ in range(int(REQUESTS_KEPT_S) + 1):  # a gap between two looks counts for a second
+        await asyncio.sleep(1.0)
+        with contextlib.suppress(OverloadedError):
+            await change(leader, table, K, payload_of("add", 1))
+            break
+    assert (await read(leader, table, K)).value == b"3"
+
+
+@simulated()
+async def test_a_group_has_a_bounded_number_of_writes_in_flight(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    for machine in world.machines:
+        machine.disk.slow((0.5, 0.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("merganser.service.leader.IN_FLIGHT_MAX", 2)
+        writing = [asyncio.create_task(change(leader, table, K, payload_of("add", 1))) for _ in range(2)]
+        await until(lambda: register_at(leader, table, K).value == b"2")
+        with pytest.raises(OverloadedError, match="on their way"):
+            await change(leader, table, K, payload_of("add", 1))
+        await asyncio.gather(*writing)
+        assert (await change(leader, table, K, payload_of("add", 1))).answer == b"3"
 
 
 def test_of_a_write_that_is_done_and_whose_answer_is_dropped_it_is_known_that_it_is_done() -> None:
