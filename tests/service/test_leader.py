@@ -8,9 +8,9 @@ from asyncio import Future
 
 import pytest
 
+from merganser.core.cluster_map import without_table
 from merganser.model.cluster import Table
 from merganser.model.errors import (
-    MerganserError,
     OverloadedError,
     RefusedError,
     RequestError,
@@ -46,7 +46,7 @@ from service.led import (
     the_leader,
     values_at,
 )
-from service.plays import damage, key_of, member, now_s, simulated, until
+from service.plays import damage, key_of, made_with_leaders, member, now_s, simulated, until
 
 K = b"k"
 
@@ -294,10 +294,31 @@ async def test_a_leader_that_is_cut_off_tells_nothing(world: World) -> None:
     leader = the_leader(world, table, K)
     await change(leader, table, K, payload_of("put", b"v"))
     world.cut_off(leader)
-    for asked in (read(leader, table, K), change(leader, table, K, payload_of("compare_and_set", b"x", b"y"))):
-        with pytest.raises(MerganserError) as refused:
-            await asked
-        assert isinstance(refused.value, RefusedError | UnavailableError)
+    asked = (
+        read(leader, table, K),
+        change(leader, table, K, payload_of("compare_and_set", b"x", b"y")),
+        change(leader, table, K, payload_of("no such step")),
+    )
+    told = await asyncio.gather(*asked, return_exceptions=True)  # at once: soon it knows that it is cut off
+    assert all(isinstance(refused, RefusedError | UnavailableError) for refused in told)
+
+
+@simulated()
+async def test_what_is_in_flight_of_a_table_that_is_dropped_is_given_up(world: World) -> None:
+    table = await started_led(world)
+    await made_with_leaders(world, name="another")  # else nobody would lead any more
+    leader = the_leader(world, table, K)
+    await read(leader, table, K)
+    for machine in others_than(world, leader):
+        machine.disk.slow((4.0, 4.0))
+    writing = asyncio.create_task(change(leader, table, K, payload_of("put", b"v")))
+    await until(lambda: register_at(leader, table, K).value == b"v")
+    topology = member(leader).topology
+    without = without_table(topology.map, wire=table.wire, name=table.name, unique_id=table.unique_id)
+    await leader.spawn(topology.learn(without))
+    async with asyncio.timeout(0.1):
+        with pytest.raises(UnknownOutcomeError):
+            await writing
 
 
 # First touches
