@@ -14,7 +14,7 @@ from merganser.service.in_flight import STRAGGLER_RESENDS_MAX
 from merganser.service.leadership import Led
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
-from service.led import change, leader_of, others_than, payload_of, read, register_at, started_led, the_leader
+from service.led import change, leader_of, others_than, payload_of, read, register_at, started_led, term_at, the_leader
 from service.plays import member, simulated, until
 
 K = b"k"
@@ -114,3 +114,33 @@ async def test_nobody_waits_for_a_write_for_ever(world: World) -> None:
     async with asyncio.timeout(11.0):
         await asyncio.wait([writing])
     assert isinstance(writing.exception(), UnknownOutcomeError)
+
+
+@simulated()
+async def test_what_is_in_flight_when_a_generation_begins_is_sent_in_that(world: World) -> None:
+    table, leader, one, other = await ready(world)
+    for machine in one, other:
+        world.network.cut(leader.address, machine.address)
+    writing = asyncio.create_task(change(leader, table, K, payload_of("put", b"v")))
+    await until(lambda: register_at(leader, table, K).value == b"v")
+    term = term_at(leader, table, K)
+    assert term is not None
+    term.generation += 1
+    for machine in one, other:
+        member(machine).leader_tables.generations.begin(term.group, (term.epoch, term.generation))
+        world.network.mend(leader.address, machine.address)
+    async with asyncio.timeout(2.0):
+        await writing
+
+
+@simulated()
+async def test_what_is_chosen_is_never_sent_in_a_later_generation(world: World) -> None:
+    table, leader, silent, _ = await ready(world)
+    sent = replicates_to(leader)
+    world.network.cut(leader.address, silent.address)
+    await change(leader, table, K, payload_of("put", b"v"))
+    term = term_at(leader, table, K)
+    assert term is not None
+    term.generation += 1
+    await asyncio.sleep(5.0)
+    assert [request.generation for node, request in sent if node == silent.node] == [0] * (1 + STRAGGLER_RESENDS_MAX)
