@@ -16,8 +16,7 @@ from merganser.query import expressions
 from merganser.query.binding import Placeholders
 from merganser.query.syntax import ExpressionError, Update
 from merganser.query.update import removes_only, updated
-from merganser.wire.dynamodb.attributes import normalise
-from merganser.wire.dynamodb.items import ITEM_BYTES_MAX
+from merganser.wire.dynamodb.attributes import ITEM_BYTES_MAX, normalise
 from query.attribute_values import NAMES, attribute_value, item_of, items
 
 WRONG_TYPE = "Incorrect operand type for operator or function; "

@@ -14,8 +14,7 @@ from merganser.query import expressions
 from merganser.query.binding import Placeholders
 from merganser.query.syntax import ExpressionError
 from merganser.query.update import updated
-from merganser.wire.dynamodb.attributes import normalise
-from merganser.wire.dynamodb.items import ITEM_BYTES_MAX
+from merganser.wire.dynamodb.attributes import ITEM_BYTES_MAX, normalise
 from query.attribute_values import attribute_value, item_of, numbers, sets, values
 
 Path = tuple[str | int, ...]

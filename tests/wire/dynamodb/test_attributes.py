@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merganser.wire.dynamodb.attributes import normalise, number_size
+from merganser.wire.dynamodb.attributes import TooLargeError, normalise, number_size
 from merganser.wire.dynamodb.errors import SerializationError, ValidationError
 
 INVALID = "One or more parameter values were invalid: "
@@ -239,3 +239,16 @@ def test_size_is_the_sum_over_attributes(attributes: dict[str, Any], name: str, 
     alone = normalise({name: copy.deepcopy(value)})
     together = normalise({**copy.deepcopy(attributes), name: copy.deepcopy(value)})
     assert together == normalise(attributes) + alone
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param({"L": [{"N": "1"}] * 150_000 + [{"N": "x"}]}, id="list"),
+        pytest.param({"L": [{"L": [{"N": "1"}] * 1000}] * 150 + [{"N": "x"}]}, id="list of lists"),
+        pytest.param({"M": {str(number): {"S": "s" * 1000} for number in range(410)} | {"x": {"N": "x"}}}, id="map"),
+    ],
+)
+def test_what_is_larger_than_any_item_is_not_looked_into_to_its_end(value: dict[str, Any]) -> None:
+    with pytest.raises(TooLargeError, match="Item size has exceeded the maximum allowed size"):
+        normalise({"a": value})

@@ -10,7 +10,8 @@ import pytest
 from merganser.model.cluster import Table
 from merganser.model.ids import TableId
 from merganser.model.register import EMPTY, Content, Decided
-from merganser.wire.dynamodb.items import attributes_of, encoded, measured, size_of
+from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.items import attributes_of, encoded, size_of
 from merganser.wire.dynamodb.steps import Action, ItemStep, Reason, Rejection, evaluate, payload_of, rejection_in
 
 TABLE = Table(TableId(1), "t", "dynamodb", 3, b"", "u", "leader")
@@ -20,7 +21,7 @@ CONDITION = Rejection(Reason.CONDITION, "The conditional request failed")
 
 def stored(**attributes: Any) -> bytes:
     item = {**KEY, **attributes}
-    return encoded(item, measured(item))
+    return encoded(item, normalise(item))
 
 
 OLD = stored(a={"N": "1"}, m={"M": {"x": {"S": "old"}, "y": {"L": [{"N": "1"}, {"N": "2"}]}}})
@@ -95,7 +96,7 @@ def test_an_update_brings_results_into_normal_form_and_counts_their_size() -> No
     result = content_of(decided)
     assert result == {**KEY, "n": {"N": "9" * 20}, "s": {"NS": ["2", "3", "10"]}}
     assert decided.content is not None
-    assert size_of(decided.content.value or b"") == measured(dict(result))
+    assert size_of(decided.content.value or b"") == normalise(dict(result))
 
 
 def test_an_update_of_nothing_makes_an_item_of_the_key() -> None:

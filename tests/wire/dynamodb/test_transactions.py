@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 import pytest
 
 from merganser.model.errors import TransactionInProgressError
-from merganser.wire.dynamodb.errors import fault_of
+from merganser.wire.dynamodb.errors import ValidationError, fault_of
 from wire.dynamodb.fakes import Cluster
 
 A, B = {"S": "a"}, {"S": "b"}
@@ -222,3 +223,27 @@ def test_a_leaderless_table_has_no_transactions(leaderless: Cluster) -> None:
         "create a table without the tag merganser:replication = leaderless"
     )
     assert read(leaderless, get()).startswith("ValidationException | TransactGetItems needs a table with leaders")
+
+
+def test_others_are_served_while_the_values_of_a_large_transaction_are_looked_into(cluster: Cluster) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        other = asyncio.create_task(others())
+        values = {":v": {"S": "x" * 100_000}}
+        items = [update("SET v = :v", {"S": f"{at}"}, ExpressionAttributeValues=values) for at in range(100)]
+        body = orjson.dumps({"TransactItems": items, "ReturnConsumedCapacity": "TOTAL"})
+        try:
+            with pytest.raises(ValidationError, match="not supported yet"):  # after the items, before the writes
+                await cluster.dynamodb.call("TransactWriteItems", body)
+        finally:
+            other.cancel()
+
+    cluster.run(scenario())
+    assert turns >= 100

@@ -24,6 +24,7 @@ from merganser.storage.ordered import NumberError, canonical_number
 from merganser.wire.dynamodb import shapes
 from merganser.wire.dynamodb.errors import ValidationError
 
+ITEM_BYTES_MAX: Final = 400 * 1024
 LEVELS_MAX: Final = 32
 NAME_BYTES_MAX: Final = 65535
 
@@ -38,6 +39,14 @@ AttributeMap = dict[str, Any]
 """Attribute name to attribute value, as JSON gives it."""
 
 
+class TooLargeError(ValidationError):
+    """Larger than any item: what is left of it is not looked into, which for 13 MB would take some seconds."""
+
+    def __init__(self, message: str = "Item size has exceeded the maximum allowed size") -> None:
+        """Take DynamoDB's text."""
+        super().__init__(message)
+
+
 def normalise(attributes: AttributeMap, level: int = 1) -> int:
     """Bring ``attributes`` into normal form, in place, and return their size in bytes.
 
@@ -46,12 +55,15 @@ def normalise(attributes: AttributeMap, level: int = 1) -> int:
         level: how deep the values lie, 1 for those of an item.
 
     Raises:
+        TooLargeError: too much for an item.
         ValidationError: not what DynamoDB stores.
         SerializationError: not of the API's JSON types.
     """
     size = 0
     for name, value in attributes.items():
         size += _name_size(name) + normalise_value(value, level)
+        if size > ITEM_BYTES_MAX:
+            raise TooLargeError
     return size
 
 
@@ -187,7 +199,12 @@ def _map(value: AttributeMap, content: Any, level: int) -> int:
 def _list(value: AttributeMap, content: Any, level: int) -> int:
     if type(content) is not list:
         raise shapes.mismatch(value)
-    return 3 + len(content) + sum([normalise_value(element, level + 1) for element in content])
+    size = 3 + len(content)
+    for element in content:
+        size += normalise_value(element, level + 1)
+        if size > ITEM_BYTES_MAX:
+            raise TooLargeError
+    return size
 
 
 def _strings(value: AttributeMap, content: Any, level: int) -> int:

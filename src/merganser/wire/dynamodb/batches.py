@@ -20,7 +20,7 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import TURN_BYTES, encoded, measured, size_of
+from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
@@ -199,7 +199,7 @@ def _measured(one: Any) -> int:
     """Bring one request into normal form and return its size."""
     put, delete = (one or {}).get("PutRequest"), (one or {}).get("DeleteRequest")
     if put is not None and delete is None:
-        return measured(put["Item"])
+        return normalise(put["Item"])
     if delete is not None and put is None:
         return normalise(delete["Key"])
     raise ValidationError(_NOT_ONE_REQUEST)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merganser.query.binding import Placeholders
-from merganser.wire.dynamodb.attributes import AttributeMap, normalise_value
+from merganser.wire.dynamodb.attributes import AttributeMap, TooLargeError, normalise_value
 from merganser.wire.dynamodb.errors import ValidationError, unsupported
 
 _NAME = re.compile(r"#[0-9a-zA-Z_]+").fullmatch
@@ -20,8 +20,8 @@ def check_parameters(
     expressions: Sequence[str],
     legacy: Sequence[str] = (),
     with_values: Sequence[str] = (),
-) -> None:
-    """Check the expression parameters of a request against one another.
+) -> int:
+    """Check the expression parameters of a request against one another; returns the size of the values in bytes.
 
     Args:
         request: the body, or the part of it that holds the expressions.
@@ -43,7 +43,8 @@ def check_parameters(
     if names is not None:
         _check_names(names, has_expression=bool(given))
     if values is not None and with_values:
-        _check_values(values, has_expression=bool(given), with_values=with_values)
+        return _check_values(values, has_expression=bool(given), with_values=with_values)
+    return 0
 
 
 def placeholders_of(request: Mapping[str, Any]) -> Placeholders:
@@ -87,7 +88,7 @@ def _check_names(names: Mapping[str, str], *, has_expression: bool) -> None:
             )
 
 
-def _check_values(values: AttributeMap, *, has_expression: bool, with_values: Sequence[str]) -> None:
+def _check_values(values: AttributeMap, *, has_expression: bool, with_values: Sequence[str]) -> int:
     if not has_expression:
         verb = "are" if len(with_values) > 1 else "is"
         raise ValidationError(
@@ -96,12 +97,13 @@ def _check_values(values: AttributeMap, *, has_expression: bool, with_values: Se
         )
     if not values:
         raise ValidationError("ExpressionAttributeValues must not be empty")
+    size = 0
     for key, value in values.items():
         if not _VALUE(key):
             raise ValidationError(f'ExpressionAttributeValues contains invalid key: Syntax error; key: "{key}"')
         try:
-            normalise_value(value)
+            size += normalise_value(value)
         except ValidationError as error:
-            raise ValidationError(
-                f"ExpressionAttributeValues contains invalid value: {error.message} for key {key}"
-            ) from None
+            kind = TooLargeError if isinstance(error, TooLargeError) else ValidationError
+            raise kind(f"ExpressionAttributeValues contains invalid value: {error.message} for key {key}") from None
+    return size

@@ -21,29 +21,15 @@ from merganser.core.rows import live_value
 from merganser.model.errors import CorruptionError
 from merganser.model.row import CellWrite, Mutation, Row
 from merganser.query.update import TOO_LARGE
-from merganser.wire.dynamodb.attributes import AttributeMap, normalise
+from merganser.wire.dynamodb.attributes import ITEM_BYTES_MAX, AttributeMap, TooLargeError, normalise
 from merganser.wire.dynamodb.errors import ValidationError
 
-ITEM_BYTES_MAX: Final = 400 * 1024
 CELL: Final = b""
 TURN_BYTES: Final = 16 * 1024
 """As much of a request, or of what it finds, is looked into before others get a turn: a millisecond or two."""
 _SIZE_BYTES: Final = 4
 
 _DELETION: Final = Mutation(deletes_row=True)
-
-
-def measured(item: AttributeMap) -> int:
-    """Bring an item to be put into normal form, in place, and return its size.
-
-    Raises:
-        ValidationError: not what DynamoDB stores, or too large.
-        SerializationError: not of the API's JSON types.
-    """
-    size = normalise(item)
-    if size > ITEM_BYTES_MAX:
-        raise ValidationError("Item size has exceeded the maximum allowed size")
-    return size
 
 
 def remeasured(item: AttributeMap, before: AttributeMap, size: int, names: Iterable[str]) -> int:
@@ -59,11 +45,13 @@ def remeasured(item: AttributeMap, before: AttributeMap, size: int, names: Itera
         ValidationError: not what DynamoDB stores, or too large.
     """
     names = tuple(names)
-    if 2 * len(names) < len(item):
+    try:
+        if 2 * len(names) >= len(item):  # one look at everything is as good as two at what changed
+            return normalise(item)
         size -= normalise({name: before[name] for name in names if name in before})
         size += normalise({name: item[name] for name in names if name in item})
-    else:  # one look at everything is as good as two at what changed
-        size = normalise(item)
+    except TooLargeError:
+        raise ValidationError(TOO_LARGE) from None
     if size > ITEM_BYTES_MAX:
         raise ValidationError(TOO_LARGE)
     return size

@@ -19,6 +19,7 @@ from merganser.model.consistency import UNSAID, Levels
 from merganser.model.errors import RequestError, TableNotFoundError
 from merganser.wire.dynamodb import shapes
 from merganser.wire.dynamodb.administration import Administration
+from merganser.wire.dynamodb.attributes import TooLargeError
 from merganser.wire.dynamodb.batches import batch_get_item, batch_write_item
 from merganser.wire.dynamodb.errors import UNKNOWN_OPERATION, ApiError, SerializationError
 from merganser.wire.dynamodb.pages import scan
@@ -103,6 +104,8 @@ class DynamoDB:
                 return await serve(session, request)
             except TableNotFoundError:  # dropped while we looked, and perhaps made anew: its key has another id
                 return await serve(session, request)
+        except TooLargeError:  # another second, to find what matters less
+            raise
         except RequestError:
             shapes.check(operation, _parsed(body), deep=True)  # what it finds, DynamoDB would have said first
             raise

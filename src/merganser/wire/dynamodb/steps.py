@@ -31,9 +31,9 @@ from merganser.query.documents import projected
 from merganser.query.evaluation import holds
 from merganser.query.syntax import Update
 from merganser.query.update import removes_only, updated
-from merganser.wire.dynamodb.attributes import AttributeMap
+from merganser.wire.dynamodb.attributes import ITEM_BYTES_MAX, AttributeMap
 from merganser.wire.dynamodb.errors import CONDITION_FAILED, ApiError, ValidationError
-from merganser.wire.dynamodb.items import ITEM_BYTES_MAX, attributes_of, encoded, json_of, remeasured, size_of
+from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, remeasured, size_of
 
 _PUT, _DELETE, _STEP = b"PDS"
 

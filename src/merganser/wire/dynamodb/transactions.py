@@ -20,13 +20,14 @@ import orjson
 from merganser.model.cluster import Table
 from merganser.model.errors import TransactionCanceledError
 from merganser.model.transaction import Reason, ReasonKind
+from merganser.query.syntax import Update
 from merganser.service.transactions import TransactItem
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
 from merganser.wire.dynamodb.constraints import Violations, shown
 from merganser.wire.dynamodb.errors import CONFLICT_TEXT, TRANSACTION_CANCELED, ApiError, ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse_unless_none
-from merganser.wire.dynamodb.items import TURN_BYTES, encoded, measured, size_of
+from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import DELETING, Action, Rejection, payload_of, putting, rejection_in
@@ -75,6 +76,7 @@ class _Part(NamedTuple):
     request: dict[str, Any]
     size: int
     """Of the item or key, in normal form."""
+    update: Update | None
 
 
 async def transact_write_items(session: Session, request: dict[str, Any]) -> bytes:
@@ -164,12 +166,12 @@ async def _part(one: Mapping[str, Any] | None) -> _Part:
     if len(wanted) != 1:
         raise ValidationError(_NOT_ONE)
     ((kind, part),) = wanted
-    check_parameters(part, expressions=kind.expressions, with_values=kind.expressions)
-    size = measured(part["Item"]) if kind.action is Action.PUT else normalise(part["Key"])
-    read_expressions(part)
-    if size > TURN_BYTES:
+    values_size = check_parameters(part, expressions=kind.expressions, with_values=kind.expressions)
+    size = normalise(part[kind.content])
+    update = read_expressions(part)
+    if size + values_size > TURN_BYTES:
         await asyncio.sleep(0)
-    return _Part(kind, part, size)
+    return _Part(kind, part, size, update)
 
 
 async def _table(session: Session, part: Mapping[str, Any], operation: str) -> Table:
@@ -212,9 +214,8 @@ def _item(table: Table, part: _Part) -> TransactItem:
     if action is Action.DELETE and is_plain:
         return TransactItem(table, key, DELETING)
     if action is Action.UPDATE:
-        update = read_expressions(request)
-        assert update is not None
-        refuse_key_changes(definition_of(table).schema, update)
+        assert part.update is not None, "its UpdateExpression is required"
+        refuse_key_changes(definition_of(table).schema, part.update)
         return TransactItem(table, key, payload_of(step_of(request, action, key=request["Key"])))
     return TransactItem(table, key, payload_of(step_of(request, action)), is_check=action is Action.CHECK)
 

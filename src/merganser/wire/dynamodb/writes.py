@@ -11,7 +11,7 @@ from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
-from merganser.wire.dynamodb.items import encoded, measured
+from merganser.wire.dynamodb.items import encoded
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import Action, ItemStep
@@ -27,7 +27,7 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     _check(request, "Item")
     _check_returns(request)
     item = request["Item"]
-    size = measured(item)
+    size = normalise(item)
     _refuse(request, *_LEGACY)
     read_expressions(request)
     table = await session.table(request["TableName"])
