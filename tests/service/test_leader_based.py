@@ -34,7 +34,7 @@ from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay
 from merganser.service.asking import SILENT_S, Asker
 from merganser.service.hedging import Hedging
-from merganser.service.leader_asking import INSIST_S, PATIENCE_S
+from merganser.service.leader_asking import INSIST_S, LOOK_S, PATIENCE_S
 from merganser.service.leader_based import LeaderBased
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
@@ -117,6 +117,8 @@ class Stage(NamedTuple):
     replicas: tuple[NodeId, ...]
     group: Group
     numbers: Mapping[NodeId, int]
+    caught_up_with: list[NodeId]
+    """Whose newer map was to be fetched."""
 
     def behave(self, *behaviours: Behaviour) -> None:
         """Have the replicas, in the order of the preference list, answer so."""
@@ -161,10 +163,6 @@ async def _nobody(_sender: NodeId, _request: Request) -> Reply:
     raise AssertionError("the coordinator asks itself nothing")
 
 
-async def _no_map(_peer: NodeId) -> None:
-    pass
-
-
 def _stage() -> Stage:
     nodes = [NodeRecord(node, 0, f"node-{place}:1") for place, node in enumerate((ME, *OTHERS))]
     current = with_table(
@@ -181,6 +179,11 @@ def _stage() -> Stage:
     names = (b"%d" % number for number in range(1000))
     keys_ = (keys.row_key(table.id, token_of(name), name) for name in names)
     key = next(key for key in keys_ if ME not in topology.replicas(table, key))
+    caught_up_with: list[NodeId] = []
+
+    async def catch_up(peer: NodeId) -> None:
+        caught_up_with.append(peer)
+
     coordinator = LeaderBased(
         topology,
         Asker(ME, transport, _nobody),  # type: ignore[arg-type]
@@ -188,14 +191,13 @@ def _stage() -> Stage:
         hedging=Hedging(ME),
         range_turns=Turns("range reads", 4),
         rng=random.Random(3),
-        catch_up=_no_map,
+        catch_up=catch_up,
         under_way=UnderWay("operations", 100),
     )
     partition = topology.ring.partition_of(keys.token_in(key))
     numbers = {node.id: node.number for node in current.nodes}
-    return Stage(
-        coordinator, transport, leaders, table, key, topology.replicas(table, key), Group(3, partition), numbers
-    )
+    replicas, group = topology.replicas(table, key), Group(3, partition)
+    return Stage(coordinator, transport, leaders, table, key, replicas, group, numbers, caught_up_with)
 
 
 Script = Callable[[Stage], Coroutine[Any, Any, None]]
@@ -349,6 +351,40 @@ async def test_a_replica_whose_map_is_behind_is_not_believed_that_the_table_is_g
     assert await stage.change() == DONE
 
 
+@staged
+async def test_one_that_holds_no_replica_by_a_newer_map_is_asked_for_that_map(stage: Stage) -> None:
+    epoch = stage.epoch(1, 2)
+    moved = [RefusedError("not_a_replica", "", map_epoch=map_epoch) for map_epoch in (99, 0)]
+    stage.behave(lambda _request: moved[0], lambda _request: moved[1], leading(epoch))
+    asyncio.get_running_loop().call_later(0.01, stage.leads, 1, 2)
+    assert await stage.change() == DONE
+    assert set(stage.caught_up_with) == {stage.replicas[0]}
+
+
+@staged
+async def test_one_that_did_not_answer_is_asked_last_for_a_while(stage: Stage) -> None:
+    nobody = not_leading(NO_EPOCH)
+    stage.behave(lambda _request: PeerLostError("reset"), nobody, nobody)
+    with pytest.raises(UnavailableError):
+        await stage.change(timeout_s=0.1)
+    assert (stage.asked[0], stage.asked[5]) == (0, 0)
+
+
+@staged
+async def test_waiting_for_an_election_says_nothing_about_how_busy_this_node_is(stage: Stage) -> None:
+    stage.behave(*[not_leading(NO_EPOCH)] * 3)
+
+    def elect() -> None:
+        stage.leads(1, 0)
+        stage.behave(leading(stage.epoch(1, 0)), never, never)
+
+    asyncio.get_running_loop().call_later(1.0, elect)
+    await stage.change()
+    assert stage.coordinator.under_way.ended == 0
+    await stage.change()
+    assert stage.coordinator.under_way.ended == 1
+
+
 # What a change came to.
 
 
@@ -488,6 +524,14 @@ async def test_whoever_hears_nothing_from_the_leader_asks_the_others_who_leads(s
     assert await stage.read() == answer
     assert now_s() < 1.3
     assert stage.leaders.known(stage.group) == later
+
+
+@staged
+async def test_all_who_wait_for_a_silent_leader_share_what_one_of_them_asks_around(stage: Stage) -> None:
+    stage.leads(1, 0)
+    stage.behave(silent, *[not_leading(stage.epoch(1, 0))] * 2)
+    await asyncio.gather(*(stage.change(timeout_s=2.0) for _ in range(20)), return_exceptions=True)
+    assert 2 <= sum(place != 0 for place in stage.asked) <= 2 * 2.0 / LOOK_S
 
 
 @staged

@@ -469,8 +469,10 @@ async def test_without_a_majority_nothing_is_confirmed(world: World) -> None:
     world.cut_off(machine)
     with pytest.raises(UnavailableError):
         await confirmed(machine, led, timeout_s=0.5)
+    began = now_s()
     with pytest.raises(RefusedError):
         await confirmed(machine, led, timeout_s=5.0)
+    assert now_s() - began < 1.0, "whoever waits is told when the term ends"
 
 
 @simulated()

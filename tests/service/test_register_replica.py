@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
-from merganser.model.leader_messages import NOT_LEADING, Drop, Replicate, Touch, TouchRange, TouchTree
+from merganser.model.leader_messages import NOT_LEADING, STALE_GENERATION, Drop, Replicate, Touch, TouchRange, TouchTree
 from merganser.model.leadership import Epoch
-from merganser.model.messages import Done, Found, Reply, Request, Rows
+from merganser.model.messages import Done, Found, Nodes, Reply, Request, Rows
 from merganser.model.register import EMPTY, UNWRITTEN, Content, Register, Version
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 from merganser.sim.machine import Machine
@@ -107,10 +108,28 @@ async def test_nothing_is_acked_and_nothing_told_that_is_not_durable(world: Worl
     began = now_s()
     keeping = asyncio.create_task(ask(replica, replicate(table, register(1, 1, b"v"))))
     await until(lambda: register_at(replica, table, K).value == b"v")
-    found = await ask(replica, Touch(0, table.id, key_of(table, K), epoch(1)))
-    assert now_s() - began > 0.4
+    key, partition = key_of(table, K), group_of(replica, table, K).partition
+    low, high = keys.token_range(table.id, *member(replica).topology.ring.token_range(partition))
+    told_s: dict[type[Reply], float] = {}
+
+    async def told(request: Request) -> Reply:
+        reply = await ask(replica, request)
+        told_s[type(reply)] = now_s() - began
+        return reply
+
+    found, rows, nodes, _ = await asyncio.gather(
+        told(Touch(0, table.id, key, epoch(1))),
+        told(TouchRange(0, table.id, low, high, epoch(1), 10, 1000)),
+        told(TouchTree(0, table.id, partition, epoch(1))),
+        told(drop(replica, table, K)),
+    )
+    assert min(told_s.values()) > 0.4
     assert isinstance(found, Found)
-    assert decode_register(key_of(table, K), found.row).value == b"v"
+    assert decode_register(key, found.row).value == b"v"
+    assert isinstance(rows, Rows)
+    assert [row_key for row_key, _ in rows.rows] == [key]
+    assert isinstance(nodes, Nodes)
+    assert nodes.hashes
     assert await keeping == Done()
 
 
@@ -185,6 +204,19 @@ async def test_what_was_damaged_on_its_way_is_not_kept(world: World) -> None:
     with pytest.raises(CorruptionError):
         await ask(world.machines[0], torn)
     assert register_at(world.machines[0], table, K) == UNWRITTEN
+
+
+@simulated()
+async def test_what_was_to_be_dropped_in_an_earlier_generation_is_not(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    await ask(replica, replicate(table, Register(Version(*epoch(1), 1), EMPTY)))
+    wanted = drop(replica, table, K)
+    await ask(replica, msgspec.structs.replace(wanted, generation=2, tombstones=()))
+    with pytest.raises(RefusedError) as refused:
+        await ask(replica, wanted)
+    assert refused.value.code == STALE_GENERATION
+    assert replica.engine.get(key_of(table, K)) is not None
 
 
 @simulated(machines=5)

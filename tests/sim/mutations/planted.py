@@ -60,14 +60,14 @@ def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
 def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.power_cut
     patch.setattr(MemoryEngine, "_forget_synced", lambda _engine: None)
     patch.setattr(MemoryEngine, "power_cut", lambda engine, keep: real(engine, min(keep, 1)))
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
 def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
@@ -80,12 +80,12 @@ def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_write")
 
 
-@planted("acknowledged", mechanism=QUORUMS)
+@planted("acknowledged", mechanism=QUORUMS, likely=1)
 def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_read")
 
 
-@planted("held", "acknowledged", mechanism=HANDOFF, nemesis="partitions", nodes=5)
+@planted("held", "acknowledged", mechanism=HANDOFF, likely=4, nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator._needed_to_write
 
@@ -105,7 +105,7 @@ def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
     patch.setattr(Coordinator, method, short)
 
 
-@planted("origin", mechanism=QUORUMS)
+@planted("origin", mechanism=QUORUMS, likely=5)
 def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "is_certainly_unwritten", True)
 
@@ -124,7 +124,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "apply", overwrite)
 
 
-@planted("acknowledged", mechanism=VERSIONS)
+@planted("acknowledged", mechanism=VERSIONS, likely=4)
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
@@ -149,7 +149,7 @@ def clock_that_follows_the_wall_backwards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HybridClock, "mint", lambda self, wall_us: Timestamp(wall_us, self._writer))
 
 
-@planted("resurrection", mechanism=TOMBSTONES, workload="deletes")
+@planted("resurrection", mechanism=TOMBSTONES, likely=1, workload="deletes")
 def replica_drops_a_tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
     real = Batch.put
 
@@ -179,7 +179,7 @@ def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
 # Repair.
 
 
-@planted("convergence", mechanism=READ_REPAIR)
+@planted("convergence", mechanism=READ_REPAIR, likely=2)
 def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
         return
@@ -188,7 +188,7 @@ def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
 
 
-@planted("monotonic", mechanism=READ_REPAIR, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
+@planted("monotonic", mechanism=READ_REPAIR, likely=12, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
 def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
         return 3
@@ -196,7 +196,9 @@ def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "settle", at_once)
 
 
-@planted("monotonic", mechanism=READ_REPAIR, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1)
+@planted(
+    "monotonic", mechanism=READ_REPAIR, likely=2, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1
+)
 def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     async def read(self: Replica, sender: NodeId, request: Read) -> Found:
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -241,7 +243,7 @@ def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
 
 
-@planted("available", mechanism=HANDOFF, workload="handoff", nemesis="crashes", nodes=5)
+@planted("available", mechanism=HANDOFF, likely=3, workload="handoff", nemesis="crashes", nodes=5)
 def primaries_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StandIns, "next_for", lambda *_: None)
 
@@ -304,7 +306,7 @@ def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AcceptorState, "accept", accept)
 
 
-@planted("maps", "tables", mechanism=TABLES, workload="tables", seeds_max=300)
+@planted("maps", "tables", mechanism=TABLES, likely=3, workload="tables", seeds_max=300)
 def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     real = catalog.Catalog._prepare
 

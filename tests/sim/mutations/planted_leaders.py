@@ -43,7 +43,15 @@ def promises_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "__init__", forgetful)
 
 
-@planted(*PROMISES, mechanism=ELECTIONS, workload="counters", nemesis="crashes+disks+partitions", nodes=3, hot_keys=1)
+@planted(
+    *PROMISES,
+    mechanism=ELECTIONS,
+    likely=1,
+    workload="counters",
+    nemesis="crashes+disks+partitions",
+    nodes=3,
+    hot_keys=1,
+)
 def promise_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def at_once(self: Promises) -> None:
         self._undurable.clear()
@@ -59,6 +67,7 @@ def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
+    likely=4,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -73,7 +82,7 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Confirmations, "confirm", confirm)
 
 
-@planted("available", mechanism=ELECTIONS, workload="items", nemesis="crashes", nodes=3, pace="slow")
+@planted("available", mechanism=ELECTIONS, likely=8, workload="items", nemesis="crashes", nodes=3, pace="slow")
 def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 
@@ -86,7 +95,7 @@ def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
 # Items.
 
 
-@planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, likely=5, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     real = Flight.__init__
 
@@ -97,7 +106,9 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Flight, "__init__", hasty)
 
 
-@planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow")
+@planted(
+    *REGISTERS, mechanism=ITEMS, likely=8, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
+)
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def revealed(_self: Leader, _term: object, _key: bytes) -> None:
         return
@@ -130,7 +141,9 @@ def repeated_request_done_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(once.Once, "of", lambda _self, _request: None)
 
 
-@planted("counters", "linearizable", mechanism=ITEMS, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(
+    "counters", "linearizable", mechanism=ITEMS, likely=1, workload="counters", nemesis="crashes+partitions", hot_keys=1
+)
 def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leader_asking, "wrote_nothing", lambda _error: True)
 
@@ -139,6 +152,7 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     "counters",
     "linearizable",
     mechanism=ITEMS,
+    likely=12,
     workload="counters",
     nemesis="partitions",
     nodes=3,
@@ -241,7 +255,7 @@ def _turned(version: Version) -> tuple[int, int, int]:
 # Transactions.
 
 
-@planted("serializable", "bank", mechanism=TRANSACTIONS, workload="appends", nemesis="crashes+partitions")
+@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=1, workload="appends", nemesis="crashes+partitions")
 def committed_before_all_items_are_prepared(patch: pytest.MonkeyPatch) -> None:
     def outcome(answers: Sequence[PrepareAnswer | None]) -> transaction.Outcome:
         some = any(isinstance(answer, Ready) for answer in answers)
@@ -258,12 +272,12 @@ def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "value_seen", value_seen)
 
 
-@planted("serializable", "bank", mechanism=TRANSACTIONS, workload="appends", nemesis="partitions")
+@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=3, workload="appends", nemesis="partitions")
 def snapshot_in_one_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "moved", lambda earlier, _later: [False] * len(earlier))
 
 
-@planted("serializable", mechanism=TRANSACTIONS, workload="appends", nemesis="partitions")
+@planted("serializable", mechanism=TRANSACTIONS, likely=1, workload="appends", nemesis="partitions")
 def lock_ignored_by_single_changes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(steps, "Maker", lambda step_of, meets_intents: _Maker(step_of, True))
 
@@ -273,7 +287,9 @@ class _Maker:
         self.step_of, self.meets_intents = step_of, meets_intents
 
 
-@planted("serializable", "bank", mechanism=TRANSACTIONS, workload="bank", nemesis="crashes+partitions", hot_keys=1)
+@planted(
+    "serializable", "bank", mechanism=TRANSACTIONS, likely=1, workload="bank", nemesis="crashes+partitions", hot_keys=1
+)
 def intent_of_any_attempt_applied(patch: pytest.MonkeyPatch) -> None:
     def is_of(intent: Intent, _transaction: bytes, _attempt: int) -> bool:
         return intent is not None
@@ -281,7 +297,7 @@ def intent_of_any_attempt_applied(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "_is_of", is_of)
 
 
-@planted("intents", "ledger", mechanism=TRANSACTIONS, workload="appends", nemesis="crashes")
+@planted("intents", "ledger", mechanism=TRANSACTIONS, likely=1, workload="appends", nemesis="crashes")
 def transaction_of_a_dead_coordinator_left_alone(patch: pytest.MonkeyPatch) -> None:
     async def look(_self: LedgerSweep, _table: object) -> None:
         return

@@ -67,7 +67,7 @@ def image_stays_when_its_rows_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete", lambda self, key: self if b"tree|" in key else real(self, key))
 
 
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes", operations=50, seeds_max=300)
+@planted("hash trees", mechanism=HASH_TREES, likely=13, nemesis="crashes", operations=50, seeds_max=300)
 def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.commit
 
@@ -123,7 +123,7 @@ def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Healing, "_ask_others", one)
 
 
-@planted("held", "convergence", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3)
+@planted("held", "convergence", mechanism=HEALING, likely=2, workload="levels", nemesis="rot", nodes=3)
 def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     real = scrubber._Slice.add
 
@@ -143,7 +143,9 @@ def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scrubber.Scrubber, "scrub", scrub)
 
 
-@planted("acknowledged", "monotonic", "sessions", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3)
+@planted(
+    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=22, workload="levels", nemesis="rot", nodes=3
+)
 def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
     real = Replica.read
 
@@ -159,7 +161,7 @@ def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
 # Losses.
 
 
-@planted("acknowledged", "held", mechanism=WHOLENESS, nemesis="losses+partitions", nodes=3, hot_keys=1)
+@planted("acknowledged", "held", mechanism=WHOLENESS, likely=4, nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
     real = horizon.Round.teachers
     patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])
@@ -168,7 +170,7 @@ def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> No
 # Disks.
 
 
-@planted("held", mechanism=DISKS, nemesis="disks+crashes")
+@planted("held", mechanism=DISKS, likely=2, nemesis="disks+crashes")
 def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     real = SimulatedDisk._sync
 
@@ -179,7 +181,7 @@ def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedDisk, "_sync", sync)
 
 
-@planted("held", mechanism=DISKS, nemesis="disks")
+@planted("held", mechanism=DISKS, likely=22, nemesis="disks")
 def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
     commit, durable = MemoryEngine.commit, MemoryEngine.durable
 
@@ -254,7 +256,7 @@ def place_of_a_failed_request_never_given_back(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Requests, "__aexit__", leave)
 
 
-@planted("origin", mechanism=OVERLOAD, workload="bursts", nemesis="none")
+@planted("origin", mechanism=OVERLOAD, likely=7, workload="bursts", nemesis="none")
 def write_refused_and_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     real = Shortfall.of_write
 
