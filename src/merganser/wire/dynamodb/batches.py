@@ -19,11 +19,12 @@ from merganser.model.errors import TransactionConflictError, UnavailableError, U
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
+from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import View, projection_of
 
 WRITES_MAX: Final = 25
@@ -106,7 +107,7 @@ async def batch_write_item(session: Session, request: dict[str, Any]) -> bytes:
     sizes = [await _measured_in_turn(one) for requests in request["RequestItems"].values() for one in requests]
     if sum(sizes) > BYTES_MAX:
         raise ValidationError("The batch write request exceeds the maximum size of 16 MB")
-    refuse_unless_none(request, "ReturnConsumedCapacity", "ReturnItemCollectionMetrics")
+    refuse_unserved("BatchWriteItem", request)
     writes = await _planned_writes(session, request["RequestItems"], sizes)
     done = await _all(writes, lambda one: session.replace(one.table, one.key, one.item))
     unprocessed: dict[str, list[Mapping[str, Any]]] = {}
@@ -174,8 +175,8 @@ def _check_reads(request: Mapping[str, Any]) -> dict[str, View]:
     if sum(len(asked["Keys"]) for asked in tables.values()) > KEYS_MAX:
         raise ValidationError("Too many items requested for the BatchGetItem call")
     for asked in tables.values():
-        refuse(asked, "AttributesToGet")
-    refuse_unless_none(request, "ReturnConsumedCapacity")
+        refuse_unserved("BatchGetItem.RequestItems", asked)
+    refuse_unserved("BatchGetItem", request)
     return {name: projection_of(asked) for name, asked in tables.items()}
 
 

@@ -111,11 +111,6 @@ class Fault(NamedTuple):
         return orjson.dumps({**content, **self.members})
 
 
-def unsupported(parameter: str) -> ValidationError:
-    """Return the refusal of a parameter of the API that Merganser does not serve yet."""
-    return ValidationError(f"{parameter} is not supported yet by Merganser")
-
-
 def fault_of(error: Exception) -> Fault:
     """Return how DynamoDB's clients are told of ``error``."""
     match error:

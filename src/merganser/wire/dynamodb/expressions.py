@@ -8,7 +8,7 @@ from typing import Any
 
 from merganser.query.binding import Placeholders
 from merganser.wire.dynamodb.attributes import AttributeMap, TooLargeError, normalise_value
-from merganser.wire.dynamodb.errors import ValidationError, unsupported
+from merganser.wire.dynamodb.errors import ValidationError
 
 _NAME = re.compile(r"#[0-9a-zA-Z_]+").fullmatch
 _VALUE = re.compile(r":[0-9a-zA-Z_]+").fullmatch
@@ -50,28 +50,6 @@ def check_parameters(
 def placeholders_of(request: Mapping[str, Any]) -> Placeholders:
     """Return the names and values of a request, or of a part of it, that are checked."""
     return Placeholders(request.get("ExpressionAttributeNames") or {}, request.get("ExpressionAttributeValues") or {})
-
-
-def refuse(request: Mapping[str, Any], *names: str) -> None:
-    """Refuse parameters that are not served yet.
-
-    Raises:
-        ValidationError: one of ``names`` is there.
-    """
-    for name in names:
-        if request.get(name) is not None:
-            raise unsupported(name)
-
-
-def refuse_unless_none(request: Mapping[str, Any], *names: str) -> None:
-    """Refuse parameters of which only NONE is served yet.
-
-    Raises:
-        ValidationError: one of ``names`` asks for more.
-    """
-    for name in names:
-        if request.get(name) not in (None, "NONE"):
-            raise unsupported(f"{name} other than NONE")
 
 
 def _check_names(names: Mapping[str, str], *, has_expression: bool) -> None:

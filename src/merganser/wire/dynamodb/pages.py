@@ -22,11 +22,12 @@ from merganser.storage.keys import after, table_range, token_range
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of, refuse, refuse_unless_none
+from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
 from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
 from merganser.wire.dynamodb.keys import KeySchema, key_of
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import View, view_of
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
@@ -196,8 +197,7 @@ def _check(request: Mapping[str, Any]) -> View:
     check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=("FilterExpression",))
     check_start_and_select(request)
     _check_segment(request)
-    refuse(request, *_LEGACY)
-    refuse_unless_none(request, "ReturnConsumedCapacity")
+    refuse_unserved("Scan", request)
     placeholders = placeholders_of(request)
     view = view_of(request, placeholders)
     placeholders.check_all_used()

@@ -10,7 +10,7 @@ from merganser.query.key_condition import AttributeCondition, key_conditions
 from merganser.storage.keys import after, prefix_end
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of, refuse, refuse_unless_none
+from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, partition_bytes, prefix_of, sort_bytes
 from merganser.wire.dynamodb.pages import (
     Span,
@@ -23,6 +23,7 @@ from merganser.wire.dynamodb.pages import (
 )
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import View, view_of
 
 _EXPRESSIONS = ("ProjectionExpression", "FilterExpression", "KeyConditionExpression")
@@ -60,8 +61,7 @@ def _check(request: Mapping[str, Any]) -> tuple[Conditions, View]:
     violations.settle()
     check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=_VALUED)
     check_start_and_select(request)
-    refuse(request, *_LEGACY)
-    refuse_unless_none(request, "ReturnConsumedCapacity")
+    refuse_unserved("Query", request)
     if request.get("KeyConditionExpression") is None:
         raise ValidationError(
             "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."

@@ -6,10 +6,11 @@ from typing import Any
 
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.constraints import Violations
-from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
+from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.keys import key_of
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import projection_of
 
 _LEGACY = ("AttributesToGet",)
@@ -24,8 +25,7 @@ async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     violations.settle()
     check_parameters(request, expressions=("ProjectionExpression",), legacy=_LEGACY)
     normalise(request["Key"])
-    refuse(request, *_LEGACY)
-    refuse_unless_none(request, "ReturnConsumedCapacity")
+    refuse_unserved("GetItem", request)
     view = projection_of(request)
     table = await session.table(request["TableName"])
     schema = definition_of(table).schema

@@ -14,8 +14,9 @@ import msgspec
 
 from merganser.model.cluster import Replication, Table
 from merganser.wire.dynamodb.constraints import Violations, require_table_name
-from merganser.wire.dynamodb.errors import ValidationError, unsupported
+from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.unserved import refuse_unserved
 
 UNITS_MAX: Final = 1_000_000_000_000
 TAGS_MAX: Final = 50
@@ -24,15 +25,6 @@ LEADERLESS_TAG: Final = f"{REPLICATION_TAG} = leaderless"
 """As errors name it."""
 
 _INVALID = "One or more parameter values were invalid: "
-_UNSUPPORTED = (
-    "SSESpecification",
-    "WarmThroughput",
-    "ResourcePolicy",
-    "OnDemandThroughput",
-    "GlobalTableSourceArn",
-    "GlobalTableSettingsReplicationMode",
-    "VectorIndexes",
-)
 
 
 class Throughput(msgspec.Struct, frozen=True):
@@ -76,7 +68,8 @@ def check_create(request: Mapping[str, Any]) -> None:
     _constraints(request)
     _billing(request)
     _key_schema(request)
-    _refuse(request)
+    refuse_unserved("CreateTable", request)
+    _check_tags(request.get("Tags") or ())
 
 
 def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefinition:
@@ -219,22 +212,12 @@ def _key_schema(request: Mapping[str, Any]) -> None:
         if request.get(name) is not None:
             if not request[name]:
                 raise ValidationError(f"{_INVALID}List of {name} is empty")
-            raise unsupported(name)
+            refuse_unserved("CreateTable", request, name)
     if len(defined) != len(names):
         raise ValidationError(
             f"{_INVALID}Number of attributes in KeySchema does not exactly match number of attributes defined in "
             "AttributeDefinitions"
         )
-
-
-def _refuse(request: Mapping[str, Any]) -> None:
-    stream = request.get("StreamSpecification")
-    if stream is not None and (stream.get("StreamEnabled") or len(stream) > 1):
-        raise unsupported("StreamSpecification")
-    for name in _UNSUPPORTED:
-        if request.get(name) is not None:
-            raise unsupported(name)
-    _check_tags(request.get("Tags") or ())
 
 
 def _check_tags(tags: Any) -> None:

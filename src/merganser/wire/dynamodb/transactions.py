@@ -26,13 +26,14 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
 from merganser.wire.dynamodb.constraints import Violations, shown
 from merganser.wire.dynamodb.errors import CONFLICT_TEXT, TRANSACTION_CANCELED, ApiError, ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, refuse_unless_none
+from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import DELETING, Action, Rejection, payload_of, putting, rejection_in
 from merganser.wire.dynamodb.steps import Reason as Rejected
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import projection_of
 
 ITEMS_MAX: Final = 100
@@ -85,7 +86,7 @@ async def transact_write_items(session: Session, request: dict[str, Any]) -> byt
     parts = [await _part(one) for one in request["TransactItems"]]
     if sum(part.size for part in parts) > BYTES_MAX:
         raise ValidationError(_TOO_LARGE)
-    refuse_unless_none(request, "ReturnConsumedCapacity", "ReturnItemCollectionMetrics")
+    refuse_unserved("TransactWriteItems", request)
     tables = [await _table(session, part.request, "TransactWriteItems") for part in parts]
     items = _each(_item, tables, parts)
     _refuse_same([(item.table.id, item.key) for item in items])
@@ -104,7 +105,7 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
     for get in gets:
         check_parameters(get, expressions=("ProjectionExpression",))
         normalise(get["Key"])
-    refuse_unless_none(request, "ReturnConsumedCapacity")
+    refuse_unserved("TransactGetItems", request)
     views = [projection_of(get) for get in gets]
     tables = [await _table(session, get, "TransactGetItems") for get in gets]
     places = list(zip(tables, _each(_key, tables, gets), strict=True))

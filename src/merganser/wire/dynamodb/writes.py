@@ -10,12 +10,13 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, refuse, refuse_unless_none
+from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import encoded
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import Action, ItemStep
 from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.unserved import refuse_unserved
 
 _LEGACY: Final = ("Expected", "ConditionalOperator")
 _CONDITION: Final = ("ConditionExpression",)
@@ -28,7 +29,7 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     _check_returns(request)
     item = request["Item"]
     size = normalise(item)
-    _refuse(request, *_LEGACY)
+    refuse_unserved("PutItem", request)
     read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of_item(definition_of(table).schema, table.id, item)
@@ -44,7 +45,7 @@ async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list
     _check(request, "Key")
     _check_returns(request)
     normalise(request["Key"])
-    _refuse(request, *_LEGACY)
+    refuse_unserved("DeleteItem", request)
     read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
@@ -58,7 +59,7 @@ async def update_item(session: Session, request: dict[str, Any]) -> bytes | list
     """Change attributes of the item of a key, which is made if there is none."""
     _check(request, "Key", expressions=_UPDATE, legacy=("AttributeUpdates", *_LEGACY))
     normalise(request["Key"])
-    _refuse(request, "AttributeUpdates", *_LEGACY)
+    refuse_unserved("UpdateItem", request)
     update = read_expressions(request)
     table = await session.table(request["TableName"])
     schema = definition_of(table).schema
@@ -105,8 +106,3 @@ def _check(
 def _check_returns(request: Mapping[str, Any]) -> None:
     if request.get("ReturnValues") not in (None, "NONE", "ALL_OLD"):
         raise ValidationError("ReturnValues can only be ALL_OLD or NONE")
-
-
-def _refuse(request: Mapping[str, Any], *names: str) -> None:
-    refuse(request, *names)
-    refuse_unless_none(request, "ReturnConsumedCapacity", "ReturnItemCollectionMetrics")

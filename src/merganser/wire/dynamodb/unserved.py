@@ -1,0 +1,82 @@
+"""What of DynamoDB's API is not served yet: one table, read by the request path and by the compatibility page.
+
+An entry makes an operation refuse a parameter by name. What is served is taken out of the table, and nothing else
+has to be told: `tests/wire/dynamodb/compatibility.py` writes docs/dynamodb-compatibility.md from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from merganser.wire.dynamodb.errors import ValidationError
+
+
+class Unserved(NamedTuple):
+    """Which values of a parameter are refused."""
+
+    is_refused: Callable[[Any], bool]
+    """Told of every value but null."""
+    but: str = ""
+    """What is served of it all the same, as the refusal says it after the name."""
+
+
+ANY: Final = Unserved(lambda value: True)
+UNLESS_NONE: Final = Unserved(lambda value: value != "NONE", " other than NONE")
+UNLESS_DISABLED: Final = Unserved(lambda stream: bool(stream.get("StreamEnabled")) or len(stream) > 1)
+
+_READ: Final = {"ReturnConsumedCapacity": UNLESS_NONE}
+_WRITE: Final = {"ReturnConsumedCapacity": UNLESS_NONE, "ReturnItemCollectionMetrics": UNLESS_NONE}
+_CONDITIONAL: Final = {"Expected": ANY, "ConditionalOperator": ANY, **_WRITE}
+
+UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
+    "CreateTable": {
+        "LocalSecondaryIndexes": ANY,
+        "GlobalSecondaryIndexes": ANY,
+        "StreamSpecification": UNLESS_DISABLED,
+        "SSESpecification": ANY,
+        "WarmThroughput": ANY,
+        "ResourcePolicy": ANY,
+        "OnDemandThroughput": ANY,
+        "GlobalTableSourceArn": ANY,
+        "GlobalTableSettingsReplicationMode": ANY,
+        "VectorIndexes": ANY,
+    },
+    "PutItem": _CONDITIONAL,
+    "DeleteItem": _CONDITIONAL,
+    "UpdateItem": {"AttributeUpdates": ANY, **_CONDITIONAL},
+    "GetItem": {"AttributesToGet": ANY, **_READ},
+    "BatchWriteItem": _WRITE,
+    "BatchGetItem.RequestItems": {"AttributesToGet": ANY},
+    "BatchGetItem": _READ,
+    "TransactWriteItems": _WRITE,
+    "TransactGetItems": _READ,
+    "Scan": {"AttributesToGet": ANY, "ScanFilter": ANY, "ConditionalOperator": ANY, **_READ},
+    "Query": {
+        "AttributesToGet": ANY,
+        "QueryFilter": ANY,
+        "ConditionalOperator": ANY,
+        "KeyConditions": ANY,
+        **_READ,
+    },
+}
+"""Parameters by operation, or by operation and the parameter whose elements they are members of."""
+
+_SERVED: Final[Mapping[str, Unserved]] = {}
+
+
+def refuse_unserved(place: str, members: Mapping[str, Any], *only: str) -> None:
+    """Refuse the parameters that are not served yet, in the order of the table.
+
+    Args:
+        place: a key of `UNSERVED`; without an entry, all is served.
+        members: by name.
+        only: look at these alone; without any, at all.
+
+    Raises:
+        ValidationError: there is one.
+    """
+    for name, unserved in UNSERVED.get(place, _SERVED).items():
+        value = members.get(name)
+        if value is not None and (not only or name in only) and unserved.is_refused(value):
+            raise ValidationError(f"{name}{unserved.but} is not supported yet by Merganser")

@@ -1,0 +1,21 @@
+"""The table of what is not served, against botocore's model: what is named in it exists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from merganser.wire.dynamodb.unserved import UNSERVED
+from wire.dynamodb.test_support import model
+
+
+@pytest.mark.parametrize(("place", "name"), [(place, name) for place, names in UNSERVED.items() for name in names])
+def test_what_is_refused_by_name_is_a_parameter_of_the_api(place: str, name: str) -> None:
+    operation, *path = place.split(".")
+    shape: Any = model().operation_model(operation).input_shape
+    for member in path:
+        shape = shape.members[member]
+        while shape.type_name in ("map", "list"):
+            shape = shape.value if shape.type_name == "map" else shape.member
+    assert name in shape.members
