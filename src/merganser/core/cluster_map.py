@@ -17,14 +17,17 @@ from itertools import pairwise
 import msgspec
 
 from merganser.core import placement
-from merganser.model.cluster import ClusterMap, NodeRecord, Replication, Table
-from merganser.model.errors import ConfigurationError, CorruptionError, TableExistsError
+from merganser.model.cluster import ClusterMap, Index, IndexState, NodeRecord, Replication, Table
+from merganser.model.errors import ConfigurationError, CorruptionError, IndexExistsError, TableExistsError
 from merganser.model.ids import ClusterId, NodeId, TableId
+from merganser.model.index import IndexRequest
 
 DROPPED_MAX = 128  # a request to create goes on for 5 s at most, and a change takes some 50 ms
 VOTERS_MAX = 5
 """Two voters may fail; more would make each change slower and survive little more."""
 
+_INDEX_SUFFIX = ".index"
+"""Makes the wire of the tables of entries: clients ask by their own wire, and never see them."""
 NUMBER_MAX = 2**32 - 1
 """Node numbers and table ids are stored in four bytes."""
 
@@ -65,14 +68,19 @@ def with_table(
     definition: bytes,
     unique_id: str,
     replication: Replication = "leaderless",
+    indexes: Sequence[IndexRequest] = (),
 ) -> ClusterMap:
     """Return ``cluster_map`` with one table more, or ``cluster_map`` itself if that very table is or was there.
+
+    Its global ``indexes`` are active at once, as there is nothing to fill them with; the tables of their entries are
+    made in the same step.
 
     Raises:
         TableExistsError: another table of that wire has the name.
     """
     assert n >= 1, "the wire checks how many replicas its client asked for"
     assert all((name, unique_id)), "the wire names each table and each request"
+    assert not indexes or replication == "leader", "the wire refuses indexes of tables without leaders"
     if unique_id in cluster_map.dropped:
         return cluster_map
     existing = table_named(cluster_map, wire, name)
@@ -88,22 +96,82 @@ def with_table(
         definition=definition,
         unique_id=unique_id,
         replication=replication,
+        indexes=tuple(
+            Index(index.name, TableId(cluster_map.next_table_id + number), index.definition, unique_id)
+            for number, index in enumerate(indexes, start=1)
+        ),
     )
-    grown = _next_epoch(cluster_map, tables=(*cluster_map.tables, table))
-    return msgspec.structs.replace(grown, next_table_id=table.id + 1)
+    tables = (*cluster_map.tables, table, *(_table_of(table, index) for index in table.indexes))
+    grown = _next_epoch(cluster_map, tables=tables)
+    return msgspec.structs.replace(grown, next_table_id=tables[-1].id + 1)
 
 
 def without_table(cluster_map: ClusterMap, *, wire: str, name: str, unique_id: str) -> ClusterMap:
-    """Return ``cluster_map`` without that very table, or ``cluster_map`` itself if it is gone.
+    """Return ``cluster_map`` without that very table and its indexes, or ``cluster_map`` itself if it is gone.
 
     A table made anew under the same name has another unique id and stays.
     """
     table = table_named(cluster_map, wire, name)
     if table is None or table.unique_id != unique_id:
         return cluster_map
-    others = tuple(other for other in cluster_map.tables if other.id != table.id)
+    gone = {table.id, *(index.table for index in table.indexes)}
+    others = tuple(other for other in cluster_map.tables if other.id not in gone)
     dropped = (*cluster_map.dropped, unique_id)[-DROPPED_MAX:]
     return msgspec.structs.replace(_next_epoch(cluster_map, tables=others), dropped=dropped)
+
+
+def with_index(cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, unique_id: str) -> ClusterMap:
+    """Return ``cluster_map`` with one index more, to be filled, or ``cluster_map`` itself if that very index is there.
+
+    If the table is gone nothing changes, either.
+
+    Raises:
+        IndexExistsError: another index of the table has the name.
+    """
+    base = _with_id(cluster_map, table)
+    if base is None:
+        return cluster_map
+    existing = index_named(base, index.name)
+    if existing is not None:
+        if existing.unique_id == unique_id:
+            return cluster_map
+        raise IndexExistsError(f"table {base.name!r} has an index {index.name!r}: delete it first")
+    added = Index(index.name, TableId(cluster_map.next_table_id), index.definition, unique_id, "creating")
+    grown = _with_indexes(cluster_map, base, (*base.indexes, added))
+    tables = (*grown.tables, _table_of(base, added))
+    return msgspec.structs.replace(grown, tables=tables, next_table_id=added.table + 1)
+
+
+def with_index_state(cluster_map: ClusterMap, *, table: TableId, index: TableId, state: IndexState) -> ClusterMap:
+    """Return ``cluster_map`` with an index, named by the table of its entries, in another state.
+
+    ``cluster_map`` itself if it is in that state, or is gone; what is deleted stays so.
+    """
+    base = _with_id(cluster_map, table)
+    known = None if base is None else next((known for known in base.indexes if known.table == index), None)
+    if base is None or known is None or known.state in (state, "deleting"):
+        return cluster_map
+    moved = msgspec.structs.replace(known, state=state)
+    return _with_indexes(cluster_map, base, tuple(moved if one is known else one for one in base.indexes))
+
+
+def without_index(cluster_map: ClusterMap, *, table: TableId, index: TableId) -> ClusterMap:
+    """Return ``cluster_map`` without an index, named by the table of its entries, or itself if it is gone."""
+    base = _with_id(cluster_map, table)
+    if base is None or all(known.table != index for known in base.indexes):
+        return cluster_map
+    shrunk = _with_indexes(cluster_map, base, tuple(known for known in base.indexes if known.table != index))
+    return msgspec.structs.replace(shrunk, tables=tuple(known for known in shrunk.tables if known.id != index))
+
+
+def index_named(table: Table, name: str) -> Index | None:
+    """Return the global index of ``table`` with that name, in whatever state."""
+    return next((index for index in table.indexes if index.name == name), None)
+
+
+def is_index(table: Table) -> bool:
+    """Tell whether ``table`` holds the entries of an index, and is no client's own."""
+    return table.wire.endswith(_INDEX_SUFFIX)
 
 
 def with_addresses(cluster_map: ClusterMap, node_id: NodeId, wire_addresses: dict[str, str]) -> ClusterMap:
@@ -140,6 +208,28 @@ def check(cluster_map: ClusterMap) -> None:
     """
     for flaw in _flaws(cluster_map):
         raise CorruptionError(f"cluster map of cluster {cluster_map.cluster_id!r}, epoch {cluster_map.epoch}: {flaw}")
+
+
+def _with_id(cluster_map: ClusterMap, table: TableId) -> Table | None:
+    return next((known for known in cluster_map.tables if known.id == table), None)
+
+
+def _table_of(base: Table, index: Index) -> Table:
+    """Return the table of the entries of an index: it has the replicas, partitions and leaders of its base."""
+    return Table(
+        id=index.table,
+        name=f"{base.id}/{index.name}",
+        wire=base.wire + _INDEX_SUFFIX,
+        n=base.n,
+        definition=b"",
+        unique_id=f"{index.unique_id}/{index.table}",
+        replication="leader",
+    )
+
+
+def _with_indexes(cluster_map: ClusterMap, base: Table, indexes: tuple[Index, ...]) -> ClusterMap:
+    changed = msgspec.structs.replace(base, indexes=indexes)
+    return _next_epoch(cluster_map, tables=tuple(changed if known is base else known for known in cluster_map.tables))
 
 
 def _next_epoch(cluster_map: ClusterMap, *, tables: tuple[Table, ...]) -> ClusterMap:
@@ -219,11 +309,24 @@ def _flaws_of_tables(cluster_map: ClusterMap) -> Iterator[str]:
             yield f"table {table.name!r} wants {table.n} replicas"
         if not table.name or not table.unique_id:
             yield f"table {table.id} lacks a name or a unique id"
+        yield from _flaws_of_indexes(table, tables)
     yield from _repetitions("table name", ((table.wire, table.name) for table in tables))
     if any(one.id >= other.id for one, other in pairwise(tables)):
         yield "tables are not in ascending order of id, each once"
     if cluster_map.next_table_id < 1:
         yield f"the next table id is {cluster_map.next_table_id}"
+
+
+def _flaws_of_indexes(table: Table, tables: Sequence[Table]) -> Iterator[str]:
+    if not table.indexes:
+        return
+    if not table.has_leaders:
+        yield f"table {table.name!r} has indexes, and no leaders"
+    of_entries = {known.id for known in tables if is_index(known) and known.n == table.n}
+    for index in table.indexes:
+        if index.table not in of_entries:
+            yield f"index {index.name!r} of table {table.name!r} has no table of its own"
+    yield from _repetitions(f"index of table {table.name!r}", (index.name for index in table.indexes))
 
 
 def _repetitions(what: str, names: Iterable[object]) -> Iterator[str]:

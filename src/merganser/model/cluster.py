@@ -31,6 +31,24 @@ Replication = Literal["leaderless", "leader"]
 """Which of the two protocols keeps a table: chosen when it is created, for its whole life."""
 
 
+IndexState = Literal["creating", "active", "deleting"]
+"""Being filled with what was there before it; complete; about to be dropped."""
+
+
+class Index(msgspec.Struct, frozen=True):
+    """A global index of a table. Its entries are items of a table of its own, which no client sees by name."""
+
+    name: str
+    """Unique within its table."""
+    table: TableId
+    """Of the entries: one of the same map, made and dropped together with the index."""
+    definition: bytes
+    """The wire's own description, in the wire's own encoding."""
+    unique_id: str
+    """Drawn by whoever asked for the index: tells a repeated request from a second index."""
+    state: IndexState = "active"
+
+
 class Table(msgspec.Struct, frozen=True):
     """A table as every node must know it; what only its wire understands stays opaque."""
 
@@ -45,6 +63,8 @@ class Table(msgspec.Struct, frozen=True):
     unique_id: str
     """A UUID drawn by whoever asked for the table: tells a repeated request from a second table."""
     replication: Replication = "leaderless"
+    indexes: tuple[Index, ...] = ()
+    """Global indexes, in the order in which they were made; only of tables with leaders."""
 
     @property
     def has_leaders(self) -> bool:

@@ -44,6 +44,10 @@ class InvariantError(MerganserError):
     """Merganser broke a promise to itself; the node stops."""
 
 
+class IndexExistsError(RequestError):
+    """Another index of the table has the name; nothing was changed."""
+
+
 class TransactionConflictError(RequestError):
     """Another transaction holds the item; nothing was written, try again."""
 

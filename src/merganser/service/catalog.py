@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -39,6 +39,7 @@ from merganser.model.errors import (
     UnknownOutcomeError,
 )
 from merganser.model.ids import NodeId
+from merganser.model.index import IndexRequest
 from merganser.model.messages import (
     Accept,
     Accepted,
@@ -112,6 +113,18 @@ def _too_few(answered: int, needed: int) -> UnavailableError:
     return UnavailableError(f"{answered} of the other voters of the cluster map answered, and {needed} are needed")
 
 
+def _same(current: ClusterMap, table: Table) -> Table:
+    """Return ``table`` as it is by now.
+
+    Raises:
+        TableNotFoundError: it is gone.
+    """
+    for known in current.tables:
+        if known.id == table.id:
+            return known
+    raise TableNotFoundError(f"table {table.name} does not exist")
+
+
 def _load_round(engine: Engine) -> int:
     stored = engine.get(_ROUND_KEY)
     return 0 if stored is None else msgspec.msgpack.decode(unseal(_ROUND_KEY, stored), type=int)
@@ -180,8 +193,9 @@ class Catalog:
         deadline: float,
         n: int = REPLICAS_DEFAULT,
         replication: Replication = "leaderless",
+        indexes: Sequence[IndexRequest] = (),
     ) -> Table:
-        """Add a table; repeating the call with the same ``unique_id`` adds no second one.
+        """Add a table, with global indexes; repeating the call with the same ``unique_id`` adds no second one.
 
         A cluster of fewer than ``n`` nodes keeps one replica on each.
 
@@ -199,6 +213,7 @@ class Catalog:
                 definition=definition,
                 unique_id=unique_id,
                 replication=replication,
+                indexes=indexes,
             ),
             deadline=deadline,
         )
@@ -221,6 +236,41 @@ class Catalog:
             ),
             deadline=deadline,
         )
+
+    async def add_index(self, table: Table, index: IndexRequest, *, unique_id: str, deadline: float) -> Table:
+        """Add a global index to a table with leaders; returns the table with the index, which is then being filled.
+
+        Repeating the call with the same ``unique_id`` adds no second one. The index is active once it holds all that
+        was there; the map says so then.
+
+        Raises:
+            IndexExistsError: another index of the table has the name.
+            TableNotFoundError: the table is gone.
+            UnavailableError: no majority of the voters; nothing was changed.
+            UnknownOutcomeError: the change may still come into force.
+        """
+        changed = await self.change(
+            lambda current: cluster_map.with_index(current, table=table.id, index=index, unique_id=unique_id),
+            deadline=deadline,
+        )
+        return _same(changed, table)
+
+    async def drop_index(self, table: Table, name: str, *, deadline: float) -> Table:
+        """Begin to drop the index that ``table`` has under that name; returns the table as it is then.
+
+        The index is gone from the map soon after.
+
+        Raises:
+            as `add_index`.
+        """
+        index = cluster_map.index_named(table, name)
+        if index is None:
+            return table
+        changed = await self.change(
+            lambda current: cluster_map.with_index_state(current, table=table.id, index=index.table, state="deleting"),
+            deadline=deadline,
+        )
+        return _same(changed, table)
 
     async def change(self, change: Change, *, deadline: float) -> ClusterMap:
         """Apply ``change`` to the newest map and return the result, known to a majority of the voters.

@@ -14,6 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, cast
 
+from merganser.core.indexing import shown_in
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency, Need
@@ -144,6 +145,37 @@ class LeaderBased:
             return await self._read_range_led(
                 table, start, end, reverse=reverse, rows_max=rows_max, bytes_max=bytes_max, deadline=deadline
             )
+
+    async def read_index(
+        self,
+        index: Table,
+        start: bytes,
+        end: bytes,
+        *,
+        reverse: bool = False,
+        rows_max: int,
+        bytes_max: int,
+        deadline: float,
+    ) -> LedRows:
+        """Return a page of the entries of a global index, with their projected items, as the nearest replica has them.
+
+        Args:
+            index: the table of the index's entries; bounds, order and page as of `read_range`.
+
+        Raises:
+            as `read_range`.
+        """
+        page = await self.read_range(
+            index,
+            start,
+            end,
+            reverse=reverse,
+            is_consistent=False,
+            rows_max=rows_max,
+            bytes_max=bytes_max,
+            deadline=deadline,
+        )
+        return LedRows(shown_in(page.rows), page.resume)
 
     # Of leaders.
 

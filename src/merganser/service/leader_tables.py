@@ -43,7 +43,7 @@ from merganser.service.ledger import Ledger, Tables
 from merganser.service.ledger_sweep import LedgerSweep
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
-from merganser.service.steps import TRANSACTIONS, WIRES, Evaluator, of_wires
+from merganser.service.steps import TRANSACTIONS, WIRES, Evaluator, Indexer, of_wires
 from merganser.service.topology import Topology
 from merganser.service.transaction_recovery import Recovery
 from merganser.service.transaction_steps import maker
@@ -65,6 +65,7 @@ class LeaderTables:
         tables: Tables,
         *,
         evaluators: Mapping[str, Evaluator],
+        indexers: Mapping[str, Indexer],
         hedging: Hedging,
         range_turns: Turns,
         under_way: UnderWay,
@@ -78,7 +79,8 @@ class LeaderTables:
 
         Args:
             tables: the catalog, which makes the ledger when it is needed.
-            evaluators: of the wires, by their names.
+            evaluators: of the wires, by their names, and
+            indexers: likewise.
             hedging: shared with the coordinator of leaderless tables, as are
             range_turns: for reads of ranges, and
             under_way: what counts reads and writes through this node.
@@ -104,6 +106,7 @@ class LeaderTables:
         )
         self.leader = Leader(topology, asker, engine, self.leadership, trees, damage, admit=admit, catch_up=catch_up)
         self.leader.makers[WIRES] = of_wires(evaluators)
+        self.indexers = indexers
         self.leader_based = LeaderBased(
             topology,
             asker,

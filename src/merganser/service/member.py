@@ -61,7 +61,7 @@ from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
-from merganser.service.steps import Evaluator
+from merganser.service.steps import Evaluator, Indexer
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
 from merganser.service.wholeness import Wholeness
@@ -98,6 +98,7 @@ class Member:
         trees_look_s: float = LOOK_S,
         pulse_s: float = PULSE_S,
         evaluators: Mapping[str, Evaluator] | None = None,
+        indexers: Mapping[str, Indexer] | None = None,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -106,6 +107,7 @@ class Member:
             in_flight_s: longer than any coordinator of the cluster waits for an answer.
             on_damage: told of what is found damaged on the disk.
             evaluators: what the wires do to items of leader-based tables, by the names of the wires.
+            indexers: what items are in their tables' global indexes, likewise.
             pulse_s: between two signs of life to those who share a leader with this node.
         """
         self._on_error = on_error
@@ -240,6 +242,7 @@ class Member:
             self.damage,
             self.catalog,
             evaluators=evaluators or {},
+            indexers=indexers or {},
             hedging=self.coordinator.hedging,
             range_turns=self.coordinator.range_turns,
             under_way=self.admission.operations,

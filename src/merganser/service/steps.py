@@ -7,13 +7,14 @@ called once, in one turn of the loop, with nothing of the item in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
+from merganser.model.index import Entry
 from merganser.model.register import Content, Decided
 
 Step = Callable[[Content], Decided]
@@ -26,6 +27,13 @@ TRANSACTIONS: Final = 1
 
 Evaluator = Callable[[Table, bytes, bytes | None], Decided]
 """Of a wire: from the table, the payload and the current value (None: no such item) to what becomes of it."""
+
+
+Indexer = Callable[[Table, bytes, bytes], Sequence[Entry]]
+"""Of a wire: from a table that has global indexes, the key of one of its items and the item's value, to the entries of
+the item in these indexes: at most one in each, none where the item lacks a key attribute of the index. A pure function,
+quick, that never fails on a value that the wire's `Evaluator` has returned; for ever the same for the same table, key
+and value."""
 
 
 class Maker(msgspec.Struct, frozen=True):
