@@ -104,11 +104,6 @@ ONE = {"N": "1"}
             id="ReturnValues of updates",
         ),
         pytest.param({**put("str", p=A), "Expected": {}}, unsupported("Expected"), id="Expected"),
-        pytest.param(
-            {**put("str", p=A), "ReturnConsumedCapacity": "TOTAL"},
-            unsupported("ReturnConsumedCapacity other than NONE"),
-            id="capacity",
-        ),
         pytest.param({**put("str", p=A), "ExpressionAttributeNames": {}}, NO_EXPRESSION, id="names without use"),
         pytest.param(
             {**put("str", p=A), "ExpressionAttributeValues": {}},
@@ -166,7 +161,6 @@ def test_wrong_key_is_refused(cluster: Cluster, operation: str, request_: Any, a
             {"ProjectionExpression": "a, #b", "ExpressionAttributeNames": {"#a": "a", "#b": "b"}},
             "ValidationException | Value provided in ExpressionAttributeNames unused in expressions: keys: {#a}",
         ),
-        ({"ReturnConsumedCapacity": "INDEXES"}, unsupported("ReturnConsumedCapacity other than NONE")),
         ({"ExpressionAttributeNames": {"#a": "a"}}, NO_EXPRESSION),
         ({"ConsistentRead": "x"}, "SerializationException | Unexpected token received from parser"),
         ({"ReturnConsumedCapacity": "NONE", "Unknown": {"a": 1}}, {}),

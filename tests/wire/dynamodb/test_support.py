@@ -43,14 +43,18 @@ BASES: dict[str, dict[str, Any]] = {
         "ExpressionAttributeValues": {":p": {"S": "a"}},
     },
 }
+RETURNED = {"ReturnConsumedCapacity", "ReturnItemCollectionMetrics"}
 SERVED = {
     "CreateTable": {"ProvisionedThroughput", "TableClass", "Tags", "DeletionProtectionEnabled"},
     "ListTables": {"ExclusiveStartTableName", "Limit"},
-    "PutItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"},
-    "DeleteItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"},
-    "UpdateItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"},
-    "GetItem": {"ConsistentRead", "ProjectionExpression"},
-    "TransactWriteItems": {"ClientRequestToken"},
+    "PutItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | RETURNED,
+    "DeleteItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | RETURNED,
+    "UpdateItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | RETURNED,
+    "GetItem": {"ConsistentRead", "ProjectionExpression", "ReturnConsumedCapacity"},
+    "BatchWriteItem": RETURNED,
+    "BatchGetItem": {"ReturnConsumedCapacity"},
+    "TransactWriteItems": {"ClientRequestToken"} | RETURNED,
+    "TransactGetItems": {"ReturnConsumedCapacity"},
     "Scan": {
         "ProjectionExpression",
         "Limit",
@@ -59,6 +63,7 @@ SERVED = {
         "TotalSegments",
         "Segment",
         "ConsistentRead",
+        "ReturnConsumedCapacity",
     },
     "Query": {
         "ProjectionExpression",
@@ -67,6 +72,7 @@ SERVED = {
         "ExclusiveStartKey",
         "ScanIndexForward",
         "ConsistentRead",
+        "ReturnConsumedCapacity",
         "ExpressionAttributeNames",
     },
 }

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from merganser.model.errors import TransactionInProgressError
-from merganser.wire.dynamodb.errors import ValidationError, fault_of
+from merganser.wire.dynamodb.errors import NotFoundError, fault_of
 from wire.dynamodb.fakes import Cluster
 
 A, B = {"S": "a"}, {"S": "b"}
@@ -237,10 +237,13 @@ def test_others_are_served_while_the_values_of_a_large_transaction_are_looked_in
     async def scenario() -> None:
         other = asyncio.create_task(others())
         values = {":v": {"S": "x" * 100_000}}
-        items = [update("SET v = :v", {"S": f"{at}"}, ExpressionAttributeValues=values) for at in range(100)]
-        body = orjson.dumps({"TransactItems": items, "ReturnConsumedCapacity": "TOTAL"})
+        items = [
+            update("SET v = :v", {"S": f"{at}"}, TableName="nope", ExpressionAttributeValues=values)
+            for at in range(100)
+        ]
+        body = orjson.dumps({"TransactItems": items})
         try:
-            with pytest.raises(ValidationError, match="not supported yet"):  # after the items, before the writes
+            with pytest.raises(NotFoundError, match="not found"):  # after the items, before the writes
                 await cluster.dynamodb.call("TransactWriteItems", body)
         finally:
             other.cancel()

@@ -101,11 +101,6 @@ def stored(cluster: Cluster, table: str = "str") -> Any:
             id="no such ReturnValues",
         ),
         pytest.param(
-            update("SET a = q", ReturnConsumedCapacity="TOTAL"),
-            INVALID + "ReturnConsumedCapacity other than NONE is not supported yet by Merganser",
-            id="capacity",
-        ),
-        pytest.param(
             update("SET a = q"),
             INVALID + "The provided expression refers to an attribute that does not exist in the item",
             id="no such attribute",

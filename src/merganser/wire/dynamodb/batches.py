@@ -16,13 +16,17 @@ import orjson
 
 from merganser.model.cluster import Table
 from merganser.model.errors import TransactionConflictError, UnavailableError, UnknownOutcomeError
+from merganser.wire.dynamodb import capacity
+from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.capacity import Consumptions, read_units, write_units
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.steps import Measured
 from merganser.wire.dynamodb.tables import definition_of
 from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import View, projection_of
@@ -78,8 +82,11 @@ _UNREAD: Final = _Unread.UNREAD
 
 class _Found(NamedTuple):
     size: int
-    """Of the item, as it counts for the answer's limit whatever is shown of it."""
-    shown: bytes
+    """Of the item, as it counts for the answer's limit whatever is shown of it; 0 if there is none."""
+    shown: bytes | None
+
+
+_NOT_FOUND: Final = _Found(0, None)
 
 
 class _Reader:
@@ -89,32 +96,33 @@ class _Reader:
         self._session = session
         self._room = BYTES_MAX
 
-    async def item(self, one: _Read) -> _Found | _Unread | None:
+    async def item(self, one: _Read) -> _Found | _Unread:
         if self._room <= 0:
             return _UNREAD
         item = await self._session.item(one.table, one.key, is_consistent=one.is_consistent)
         if item is None:
-            return None
+            return _NOT_FOUND
         size = size_of(item)
         self._room -= size
-        shown = one.view.of(item)
-        return None if shown is None else _Found(size, shown)
+        return _Found(size, one.view.of(item))
 
 
-async def batch_write_item(session: Session, request: dict[str, Any]) -> bytes:
+async def batch_write_item(session: Session, request: dict[str, Any]) -> list[bytes]:
     """Put and delete up to 25 items."""
     _check_writes(request)
     sizes = [await _measured_in_turn(one) for requests in request["RequestItems"].values() for one in requests]
     if sum(sizes) > BYTES_MAX:
         raise ValidationError("The batch write request exceeds the maximum size of 16 MB")
-    refuse_unserved("BatchWriteItem", request)
     writes = await _planned_writes(session, request["RequestItems"], sizes)
-    done = await _all(writes, lambda one: session.replace(one.table, one.key, one.item))
+    done = await _all(writes, _replacing(session, measures=capacity.is_wanted(request)))
     unprocessed: dict[str, list[Mapping[str, Any]]] = {}
+    consumed = Consumptions()
     for one, outcome in zip(writes, done, strict=True):
         if isinstance(outcome, Exception):
             unprocessed.setdefault(one.table.name, []).append(one.request)
-    return orjson.dumps({"UnprocessedItems": unprocessed})
+        elif outcome is not None:
+            consumed.of(one.table.name).units += write_units(outcome.before, outcome.after)
+    return answer_of((b'"UnprocessedItems":', orjson.dumps(unprocessed)), consumed.told(request))
 
 
 async def batch_get_item(session: Session, request: dict[str, Any]) -> list[bytes]:
@@ -124,15 +132,17 @@ async def batch_get_item(session: Session, request: dict[str, Any]) -> list[byte
     found = await _all(reads, _Reader(session).item)
     responses: dict[str, list[bytes]] = {name: [] for name in request["RequestItems"]}
     unprocessed: dict[str, dict[str, Any]] = {}
+    consumed = Consumptions()
     room = BYTES_MAX
     for one, item in zip(reads, found, strict=True):
-        size = item.size if isinstance(item, _Found) else 0
-        if isinstance(item, Exception) or item is _UNREAD or size > room:
+        if not isinstance(item, _Found) or item.size > room:
             _give_back(unprocessed, one, request["RequestItems"][one.table.name])
-        elif isinstance(item, _Found):
-            room -= size
+            continue
+        room -= item.size
+        consumed.of(one.table.name).units += read_units(item.size, is_consistent=one.is_consistent)
+        if item.shown is not None:
             responses[one.table.name].append(item.shown)
-    return _answer(responses, unprocessed)
+    return _answer(responses, unprocessed, consumed.told(request))
 
 
 def _check_writes(request: Mapping[str, Any]) -> None:
@@ -176,7 +186,6 @@ def _check_reads(request: Mapping[str, Any]) -> dict[str, View]:
         raise ValidationError("Too many items requested for the BatchGetItem call")
     for asked in tables.values():
         refuse_unserved("BatchGetItem.RequestItems", asked)
-    refuse_unserved("BatchGetItem", request)
     return {name: projection_of(asked) for name, asked in tables.items()}
 
 
@@ -245,6 +254,16 @@ async def _planned_reads(session: Session, tables: Mapping[str, Any], views: Map
     return reads
 
 
+def _replacing(session: Session, *, measures: bool) -> Callable[[_Write], Awaitable[Measured | None]]:
+    async def replace(one: _Write) -> Measured | None:
+        if measures:
+            return await session.replace_measured(one.table, one.key, one.item)
+        await session.replace(one.table, one.key, one.item)
+        return None
+
+    return replace
+
+
 def _refuse_duplicates(keys: Sequence[bytes]) -> None:
     if len(set(keys)) != len(keys):
         raise ValidationError(_DUPLICATES)
@@ -294,8 +313,10 @@ def _give_back(unprocessed: dict[str, dict[str, Any]], one: _Read, asked: Mappin
     unprocessed[name]["Keys"].append(one.asked)
 
 
-def _answer(responses: Mapping[str, list[bytes]], unprocessed: Mapping[str, Any]) -> list[bytes]:
-    pieces = [b'{"Responses":{']
+def _answer(
+    responses: Mapping[str, list[bytes]], unprocessed: Mapping[str, Any], consumed: Sequence[bytes]
+) -> list[bytes]:
+    pieces = [b'"Responses":{']
     for number, (name, items) in enumerate(responses.items()):
         pieces += [b"," if number else b"", orjson.dumps(name), b":[", b",".join(items), b"]"]
-    return [*pieces, b'},"UnprocessedKeys":', orjson.dumps(unprocessed), b"}"]
+    return answer_of([*pieces, b"}"], (b'"UnprocessedKeys":', orjson.dumps(unprocessed)), consumed)

@@ -55,7 +55,12 @@ def refuse_key_changes(schema: KeySchema, update: Update) -> None:
 
 
 def step_of(
-    request: Mapping[str, Any], action: Action, *, item: bytes = b"", key: AttributeMap | None = None
+    request: Mapping[str, Any],
+    action: Action,
+    *,
+    item: bytes = b"",
+    key: AttributeMap | None = None,
+    measures: bool = False,
 ) -> ItemStep:
     """Return the step that a checked request asks for.
 
@@ -64,6 +69,7 @@ def step_of(
         action: what it does.
         item: to be put, in stored form.
         key: of the item to be updated, in normal form.
+        measures: what it takes is to be told.
     """
     return ItemStep(
         action,
@@ -75,4 +81,5 @@ def step_of(
         names=request.get("ExpressionAttributeNames") or {},
         values=request.get("ExpressionAttributeValues") or {},
         shows_failed=request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD",
+        measures=measures,
     )

@@ -10,7 +10,7 @@ A segment of a parallel scan is an even share of the tokens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -19,7 +19,10 @@ from merganser.core.token import TOKEN_MIN
 from merganser.model.cluster import Table
 from merganser.model.ids import Token
 from merganser.storage.keys import after, table_range, token_range
+from merganser.wire.dynamodb import capacity
+from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.capacity import Consumption, read_units
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
@@ -65,6 +68,8 @@ class Page(NamedTuple):
     """JSON of what the reader sees of them."""
     scanned: int
     """How many there are with those that the filter left out."""
+    size: int
+    """Of all those, in bytes."""
     last: bytes | None = None
     """In stored form, the one after which the page ended; None if it ended with the range."""
 
@@ -84,7 +89,7 @@ async def scan(session: Session, request: dict[str, Any]) -> list[bytes]:
             raise ValidationError("Exclusive start key must lie within the segment")
         span = span.beyond(key)
     page = await read_page(session, table, span, request, view)
-    return answer(page, schema, request)
+    return answer(page, table, request)
 
 
 async def read_page(session: Session, table: Table, span: Span, request: Mapping[str, Any], view: View) -> Page:
@@ -112,7 +117,7 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
             scanned += 1
             room -= size_of(item)
             if scanned == limit or room <= 0:
-                return Page(shown, scanned, last=item)
+                return Page(shown, scanned, PAGE_BYTES_MAX - room, last=item)
             if view.filter is not None and turn_began_at - room > TURN_BYTES:
                 turn_began_at = room
                 await asyncio.sleep(0)
@@ -121,17 +126,18 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
         span = span._replace(end=fetched.resume) if span.reverse else span._replace(start=fetched.resume)
         if not fetched.items:
             rows_max = min(FETCH_ROWS_MAX, rows_max * FETCH_GROWTH)
-    return Page(shown, scanned)
+    return Page(shown, scanned, PAGE_BYTES_MAX - room)
 
 
-def answer(page: Page, schema: KeySchema, request: Mapping[str, Any]) -> list[bytes]:
+def answer(page: Page, table: Table, request: Mapping[str, Any]) -> list[bytes]:
     """Return the body of a Scan or Query."""
-    pieces = [b'{"Count":%d,"ScannedCount":%d' % (len(page.shown), page.scanned)]
-    if request.get("Select") != "COUNT":
-        pieces += [b',"Items":[', b",".join(page.shown), b"]"]
+    counts = (b'"Count":%d,"ScannedCount":%d' % (len(page.shown), page.scanned),)
+    items = () if request.get("Select") == "COUNT" else (b'"Items":[', b",".join(page.shown), b"]")
+    last: Sequence[bytes] = ()
     if page.last is not None:
-        pieces += [b',"LastEvaluatedKey":', orjson.dumps(schema.of(attributes_of(page.last)))]
-    return [*pieces, b"}"]
+        last = (b'"LastEvaluatedKey":', orjson.dumps(definition_of(table).schema.of(attributes_of(page.last))))
+    units = read_units(page.size, is_consistent=bool(request.get("ConsistentRead")))
+    return answer_of(counts, items, last, capacity.told(request, Consumption(table.name, units)))
 
 
 def starting_key(schema: KeySchema, table: Table, start_key: Mapping[str, Any]) -> bytes:

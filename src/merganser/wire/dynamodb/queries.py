@@ -52,7 +52,7 @@ async def query(session: Session, request: dict[str, Any]) -> list[bytes]:
     page = await read_page(session, table, span, request, view)
     if schema.sort is None:
         page = page._replace(last=None)  # there cannot be a second item, and DynamoDB says so
-    return answer(page, schema, request)
+    return answer(page, table, request)
 
 
 def _check(request: Mapping[str, Any]) -> tuple[Conditions, View]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from merganser.wire.dynamodb import capacity
+from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.capacity import Consumption, read_units
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.items import size_of
 from merganser.wire.dynamodb.keys import key_of
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
@@ -31,6 +35,11 @@ async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     schema = definition_of(table).schema
     key = key_of(schema, table.id, request["Key"])
     view.check_keys(schema)
-    item = await session.item(table, key, is_consistent=bool(request.get("ConsistentRead")))
+    is_consistent = bool(request.get("ConsistentRead"))
+    item = await session.item(table, key, is_consistent=is_consistent)
     shown = None if item is None else view.of(item)
-    return b"{}" if shown is None else [b'{"Item":', shown, b"}"]
+    if not capacity.is_wanted(request):
+        return b"{}" if shown is None else [b'{"Item":', shown, b"}"]
+    units = read_units(0 if item is None else size_of(item), is_consistent=is_consistent)
+    item_member = () if shown is None else (b'"Item":', shown)
+    return answer_of(item_member, capacity.told(request, Consumption(table.name, units)))

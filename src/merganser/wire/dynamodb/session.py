@@ -16,8 +16,17 @@ from merganser.model.consistency import (
 from merganser.model.errors import TableNotFoundError
 from merganser.service.steps import WIRES
 from merganser.wire.dynamodb.errors import NotFoundError, ValidationError
-from merganser.wire.dynamodb.items import mutation, stored
-from merganser.wire.dynamodb.steps import DELETING, ItemStep, payload_of, putting, rejection_in
+from merganser.wire.dynamodb.items import mutation, size_of, stored
+from merganser.wire.dynamodb.steps import (
+    DELETING,
+    Action,
+    ItemStep,
+    Measured,
+    measured_in,
+    payload_of,
+    putting,
+    rejection_in,
+)
 from merganser.wire.dynamodb.tables import LEADERLESS_TAG
 
 if TYPE_CHECKING:
@@ -115,8 +124,18 @@ class Session:
             raise ValidationError(str(error)) from None
         await self._services.coordinator.write(table, key, mutation(item), level=level, deadline=self.deadline)
 
+    async def replace_measured(self, table: Table, key: bytes, item: bytes | None) -> Measured:
+        """As `replace`, and return what it took; of a leaderless table nobody knows what was there before."""
+        if table.has_leaders:
+            action = Action.DELETE if item is None else Action.PUT
+            return measured_in(await self.step(table, key, ItemStep(action, item or b"", measures=True)))
+        await self.replace(table, key, item)
+        return Measured(0, 0 if item is None else size_of(item))
+
     async def step(self, table: Table, key: bytes, step: ItemStep) -> bytes:
         """Do a step on an item of a leader-based table; returns the JSON of the attributes it returns, or nothing.
+
+        If the step measures, it is a `Measured` instead.
 
         Raises:
             ApiError: the step was rejected.
@@ -178,10 +197,10 @@ class Session:
         items = [stored(row, now_s) for _, row in page.rows]
         return ItemPage([item for item in items if item is not None], page.resume)  # None: it expired on the way
 
-    async def transact(self, items: Sequence[TransactItem], *, token: bytes | None, digest: bytes) -> None:
-        """Do steps on several items, all or none; raises as `Transactions.write`."""
+    async def transact(self, items: Sequence[TransactItem], *, token: bytes | None, digest: bytes) -> list[bytes]:
+        """Do steps on several items, all or none, and return their answers; as `Transactions.write`."""
         self._refuse_levels()
-        await self._services.transactions.write(items, token=token, digest=digest, deadline=self.deadline)
+        return await self._services.transactions.write(items, token=token, digest=digest, deadline=self.deadline)
 
     async def snapshot(self, places: Sequence[tuple[Table, bytes]]) -> list[bytes | None]:
         """Return several items as they were at one instant; raises as `Transactions.get`."""

@@ -6,9 +6,10 @@ A payload is one byte and what follows::
     D                               delete the item, whatever is there
     S  an `ItemStep` in msgpack     all else
 
-The answer of a step that was done is the JSON of the attributes that the request wants back, or nothing. That of a
-step that was rejected is a `Rejection` in msgpack. Only a request that cannot be understood at all raises: what an
-item makes impossible is an answer like any other, which a transaction has to hear of, too.
+The answer of a step that was done is the JSON of the attributes that the request wants back, or nothing; if the step
+measures, a `Measured` in msgpack that holds it. That of a step that was rejected is a `Rejection` in msgpack. Only a
+request that cannot be understood at all raises: what an item makes impossible is an answer like any other, which a
+transaction has to hear of, too.
 
 Expressions travel as their text, with the names and values of the request. Whoever sent them has read them before and
 refused what is wrong whatever the item is; the leader reads them again, and remembers texts it has parsed.
@@ -68,6 +69,19 @@ class ItemStep(msgspec.Struct, frozen=True, array_like=True):
     """ExpressionAttributeValues, in normal form."""
     shows_failed: bool = False
     """ReturnValuesOnConditionCheckFailure is ALL_OLD."""
+    measures: bool = False
+    """The request wants to know what it consumed."""
+
+
+class Measured(msgspec.Struct, frozen=True, array_like=True):
+    """The answer of a step that measures; new members go to the end, with defaults."""
+
+    before: int
+    """Size of the item as it was, 0 if there was none."""
+    after: int
+    """Size of the item as it is, 0 if there is none."""
+    attributes: bytes = b""
+    """JSON of what the request wants back, or nothing."""
 
 
 class Reason(enum.IntEnum):
@@ -105,6 +119,7 @@ _NO_UPDATE = Update(())
 _ENCODER = msgspec.msgpack.Encoder()
 _STEPS = msgspec.msgpack.Decoder(ItemStep)
 _REJECTIONS = msgspec.msgpack.Decoder(Rejection)
+_MEASURED = msgspec.msgpack.Decoder(Measured)
 
 
 def putting(item: bytes) -> bytes:
@@ -125,6 +140,11 @@ def rejected(rejection: Rejection) -> Decided:
 def rejection_in(answer: bytes) -> Rejection:
     """Return why a step was rejected."""
     return _REJECTIONS.decode(answer)
+
+
+def measured_in(answer: bytes) -> Measured:
+    """Return what a step that measures came to."""
+    return _MEASURED.decode(answer)
 
 
 def evaluate(table: Table, payload: bytes, current: bytes | None) -> Decided:
@@ -150,9 +170,19 @@ def evaluate(table: Table, payload: bytes, current: bytes | None) -> Decided:
     except msgspec.DecodeError as error:
         raise RequestError(f"a step that this release cannot read ({error}): run the same on all nodes") from None
     try:
-        return _evaluate(step, current)
+        decided = _evaluate(step, current)
+        return _measured(decided, current) if step.measures and not decided.is_rejected else decided
     except RequestError as error:
         return rejected(Rejection(Reason.VALIDATION, str(error)))
+
+
+def _measured(decided: Decided, current: bytes | None) -> Decided:
+    before = 0 if current is None else size_of(current)
+    after = before
+    if decided.content is not None:
+        value = decided.content.value
+        after = 0 if value is None else size_of(value)
+    return Decided(decided.content, _ENCODER.encode(Measured(before, after, decided.answer)))
 
 
 def _evaluate(step: ItemStep, current: bytes | None) -> Decided:

@@ -11,6 +11,7 @@ it is done once.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
@@ -22,7 +23,10 @@ from merganser.model.errors import TransactionCanceledError
 from merganser.model.transaction import Reason, ReasonKind
 from merganser.query.syntax import Update
 from merganser.service.transactions import TransactItem
+from merganser.wire.dynamodb import capacity
+from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.capacity import Consumptions, Split, transact_read_units, transact_write_units
 from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
 from merganser.wire.dynamodb.constraints import Violations, shown
 from merganser.wire.dynamodb.errors import CONFLICT_TEXT, TRANSACTION_CANCELED, ApiError, ValidationError
@@ -30,10 +34,9 @@ from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
-from merganser.wire.dynamodb.steps import DELETING, Action, Rejection, payload_of, putting, rejection_in
+from merganser.wire.dynamodb.steps import DELETING, Action, Rejection, measured_in, payload_of, putting, rejection_in
 from merganser.wire.dynamodb.steps import Reason as Rejected
 from merganser.wire.dynamodb.tables import definition_of
-from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import projection_of
 
 ITEMS_MAX: Final = 100
@@ -80,22 +83,24 @@ class _Part(NamedTuple):
     update: Update | None
 
 
-async def transact_write_items(session: Session, request: dict[str, Any]) -> bytes:
+async def transact_write_items(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Put, delete, update and check up to 100 items, all of them or none."""
     _check_writes(request)
     parts = [await _part(one) for one in request["TransactItems"]]
     if sum(part.size for part in parts) > BYTES_MAX:
         raise ValidationError(_TOO_LARGE)
-    refuse_unserved("TransactWriteItems", request)
     tables = [await _table(session, part.request, "TransactWriteItems") for part in parts]
-    items = _each(_item, tables, parts)
+    measures = capacity.is_wanted(request)
+    items = _each(functools.partial(_item, measures=measures), tables, parts)
     _refuse_same([(item.table.id, item.key) for item in items])
     token = request.get("ClientRequestToken")
     try:
-        await session.transact(items, token=None if token is None else token.encode(), digest=_digest_of(request))
+        answers = await session.transact(
+            items, token=None if token is None else token.encode(), digest=_digest_of(request)
+        )
     except TransactionCanceledError as error:
         raise _cancelled([_told(reason) for reason in error.reasons]) from None
-    return b"{}"
+    return await _consumed(session, request, items, answers) if measures else b"{}"
 
 
 async def transact_get_items(session: Session, request: dict[str, Any]) -> list[bytes]:
@@ -105,7 +110,6 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
     for get in gets:
         check_parameters(get, expressions=("ProjectionExpression",))
         normalise(get["Key"])
-    refuse_unserved("TransactGetItems", request)
     views = [projection_of(get) for get in gets]
     tables = [await _table(session, get, "TransactGetItems") for get in gets]
     places = list(zip(tables, _each(_key, tables, gets), strict=True))
@@ -120,7 +124,29 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
         raise ValidationError(_TOO_LARGE)
     shown = [None if item is None else view.of(item) for item, view in zip(found, views, strict=True)]
     answers = [b"{}" if one is None else b'{"Item":%b}' % one for one in shown]
-    return [b'{"Responses":[', b",".join(answers), b"]}"]
+    responses = (b'"Responses":[', b",".join(answers), b"]")
+    return answer_of(responses, _read_consumed(tables, found).told(request, Split.READ))
+
+
+async def _consumed(
+    session: Session, request: Mapping[str, Any], items: Sequence[TransactItem], answers: Sequence[bytes]
+) -> list[bytes]:
+    """Return the answer of a transaction that tells what it consumed; one that had happened before only reads."""
+    if not all(answers):
+        found = await asyncio.gather(*[session.item(item.table, item.key, is_consistent=True) for item in items])
+        return answer_of(_read_consumed([item.table for item in items], found).told(request, Split.READ))
+    consumed = Consumptions()
+    for item, answer in zip(items, answers, strict=True):
+        measured = measured_in(answer)
+        consumed.of(item.table.name).units += transact_write_units(measured.before, measured.after)
+    return answer_of(consumed.told(request, Split.WRITE))
+
+
+def _read_consumed(tables: Sequence[Table], found: Sequence[bytes | None]) -> Consumptions:
+    consumed = Consumptions()
+    for table, item in zip(tables, found, strict=True):
+        consumed.of(table.name).units += transact_read_units(0 if item is None else size_of(item))
+    return consumed
 
 
 def _check_writes(request: Mapping[str, Any]) -> None:
@@ -204,21 +230,24 @@ def _key(table: Table, part: Mapping[str, Any]) -> bytes:
     return key_of(definition_of(table).schema, table.id, part["Key"])
 
 
-def _item(table: Table, part: _Part) -> TransactItem:
+def _item(table: Table, part: _Part, *, measures: bool) -> TransactItem:
     request, action = part.request, part.kind.action
-    is_plain = request.get("ConditionExpression") is None
+    is_plain = request.get("ConditionExpression") is None and not measures
     if action is Action.PUT:
         key = key_of_item(definition_of(table).schema, table.id, request["Item"])
         item = encoded(request["Item"], part.size)
-        return TransactItem(table, key, putting(item) if is_plain else payload_of(step_of(request, action, item=item)))
+        if is_plain:
+            return TransactItem(table, key, putting(item))
+        return TransactItem(table, key, payload_of(step_of(request, action, item=item, measures=measures)))
     key = _key(table, request)
     if action is Action.DELETE and is_plain:
         return TransactItem(table, key, DELETING)
     if action is Action.UPDATE:
         assert part.update is not None, "its UpdateExpression is required"
         refuse_key_changes(definition_of(table).schema, part.update)
-        return TransactItem(table, key, payload_of(step_of(request, action, key=request["Key"])))
-    return TransactItem(table, key, payload_of(step_of(request, action)), is_check=action is Action.CHECK)
+        return TransactItem(table, key, payload_of(step_of(request, action, key=request["Key"], measures=measures)))
+    step = step_of(request, action, measures=measures)
+    return TransactItem(table, key, payload_of(step), is_check=action is Action.CHECK)
 
 
 def _refuse_same(places: Sequence[tuple[int, bytes]]) -> None:

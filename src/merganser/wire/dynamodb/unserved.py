@@ -22,12 +22,9 @@ class Unserved(NamedTuple):
 
 
 ANY: Final = Unserved(lambda value: True)
-UNLESS_NONE: Final = Unserved(lambda value: value != "NONE", " other than NONE")
 UNLESS_DISABLED: Final = Unserved(lambda stream: bool(stream.get("StreamEnabled")) or len(stream) > 1)
 
-_READ: Final = {"ReturnConsumedCapacity": UNLESS_NONE}
-_WRITE: Final = {"ReturnConsumedCapacity": UNLESS_NONE, "ReturnItemCollectionMetrics": UNLESS_NONE}
-_CONDITIONAL: Final = {"Expected": ANY, "ConditionalOperator": ANY, **_WRITE}
+_CONDITIONAL: Final = {"Expected": ANY, "ConditionalOperator": ANY}
 
 UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
     "CreateTable": {
@@ -45,19 +42,14 @@ UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
     "PutItem": _CONDITIONAL,
     "DeleteItem": _CONDITIONAL,
     "UpdateItem": {"AttributeUpdates": ANY, **_CONDITIONAL},
-    "GetItem": {"AttributesToGet": ANY, **_READ},
-    "BatchWriteItem": _WRITE,
+    "GetItem": {"AttributesToGet": ANY},
     "BatchGetItem.RequestItems": {"AttributesToGet": ANY},
-    "BatchGetItem": _READ,
-    "TransactWriteItems": _WRITE,
-    "TransactGetItems": _READ,
-    "Scan": {"AttributesToGet": ANY, "ScanFilter": ANY, "ConditionalOperator": ANY, **_READ},
+    "Scan": {"AttributesToGet": ANY, "ScanFilter": ANY, "ConditionalOperator": ANY},
     "Query": {
         "AttributesToGet": ANY,
         "QueryFilter": ANY,
         "ConditionalOperator": ANY,
         "KeyConditions": ANY,
-        **_READ,
     },
 }
 """Parameters by operation, or by operation and the parameter whose elements they are members of."""

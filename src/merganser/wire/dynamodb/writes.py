@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from merganser.model.cluster import Table
+from merganser.wire.dynamodb import capacity
+from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.capacity import Consumption, write_units
 from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
@@ -14,7 +17,7 @@ from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import encoded
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
-from merganser.wire.dynamodb.steps import Action, ItemStep
+from merganser.wire.dynamodb.steps import Action, ItemStep, Measured, measured_in
 from merganser.wire.dynamodb.tables import definition_of
 from merganser.wire.dynamodb.unserved import refuse_unserved
 
@@ -35,9 +38,10 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     key = key_of_item(definition_of(table).schema, table.id, item)
     stored = encoded(item, size)
     if _is_plain(request):
-        await session.replace(table, key, stored)
-        return b"{}"
-    return await _do(session, table, key, step_of(request, Action.PUT, item=stored))
+        return await _replace(session, request, table, key, stored)
+    return await _do(
+        session, request, table, key, step_of(request, Action.PUT, item=stored, measures=capacity.is_wanted(request))
+    )
 
 
 async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
@@ -50,9 +54,10 @@ async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     if _is_plain(request):
-        await session.replace(table, key, None)
-        return b"{}"
-    return await _do(session, table, key, step_of(request, Action.DELETE))
+        return await _replace(session, request, table, key, None)
+    return await _do(
+        session, request, table, key, step_of(request, Action.DELETE, measures=capacity.is_wanted(request))
+    )
 
 
 async def update_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
@@ -67,7 +72,8 @@ async def update_item(session: Session, request: dict[str, Any]) -> bytes | list
     if update is not None:
         refuse_key_changes(schema, update)
     require_leaders(table, "UpdateItem")
-    return await _do(session, table, key, step_of(request, Action.UPDATE, key=request["Key"]))
+    step = step_of(request, Action.UPDATE, key=request["Key"], measures=capacity.is_wanted(request))
+    return await _do(session, request, table, key, step)
 
 
 def _is_plain(request: Mapping[str, Any]) -> bool:
@@ -75,10 +81,29 @@ def _is_plain(request: Mapping[str, Any]) -> bool:
     return request.get("ReturnValues") in (None, "NONE") and request.get("ConditionExpression") is None
 
 
-async def _do(session: Session, table: Table, key: bytes, step: ItemStep) -> bytes | list[bytes]:
+async def _replace(
+    session: Session, request: Mapping[str, Any], table: Table, key: bytes, item: bytes | None
+) -> bytes | list[bytes]:
+    if capacity.is_wanted(request):
+        return _answer(request, table, await session.replace_measured(table, key, item))
+    await session.replace(table, key, item)
+    return b"{}"
+
+
+async def _do(
+    session: Session, request: Mapping[str, Any], table: Table, key: bytes, step: ItemStep
+) -> bytes | list[bytes]:
     require_leaders(table, "ConditionExpression" if step.condition else f"ReturnValues {step.returns}")
-    attributes = await session.step(table, key, step)
-    return [b'{"Attributes":', attributes, b"}"] if attributes else b"{}"
+    answer = await session.step(table, key, step)
+    if step.measures:
+        return _answer(request, table, measured_in(answer))
+    return [b'{"Attributes":', answer, b"}"] if answer else b"{}"
+
+
+def _answer(request: Mapping[str, Any], table: Table, measured: Measured) -> list[bytes]:
+    attributes = (b'"Attributes":', measured.attributes) if measured.attributes else ()
+    consumption = Consumption(table.name, write_units(measured.before, measured.after))
+    return answer_of(attributes, capacity.told(request, consumption))
 
 
 def _check(
