@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from merganser.core import cluster_map as maps
 from merganser.model.cluster import ClusterMap, NodeRecord
-from merganser.model.errors import ConfigurationError, CorruptionError, TableExistsError
+from merganser.model.errors import (
+    ConfigurationError,
+    CorruptionError,
+    TableChangedError,
+    TableExistsError,
+    TableNotFoundError,
+)
 from merganser.model.ids import ClusterId, NodeId, TableId
 
 CLUSTER = ClusterId("00112233aabbccdd")
@@ -28,6 +34,12 @@ def founders(zones: str) -> list[NodeRecord]:
 
 def with_users(cluster_map: ClusterMap, unique_id: str = "first") -> ClusterMap:
     return maps.with_table(cluster_map, name="users", wire="dynamodb", n=3, definition=b"{}", unique_id=unique_id)
+
+
+def redefined(cluster_map: ClusterMap, before: bytes, after: bytes) -> ClusterMap:
+    return maps.with_definition(
+        cluster_map, wire="dynamodb", name="users", unique_id="first", before=before, definition=after
+    )
 
 
 def without_users(cluster_map: ClusterMap, unique_id: str = "first") -> ClusterMap:
@@ -135,6 +147,31 @@ def test_dropping_a_table_that_is_gone_changes_nothing(three: ClusterMap) -> Non
 def test_dropping_again_spares_the_table_made_anew(three: ClusterMap) -> None:
     anew = with_users(without_users(with_users(three)), "second")
     assert without_users(anew, "first") is anew
+
+
+def test_another_definition_is_given_to_that_very_table_only(three: ClusterMap) -> None:
+    before = with_users(three)
+    after = redefined(before, b"{}", b"new")
+    (table,) = after.tables
+    assert (table.definition, after.epoch) == (b"new", before.epoch + 1)
+    assert msgspec.structs.replace(table, definition=b"{}") == before.tables[0]
+    with pytest.raises(TableNotFoundError, match="'users'"):
+        redefined(with_users(without_users(after), "second"), b"{}", b"new")
+
+
+def test_repeated_redefinition_changes_nothing(three: ClusterMap) -> None:
+    after = redefined(with_users(three), b"{}", b"new")
+    assert redefined(after, b"{}", b"new") is after
+
+
+def test_a_change_made_for_another_definition_is_refused(three: ClusterMap) -> None:
+    after = redefined(with_users(three), b"{}", b"new")
+    with pytest.raises(TableChangedError, match="'users'"):
+        redefined(after, b"{}", b"newer")
+    with pytest.raises(TableChangedError, match="'users'"):
+        maps.without_table(after, wire="dynamodb", name="users", unique_id="first", definition=b"{}")
+    dropped = maps.without_table(after, wire="dynamodb", name="users", unique_id="first", definition=b"new")
+    assert dropped.tables == ()
 
 
 @given(changes=st.lists(st.tuples(st.booleans(), st.sampled_from("pqr"), st.sampled_from("123")), max_size=20))

@@ -12,6 +12,7 @@ from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
     CorruptionError,
     MerganserError,
+    TableChangedError,
     TableExistsError,
     TableNotFoundError,
     UnavailableError,
@@ -35,6 +36,10 @@ async def create(machine: Machine, name: str, *, by: str = "", timeout_s: float 
             wire="sim", name=name, n=3, definition=b"", unique_id=by or f"id of {name}", deadline=now_s() + timeout_s
         )
     )
+
+
+async def redefine(machine: Machine, table: Table, definition: bytes) -> Table:
+    return await machine.spawn(member(machine).catalog.redefine_table(table, definition, deadline=now_s() + CHANGE_S))
 
 
 async def drop(machine: Machine, table: Table) -> None:
@@ -83,6 +88,25 @@ async def test_a_repeated_request_makes_no_second_table(world: World) -> None:
     first, second = await asyncio.gather(create(world.machines[0], "t"), create(world.machines[1], "t"))
     assert first == second
     assert (await agreed(world)).epoch == 2
+
+
+@simulated()
+async def test_of_concurrent_redefinitions_one_wins_and_the_others_know_it(world: World) -> None:
+    await world.start()
+    made = await create(world.machines[0], "t")
+    await agreed(world)
+    attempts = await asyncio.gather(
+        *(redefine(machine, made, machine.address.encode()) for machine in world.machines), return_exceptions=True
+    )
+    (won,) = (attempt for attempt in attempts if isinstance(attempt, Table))
+    assert sum(isinstance(attempt, TableChangedError) for attempt in attempts) == 2
+    for machine in world.machines:
+        assert current(machine).tables == (won,)  # those that were refused know why
+    with pytest.raises(TableChangedError):
+        await drop(world.machines[0], made)
+    await drop(world.machines[0], won)
+    with pytest.raises(TableNotFoundError):
+        await redefine(world.machines[1], won, b"late")
 
 
 @simulated()

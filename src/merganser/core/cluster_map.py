@@ -18,7 +18,14 @@ import msgspec
 
 from merganser.core import placement
 from merganser.model.cluster import ClusterMap, Index, IndexState, NodeRecord, Replication, Table
-from merganser.model.errors import ConfigurationError, CorruptionError, IndexExistsError, TableExistsError
+from merganser.model.errors import (
+    ConfigurationError,
+    CorruptionError,
+    IndexExistsError,
+    TableChangedError,
+    TableExistsError,
+    TableNotFoundError,
+)
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.index import IndexRequest
 
@@ -106,14 +113,47 @@ def with_table(
     return msgspec.structs.replace(grown, next_table_id=tables[-1].id + 1)
 
 
-def without_table(cluster_map: ClusterMap, *, wire: str, name: str, unique_id: str) -> ClusterMap:
+def with_definition(
+    cluster_map: ClusterMap, *, wire: str, name: str, unique_id: str, before: bytes, definition: bytes
+) -> ClusterMap:
+    """Return ``cluster_map`` with another definition of that very table, or ``cluster_map`` itself if it has that.
+
+    Args:
+        before: the definition that the new one was made from.
+
+    Raises:
+        TableNotFoundError: the table is gone.
+        TableChangedError: its definition is neither ``before`` nor ``definition``.
+    """
+    table = table_named(cluster_map, wire, name)
+    if table is None or table.unique_id != unique_id:
+        raise TableNotFoundError(f"table {name!r} does not exist any more")
+    if table.definition == definition:
+        return cluster_map
+    _check_definition(table, before)
+    changed = msgspec.structs.replace(table, definition=definition)
+    tables = tuple(changed if other.id == table.id else other for other in cluster_map.tables)
+    return _next_epoch(cluster_map, tables=tables)
+
+
+def without_table(
+    cluster_map: ClusterMap, *, wire: str, name: str, unique_id: str, definition: bytes | None = None
+) -> ClusterMap:
     """Return ``cluster_map`` without that very table and its indexes, or ``cluster_map`` itself if it is gone.
 
     A table made anew under the same name has another unique id and stays.
+
+    Args:
+        definition: what its definition has to be; None: whatever it is.
+
+    Raises:
+        TableChangedError: its definition is another one.
     """
     table = table_named(cluster_map, wire, name)
     if table is None or table.unique_id != unique_id:
         return cluster_map
+    if definition is not None:
+        _check_definition(table, definition)
     gone = {table.id, *(index.table for index in table.indexes)}
     others = tuple(other for other in cluster_map.tables if other.id not in gone)
     dropped = (*cluster_map.dropped, unique_id)[-DROPPED_MAX:]
@@ -230,6 +270,11 @@ def _table_of(base: Table, index: Index) -> Table:
 def _with_indexes(cluster_map: ClusterMap, base: Table, indexes: tuple[Index, ...]) -> ClusterMap:
     changed = msgspec.structs.replace(base, indexes=indexes)
     return _next_epoch(cluster_map, tables=tuple(changed if known is base else known for known in cluster_map.tables))
+
+
+def _check_definition(table: Table, expected: bytes) -> None:
+    if table.definition != expected:
+        raise TableChangedError(f"table {table.name!r} was changed meanwhile: look at it again")
 
 
 def _next_epoch(cluster_map: ClusterMap, *, tables: tuple[Table, ...]) -> ClusterMap:

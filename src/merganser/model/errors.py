@@ -77,6 +77,10 @@ class TableExistsError(RequestError):
     """A table of that name exists."""
 
 
+class TableChangedError(RequestError):
+    """The table is defined otherwise by now than the change was made for; nothing was changed."""
+
+
 class ClockSkewError(MerganserError):
     """This node's clock and those of its peers are further apart than a bound allows."""
 

@@ -224,15 +224,41 @@ class Catalog:
             raise InvariantError(f"the map of epoch {changed.epoch} lacks the table {name} that it was made for")
         return table
 
-    async def drop_table(self, table: Table, *, deadline: float) -> None:
-        """Remove exactly this table (not one made anew under its name).
+    async def redefine_table(self, table: Table, definition: bytes, *, deadline: float) -> Table:
+        """Give exactly this table another definition, if it is still defined as ``table`` says; returns it so.
 
         Raises:
-            as `create_table`.
+            TableNotFoundError: it is gone.
+            TableChangedError: somebody else gave it another one; this node knows that one by then.
+            UnavailableError: no majority of the voters; nothing was changed.
+            UnknownOutcomeError: the change may still come into force.
+        """
+        changed = await self.change(
+            lambda current: cluster_map.with_definition(
+                current,
+                wire=table.wire,
+                name=table.name,
+                unique_id=table.unique_id,
+                before=table.definition,
+                definition=definition,
+            ),
+            deadline=deadline,
+        )
+        redefined = cluster_map.table_named(changed, table.wire, table.name)
+        if redefined is None:
+            raise InvariantError(f"the map of epoch {changed.epoch} lacks the table {table.name} that it redefines")
+        return redefined
+
+    async def drop_table(self, table: Table, *, deadline: float) -> None:
+        """Remove exactly this table (not one made anew under its name), if it is still defined as ``table`` says.
+
+        Raises:
+            TableChangedError: it is defined otherwise, perhaps such that it may not be removed.
+            and as `create_table`.
         """
         await self.change(
             lambda current: cluster_map.without_table(
-                current, wire=table.wire, name=table.name, unique_id=table.unique_id
+                current, wire=table.wire, name=table.name, unique_id=table.unique_id, definition=table.definition
             ),
             deadline=deadline,
         )

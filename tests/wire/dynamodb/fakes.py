@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import orjson
 from sortedcontainers import SortedDict
 
@@ -15,6 +16,7 @@ from merganser.model.cluster import ClusterMap, NodeRecord, Replication, Table
 from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, WriteLevel
 from merganser.model.errors import (
     IdempotentParameterMismatchError,
+    TableChangedError,
     TableExistsError,
     TableNotFoundError,
     TransactionCanceledError,
@@ -52,10 +54,11 @@ class FakeCoordinator:
         self.failure: Callable[[bytes], Exception | None] = lambda key: None
         self.page_rows_max = 1000
         self.ranges_read = 0
+        self.now_us = NOW_US
         self._writes = 0
 
     def wall_us(self) -> int:
-        return NOW_US
+        return self.now_us
 
     async def write(self, table: Table, key: bytes, mutation: Mutation, *, level: WriteLevel, deadline: float) -> None:
         self._admit(key, level, deadline)
@@ -228,6 +231,14 @@ class FakeCatalog:
         self._next += 1
         self._tables[wire, name] = table
         return table
+
+    async def redefine_table(self, table: Table, definition: bytes, *, deadline: float) -> Table:
+        known = self._tables[table.wire, table.name]
+        if known.definition != table.definition:
+            raise TableChangedError(table.name)
+        redefined = msgspec.structs.replace(known, definition=definition)
+        self._tables[table.wire, table.name] = redefined
+        return redefined
 
     async def drop_table(self, table: Table, *, deadline: float) -> None:
         del self._tables[table.wire, table.name]

@@ -266,6 +266,6 @@ def test_unreachable_replicas_are_a_503_and_an_unknown_outcome_says_so(either: C
     )
 
 
-@pytest.mark.parametrize("operation", ["UpdateTable", "DescribeLimits", "Nope", ""])
+@pytest.mark.parametrize("operation", ["CreateBackup", "Nope", ""])
 def test_operation_that_is_not_served_is_unknown(cluster: Cluster, operation: str) -> None:
     assert cluster.call(operation, {}) == "UnknownOperationException | "

@@ -20,6 +20,7 @@ BASES: dict[str, dict[str, Any]] = {
         "KeySchema": [{"AttributeName": "p", "KeyType": "HASH"}],
         "BillingMode": "PAY_PER_REQUEST",
     },
+    "UpdateTable": {"TableName": "str", "DeletionProtectionEnabled": True},
     "DescribeTable": {"TableName": "str"},
     "DeleteTable": {"TableName": "str"},
     "ListTables": {},
@@ -45,7 +46,16 @@ BASES: dict[str, dict[str, Any]] = {
 }
 RETURNED = {"ReturnConsumedCapacity", "ReturnItemCollectionMetrics"}
 SERVED = {
-    "CreateTable": {"ProvisionedThroughput", "TableClass", "Tags", "DeletionProtectionEnabled"},
+    "CreateTable": {
+        "ProvisionedThroughput",
+        "TableClass",
+        "Tags",
+        "DeletionProtectionEnabled",
+        "SSESpecification",
+        "OnDemandThroughput",
+        "WarmThroughput",
+    },
+    "UpdateTable": {"AttributeDefinitions", "BillingMode", "ProvisionedThroughput", "TableClass", "SSESpecification"},
     "ListTables": {"ExclusiveStartTableName", "Limit"},
     "PutItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | RETURNED,
     "DeleteItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | RETURNED,

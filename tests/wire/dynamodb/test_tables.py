@@ -141,9 +141,38 @@ def violation(*messages: str) -> str:
             id="stream",
         ),
         pytest.param(
-            without(SSESpecification={"Enabled": True}),
-            "ValidationException | SSESpecification is not supported yet by Merganser",
-            id="encryption",
+            without(StreamSpecification={"StreamEnabled": False, "StreamViewType": "NEW_IMAGE"}),
+            "ValidationException | StreamSpecification is not supported yet by Merganser",
+            id="view of no stream",
+        ),
+        pytest.param(
+            without(SSESpecification={"KMSMasterKeyId": "key"}),
+            INVALID + "KMSMasterKeyId can only be specified when Enabled is true",
+            id="key for nothing",
+        ),
+        pytest.param(
+            without(SSESpecification={"Enabled": True, "SSEType": "DES"}, StreamSpecification={}),
+            violation(
+                f"Value null at 'streamSpecification.streamEnabled' {CONSTRAINT}Member must not be null",
+                f"Value 'DES' at 'sSESpecification.sSEType' {CONSTRAINT}"
+                "Member must satisfy enum value set: [AES256, KMS]",
+            ),
+            id="inside settings",
+        ),
+        pytest.param(
+            without(OnDemandThroughput={"MaxReadRequestUnits": 5}),
+            INVALID + "OnDemandThroughput can only be specified when BillingMode is PAY_PER_REQUEST",
+            id="limits of a provisioned table",
+        ),
+        pytest.param(
+            without("ProvisionedThroughput", BillingMode="PAY_PER_REQUEST", OnDemandThroughput={}),
+            INVALID + "At least one of MaxReadRequestUnits or MaxWriteRequestUnits must be specified",
+            id="no limits",
+        ),
+        pytest.param(
+            without(WarmThroughput={"ReadUnitsPerSecond": -1}),
+            INVALID + "Given value -1 for ReadUnitsPerSecond is out of bounds",
+            id="cold",
         ),
         pytest.param(
             without(ProvisionedThroughput={"ReadCapacityUnits": "1"}),

@@ -1,4 +1,4 @@
-"""CreateTable, DescribeTable, ListTables, DeleteTable."""
+"""CreateTable, UpdateTable, DescribeTable, ListTables, DeleteTable."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from typing import Any, Final
 import orjson
 
 from merganser.model.cluster import Table
-from merganser.model.errors import TableExistsError, TableNotFoundError
+from merganser.model.errors import TableChangedError, TableExistsError, TableNotFoundError
 from merganser.wire.dynamodb.constraints import Violations, check_table_name_length, require_table_name
 from merganser.wire.dynamodb.errors import RESOURCE_IN_USE, ApiError, NotFoundError, ValidationError
 from merganser.wire.dynamodb.session import WIRE, Session
-from merganser.wire.dynamodb.tables import check_create, definition_for, definition_of, describe, replication_for
+from merganser.wire.dynamodb.table_updates import check_update, described_while_updating, updated
+from merganser.wire.dynamodb.tables import (
+    TableDefinition,
+    check_create,
+    definition_for,
+    definition_of,
+    describe,
+    replication_for,
+)
 
 PAGE_TABLES_MAX: Final = 100
 
@@ -33,7 +41,7 @@ class Administration:
         """Create a table; it is there when this returns, though it is described as CREATING."""
         check_create(request)
         name = request["TableName"]
-        definition = definition_for(request, created_ms=self._wall_us() // 1000)
+        definition = definition_for(request, created_ms=self._now_ms)
         unique_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         try:
             table = await session.catalog.create_table(
@@ -48,6 +56,16 @@ class Administration:
             raise ApiError(RESOURCE_IN_USE, f"Table already exists: {name}") from None
         return self._described("TableDescription", table, "CREATING")
 
+    async def update_table(self, session: Session, request: dict[str, Any]) -> bytes:
+        """Change the settings of a table; it has them when this returns, though it is described as UPDATING."""
+        check_update(request)
+        name, now_ms = request["TableName"], self._now_ms
+        before, table = await self.redefine(
+            session, name, lambda definition: updated(definition, request, now_ms=now_ms), _not_found(name)
+        )
+        description = self.describe(table, "UPDATING")
+        return orjson.dumps({"TableDescription": described_while_updating(description, before, definition_of(table))})
+
     async def describe_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Describe a table."""
         table = await self._named(session, request)
@@ -55,17 +73,20 @@ class Administration:
 
     async def delete_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Drop a table and everything in it, unless it is protected."""
-        table = await self._named(session, request)
-        if definition_of(table).is_protected:
-            raise ValidationError(
-                "Resource cannot be deleted as it is currently protected against deletion. "
-                "Disable deletion protection first."
-            )
-        try:
-            await session.catalog.drop_table(table, deadline=session.deadline)
-        except TableNotFoundError:
-            raise _not_found(table.name) from None
-        return self._described("TableDescription", table, "DELETING")
+        while True:
+            table = await self._named(session, request)
+            if definition_of(table).is_protected:
+                raise ValidationError(
+                    "Resource cannot be deleted as it is currently protected against deletion. "
+                    "Disable deletion protection first."
+                )
+            try:
+                await session.catalog.drop_table(table, deadline=session.deadline)
+            except TableNotFoundError:
+                raise _not_found(table.name) from None
+            except TableChangedError:  # it may be protected by now
+                continue
+            return self._described("TableDescription", table, "DELETING")
 
     async def list_tables(self, session: Session, request: dict[str, Any]) -> bytes:
         """List names in order, a page at a time."""
@@ -83,6 +104,43 @@ class Administration:
             page["LastEvaluatedTableName"] = names[limit - 1]
         return orjson.dumps(page)
 
+    async def redefine(
+        self,
+        session: Session,
+        name: str,
+        change: Callable[[TableDefinition], TableDefinition],
+        not_found: NotFoundError,
+    ) -> tuple[TableDefinition, Table]:
+        """Change the definition of a table; returns what it was, and the table as it is afterwards.
+
+        Args:
+            session: of the request.
+            name: of the table.
+            change: may be called several times, each time with a newer definition; raises to give up.
+            not_found: raised if there is no such table.
+        """
+        while True:
+            table = await session.table(name, not_found.message)
+            before = definition_of(table)
+            wanted = change(before)
+            if wanted == before:
+                return before, table
+            try:
+                redefined = await session.catalog.redefine_table(table, wanted.encoded(), deadline=session.deadline)
+            except TableNotFoundError:
+                raise not_found from None
+            except TableChangedError:  # by somebody else; this node knows to what
+                continue
+            return before, redefined
+
+    def describe(self, table: Table, status: str) -> dict[str, Any]:
+        """Return the TableDescription of a table."""
+        return describe(table, status=status, region=self._region, account=self._account, now_ms=self._now_ms)
+
+    @property
+    def _now_ms(self) -> int:
+        return self._wall_us() // 1000
+
     async def _named(self, session: Session, request: dict[str, Any]) -> Table:
         require_table_name(request)
         violations = Violations()
@@ -92,8 +150,7 @@ class Administration:
         return await session.table(name, f"Requested resource not found: Table: {name} not found")
 
     def _described(self, member: str, table: Table, status: str) -> bytes:
-        description = describe(table, status=status, region=self._region, account=self._account)
-        return orjson.dumps({member: description})
+        return orjson.dumps({member: self.describe(table, status)})
 
 
 def _not_found(name: str) -> NotFoundError:

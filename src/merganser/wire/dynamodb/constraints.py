@@ -28,6 +28,8 @@ ENUMS: Final[Mapping[str, tuple[str, ...]]] = {
     "Select": ("SPECIFIC_ATTRIBUTES", "COUNT", "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES"),
     "BillingMode": ("PROVISIONED", "PAY_PER_REQUEST"),
     "TableClass": ("STANDARD", "STANDARD_INFREQUENT_ACCESS"),
+    "SSEType": ("AES256", "KMS"),
+    "StreamViewType": ("NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES", "KEYS_ONLY"),
     "AttributeType": ("B", "N", "S"),
     "KeyType": ("HASH", "RANGE"),
 }

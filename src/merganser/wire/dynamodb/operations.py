@@ -60,6 +60,7 @@ class DynamoDB:
         tables = Administration(wall_us=services.coordinator.wall_us, rng=rng, region=region, account=account)
         self._operations: Mapping[str, Operation] = {
             "CreateTable": tables.create_table,
+            "UpdateTable": tables.update_table,
             "DescribeTable": tables.describe_table,
             "DeleteTable": tables.delete_table,
             "ListTables": tables.list_tables,

@@ -277,26 +277,38 @@ _TRANSACTED_GET = {
     "ExpressionAttributeNames": _NAMES,
 }
 
+_SETTINGS = {
+    "TableName": string,
+    "BillingMode": string,
+    "ProvisionedThroughput": structure(
+        "ProvisionedThroughput", {"ReadCapacityUnits": long, "WriteCapacityUnits": long}
+    ),
+    "StreamSpecification": structure("StreamSpecification", {"StreamEnabled": boolean, "StreamViewType": string}),
+    "SSESpecification": structure(
+        "SSESpecification", {"Enabled": boolean, "SSEType": string, "KMSMasterKeyId": string}
+    ),
+    "TableClass": string,
+    "DeletionProtectionEnabled": boolean,
+    "OnDemandThroughput": structure("OnDemandThroughput", {"MaxReadRequestUnits": long, "MaxWriteRequestUnits": long}),
+    "WarmThroughput": structure("WarmThroughput", {"ReadUnitsPerSecond": long, "WriteUnitsPerSecond": long}),
+}
+
 OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     "CreateTable": {
-        "TableName": string,
+        **_SETTINGS,
         "AttributeDefinitions": listing(
             structure("AttributeDefinition", {"AttributeName": string, "AttributeType": string}, is_element=True)
         ),
         "KeySchema": listing(
             structure("KeySchemaElement", {"AttributeName": string, "KeyType": string}, is_element=True)
         ),
-        "BillingMode": string,
-        "ProvisionedThroughput": structure(
-            "ProvisionedThroughput", {"ReadCapacityUnits": long, "WriteCapacityUnits": long}
-        ),
         "LocalSecondaryIndexes": listing(structure("LocalSecondaryIndex", {}, is_element=True)),
         "GlobalSecondaryIndexes": listing(structure("GlobalSecondaryIndex", {}, is_element=True)),
-        "StreamSpecification": structure("StreamSpecification", {"StreamEnabled": boolean}),
-        "SSESpecification": structure("SSESpecification", {"Enabled": boolean}),
-        "TableClass": string,
         "Tags": listing(structure("Tag", {"Key": string, "Value": string}, is_element=True)),
-        "DeletionProtectionEnabled": boolean,
+    },
+    "UpdateTable": {
+        **_SETTINGS,
+        "GlobalSecondaryIndexUpdates": listing(structure("GlobalSecondaryIndexUpdate", {}, is_element=True)),
     },
     "DescribeTable": {"TableName": string},
     "DeleteTable": {"TableName": string},

@@ -1,7 +1,8 @@
 """Tables: what CreateTable accepts, what is kept of it, and how a table is described.
 
 The definition travels in the cluster map as msgpack, opaque to everything but this wire. Of what
-DynamoDB describes, ``ItemCount`` and ``TableSizeBytes`` are left out: nothing counts them yet.
+DynamoDB describes, ``ItemCount`` and ``TableSizeBytes`` are left out: nothing counts them yet. Settings that
+UpdateTable changes as well are those of `wire.dynamodb.table_settings`.
 """
 
 from __future__ import annotations
@@ -16,22 +17,33 @@ from merganser.model.cluster import Replication, Table
 from merganser.wire.dynamodb.constraints import Violations, require_table_name
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.table_settings import (
+    INVALID,
+    NO_UNITS_ON_DEMAND,
+    ON_DEMAND,
+    Encryption,
+    OnDemandLimits,
+    Throughput,
+    WarmThroughput,
+    check_on_demand_limits,
+    check_settings,
+    check_units,
+    described_limits,
+    described_warmth,
+    encryption_of,
+    find_violations,
+    on_demand_limits_of,
+    units_of,
+    warm_throughput_of,
+)
 from merganser.wire.dynamodb.unserved import refuse_unserved
 
-UNITS_MAX: Final = 1_000_000_000_000
 TAGS_MAX: Final = 50
 REPLICATION_TAG: Final = "merganser:replication"
 LEADERLESS_TAG: Final = f"{REPLICATION_TAG} = leaderless"
 """As errors name it."""
 
-_INVALID = "One or more parameter values were invalid: "
-
-
-class Throughput(msgspec.Struct, frozen=True):
-    """Provisioned capacity: kept and described, not enforced."""
-
-    read_units: int
-    write_units: int
+_INVALID = INVALID
 
 
 class TableDefinition(msgspec.Struct, frozen=True):
@@ -46,6 +58,19 @@ class TableDefinition(msgspec.Struct, frozen=True):
     """DeleteTable is refused."""
     table_class: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    class_changed_ms: int | None = None
+    on_demand_since_ms: int | None = None
+    """When it became PAY_PER_REQUEST last; None: never, or when it was created."""
+    encryption: Encryption | None = None
+    on_demand_limits: OnDemandLimits | None = None
+    warm: WarmThroughput | None = None
+
+    @property
+    def on_demand_since(self) -> int | None:
+        """When it became PAY_PER_REQUEST last; None: never."""
+        if self.throughput is None and self.on_demand_since_ms is None:
+            return self.created_ms
+        return self.on_demand_since_ms
 
     def encoded(self) -> bytes:
         """Return the bytes for `model.cluster.Table.definition`."""
@@ -69,6 +94,8 @@ def check_create(request: Mapping[str, Any]) -> None:
     _billing(request)
     _key_schema(request)
     refuse_unserved("CreateTable", request)
+    check_settings(request)
+    check_on_demand_limits(request, is_on_demand=request.get("BillingMode") == "PAY_PER_REQUEST")
     _check_tags(request.get("Tags") or ())
 
 
@@ -76,14 +103,17 @@ def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefin
     """Return the definition that a checked CreateTable asks for."""
     kinds = {one["AttributeName"]: one["AttributeType"] for one in request["AttributeDefinitions"]}
     keys = [KeyAttribute(one["AttributeName"], kinds[one["AttributeName"]]) for one in request["KeySchema"]]
-    units = request.get("ProvisionedThroughput")
+    units = units_of(request)
     return TableDefinition(
         schema=KeySchema(*keys),
         created_ms=created_ms,
-        throughput=Throughput(int(units["ReadCapacityUnits"]), int(units["WriteCapacityUnits"])) if units else None,
+        throughput=None if units is None else Throughput(*units),
         is_protected=bool(request.get("DeletionProtectionEnabled")),
         table_class=request.get("TableClass"),
         tags=tuple((tag["Key"], tag["Value"]) for tag in request.get("Tags") or ()),
+        encryption=encryption_of(request, None),
+        on_demand_limits=on_demand_limits_of(request, None),
+        warm=warm_throughput_of(request, None),
     )
 
 
@@ -93,18 +123,17 @@ def replication_for(request: Mapping[str, Any]) -> Replication:
     return "leaderless" if tags.get(REPLICATION_TAG) == "leaderless" else "leader"
 
 
-def describe(table: Table, *, status: str, region: str, account: str) -> dict[str, Any]:
+def describe(table: Table, *, status: str, region: str, account: str, now_ms: int) -> dict[str, Any]:
     """Return the TableDescription of a table.
 
     Args:
         table: a table of this wire.
-        status: CREATING, ACTIVE or DELETING.
+        status: CREATING, UPDATING, ACTIVE or DELETING.
         region: for the ARN.
         account: for the ARN.
+        now_ms: milliseconds since 1970.
     """
     definition = definition_of(table)
-    created_s = definition.created_ms / 1000
-    units = definition.throughput or Throughput(0, 0)
     description: dict[str, Any] = {
         "AttributeDefinitions": [
             {"AttributeName": one.name, "AttributeType": one.kind}
@@ -116,23 +145,28 @@ def describe(table: Table, *, status: str, region: str, account: str) -> dict[st
             for one, kind in zip(definition.schema.attributes, ("HASH", "RANGE"), strict=False)
         ],
         "TableStatus": status,
-        "CreationDateTime": created_s,
-        "ProvisionedThroughput": {
-            "NumberOfDecreasesToday": 0,
-            "ReadCapacityUnits": units.read_units,
-            "WriteCapacityUnits": units.write_units,
-        },
+        "CreationDateTime": definition.created_ms / 1000,
+        "ProvisionedThroughput": (definition.throughput or ON_DEMAND).described(now_ms),
         "TableArn": f"arn:aws:dynamodb:{region}:{account}:table/{table.name}",
         "TableId": table.unique_id,
         "DeletionProtectionEnabled": definition.is_protected,
     }
-    if definition.throughput is None:
-        summary: dict[str, Any] = {"BillingMode": "PAY_PER_REQUEST"}
+    since_ms = definition.on_demand_since
+    if since_ms is not None:
+        summary: dict[str, Any] = {"BillingMode": "PROVISIONED" if definition.throughput else "PAY_PER_REQUEST"}
         if status != "CREATING":
-            summary["LastUpdateToPayPerRequestDateTime"] = created_s
+            summary["LastUpdateToPayPerRequestDateTime"] = since_ms / 1000
         description["BillingModeSummary"] = summary
     if definition.table_class:
         description["TableClassSummary"] = {"TableClass": definition.table_class}
+        if definition.class_changed_ms is not None:
+            description["TableClassSummary"]["LastUpdateDateTime"] = definition.class_changed_ms / 1000
+    if definition.encryption is not None:
+        description["SSEDescription"] = definition.encryption.described(region=region, account=account)
+    if definition.on_demand_limits is not None:
+        description["OnDemandThroughput"] = described_limits(definition.on_demand_limits)
+    if definition.warm is not None:
+        description["WarmThroughput"] = described_warmth(definition.warm, status)
     return description
 
 
@@ -145,12 +179,7 @@ def _constraints(request: Mapping[str, Any]) -> None:
         schema = request["KeySchema"]
         violations.length(_shown(schema), len(schema), "keySchema", least=1, most=2)
         _element_constraints(violations, schema, "keySchema", "KeyType")
-    violations.enums(request, "BillingMode", "TableClass")
-    units = request.get("ProvisionedThroughput")
-    if units is not None:
-        for name in ("ReadCapacityUnits", "WriteCapacityUnits"):
-            violations.required(units, name, "provisionedThroughput.")
-            violations.between(units, name, least=1, prefix="provisionedThroughput.")
+    find_violations(violations, request)
     for number, tag in enumerate(request.get("Tags") or (), start=1):
         for name in ("Key", "Value"):
             violations.required(tag or {}, name, f"tags.{number}.member.")
@@ -179,18 +208,13 @@ def _billing(request: Mapping[str, Any]) -> None:
     units = request.get("ProvisionedThroughput")
     if request.get("BillingMode") == "PAY_PER_REQUEST":
         if units is not None:
-            raise ValidationError(
-                f"{_INVALID}Neither ReadCapacityUnits nor WriteCapacityUnits can be specified when BillingMode is "
-                "PAY_PER_REQUEST"
-            )
+            raise ValidationError(NO_UNITS_ON_DEMAND)
         return
     if units is None:
         raise ValidationError(
             f"{_INVALID}ReadCapacityUnits and WriteCapacityUnits must both be specified when BillingMode is PROVISIONED"
         )
-    for name in ("ReadCapacityUnits", "WriteCapacityUnits"):
-        if units[name] > UNITS_MAX:
-            raise ValidationError(f"Given value {int(units[name])} for {name} is out of bounds")
+    check_units(units)
 
 
 def _key_schema(request: Mapping[str, Any]) -> None:

@@ -1,0 +1,134 @@
+"""UpdateTable: what it accepts, and what becomes of a table's definition.
+
+DynamoDB describes an updated table as it was, UPDATING, and takes seconds to minutes to become what was asked for.
+Here the table is what was asked for when the answer leaves; only its description says UPDATING, once.
+Changes of secondary indexes are those of `wire.dynamodb.index_updates`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from merganser.wire.dynamodb.constraints import Violations, require_table_name
+from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.table_settings import (
+    INVALID,
+    NO_UNITS_ON_DEMAND,
+    ON_DEMAND,
+    Throughput,
+    check_on_demand_limits,
+    check_settings,
+    check_units,
+    encryption_of,
+    find_violations,
+    on_demand_limits_of,
+    units_of,
+    warm_throughput_of,
+)
+from merganser.wire.dynamodb.tables import TableDefinition
+from merganser.wire.dynamodb.unserved import refuse_unserved
+
+_CHANGES: Final = (
+    "ProvisionedThroughput",
+    "BillingMode",
+    "StreamSpecification",
+    "GlobalSecondaryIndexUpdates",
+    "SSESpecification",
+    "ReplicaUpdates",
+    "TableClass",
+    "DeletionProtectionEnabled",
+    "OnDemandThroughput",
+    "WarmThroughput",
+)
+
+
+def check_update(request: Mapping[str, Any]) -> None:
+    """Check an UpdateTable whose members have the right JSON types, as far as the table does not matter.
+
+    Raises:
+        ValidationError: in DynamoDB's words and order.
+    """
+    require_table_name(request)
+    violations = Violations()
+    violations.table_pattern(request)
+    find_violations(violations, request)
+    violations.settle()
+    refuse_unserved("UpdateTable", request)
+    if all(request.get(name) in (None, []) for name in _CHANGES):
+        raise ValidationError(
+            "At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, GlobalSecondaryIndexUpdates or "
+            "SSESpecification or ReplicaUpdates is required"
+        )
+    units = request.get("ProvisionedThroughput")
+    if request.get("BillingMode") == "PROVISIONED" and units is None:
+        raise ValidationError(f"{INVALID}ProvisionedThroughput must be specified when BillingMode is PROVISIONED")
+    if units is not None:
+        check_units(units)
+    check_settings(request)
+
+
+def updated(definition: TableDefinition, request: Mapping[str, Any], *, now_ms: int) -> TableDefinition:
+    """Return what a checked UpdateTable makes of a table.
+
+    Raises:
+        ValidationError: it makes no sense for this table.
+    """
+    is_protected, table_class = request.get("DeletionProtectionEnabled"), request.get("TableClass")
+    after = msgspec.structs.replace(
+        _rebilled(definition, request, now_ms=now_ms),
+        is_protected=definition.is_protected if is_protected is None else is_protected,
+        encryption=encryption_of(request, definition.encryption),
+        warm=warm_throughput_of(request, definition.warm),
+    )
+    check_on_demand_limits(request, is_on_demand=after.throughput is None)
+    if table_class is not None:
+        after = msgspec.structs.replace(after, table_class=table_class, class_changed_ms=now_ms)
+    limits = on_demand_limits_of(request, definition.on_demand_limits) if after.throughput is None else None
+    return msgspec.structs.replace(after, on_demand_limits=limits)
+
+
+def described_while_updating(
+    description: dict[str, Any], before: TableDefinition, after: TableDefinition
+) -> dict[str, Any]:
+    """Return what UpdateTable answers: the description afterwards, with what DynamoDB has not changed yet.
+
+    That is units, unless the billing mode changes, and since when the table is on demand, if it only begins to be.
+    """
+    if before.throughput is not None and after.throughput is not None:
+        units = {"ReadCapacityUnits": before.throughput.read_units, "WriteCapacityUnits": before.throughput.write_units}
+        description["ProvisionedThroughput"].update(units)
+    if before.throughput is not None and after.throughput is None:
+        description["BillingModeSummary"].pop("LastUpdateToPayPerRequestDateTime", None)
+    return description
+
+
+def _rebilled(definition: TableDefinition, request: Mapping[str, Any], *, now_ms: int) -> TableDefinition:
+    before, units, mode = definition.throughput, units_of(request), request.get("BillingMode")
+    is_on_demand = mode == "PAY_PER_REQUEST" if mode else before is None
+    if is_on_demand:
+        if units is not None:
+            raise ValidationError(NO_UNITS_ON_DEMAND)
+        if before is None:
+            return definition
+        return msgspec.structs.replace(definition, throughput=None, on_demand_since_ms=now_ms)
+    if units is None:
+        return definition
+    if before is not None and units == (before.read_units, before.write_units):
+        raise _unchanged(before)
+    since_ms = definition.on_demand_since
+    throughput = (before or ON_DEMAND).changed_to(*units, now_ms=now_ms)
+    return msgspec.structs.replace(definition, throughput=throughput, on_demand_since_ms=since_ms)
+
+
+def _unchanged(units: Throughput) -> ValidationError:
+    told = " ".join(
+        f"Current {name} provisioned for the table: {amount}. Requested {name}: {amount}."
+        for name, amount in (("ReadCapacityUnits", units.read_units), ("WriteCapacityUnits", units.write_units))
+    )
+    return ValidationError(
+        "The provisioned throughput for the table will not change. The requested value equals the current value. "
+        f"{told} Refer to the Amazon DynamoDB Developer Guide for current limits and how to request higher limits."
+    )
