@@ -12,7 +12,7 @@ import orjson
 
 from merganser.bench.requests import Signer, credentials_of
 from merganser.model.errors import ConfigurationError
-from merganser.wire.dynamodb.tables import REPLICATION_TAG
+from merganser.wire.dynamodb.tags import REPLICATION_TAG
 
 ACTIVE_TIMEOUT_S = 30.0
 POLL_S = 0.05

@@ -241,7 +241,11 @@ class Node:
     def _open_front_doors(self, member: Member) -> None:
         led = member.leader_tables
         self._dynamodb = DynamoDBApplication(
-            DynamoDB(Services(member.coordinator, led.leader_based, led.transactions, member.catalog), rng=self._rng),
+            DynamoDB(
+                Services(member.coordinator, led.leader_based, led.transactions, member.catalog),
+                rng=self._rng,
+                host=self.addresses["dynamodb"],
+            ),
             Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
             rng=self._rng,
             report=lambda error: failure("client request failed", error),

@@ -126,6 +126,23 @@ def test_boto3_makes_waits_for_and_drops_a_table(cluster: Cluster) -> None:
     serve(cluster, work)
 
 
+def test_boto3_changes_tags_and_describes_a_table(cluster: Cluster) -> None:
+    def work(client: Any) -> None:
+        client.update_table(TableName="str", TableClass="STANDARD_INFREQUENT_ACCESS", DeletionProtectionEnabled=True)
+        client.get_waiter("table_exists").wait(TableName="str")
+        table = client.describe_table(TableName="str")["Table"]
+        assert table["TableClassSummary"]["LastUpdateDateTime"] == table["CreationDateTime"]
+        client.tag_resource(ResourceArn=table["TableArn"], Tags=[{"Key": "a", "Value": "b"}, {"Key": "c", "Value": ""}])
+        client.untag_resource(ResourceArn=table["TableArn"], TagKeys=["c"])
+        pages = client.get_paginator("list_tags_of_resource").paginate(ResourceArn=table["TableArn"])
+        assert [page["Tags"] for page in pages] == [[{"Key": "a", "Value": "b"}]]
+        assert client.describe_endpoints()["Endpoints"][0]["CachePeriodInMinutes"] == 1440
+        names = client.get_paginator("list_tables").paginate(PaginationConfig={"PageSize": 2})
+        assert [name for page in names for name in page["TableNames"]] == ["bin", "num", "str", "tsb", "tsn", "tss"]
+
+    serve(cluster, work)
+
+
 def test_boto3_understands_our_errors(cluster: Cluster) -> None:
     def work(client: Any) -> None:
         with pytest.raises(client.exceptions.ResourceNotFoundException, match="Requested resource not found"):
@@ -135,6 +152,6 @@ def test_boto3_understands_our_errors(cluster: Cluster) -> None:
         ):
             client.get_item(TableName="str", Key={"q": {"S": "a"}})
         with pytest.raises(ClientError, match="UnknownOperationException"):
-            client.describe_limits()
+            client.list_backups()
 
     serve(cluster, work)

@@ -108,7 +108,7 @@ def test_answer_carries_type_checksum_and_request_id(door: Door) -> None:
             },
         ),
         ("ListTables", b"{", {"__type": "com.amazon.coral.service#SerializationException"}),
-        ("DescribeLimits", b"{}", {"__type": "com.amazon.coral.service#UnknownOperationException"}),
+        ("ListBackups", b"{}", {"__type": "com.amazon.coral.service#UnknownOperationException"}),
         ("Nope", b"{}", {"__type": "com.amazon.coral.service#UnknownOperationException"}),
     ],
 )

@@ -11,12 +11,12 @@ import orjson
 
 from merganser.model.cluster import Table
 from merganser.model.errors import TableChangedError, TableExistsError, TableNotFoundError
+from merganser.wire.dynamodb.arns import name_of
 from merganser.wire.dynamodb.constraints import Violations, check_table_name_length, require_table_name
 from merganser.wire.dynamodb.errors import RESOURCE_IN_USE, ApiError, NotFoundError, ValidationError
 from merganser.wire.dynamodb.session import WIRE, Session
 from merganser.wire.dynamodb.table_updates import check_update, described_while_updating, updated
 from merganser.wire.dynamodb.tables import (
-    TableDefinition,
     check_create,
     definition_for,
     definition_of,
@@ -40,7 +40,7 @@ class Administration:
     async def create_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Create a table; it is there when this returns, though it is described as CREATING."""
         check_create(request)
-        name = request["TableName"]
+        name = name_of(request["TableName"])
         definition = definition_for(request, created_ms=self._now_ms)
         unique_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
         try:
@@ -59,9 +59,9 @@ class Administration:
     async def update_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Change the settings of a table; it has them when this returns, though it is described as UPDATING."""
         check_update(request)
-        name, now_ms = request["TableName"], self._now_ms
-        before, table = await self.redefine(
-            session, name, lambda definition: updated(definition, request, now_ms=now_ms), _not_found(name)
+        name, now_ms = name_of(request["TableName"]), self._now_ms
+        before, table = await session.redefine(
+            name, lambda definition: updated(definition, request, now_ms=now_ms), _not_found(name)
         )
         description = self.describe(table, "UPDATING")
         return orjson.dumps({"TableDescription": described_while_updating(description, before, definition_of(table))})
@@ -104,35 +104,6 @@ class Administration:
             page["LastEvaluatedTableName"] = names[limit - 1]
         return orjson.dumps(page)
 
-    async def redefine(
-        self,
-        session: Session,
-        name: str,
-        change: Callable[[TableDefinition], TableDefinition],
-        not_found: NotFoundError,
-    ) -> tuple[TableDefinition, Table]:
-        """Change the definition of a table; returns what it was, and the table as it is afterwards.
-
-        Args:
-            session: of the request.
-            name: of the table.
-            change: may be called several times, each time with a newer definition; raises to give up.
-            not_found: raised if there is no such table.
-        """
-        while True:
-            table = await session.table(name, not_found.message)
-            before = definition_of(table)
-            wanted = change(before)
-            if wanted == before:
-                return before, table
-            try:
-                redefined = await session.catalog.redefine_table(table, wanted.encoded(), deadline=session.deadline)
-            except TableNotFoundError:
-                raise not_found from None
-            except TableChangedError:  # by somebody else; this node knows to what
-                continue
-            return before, redefined
-
     def describe(self, table: Table, status: str) -> dict[str, Any]:
         """Return the TableDescription of a table."""
         return describe(table, status=status, region=self._region, account=self._account, now_ms=self._now_ms)
@@ -146,7 +117,7 @@ class Administration:
         violations = Violations()
         violations.table_pattern(request)
         violations.settle()
-        name = request["TableName"]
+        name = name_of(request["TableName"])
         return await session.table(name, f"Requested resource not found: Table: {name} not found")
 
     def _described(self, member: str, table: Table, status: str) -> bytes:

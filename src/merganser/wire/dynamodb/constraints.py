@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 
+from merganser.wire.dynamodb.arns import name_of, table_in
 from merganser.wire.dynamodb.errors import ValidationError
 
 _TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]+").fullmatch
@@ -93,14 +94,14 @@ class Violations:
             self.add(shown, at, f"Member must have length less than or equal to {most}")
 
     def table_name(self, request: Mapping[str, Any], name: str = "TableName") -> None:
-        """Check a table's name as the operations on items do."""
-        if self.required(request, name):
+        """Check a table's name, or ARN, as the operations on items do."""
+        if self.required(request, name) and table_in(request[name]) is None:
             self._pattern(request[name], member_name(name))
             self.length(request[name], len(request[name]), member_name(name), least=3, most=255)
 
     def table_pattern(self, request: Mapping[str, Any], name: str = "TableName") -> None:
         """Check only the characters of a table's name; see `require_table_name`."""
-        if request.get(name) is not None:
+        if request.get(name) is not None and table_in(request[name]) is None:
             self._pattern(request[name], member_name(name))
 
     def _pattern(self, value: str, at: str) -> None:
@@ -135,7 +136,7 @@ def require_table_name(request: Mapping[str, Any], name: str = "TableName") -> N
     value = request.get(name)
     if value is None:
         raise ValidationError(f"The parameter '{name}' is required but was not present in the request")
-    check_table_name_length(value, name)
+    check_table_name_length(name_of(value), name)
 
 
 def check_table_name_length(value: str, name: str) -> None:
@@ -149,5 +150,5 @@ def check_table_name_length(value: str, name: str) -> None:
 
 
 def is_table_name(value: str) -> bool:
-    """Tell whether ``value`` could name a table."""
-    return 3 <= len(value) <= 255 and _TABLE_NAME(value) is not None
+    """Tell whether ``value`` could name a table, or is its ARN."""
+    return (3 <= len(value) <= 255 and _TABLE_NAME(value) is not None) or table_in(value) is not None

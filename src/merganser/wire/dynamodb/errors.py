@@ -43,6 +43,8 @@ RESOURCE_IN_USE = API + "ResourceInUseException"
 INTERNAL = API + "InternalServerError"
 UNAVAILABLE = API + "ServiceUnavailable"
 THROTTLING = API + "ThrottlingException"
+TABLE_NOT_FOUND = API + "TableNotFoundException"
+ACCESS_DENIED = SERVICE + "AccessDeniedException"
 CONDITION_FAILED = API + "ConditionalCheckFailedException"
 TRANSACTION_CONFLICT = API + "TransactionConflictException"
 TRANSACTION_CANCELED = API + "TransactionCanceledException"
@@ -51,7 +53,9 @@ IDEMPOTENT_MISMATCH = API + "IdempotentParameterMismatchException"
 
 CONFLICT_TEXT = "Transaction is ongoing for the item"
 
-_CAPITALS = frozenset((SERIALIZATION, TRANSACTION_CANCELED, TRANSACTION_IN_PROGRESS, IDEMPOTENT_MISMATCH))
+_CAPITALS = frozenset(
+    (SERIALIZATION, ACCESS_DENIED, TRANSACTION_CANCELED, TRANSACTION_IN_PROGRESS, IDEMPOTENT_MISMATCH)
+)
 
 _OUTCOME_UNKNOWN = "The outcome of the request is unknown: it may or may not have been applied, now or later"
 _INTERNAL_TEXT = "The request processing has failed because of an unknown error, exception or failure."

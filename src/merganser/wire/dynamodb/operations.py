@@ -25,7 +25,9 @@ from merganser.wire.dynamodb.errors import UNKNOWN_OPERATION, ApiError, Serializ
 from merganser.wire.dynamodb.pages import scan
 from merganser.wire.dynamodb.queries import query
 from merganser.wire.dynamodb.reads import get_item
+from merganser.wire.dynamodb.service_operations import ServiceOperations
 from merganser.wire.dynamodb.session import Services, Session
+from merganser.wire.dynamodb.tagging import list_tags_of_resource, tag_resource, untag_resource
 from merganser.wire.dynamodb.transactions import transact_get_items, transact_write_items
 from merganser.wire.dynamodb.writes import delete_item, put_item, update_item
 
@@ -44,6 +46,7 @@ class DynamoDB:
         rng: random.Random,
         region: str = "us-east-1",
         account: str = "000000000000",
+        host: str = "localhost:8000",
         timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
         """Serve the tables of a cluster.
@@ -53,17 +56,25 @@ class DynamoDB:
             rng: draws table ids.
             region: what ARNs say.
             account: what ARNs say.
+            host: where clients reach this node, host:port.
             timeout_s: how long a request may take.
         """
         self._services = services
         self._timeout_s = timeout_s
         tables = Administration(wall_us=services.coordinator.wall_us, rng=rng, region=region, account=account)
+        service = ServiceOperations(host=host)
         self._operations: Mapping[str, Operation] = {
             "CreateTable": tables.create_table,
             "UpdateTable": tables.update_table,
             "DescribeTable": tables.describe_table,
             "DeleteTable": tables.delete_table,
             "ListTables": tables.list_tables,
+            "TagResource": tag_resource,
+            "UntagResource": untag_resource,
+            "ListTagsOfResource": list_tags_of_resource,
+            "DescribeLimits": service.describe_limits,
+            "DescribeEndpoints": service.describe_endpoints,
+            "DescribeContinuousBackups": service.describe_continuous_backups,
             "PutItem": put_item,
             "GetItem": get_item,
             "DeleteItem": delete_item,

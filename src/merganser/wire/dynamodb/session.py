@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from merganser.model.cluster import Table
 from merganser.model.consistency import (
     UNSAID,
@@ -13,8 +15,9 @@ from merganser.model.consistency import (
     needed_to_read,
     needed_to_write,
 )
-from merganser.model.errors import TableNotFoundError
+from merganser.model.errors import TableChangedError, TableNotFoundError
 from merganser.service.steps import WIRES
+from merganser.wire.dynamodb.arns import name_of
 from merganser.wire.dynamodb.errors import NotFoundError, ValidationError
 from merganser.wire.dynamodb.items import mutation, size_of, stored
 from merganser.wire.dynamodb.steps import (
@@ -27,10 +30,11 @@ from merganser.wire.dynamodb.steps import (
     putting,
     rejection_in,
 )
-from merganser.wire.dynamodb.tables import LEADERLESS_TAG
+from merganser.wire.dynamodb.tables import TableDefinition, definition_of
+from merganser.wire.dynamodb.tags import LEADERLESS_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from merganser.model.leader_messages import Changed
     from merganser.service.catalog import Catalog
@@ -99,15 +103,43 @@ class Session:
         return self._services.catalog
 
     async def table(self, name: str, not_found: str = "Requested resource not found") -> Table:
-        """Return a table of this wire.
+        """Return a table of this wire, under the name, or ARN, that the request gives it, which its answer repeats.
 
         Raises:
             NotFoundError: with DynamoDB's text ``not_found``.
         """
+        arn = None
+        if name.startswith("arn:"):
+            arn, name = name, name_of(name)
         try:
-            return await self._services.catalog.table(WIRE, name, deadline=self.deadline)
+            table = await self._services.catalog.table(WIRE, name, deadline=self.deadline)
         except TableNotFoundError:
             raise NotFoundError(not_found) from None
+        return table if arn is None else msgspec.structs.replace(table, name=arn)
+
+    async def redefine(
+        self, name: str, change: Callable[[TableDefinition], TableDefinition], not_found: NotFoundError
+    ) -> tuple[TableDefinition, Table]:
+        """Change the definition of a table; returns what it was, and the table as it is afterwards.
+
+        Args:
+            name: of the table, no ARN.
+            change: may be called several times, each time with a newer definition; raises to give up.
+            not_found: raised if there is no such table.
+        """
+        while True:
+            table = await self.table(name, not_found.message)
+            before = definition_of(table)
+            wanted = change(before)
+            if wanted == before:
+                return before, table
+            try:
+                redefined = await self.catalog.redefine_table(table, wanted.encoded(), deadline=self.deadline)
+            except TableNotFoundError:
+                raise not_found from None
+            except TableChangedError:  # by somebody else; this node knows to what
+                continue
+            return before, redefined
 
     async def replace(self, table: Table, key: bytes, item: bytes | None) -> None:
         """Put an item, in stored form, or delete it (None), whatever is there.

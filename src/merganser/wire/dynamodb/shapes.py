@@ -277,6 +277,7 @@ _TRANSACTED_GET = {
     "ExpressionAttributeNames": _NAMES,
 }
 
+_TAG = structure("Tag", {"Key": string, "Value": string}, is_element=True)
 _SETTINGS = {
     "TableName": string,
     "BillingMode": string,
@@ -304,7 +305,7 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
         ),
         "LocalSecondaryIndexes": listing(structure("LocalSecondaryIndex", {}, is_element=True)),
         "GlobalSecondaryIndexes": listing(structure("GlobalSecondaryIndex", {}, is_element=True)),
-        "Tags": listing(structure("Tag", {"Key": string, "Value": string}, is_element=True)),
+        "Tags": listing(_TAG),
     },
     "UpdateTable": {
         **_SETTINGS,
@@ -313,6 +314,12 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     "DescribeTable": {"TableName": string},
     "DeleteTable": {"TableName": string},
     "ListTables": {"ExclusiveStartTableName": string, "Limit": integer},
+    "TagResource": {"ResourceArn": string, "Tags": listing(_TAG)},
+    "UntagResource": {"ResourceArn": string, "TagKeys": listing(string)},
+    "ListTagsOfResource": {"ResourceArn": string, "NextToken": string},
+    "DescribeLimits": {},
+    "DescribeEndpoints": {},
+    "DescribeContinuousBackups": {"TableName": string},
     "PutItem": {**_WRITE, "Item": _attribute_map},
     "DeleteItem": {**_WRITE, "Key": _attribute_map},
     "UpdateItem": {**_WRITE, "Key": _attribute_map, "UpdateExpression": string},

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Final, get_args
+from typing import Any
 
 import msgspec
 
 from merganser.model.cluster import Replication, Table
+from merganser.wire.dynamodb.arns import table_arn
 from merganser.wire.dynamodb.constraints import Violations, require_table_name
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
@@ -36,12 +37,8 @@ from merganser.wire.dynamodb.table_settings import (
     units_of,
     warm_throughput_of,
 )
+from merganser.wire.dynamodb.tags import Tags, check_tags, find_tag_violations, replication_in, tags_of
 from merganser.wire.dynamodb.unserved import refuse_unserved
-
-TAGS_MAX: Final = 50
-REPLICATION_TAG: Final = "merganser:replication"
-LEADERLESS_TAG: Final = f"{REPLICATION_TAG} = leaderless"
-"""As errors name it."""
 
 _INVALID = INVALID
 
@@ -57,7 +54,7 @@ class TableDefinition(msgspec.Struct, frozen=True):
     is_protected: bool
     """DeleteTable is refused."""
     table_class: str | None = None
-    tags: tuple[tuple[str, str], ...] = ()
+    tags: Tags = ()
     class_changed_ms: int | None = None
     on_demand_since_ms: int | None = None
     """When it became PAY_PER_REQUEST last; None: never, or when it was created."""
@@ -96,7 +93,7 @@ def check_create(request: Mapping[str, Any]) -> None:
     refuse_unserved("CreateTable", request)
     check_settings(request)
     check_on_demand_limits(request, is_on_demand=request.get("BillingMode") == "PAY_PER_REQUEST")
-    _check_tags(request.get("Tags") or ())
+    check_tags(request.get("Tags") or ())
 
 
 def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefinition:
@@ -110,7 +107,7 @@ def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefin
         throughput=None if units is None else Throughput(*units),
         is_protected=bool(request.get("DeletionProtectionEnabled")),
         table_class=request.get("TableClass"),
-        tags=tuple((tag["Key"], tag["Value"]) for tag in request.get("Tags") or ()),
+        tags=tags_of(request),
         encryption=encryption_of(request, None),
         on_demand_limits=on_demand_limits_of(request, None),
         warm=warm_throughput_of(request, None),
@@ -119,8 +116,7 @@ def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefin
 
 def replication_for(request: Mapping[str, Any]) -> Replication:
     """Return the protocol that a checked CreateTable asks for."""
-    tags = {tag["Key"]: tag["Value"] for tag in request.get("Tags") or ()}
-    return "leaderless" if tags.get(REPLICATION_TAG) == "leaderless" else "leader"
+    return replication_in(dict(tags_of(request)))
 
 
 def describe(table: Table, *, status: str, region: str, account: str, now_ms: int) -> dict[str, Any]:
@@ -147,7 +143,7 @@ def describe(table: Table, *, status: str, region: str, account: str, now_ms: in
         "TableStatus": status,
         "CreationDateTime": definition.created_ms / 1000,
         "ProvisionedThroughput": (definition.throughput or ON_DEMAND).described(now_ms),
-        "TableArn": f"arn:aws:dynamodb:{region}:{account}:table/{table.name}",
+        "TableArn": table_arn(table.name, region=region, account=account),
         "TableId": table.unique_id,
         "DeletionProtectionEnabled": definition.is_protected,
     }
@@ -180,9 +176,7 @@ def _constraints(request: Mapping[str, Any]) -> None:
         violations.length(_shown(schema), len(schema), "keySchema", least=1, most=2)
         _element_constraints(violations, schema, "keySchema", "KeyType")
     find_violations(violations, request)
-    for number, tag in enumerate(request.get("Tags") or (), start=1):
-        for name in ("Key", "Value"):
-            violations.required(tag or {}, name, f"tags.{number}.member.")
+    find_tag_violations(violations, request.get("Tags") or ())
     violations.settle()
 
 
@@ -242,18 +236,3 @@ def _key_schema(request: Mapping[str, Any]) -> None:
             f"{_INVALID}Number of attributes in KeySchema does not exactly match number of attributes defined in "
             "AttributeDefinitions"
         )
-
-
-def _check_tags(tags: Any) -> None:
-    keys = [tag["Key"] for tag in tags]
-    if len(set(keys)) != len(keys):
-        repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValidationError(f"{_INVALID}Duplicate Tag keys: {repeated}")
-    if len(keys) > TAGS_MAX:
-        raise ValidationError(f"{_INVALID}Too many Tags: a table has at most {TAGS_MAX}")
-    for tag in tags:
-        if tag["Key"] == REPLICATION_TAG and tag["Value"] not in get_args(Replication):
-            raise ValidationError(
-                f"{_INVALID}The tag {REPLICATION_TAG} is {tag['Value']!r}, and can be leader, which it is without the "
-                "tag, or leaderless"
-            )

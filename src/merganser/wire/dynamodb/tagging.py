@@ -1,0 +1,102 @@
+"""TagResource, UntagResource, ListTagsOfResource."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from merganser.wire.dynamodb.arns import is_resource, table_in
+from merganser.wire.dynamodb.constraints import Violations
+from merganser.wire.dynamodb.errors import ACCESS_DENIED, ApiError, NotFoundError, ValidationError
+from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.tables import TableDefinition, definition_of
+from merganser.wire.dynamodb.tags import (
+    KEY_LENGTH_MAX,
+    check_tags,
+    described_tags,
+    find_tag_violations,
+    tagged,
+    tags_of,
+    untagged,
+)
+
+
+async def tag_resource(session: Session, request: dict[str, Any]) -> bytes:
+    """Give a table tags, or other values of tags that it has."""
+    arn = _resource(request, "TagResource")
+    violations = Violations()
+    if violations.required(request, "Tags"):
+        find_tag_violations(violations, request["Tags"])
+    violations.settle()
+    name = _table_in(arn)
+    if not request["Tags"]:
+        raise ValidationError("Atleast one Tag needs to be provided as Input.")  # sic
+    check_tags(request["Tags"])
+    added = tags_of(request)
+
+    def change(definition: TableDefinition) -> TableDefinition:
+        return msgspec.structs.replace(definition, tags=tagged(definition.tags, added))
+
+    await session.redefine(name, change, _not_found(arn))
+    return b""
+
+
+async def untag_resource(session: Session, request: dict[str, Any]) -> bytes:
+    """Take tags from a table."""
+    arn = _resource(request, "UntagResource")
+    violations = Violations()
+    if violations.required(request, "TagKeys"):
+        for number, key in enumerate(request["TagKeys"], start=1):
+            violations.length(key, len(key or ""), f"tagKeys.{number}.member", least=1, most=KEY_LENGTH_MAX)
+    violations.settle()
+    name = _table_in(arn)
+    if not request["TagKeys"]:
+        raise ValidationError("Atleast one Tag Key needs to be provided as Input.")  # sic
+
+    def change(definition: TableDefinition) -> TableDefinition:
+        return msgspec.structs.replace(definition, tags=untagged(definition.tags, request["TagKeys"]))
+
+    await session.redefine(name, change, NotFoundError())
+    return b""
+
+
+async def list_tags_of_resource(session: Session, request: dict[str, Any]) -> bytes:
+    """List the tags of a table: all of them, as there are never more than a page."""
+    arn = _resource(request, "ListTagsOfResource")
+    name = _table_in(arn)
+    if request.get("NextToken") is not None:  # none was ever given out
+        raise ValidationError("The provided NextToken is invalid")
+    table = await session.table(name, _not_found(arn).message)
+    return orjson.dumps({"Tags": described_tags(definition_of(table).tags)})
+
+
+def _resource(request: Mapping[str, Any], operation: str) -> str:
+    """Return the ARN in a request.
+
+    Raises:
+        ApiError: there is none.
+    """
+    arn = request.get("ResourceArn")
+    if arn is None:
+        raise ValidationError("Invalid TableArn")
+    if not is_resource(arn):
+        raise ApiError(
+            ACCESS_DENIED,
+            f"User: arn:aws:iam::000000000000:root is not authorized to perform: dynamodb:{operation} on resource: "
+            f"{arn or '*'}",
+        )
+    return str(arn)
+
+
+def _table_in(arn: str) -> str:
+    name = table_in(arn)
+    if name is None:
+        raise ValidationError(f"Invalid TableArn: Invalid ResourceArn provided as input {arn}")
+    return name
+
+
+def _not_found(arn: str) -> NotFoundError:
+    return NotFoundError(f"Requested resource not found: ResourcArn: {arn} not found")  # sic

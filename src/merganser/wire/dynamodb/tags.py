@@ -1,0 +1,114 @@
+"""Tags of tables: which there may be, and those that mean something to Merganser.
+
+=========================  ==================================================================================
+merganser:replication      how the table is kept, for its whole life: leader, as without the tag, or leaderless
+=========================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_args
+
+from merganser.model.cluster import Replication
+from merganser.wire.dynamodb.constraints import Violations
+from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.table_settings import INVALID
+
+Tags = tuple[tuple[str, str], ...]
+"""Keys and values, in the order in which they came."""
+
+TAGS_MAX: Final = 50
+KEY_LENGTH_MAX: Final = 128
+VALUE_LENGTH_MAX: Final = 256
+REPLICATION_TAG: Final = "merganser:replication"
+LEADERLESS_TAG: Final = f"{REPLICATION_TAG} = leaderless"
+"""As errors name it."""
+_RESERVED_PREFIX: Final = "aws:"
+
+
+def find_tag_violations(violations: Violations, tags: Sequence[Mapping[str, Any]]) -> None:
+    """Add what is wrong with tags by the API's model."""
+    for number, tag in enumerate(tags, start=1):
+        prefix = f"tags.{number}.member."
+        if violations.required(tag or {}, "Key", prefix):
+            violations.length(tag["Key"], len(tag["Key"]), prefix + "key", least=1, most=KEY_LENGTH_MAX)
+        if violations.required(tag or {}, "Value", prefix):
+            violations.length(tag["Value"], len(tag["Value"]), prefix + "value", least=0, most=VALUE_LENGTH_MAX)
+
+
+def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
+    """Check tags that a request gives a table.
+
+    Raises:
+        ValidationError: there are too many, one twice, or one that nobody may give so.
+    """
+    keys = [tag["Key"] for tag in tags]
+    if len(set(keys)) != len(keys):
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValidationError(f"{INVALID}Duplicate Tag keys: {repeated}")
+    check_number(len(keys))
+    for tag in tags:
+        if tag["Key"].startswith(_RESERVED_PREFIX):
+            raise ValidationError(f"{INVALID}Tag keys beginning with {_RESERVED_PREFIX} are reserved: {tag['Key']}")
+        if tag["Key"] == REPLICATION_TAG and tag["Value"] not in get_args(Replication):
+            raise ValidationError(
+                f"{INVALID}The tag {REPLICATION_TAG} is {tag['Value']!r}, and can be leader, which it is without the "
+                "tag, or leaderless"
+            )
+
+
+def check_number(tags: int) -> None:
+    """Check how many tags a table is to have.
+
+    Raises:
+        ValidationError: more than it can.
+    """
+    if tags > TAGS_MAX:
+        raise ValidationError(f"{INVALID}Too many Tags: a table has at most {TAGS_MAX}")
+
+
+def tags_of(request: Mapping[str, Any]) -> Tags:
+    """Return the tags in a checked request."""
+    return tuple((tag["Key"], tag["Value"]) for tag in request.get("Tags") or ())
+
+
+def described_tags(tags: Tags) -> list[dict[str, str]]:
+    """Return tags as the API shows them."""
+    return [{"Key": key, "Value": value} for key, value in tags]
+
+
+def tagged(tags: Tags, added: Tags) -> Tags:
+    """Return ``tags`` with others added, which replace those with the same keys.
+
+    Raises:
+        ValidationError: that makes too many, or would change how the table is kept.
+    """
+    merged = {**dict(tags), **dict(added)}
+    check_number(len(merged))
+    _check_replication(tags, merged)
+    return tuple(merged.items())
+
+
+def untagged(tags: Tags, keys: Sequence[str]) -> Tags:
+    """Return ``tags`` without those of some keys, if they are there.
+
+    Raises:
+        ValidationError: that would change how the table is kept.
+    """
+    left = {key: value for key, value in tags if key not in keys}
+    _check_replication(tags, left)
+    return tuple(left.items())
+
+
+def replication_in(tags: Mapping[str, str]) -> Replication:
+    """Return how a table with these tags is kept."""
+    return "leaderless" if tags.get(REPLICATION_TAG) == "leaderless" else "leader"
+
+
+def _check_replication(before: Tags, after: Mapping[str, str]) -> None:
+    if replication_in(dict(before)) != replication_in(after):
+        raise ValidationError(
+            f"{INVALID}The tag {REPLICATION_TAG} chooses how a table is kept when it is created, for its whole life: "
+            "create another table"
+        )
