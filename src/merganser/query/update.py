@@ -38,7 +38,7 @@ from merganser.query.values import AttributeValue, bulk_of, kind_of
 _EXACT: Final = decimal.Context(prec=400)  # between 9.9E+125 and 1E-167 lie 293 digits
 
 TOO_LARGE: Final = "Item size to update has exceeded the maximum allowed size"
-_WRONG_TYPE = "An operand in the update expression has an incorrect data type"
+WRONG_TYPE: Final = "An operand in the update expression has an incorrect data type"
 _MISSING = "The provided expression refers to an attribute that does not exist in the item"
 _WRONG_PATH = "The document path provided in the update expression is invalid for update"
 
@@ -119,14 +119,14 @@ def _operand(operand: Operand, item: Item, bytes_max: int) -> AttributeValue:
 
 def _sum(left: AttributeValue, right: AttributeValue, *, is_difference: bool = False) -> AttributeValue:
     if "N" not in left or "N" not in right:
-        raise ExpressionError(_WRONG_TYPE)
+        raise ExpressionError(WRONG_TYPE)
     combine = _EXACT.subtract if is_difference else _EXACT.add
     return {"N": str(combine(Decimal(left["N"]), Decimal(right["N"])))}
 
 
 def _appended(left: AttributeValue, right: AttributeValue, bytes_max: int) -> AttributeValue:
     if "L" not in left or "L" not in right:
-        raise ExpressionError(_WRONG_TYPE)
+        raise ExpressionError(WRONG_TYPE)
     if len(left["L"]) + len(right["L"]) > bytes_max:
         raise ExpressionError(TOO_LARGE)
     return {"L": left["L"] + right["L"]}
@@ -137,7 +137,7 @@ def _added(current: AttributeValue | None, value: AttributeValue) -> AttributeVa
     if current is None:
         return value
     if kind not in current:
-        raise ExpressionError(_WRONG_TYPE)
+        raise ExpressionError(WRONG_TYPE)
     if kind == "N":
         return _sum(current, value)
     there = set(current[kind])
@@ -149,7 +149,7 @@ def _deleted(current: AttributeValue | None, value: AttributeValue) -> Attribute
     if current is None:
         return None
     if kind not in current:
-        raise ExpressionError(_WRONG_TYPE)
+        raise ExpressionError(WRONG_TYPE)
     gone = set(value[kind])
     left = [member for member in current[kind] if member not in gone]
     return {kind: left} if left else None  # no set is empty

@@ -239,7 +239,6 @@ def violation(message: str) -> str:
             {"FilterExpression": "a"},
             'ValidationException | Invalid FilterExpression: Syntax error; token: "<EOF>", near: "a"',
         ),
-        ({"ScanFilter": {}}, "ValidationException | ScanFilter is not supported yet by Merganser"),
         ({"ExclusiveStartKey": {}}, INVALID_START + SCHEMA),
         ({"ExclusiveStartKey": {"p": {"S": "a"}}}, INVALID_START + SCHEMA),
         ({"ExclusiveStartKey": {**START, "q": {"S": "a"}}}, INVALID_START + SCHEMA),

@@ -65,7 +65,7 @@ def test_wrong_key_condition_is_refused(
     ("request_", "message"),
     [
         ({}, "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."),
-        ({"KeyConditions": {}}, "KeyConditions is not supported yet by Merganser"),
+        ({"KeyConditions": {}}, "Conditions can be of length 1 or 2 only"),
         (
             {"KeyConditions": {}, "KeyConditionExpression": "p = :a"},
             "Can not use both expression and non-expression parameters in the same request: "

@@ -53,6 +53,7 @@ BASES: dict[str, dict[str, Any]] = {
         "ExpressionAttributeValues": {":p": {"S": "a"}},
     },
 }
+CONDITIONAL = {"Expected", "ConditionalOperator"}
 RETURNED = {"ReturnConsumedCapacity", "ReturnItemCollectionMetrics"}
 SERVED = {
     "CreateTable": {
@@ -66,15 +67,18 @@ SERVED = {
     },
     "UpdateTable": {"AttributeDefinitions", "BillingMode", "ProvisionedThroughput", "TableClass", "SSESpecification"},
     "ListTables": {"ExclusiveStartTableName", "Limit"},
-    "PutItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | RETURNED,
-    "DeleteItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | RETURNED,
-    "UpdateItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | RETURNED,
-    "GetItem": {"ConsistentRead", "ProjectionExpression", "ReturnConsumedCapacity"},
+    "PutItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | CONDITIONAL | RETURNED,
+    "DeleteItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure"} | CONDITIONAL | RETURNED,
+    "UpdateItem": {"ReturnValues", "ReturnValuesOnConditionCheckFailure", "AttributeUpdates"} | CONDITIONAL | RETURNED,
+    "GetItem": {"AttributesToGet", "ConsistentRead", "ProjectionExpression", "ReturnConsumedCapacity"},
     "BatchWriteItem": RETURNED,
     "BatchGetItem": {"ReturnConsumedCapacity"},
     "TransactWriteItems": {"ClientRequestToken"} | RETURNED,
     "TransactGetItems": {"ReturnConsumedCapacity"},
     "Scan": {
+        "AttributesToGet",
+        "ScanFilter",
+        "ConditionalOperator",
         "ProjectionExpression",
         "Limit",
         "Select",
@@ -85,6 +89,10 @@ SERVED = {
         "ReturnConsumedCapacity",
     },
     "Query": {
+        "AttributesToGet",
+        "QueryFilter",
+        "KeyConditions",
+        "ConditionalOperator",
         "ProjectionExpression",
         "Limit",
         "Select",

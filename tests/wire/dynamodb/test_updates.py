@@ -59,9 +59,6 @@ def stored(cluster: Cluster, table: str = "str") -> Any:
             id="old and new",
         ),
         pytest.param(
-            update(AttributeUpdates={}), INVALID + "AttributeUpdates is not supported yet by Merganser", id="old"
-        ),
-        pytest.param(
             update(values={":v": ONE}),
             INVALID + "ExpressionAttributeValues can only be specified when using expressions: "
             "UpdateExpression and ConditionExpression are null",

@@ -25,10 +25,10 @@ from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
+from merganser.wire.dynamodb.legacy import check_names
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.steps import Measured
 from merganser.wire.dynamodb.tables import definition_of
-from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import View, projection_of
 
 WRITES_MAX: Final = 25
@@ -36,7 +36,7 @@ KEYS_MAX: Final = 100
 BYTES_MAX: Final = 16 * 1024 * 1024
 CONCURRENCY: Final = 25  # a whole BatchWriteItem at once; a BatchGetItem in four rounds
 
-_GIVEN_BACK = ("ConsistentRead", "ProjectionExpression", "ExpressionAttributeNames")
+_GIVEN_BACK = ("ConsistentRead", "ProjectionExpression", "ExpressionAttributeNames", "AttributesToGet")
 _DUPLICATES = "Provided list of item keys contains duplicates"
 _NOT_ONE_REQUEST = (
     "Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes"
@@ -175,6 +175,7 @@ def _check_reads(request: Mapping[str, Any]) -> dict[str, View]:
         else:
             if not 1 <= len(keys) <= KEYS_MAX:
                 violations.length(shown(keys), len(keys), at + "keys", least=1, most=KEYS_MAX)
+        check_names(violations, asked or {}, at)
     violations.settle()
     for asked in tables.values():
         check_parameters(asked, expressions=("ProjectionExpression",), legacy=("AttributesToGet",))
@@ -184,8 +185,6 @@ def _check_reads(request: Mapping[str, Any]) -> dict[str, View]:
         _refuse_duplicates([orjson.dumps(key, option=orjson.OPT_SORT_KEYS) for key in keys])
     if sum(len(asked["Keys"]) for asked in tables.values()) > KEYS_MAX:
         raise ValidationError("Too many items requested for the BatchGetItem call")
-    for asked in tables.values():
-        refuse_unserved("BatchGetItem.RequestItems", asked)
     return {name: projection_of(asked) for name, asked in tables.items()}
 
 

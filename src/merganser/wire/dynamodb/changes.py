@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from merganser.query import expressions
+from merganser.query.legacy import Change, Check
 from merganser.query.syntax import Update
 from merganser.wire.dynamodb.attributes import AttributeMap
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import placeholders_of
 from merganser.wire.dynamodb.keys import KeySchema
+from merganser.wire.dynamodb.legacy import is_any
 from merganser.wire.dynamodb.steps import Action, ItemStep
 
 
@@ -60,6 +62,8 @@ def step_of(
     *,
     item: bytes = b"",
     key: AttributeMap | None = None,
+    checks: tuple[Check, ...] = (),
+    changes: tuple[Change, ...] = (),
     measures: bool = False,
 ) -> ItemStep:
     """Return the step that a checked request asks for.
@@ -69,6 +73,8 @@ def step_of(
         action: what it does.
         item: to be put, in stored form.
         key: of the item to be updated, in normal form.
+        checks: Expected.
+        changes: AttributeUpdates.
         measures: what it takes is to be told.
     """
     return ItemStep(
@@ -82,4 +88,7 @@ def step_of(
         values=request.get("ExpressionAttributeValues") or {},
         shows_failed=request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD",
         measures=measures,
+        checks=checks,
+        any_of=is_any(request),
+        changes=changes,
     )

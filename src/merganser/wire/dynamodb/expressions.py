@@ -43,7 +43,8 @@ def check_parameters(
     if names is not None:
         _check_names(names, has_expression=bool(given))
     if values is not None and with_values:
-        return _check_values(values, has_expression=bool(given), with_values=with_values)
+        has_expression = any(request.get(name) is not None for name in with_values)
+        return _check_values(values, has_expression=has_expression, with_values=with_values)
     return 0
 
 

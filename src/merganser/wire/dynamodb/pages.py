@@ -28,10 +28,10 @@ from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
 from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
 from merganser.wire.dynamodb.keys import KeySchema, key_of
+from merganser.wire.dynamodb.legacy import check_constraints
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
-from merganser.wire.dynamodb.unserved import refuse_unserved
-from merganser.wire.dynamodb.views import View, view_of
+from merganser.wire.dynamodb.views import WHOLE, View, legacy_view_of, view_of
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
 SEGMENTS_MAX: Final = 1_000_000
@@ -155,6 +155,7 @@ def starting_key(schema: KeySchema, table: Table, start_key: Mapping[str, Any]) 
 def check_listed(violations: Violations, request: Mapping[str, Any]) -> None:
     """Collect what breaks the constraints that Scan and Query share."""
     violations.enums(request, "ReturnConsumedCapacity", "Select", "ConditionalOperator")
+    check_constraints(violations, request)
     violations.table_name(request)
     violations.between(request, "Limit", least=1)
 
@@ -201,13 +202,13 @@ def _check(request: Mapping[str, Any]) -> View:
     violations.between(request, "TotalSegments", least=1, most=SEGMENTS_MAX)
     violations.settle()
     check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=("FilterExpression",))
+    legacy = legacy_view_of(request, "ScanFilter")
     check_start_and_select(request)
     _check_segment(request)
-    refuse_unserved("Scan", request)
     placeholders = placeholders_of(request)
     view = view_of(request, placeholders)
     placeholders.check_all_used()
-    return view
+    return view if legacy is WHOLE else legacy
 
 
 def _check_segment(request: Mapping[str, Any]) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from merganser.model.cluster import Table
+from merganser.query.binding import Placeholders
 from merganser.query.key_condition import AttributeCondition, key_conditions
+from merganser.query.legacy import key_conditions_of
 from merganser.storage.keys import after, prefix_end
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, partition_bytes, prefix_of, sort_bytes
+from merganser.wire.dynamodb.legacy import checks_in
 from merganser.wire.dynamodb.pages import (
     Span,
     answer,
@@ -23,13 +26,13 @@ from merganser.wire.dynamodb.pages import (
 )
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
-from merganser.wire.dynamodb.unserved import refuse_unserved
-from merganser.wire.dynamodb.views import View, view_of
+from merganser.wire.dynamodb.views import WHOLE, View, legacy_view_of, view_of
 
 _EXPRESSIONS = ("ProjectionExpression", "FilterExpression", "KeyConditionExpression")
 _VALUED = ("FilterExpression", "KeyConditionExpression")
-_LEGACY = ("AttributesToGet", "QueryFilter", "ConditionalOperator", "KeyConditions")
+_LEGACY = ("AttributesToGet", "QueryFilter", "ConditionalOperator")
 
+_ONE_OR_TWO = "Conditions can be of length 1 or 2 only"
 _NOT_SUPPORTED = "Query key condition not supported"
 _TYPE_MISMATCH = "One or more parameter values were invalid: Condition parameter type does not match schema type"
 
@@ -59,16 +62,27 @@ def _check(request: Mapping[str, Any]) -> tuple[Conditions, View]:
     violations = Violations()
     check_listed(violations, request)
     violations.settle()
-    check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=_VALUED)
+    legacy = _LEGACY if request.get("KeyConditionExpression") is None else (*_LEGACY, "KeyConditions")
+    check_parameters(request, expressions=_EXPRESSIONS, legacy=legacy, with_values=_VALUED)
+    older = legacy_view_of(request, "QueryFilter")
     check_start_and_select(request)
-    refuse_unserved("Query", request)
-    if request.get("KeyConditionExpression") is None:
+    if request.get("KeyConditionExpression") is None and request.get("KeyConditions") is None:
         raise ValidationError(
             "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."
         )
     placeholders = placeholders_of(request)
     view = view_of(request, placeholders)
-    return key_conditions(request["KeyConditionExpression"], placeholders), view
+    return _key_conditions(request, placeholders), view if older is WHOLE else older
+
+
+def _key_conditions(request: Mapping[str, Any], placeholders: Placeholders) -> Conditions:
+    if request.get("KeyConditionExpression") is not None:
+        return key_conditions(request["KeyConditionExpression"], placeholders)
+    placeholders.check_all_used()
+    conditions = key_conditions_of(checks_in(request, "KeyConditions"))
+    if not 1 <= len(conditions) <= 2:
+        raise ValidationError(_ONE_OR_TWO)
+    return conditions
 
 
 def _span(schema: KeySchema, table: Table, conditions: Conditions, *, reverse: bool) -> Span:
@@ -90,7 +104,7 @@ def _span(schema: KeySchema, table: Table, conditions: Conditions, *, reverse: b
 def _partition_condition(schema: KeySchema, conditions: Conditions) -> AttributeCondition:
     name = schema.partition.name
     if len(conditions) > 2:
-        raise ValidationError("Conditions can be of length 1 or 2 only")
+        raise ValidationError(_ONE_OR_TWO)
     if name not in conditions:
         raise ValidationError(f"Query condition missed key schema element: {name}")
     _check_kinds(schema.partition, conditions[name])
@@ -112,6 +126,8 @@ def _sort_condition(schema: KeySchema, conditions: Conditions) -> AttributeCondi
 
 
 def _check_kinds(attribute: KeyAttribute, condition: AttributeCondition) -> None:
+    if condition.operator not in _BOUNDS:
+        raise ValidationError("Attempted conditional constraint is not an indexable operation")
     if any(attribute.kind not in operand for operand in condition.operands):
         raise ValidationError(_TYPE_MISMATCH)
 

@@ -12,9 +12,9 @@ from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import size_of
 from merganser.wire.dynamodb.keys import key_of
+from merganser.wire.dynamodb.legacy import check_names
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
-from merganser.wire.dynamodb.unserved import refuse_unserved
 from merganser.wire.dynamodb.views import projection_of
 
 _LEGACY = ("AttributesToGet",)
@@ -24,12 +24,12 @@ async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     """Return the item of a key, or nothing if there is none."""
     violations = Violations()
     violations.enums(request, "ReturnConsumedCapacity")
+    check_names(violations, request)
     violations.table_name(request)
     violations.required(request, "Key")
     violations.settle()
     check_parameters(request, expressions=("ProjectionExpression",), legacy=_LEGACY)
     normalise(request["Key"])
-    refuse_unserved("GetItem", request)
     view = projection_of(request)
     table = await session.table(request["TableName"])
     schema = definition_of(table).schema

@@ -203,21 +203,41 @@ def _value(value: Any, deep: int) -> None:
         _VALUE_ELEMENT(value, deep - 1)
 
 
-_VALUE_ELEMENT = structure(
-    "AttributeValue",
-    {
-        "S": string,
-        "N": string,
-        "B": blob,
-        "SS": listing(string),
-        "NS": listing(string),
-        "BS": listing(blob),
-        "BOOL": boolean,
-        "NULL": boolean,
-        "M": nested(mapping(_value, "AttributeValue")),
-        "L": nested(listing(_value)),
-    },
-    is_element=True,
+_VALUE_MEMBERS = {
+    "S": string,
+    "N": string,
+    "B": blob,
+    "SS": listing(string),
+    "NS": listing(string),
+    "BS": listing(blob),
+    "BOOL": boolean,
+    "NULL": boolean,
+    "M": nested(mapping(_value, "AttributeValue")),
+    "L": nested(listing(_value)),
+}
+_VALUE_ELEMENT = structure("AttributeValue", _VALUE_MEMBERS, is_element=True)
+
+
+def _field_value(value: Any, deep: int) -> None:
+    """Check an attribute value that is a member of a structure."""
+    if deep:
+        _VALUE_FIELD(value, deep - 1)
+
+
+_VALUE_FIELD = structure("AttributeValue", _VALUE_MEMBERS)
+_VALUES = {"AttributeValueList": listing(_value)}
+_CONDITIONS = mapping(structure("Condition", {"ComparisonOperator": string, **_VALUES}, is_element=True), "Condition")
+_EXPECTED = mapping(
+    structure(
+        "ExpectedAttributeValue",
+        {"Value": _field_value, "Exists": boolean, "ComparisonOperator": string, **_VALUES},
+        is_element=True,
+    ),
+    "ExpectedAttributeValue",
+)
+_CHANGES = mapping(
+    structure("AttributeValueUpdate", {"Value": _field_value, "Action": string}, is_element=True),
+    "AttributeValueUpdate",
 )
 
 _NAMES = mapping(string, "java.lang.String")
@@ -242,6 +262,7 @@ _WRITE = {
     "ReturnItemCollectionMetrics": string,
     "ReturnValuesOnConditionCheckFailure": string,
     "ConditionalOperator": string,
+    "Expected": _EXPECTED,
     "ConditionExpression": string,
     "ExpressionAttributeNames": _NAMES,
     "ExpressionAttributeValues": _attribute_map,
@@ -322,7 +343,12 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     "DescribeContinuousBackups": {"TableName": string},
     "PutItem": {**_WRITE, "Item": _attribute_map},
     "DeleteItem": {**_WRITE, "Key": _attribute_map},
-    "UpdateItem": {**_WRITE, "Key": _attribute_map, "UpdateExpression": string},
+    "UpdateItem": {
+        **_WRITE,
+        "Key": _attribute_map,
+        "AttributeUpdates": _CHANGES,
+        "UpdateExpression": string,
+    },
     "GetItem": {
         "TableName": string,
         "Key": _attribute_map,
@@ -354,8 +380,14 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
         ),
         "ReturnConsumedCapacity": string,
     },
-    "Scan": {**_LISTED, "Segment": integer, "TotalSegments": integer},
-    "Query": {**_LISTED, "ScanIndexForward": boolean, "KeyConditionExpression": string},
+    "Scan": {**_LISTED, "ScanFilter": _CONDITIONS, "Segment": integer, "TotalSegments": integer},
+    "Query": {
+        **_LISTED,
+        "ScanIndexForward": boolean,
+        "KeyConditions": _CONDITIONS,
+        "QueryFilter": _CONDITIONS,
+        "KeyConditionExpression": string,
+    },
 }
 """Members by operation; the keys are the operations that are served."""
 

@@ -11,7 +11,8 @@ measures, a `Measured` in msgpack that holds it. That of a step that was rejecte
 request that cannot be understood at all raises: what an item makes impossible is an answer like any other, which a
 transaction has to hear of, too.
 
-Expressions travel as their text, with the names and values of the request. Whoever sent them has read them before and
+Expressions travel as their text, with the names and values of the request; the older parameters as `query.legacy` has
+them. Whoever sent them has read them before and
 refused what is wrong whatever the item is; the leader reads them again, and remembers texts it has parsed.
 """
 
@@ -30,8 +31,9 @@ from merganser.query import expressions
 from merganser.query.binding import Placeholders
 from merganser.query.documents import projected
 from merganser.query.evaluation import holds
-from merganser.query.syntax import Update
-from merganser.query.update import removes_only, updated
+from merganser.query.legacy import TYPE_MISMATCH, Change, Check, condition_of, update_of
+from merganser.query.syntax import Condition, Update
+from merganser.query.update import WRONG_TYPE, removes_only, updated
 from merganser.wire.dynamodb.attributes import ITEM_BYTES_MAX, AttributeMap
 from merganser.wire.dynamodb.errors import CONDITION_FAILED, ApiError, ValidationError
 from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, remeasured, size_of
@@ -60,7 +62,7 @@ class ItemStep(msgspec.Struct, frozen=True, array_like=True):
     key: dict[str, Any] = {}
     """Of an update: the key attributes, for an item that it makes."""
     update: str = ""
-    """UpdateExpression; empty: the item is only to be there."""
+    """UpdateExpression; empty, and no ``changes``: the item is only to be there."""
     condition: str = ""
     """ConditionExpression; empty: none."""
     names: dict[str, str] = {}
@@ -71,6 +73,12 @@ class ItemStep(msgspec.Struct, frozen=True, array_like=True):
     """ReturnValuesOnConditionCheckFailure is ALL_OLD."""
     measures: bool = False
     """The request wants to know what it consumed."""
+    checks: tuple[Check, ...] = ()
+    """Expected."""
+    any_of: bool = False
+    """ConditionalOperator is OR: one of the checks is enough."""
+    changes: tuple[Change, ...] = ()
+    """AttributeUpdates."""
 
 
 class Measured(msgspec.Struct, frozen=True, array_like=True):
@@ -186,21 +194,33 @@ def _measured(decided: Decided, current: bytes | None) -> Decided:
 
 
 def _evaluate(step: ItemStep, current: bytes | None) -> Decided:
-    is_looked_into = step.condition or step.action is Action.UPDATE
+    is_looked_into = step.condition or step.checks or step.action is Action.UPDATE
     item = attributes_of(current) if is_looked_into and current is not None else {}
     placeholders = Placeholders(step.names, step.values)
-    if step.condition and not holds(expressions.condition(step.condition, placeholders), item):
+    condition = _condition(step, placeholders)
+    if condition is not None and not holds(condition, item):
         shown = json_of(current) if step.shows_failed and current is not None else None
         return rejected(Rejection(Reason.CONDITION, CONDITION_TEXT, shown))
     if step.action is Action.UPDATE:
-        update = expressions.update(step.update, placeholders) if step.update else _NO_UPDATE
-        return _updated(step, update, current, item)
+        return _updated(step, _update(step, placeholders), current, item)
     answer = json_of(current) if current is not None and step.returns == "ALL_OLD" else b""
     if step.action is Action.PUT:
         return Decided(Content(step.item), answer)
     if step.action is Action.DELETE and current is not None:
         return Decided(EMPTY, answer)
     return Decided(None, answer)
+
+
+def _condition(step: ItemStep, placeholders: Placeholders) -> Condition | None:
+    if step.condition:
+        return expressions.condition(step.condition, placeholders)
+    return condition_of(step.checks, any_of=step.any_of) if step.checks else None
+
+
+def _update(step: ItemStep, placeholders: Placeholders) -> Update:
+    if step.update:
+        return expressions.update(step.update, placeholders)
+    return update_of(step.changes) if step.changes else _NO_UPDATE
 
 
 def _updated(step: ItemStep, update: Update, current: bytes | None, item: AttributeMap) -> Decided:
@@ -214,7 +234,8 @@ def _updated(step: ItemStep, update: Update, current: bytes | None, item: Attrib
             changed = dict.fromkeys(after)
         stored = encoded(after, remeasured(after, item, 0 if current is None else size_of(current), changed))
     except RequestError as error:
-        return rejected(Rejection(Reason.VALIDATION, str(error)))
+        message = TYPE_MISMATCH if step.changes and str(error) == WRONG_TYPE else str(error)
+        return rejected(Rejection(Reason.VALIDATION, message))
     content = None if stored == current else Content(stored)
     match step.returns:
         case "ALL_OLD":

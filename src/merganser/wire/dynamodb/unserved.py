@@ -24,8 +24,6 @@ class Unserved(NamedTuple):
 ANY: Final = Unserved(lambda value: True)
 UNLESS_DISABLED: Final = Unserved(lambda stream: bool(stream.get("StreamEnabled")) or len(stream) > 1)
 
-_CONDITIONAL: Final = {"Expected": ANY, "ConditionalOperator": ANY}
-
 UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
     "CreateTable": {
         "LocalSecondaryIndexes": ANY,
@@ -45,18 +43,6 @@ UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
         "GlobalTableSettingsReplicationMode": ANY,
         "DisassociationProtectionEnabled": ANY,
         "VectorIndexUpdates": ANY,
-    },
-    "PutItem": _CONDITIONAL,
-    "DeleteItem": _CONDITIONAL,
-    "UpdateItem": {"AttributeUpdates": ANY, **_CONDITIONAL},
-    "GetItem": {"AttributesToGet": ANY},
-    "BatchGetItem.RequestItems": {"AttributesToGet": ANY},
-    "Scan": {"AttributesToGet": ANY, "ScanFilter": ANY, "ConditionalOperator": ANY},
-    "Query": {
-        "AttributesToGet": ANY,
-        "QueryFilter": ANY,
-        "ConditionalOperator": ANY,
-        "KeyConditions": ANY,
     },
 }
 """Parameters by operation, or by operation and the parameter whose elements they are members of."""

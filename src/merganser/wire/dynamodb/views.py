@@ -15,12 +15,14 @@ from merganser.query import expressions
 from merganser.query.binding import Placeholders
 from merganser.query.documents import projected
 from merganser.query.evaluation import holds
+from merganser.query.legacy import condition_of, paths_of
 from merganser.query.mentions import paths_in
 from merganser.query.syntax import Condition, Path
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import placeholders_of
 from merganser.wire.dynamodb.items import attributes_of, json_of
 from merganser.wire.dynamodb.keys import KeySchema
+from merganser.wire.dynamodb.legacy import check_operator, checks_in, is_any, names_in
 
 
 class View(msgspec.Struct, frozen=True):
@@ -30,6 +32,8 @@ class View(msgspec.Struct, frozen=True):
     """None: every item is to be seen."""
     paths: tuple[Path, ...] = ()
     """Empty: all of it."""
+    filter_name: str = "Filter Expression"
+    """What messages call the filter."""
 
     def of(self, item: bytes) -> bytes | None:
         """Return the JSON of an item in stored form as the reader sees it, None if he does not.
@@ -60,7 +64,7 @@ class View(msgspec.Struct, frozen=True):
             for attribute in schema.attributes:
                 if any(path.parts[0] == attribute.name for path in filtered):
                     raise ValidationError(
-                        "Filter Expression can only contain non-primary key attributes: "
+                        f"{self.filter_name} can only contain non-primary key attributes: "
                         f"Primary key attribute: {attribute.name}"
                     )
         refuse_inside_keys(schema, filtered)
@@ -89,13 +93,34 @@ def view_of(request: Mapping[str, Any], placeholders: Placeholders) -> View:
     return View(expressions.condition(chosen, placeholders, parameter="FilterExpression"), paths)
 
 
+def legacy_view_of(request: Mapping[str, Any], filter_name: str) -> View:
+    """Return what AttributesToGet and QueryFilter or ScanFilter ask for, with ConditionalOperator.
+
+    Args:
+        request: its constraints are checked.
+        filter_name: of the two.
+
+    Raises:
+        ValidationError: one of them makes no sense.
+    """
+    checks = checks_in(request, filter_name)
+    check_operator(request, checks)
+    paths = paths_of(names_in(request))
+    if not checks:
+        return View(None, paths) if paths else WHOLE
+    return View(condition_of(checks, any_of=is_any(request)), paths, filter_name)
+
+
 def projection_of(request: Mapping[str, Any]) -> View:
-    """Return what a request asks for that has no other expression than a ProjectionExpression.
+    """Return what a request asks for that has no filter: ProjectionExpression or AttributesToGet.
 
     Raises:
         ExpressionError: it is wrong, or a name is not used.
+        ValidationError: a name is there twice.
     """
     if request.get("ProjectionExpression") is None:
+        if request.get("AttributesToGet") is not None:
+            return View(None, paths_of(names_in(request)))
         return WHOLE
     placeholders = placeholders_of(request)
     view = view_of(request, placeholders)

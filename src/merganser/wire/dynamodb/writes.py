@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from merganser.model.cluster import Table
+from merganser.query.legacy import Check, update_of
 from merganser.wire.dynamodb import capacity
 from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
@@ -16,10 +17,10 @@ from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
 from merganser.wire.dynamodb.items import encoded
 from merganser.wire.dynamodb.keys import key_of, key_of_item
+from merganser.wire.dynamodb.legacy import changes_in, check_constraints, expected_in
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import Action, ItemStep, Measured, measured_in
 from merganser.wire.dynamodb.tables import definition_of
-from merganser.wire.dynamodb.unserved import refuse_unserved
 
 _LEGACY: Final = ("Expected", "ConditionalOperator")
 _CONDITION: Final = ("ConditionExpression",)
@@ -32,16 +33,15 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     _check_returns(request)
     item = request["Item"]
     size = normalise(item)
-    refuse_unserved("PutItem", request)
+    checks = expected_in(request)
     read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of_item(definition_of(table).schema, table.id, item)
     stored = encoded(item, size)
-    if _is_plain(request):
+    if _is_plain(request, checks):
         return await _replace(session, request, table, key, stored)
-    return await _do(
-        session, request, table, key, step_of(request, Action.PUT, item=stored, measures=capacity.is_wanted(request))
-    )
+    step = step_of(request, Action.PUT, item=stored, checks=checks, measures=capacity.is_wanted(request))
+    return await _do(session, request, table, key, step)
 
 
 async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
@@ -49,36 +49,42 @@ async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list
     _check(request, "Key")
     _check_returns(request)
     normalise(request["Key"])
-    refuse_unserved("DeleteItem", request)
+    checks = expected_in(request)
     read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
-    if _is_plain(request):
+    if _is_plain(request, checks):
         return await _replace(session, request, table, key, None)
-    return await _do(
-        session, request, table, key, step_of(request, Action.DELETE, measures=capacity.is_wanted(request))
-    )
+    step = step_of(request, Action.DELETE, checks=checks, measures=capacity.is_wanted(request))
+    return await _do(session, request, table, key, step)
 
 
 async def update_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Change attributes of the item of a key, which is made if there is none."""
     _check(request, "Key", expressions=_UPDATE, legacy=("AttributeUpdates", *_LEGACY))
     normalise(request["Key"])
-    refuse_unserved("UpdateItem", request)
-    update = read_expressions(request)
+    changes, checks = changes_in(request), expected_in(request)
+    update = update_of(changes) if changes else read_expressions(request)
     table = await session.table(request["TableName"])
     schema = definition_of(table).schema
     key = key_of(schema, table.id, request["Key"])
     if update is not None:
         refuse_key_changes(schema, update)
     require_leaders(table, "UpdateItem")
-    step = step_of(request, Action.UPDATE, key=request["Key"], measures=capacity.is_wanted(request))
+    step = step_of(
+        request,
+        Action.UPDATE,
+        key=request["Key"],
+        checks=checks,
+        changes=changes,
+        measures=capacity.is_wanted(request),
+    )
     return await _do(session, request, table, key, step)
 
 
-def _is_plain(request: Mapping[str, Any]) -> bool:
+def _is_plain(request: Mapping[str, Any], checks: tuple[Check, ...]) -> bool:
     """Tell whether nothing of what is there matters."""
-    return request.get("ReturnValues") in (None, "NONE") and request.get("ConditionExpression") is None
+    return request.get("ReturnValues") in (None, "NONE") and request.get("ConditionExpression") is None and not checks
 
 
 async def _replace(
@@ -93,7 +99,8 @@ async def _replace(
 async def _do(
     session: Session, request: Mapping[str, Any], table: Table, key: bytes, step: ItemStep
 ) -> bytes | list[bytes]:
-    require_leaders(table, "ConditionExpression" if step.condition else f"ReturnValues {step.returns}")
+    condition = "ConditionExpression" if step.condition else "Expected" if step.checks else ""
+    require_leaders(table, condition or f"ReturnValues {step.returns}")
     answer = await session.step(table, key, step)
     if step.measures:
         return _answer(request, table, measured_in(answer))
@@ -122,6 +129,7 @@ def _check(
         "ReturnValuesOnConditionCheckFailure",
         "ConditionalOperator",
     )
+    check_constraints(violations, request)
     violations.table_name(request)
     violations.required(request, content)
     violations.settle()
