@@ -118,6 +118,13 @@ class HttpServer:
         date = self.date(asyncio.get_running_loop().time())
         return encode_response(response, date=date, connection=connection, is_head=is_head)
 
+    def take_bytes(self, count: int) -> bool:
+        """Charge the budget of bodies, if there is room; whoever asked gives it back."""
+        if self.bodies_bytes + count > self.limits.bodies_bytes_max:
+            return False
+        self.bodies_bytes += count
+        return True
+
     def date(self, now_s: float) -> bytes:
         """Return the date line; clients correct their clocks by it. ``now_s`` is the loop's."""
         second = int(now_s)

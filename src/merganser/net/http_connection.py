@@ -67,6 +67,7 @@ class HttpConnection(asyncio.Protocol):
         """Wait for the first request."""
         self._loop = asyncio.get_running_loop()
         self._server = server
+        self._room = server.take_bytes
         self._limits = server.limits
         self._body_bytes_max = self._limits.body_bytes_max
         """Of the request that is being read."""
@@ -250,7 +251,9 @@ class HttpConnection(asyncio.Protocol):
         """Put the request in line."""
         if self._is_upgrade_offered():
             return
-        request = Request(self._parser.get_method(), self._path, self._headers, bytes(self._body), self._peer)
+        request = Request(
+            self._parser.get_method(), self._path, self._headers, bytes(self._body), self._peer, self._room
+        )
         is_last = not self._parser.should_keep_alive()
         exchange = Exchange(request, is_last=is_last, is_http_1_0=self._parser.get_http_version() == "1.0")
         self._exchanges.append(exchange)
@@ -393,7 +396,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             exchange.answer = await self._server.answer(exchange, request)
         finally:
-            self._server.bodies_bytes -= body_bytes
+            self._server.bodies_bytes -= body_bytes + request.held_bytes
         exchange.request = None  # an answer that waits for others holds no body
         self._server.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         self._running -= 1

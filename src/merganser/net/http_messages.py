@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import http
+from collections.abc import Callable
 
 import msgspec
+
+
+def _has_room(_bytes: int) -> bool:
+    return True
 
 
 class Request(msgspec.Struct, gc=False):
@@ -18,6 +23,17 @@ class Request(msgspec.Struct, gc=False):
     body: bytes
     peer: str
     """host:port of the client."""
+    room: Callable[[int], bool] = _has_room
+    """Takes bytes from the server's budget of bodies, if they fit; see `hold`."""
+    held_bytes: int = 0
+    """Beyond the body, until the request is answered."""
+
+    def hold(self, count: int) -> bool:
+        """Charge the request for more bytes than it was sent; returns False if there is no room for them."""
+        if not self.room(count):
+            return False
+        self.held_bytes += count
+        return True
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of ``name`` (lower case), None if there is none."""

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import random
 import re
 import zlib
+from collections.abc import Callable
 
 import botocore.session
 import orjson
@@ -119,13 +121,126 @@ def test_error_has_dynamodbs_type_and_spelling(door: Door, operation: str, body:
     assert not door.reported
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("content_type", b"text/plain"), ("content_type", None), ("x_amz_target", None), ("x_amz_target", b"Other.Scan")],
-)
-def test_request_of_another_protocol_is_an_unknown_operation(door: Door, name: str, value: bytes | None) -> None:
-    response = door.send("ListTables", **{name: value})  # type: ignore[arg-type]
+@pytest.mark.parametrize("target", [None, b"Other.Scan", b"DynamoDB_20120810", b"DynamoDB_20120810.Scan.x", b""])
+def test_target_that_names_no_operation_is_an_unknown_operation(door: Door, target: bytes | None) -> None:
+    response = door.send("ListTables", x_amz_target=target)
+    assert response.status == 400
     assert orjson.loads(body_of(response)) == {"__type": "com.amazon.coral.service#UnknownOperationException"}
+
+
+@pytest.mark.parametrize("changed", [{"content_type": b"text/plain"}, {"content_type": None}])
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"])
+def test_what_is_not_the_protocol_is_not_found(door: Door, method: bytes, changed: dict[str, bytes | None]) -> None:
+    response = door.send("ListTables", method=method, **changed)  # type: ignore[arg-type]
+    assert (response.status, body_of(response)) == (404, b"<UnknownOperationException/>\n")
+    assert headers_of(response)["x-amz-crc32"] == "3552371480"
+
+
+def test_answer_has_the_content_type_of_its_request(door: Door) -> None:
+    response = door.send("ListTables", content_type=b"Application/JSON; charset=utf-8")
+    assert response.status == 200
+    assert headers_of(response)["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("changed", [{}, {"x_amz_target": None}, {"authorization": None}, {"authorization": b"AWS4-"}])
+def test_what_is_no_json_is_said_before_what_else_is_wrong(door: Door, changed: dict[str, bytes | None]) -> None:
+    response = door.send("ListTables", b'{"a":}', **changed)  # type: ignore[arg-type]
+    assert response.status == 400
+    assert orjson.loads(body_of(response)) == {"__type": "com.amazon.coral.service#SerializationException"}
+
+
+def test_a_request_without_body_is_told_who_is_missing_first(door: Door) -> None:
+    assert b"#MissingAuthenticationTokenException" in body_of(door.send("ListTables", b"", authorization=None))
+    assert b"#SerializationException" in body_of(door.send("ListTables", b"", content_type=None))
+
+
+def test_browsers_of_any_origin_may_send_anything(door: Door) -> None:
+    response = door.send(
+        "",
+        b"",
+        method=b"OPTIONS",
+        origin=b"https://example.org",
+        access_control_request_headers=b"x-amz-target,authorization",
+        access_control_request_method=b"POST",
+    )
+    headers = headers_of(response)
+    assert (response.status, body_of(response)) == (200, b"")
+    assert headers["access-control-allow-origin"] == "*"
+    assert headers["access-control-allow-headers"] == "x-amz-target,authorization"
+    assert headers["access-control-allow-methods"] == "POST"
+    assert headers["access-control-max-age"] == "172800"
+
+
+@pytest.mark.parametrize("operation", ["ListTables", "Nope"])
+def test_browsers_are_shown_answers_and_errors(door: Door, operation: str) -> None:
+    headers = headers_of(door.send(operation, origin=b"https://example.org"))
+    assert headers["access-control-allow-origin"] == "*"
+    assert headers["access-control-expose-headers"] == "x-amzn-RequestId,x-amzn-ErrorType,x-amzn-ErrorMessage,Date"
+    assert "access-control-allow-origin" not in headers_of(door.send(operation))
+
+
+def put_large(door: Door) -> bytes:
+    body = b'{"TableName":"str","Item":{"p":{"S":"a"},"text":{"S":"%b"}}}' % (b"abc" * 1000)
+    assert door.send("PutItem", body).status == 200
+    return b'{"TableName":"str","Key":{"p":{"S":"a"}}}'
+
+
+@pytest.mark.parametrize("accepted", [b"gzip", b"deflate, gzip;q=0.5, br", b"GZIP;q=1.0"])
+def test_large_answer_is_compressed_for_who_asks_and_has_the_checksum_of_its_bytes(door: Door, accepted: bytes) -> None:
+    get = put_large(door)
+    plain, packed = door.send("GetItem", get), door.send("GetItem", get, accept_encoding=accepted)
+    headers = headers_of(packed)
+    assert headers["content-encoding"] == "gzip"
+    assert int(headers["x-amz-crc32"]) == zlib.crc32(body_of(packed))
+    assert gzip.decompress(body_of(packed)) == body_of(plain)
+    assert len(body_of(packed)) < 200
+
+
+@pytest.mark.parametrize("accepted", [b"identity", b"gzip;q=0", b"gzip; q=0.000", b"br", b""])
+def test_answer_is_left_as_it_is_for_who_does_not_ask(door: Door, accepted: bytes) -> None:
+    assert "content-encoding" not in headers_of(door.send("GetItem", put_large(door), accept_encoding=accepted))
+
+
+def test_small_answer_is_not_compressed(door: Door) -> None:
+    assert "content-encoding" not in headers_of(door.send("ListTables", accept_encoding=b"gzip"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        (b"gzip", gzip.compress),
+        (b"X-GZip ", gzip.compress),
+        (b"deflate", zlib.compress),
+        (b"identity", lambda body: body),
+    ],
+)
+def test_compressed_request_is_read(door: Door, encoding: bytes, packed: Callable[[bytes], bytes]) -> None:
+    body = packed(b'{"TableName":"str","Key":{"p":{"S":"a"}}}')
+    assert door.send("GetItem", body, content_encoding=encoding).status == 200
+
+
+SMALL = gzip.compress(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "told"),
+    [
+        (b"gzip", b"{}", "the body is not gzip: "),
+        (b"gzip", b"", "the body is not gzip: it is cut"),
+        (b"gzip", SMALL[:-1], "the body is not gzip: it is cut"),
+        (b"gzip", SMALL + SMALL, "the body is not gzip: something follows it"),
+        (b"gzip", SMALL[:-5] + b"\0" + SMALL[-4:], "the body is not gzip: "),
+        (b"br", b"{}", "content-encoding 'br': send gzip, deflate or identity"),
+        (b"gzip, gzip", gzip.compress(SMALL), "content-encoding 'gzip, gzip': send gzip"),
+        (b"gzip", gzip.compress(bytes(4 * 1024 * 1024 + 1)), "more than 4194304 bytes of body"),
+    ],
+)
+def test_request_that_cannot_be_expanded_is_refused(door: Door, encoding: bytes, body: bytes, told: str) -> None:
+    response = door.send("GetItem", body, content_encoding=encoding)
+    answer = orjson.loads(body_of(response))
+    assert response.status == 400
+    assert answer["__type"] == "com.amazon.coral.service#SerializationException"
+    assert answer["Message"].startswith(told)
 
 
 def test_request_without_signature_is_refused(door: Door) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -51,9 +51,13 @@ def verifier(keys: dict[str, str] | None = None, *, now_s: int = SIGNED_AT_S, is
     return Verifier(KEYS if keys is None else keys, wall_us=lambda: now_s * 1_000_000, is_open=is_open)
 
 
+def verify(request: Request, **options: Any) -> None:
+    verifier(**options).verify(request, dict(reversed(request.headers)))
+
+
 def refusal(request: Request, **options: Any) -> tuple[str, str]:
     with pytest.raises(ApiError) as caught:
-        verifier(**options).verify(request)
+        verify(request, **options)
     return caught.value.kind.partition("#")[2], caught.value.message
 
 
@@ -68,26 +72,70 @@ def refusal(request: Request, **options: Any) -> tuple[str, str]:
     ],
 )
 def test_signature_of_botocore_is_right(options: Any) -> None:
-    verifier().verify(signed(**options))
+    verify(signed(**options))
 
 
 @pytest.mark.parametrize(
-    "scope",
-    [b"20260920/eu-west-1/dynamodb/aws4_request", b"20260921/eu-west-1/dynamodb/aws3", b"20260921/aws4_request"],
+    ("scope", "kind", "message"),
+    [
+        (
+            b"20260920/eu-west-1/dynamodb/aws4_request",
+            "InvalidSignatureException",
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+            "'20260920' != '20260921', from '20260921T141320Z'.",
+        ),
+        (
+            b"20260920/eu-west-1/s3/aws3",
+            "InvalidSignatureException",
+            "Credential should be scoped to correct service: 'dynamodb'. "
+            "Credential should be scoped with a valid terminator: 'aws4_request', not 'aws3'. "
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+            "'20260920' != '20260921', from '20260921T141320Z'.",
+        ),
+        (
+            b"20260921/aws4_request",
+            "IncompleteSignatureException",
+            "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, "
+            "got 'AKID/20260921/aws4_request'",
+        ),
+    ],
 )
-def test_scope_of_another_day_or_shape_is_refused(scope: bytes) -> None:
+def test_scope_of_another_day_or_shape_is_refused(scope: bytes, kind: str, message: str) -> None:
     request = signed()
     name, header = request.headers.pop()
     assert name == b"authorization"
     request.headers.append((name, header.replace(b"20260921/eu-west-1/dynamodb/aws4_request", scope)))
-    kind, message = refusal(request)
-    assert kind == "InvalidSignatureException"
-    assert message.startswith("Date in Credential scope does not match YYYYMMDD")
+    assert refusal(request) == (kind, message)
+
+
+def test_another_algorithm_is_refused() -> None:
+    request = signed()
+    name, header = request.headers.pop()
+    request.headers.append((name, header.replace(b"SHA256", b"SHA1")))
+    assert refusal(request) == (
+        "IncompleteSignatureException",
+        "Unsupported AWS 'algorithm': 'AWS4-HMAC-SHA1' (only AWS4-HMAC-SHA256 for now). ",
+    )
+
+
+def test_fields_may_be_in_any_order_between_spaces() -> None:
+    request = signed()
+    name, header = request.headers.pop()
+    algorithm, *fields = header.replace(b",", b"").split(b" ")
+    request.headers.append((name, b" ".join([algorithm, *reversed(fields)])))
+    verify(request)
+
+
+def test_a_header_that_comes_twice_is_signed_as_one() -> None:
+    request = signed(X_Custom="a,b")
+    position = next(i for i, (name, _) in enumerate(request.headers) if name == b"x-custom")
+    request.headers[position : position + 1] = [(b"x-custom", b"a"), (b"x-custom", b" b")]
+    verify(request)
 
 
 @pytest.mark.parametrize("age_s", [-899, 0, 899])
 def test_signature_may_be_15_minutes_off(age_s: int) -> None:
-    verifier(now_s=SIGNED_AT_S + age_s).verify(signed())
+    verify(signed(), now_s=SIGNED_AT_S + age_s)
 
 
 def test_wrong_secret_is_refused() -> None:
@@ -152,7 +200,7 @@ def test_incomplete_signature_names_what_is_missing() -> None:
         "Authorization header requires 'Signature' parameter. "
         "Authorization header requires 'SignedHeaders' parameter. "
         "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. "
-        "Authorization=AWS4-HMAC-SHA256",
+        "Authorization=AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request",
     )
 
 
@@ -178,16 +226,75 @@ def test_date_that_is_none_is_refused(date: bytes) -> None:
 
 
 def test_without_credentials_any_signature_will_do() -> None:
-    verifier({}, now_s=0).verify(signed(secret="whatever", access_key="anyone"))
+    verify(signed(secret="whatever", access_key="anyone"), keys={}, now_s=0)
 
 
 def test_open_door_looks_at_nothing() -> None:
     request = signed()
     request.headers = []
-    verifier(is_open=True).verify(request)
+    verify(request, is_open=True)
 
 
 def test_signature_for_another_service_is_refused() -> None:
     kind, message = refusal(signed(service="s3"))
     assert kind == "InvalidSignatureException"
     assert message.startswith("Credential should be scoped to correct service: 'dynamodb'")
+
+
+def presigned(*, secret: str = KEYS["AKID"], expires_s: int = 60) -> Request:
+    request = AWSRequest(
+        method="POST",
+        url="http://localhost:8000/?x=%C3%A9",
+        headers={"X-Amz-Target": "DynamoDB_20120810.ListTables"},
+    )
+    request.context["timestamp"] = SIGNED_AT
+    signer: Any = SigV4QueryAuth(Credentials("AKID", secret), "dynamodb", "eu-west-1", expires=expires_s)
+    signer._modify_request_before_signing(request)
+    to_sign = signer.string_to_sign(request, signer.canonical_request(request))
+    signer._inject_signature_to_request(request, signer.signature(to_sign, request))
+    path = str(request.url).removeprefix("http://localhost:8000")
+    headers = [(b"host", b"localhost:8000"), (b"x-amz-target", b"DynamoDB_20120810.ListTables")]
+    return Request(b"POST", path.encode(), headers, b"", "127.0.0.1:5")
+
+
+def test_signature_may_be_in_the_query_string() -> None:
+    verify(presigned(), now_s=SIGNED_AT_S + 60)
+
+
+def test_wrong_signature_in_the_query_string_is_refused() -> None:
+    assert refusal(presigned(secret="other"))[0] == "InvalidSignatureException"
+
+
+def test_signature_in_the_query_string_expires_when_it_says() -> None:
+    assert refusal(presigned(), now_s=SIGNED_AT_S + 61) == (
+        "InvalidSignatureException",
+        "Signature expired: 20260921T141320Z is now earlier than 20260921T141321Z (20260921T141421Z - 1 min.)",
+    )
+
+
+def test_signature_in_both_places_is_refused() -> None:
+    request = signed()
+    request.path = b"/?X-Amz-Algorithm=AWS4-HMAC-SHA256"
+    assert refusal(request, keys={}) == (
+        "InvalidSignatureException",
+        "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header.",
+    )
+
+
+def test_incomplete_query_string_names_what_is_missing() -> None:
+    request = presigned()
+    request.path = b"/?X-Amz-Algorithm=&X-Amz-Date=20260921T141320Z"
+    assert refusal(request, keys={}) == (
+        "IncompleteSignatureException",
+        "AWS query-string parameters must include 'X-Amz-Algorithm'. "
+        "AWS query-string parameters must include 'X-Amz-Credential'. "
+        "AWS query-string parameters must include 'X-Amz-Signature'. "
+        "AWS query-string parameters must include 'X-Amz-SignedHeaders'. "
+        "Re-examine the query-string parameters.",
+    )
+
+
+def test_bytes_that_are_no_text_in_the_query_string_are_signed_like_any() -> None:
+    request = signed()
+    request.path = b"/?\xff=%FF"
+    assert refusal(request)[0] == "InvalidSignatureException"

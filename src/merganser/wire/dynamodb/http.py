@@ -1,7 +1,11 @@
 """HTTP: from a request to an operation and back.
 
-`X-Amz-Target` names the operation, the body is JSON 1.0. Answers carry the CRC-32 that SDKs check
-and a request id. `x-merganser-consistency: QUORUM`, or `w=2,pw=1,r=2`, sets the consistency of one request.
+`X-Amz-Target` names the operation, the body is JSON 1.0. Answers are made in `http_answers`.
+`x-merganser-consistency: QUORUM`, or `w=2,pw=1,r=2`, sets the consistency of one request.
+
+What is wrong is found in DynamoDB's order: the method and the content type (404), JSON, the operation, the signature,
+the types of the members. Only right requests skip ahead: their JSON is read once their signature is known to be right,
+and a body of more than a few KB from somebody who is not let in is not read at all.
 
 A request takes its place among those that are served before anything of it is looked at: refusing one costs a tenth
 of serving it.
@@ -14,31 +18,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import string
-import zlib
 from collections.abc import Callable
 from typing import Final
+
+import orjson
 
 from merganser.model.consistency import UNSAID, Levels, parse_levels
 from merganser.model.errors import UnknownOutcomeError
 from merganser.net.http import Request, Response
-from merganser.wire.dynamodb.errors import INTERNAL, UNKNOWN_OPERATION, ApiError, ValidationError, fault_of
+from merganser.net.http_compression import BodyTooLargeError, UnreadableBodyError, expanded
+from merganser.wire.dynamodb.errors import (
+    INTERNAL,
+    UNKNOWN_OPERATION,
+    ApiError,
+    SerializationError,
+    ValidationError,
+    fault_of,
+)
+from merganser.wire.dynamodb.http_answers import JSON, PLAIN_JSON, Answers, Headers
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.signature import Verifier
 
 TARGET_PREFIX: Final = b"DynamoDB_20120810."
-CONTENT_TYPES: Final = (b"application/x-amz-json-1.0", b"application/json")
 
 _BODY_BYTES_MAX: Final = 16 * 1024 * 1024  # DynamoDB's largest request, a BatchWriteItem
 _ITEM_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 """An item is 400 KB as DynamoDB measures it. Written as JSON that is 1.2 MB for text of which every character is
 escaped, and 3.7 MB at the very worst, a list of nothing but empty strings."""
 _BATCHES = frozenset((b"BatchWriteItem", b"BatchGetItem", b"TransactWriteItems", b"TransactGetItems"))
-
-_JSON = b"application/x-amz-json-1.0"
-_ID_CHARACTERS = (string.ascii_uppercase + string.digits).encode()
-_ID_RANDOM = 36
-_ID_COUNTED = 16  # together the 52 of DynamoDB's; counting costs a tenth of drawing each anew
+_STRANGERS_BODY_BYTES_MAX: Final = 4 * 1024
 
 Report = Callable[[Exception], None]
 """Told of every error that clients cannot put right."""
@@ -51,8 +59,7 @@ def body_bound(headers: list[tuple[bytes, bytes]]) -> int:
     """
     for name, value in headers:
         if name == b"x-amz-target":
-            is_batch = value.removeprefix(TARGET_PREFIX) in _BATCHES
-            return _BODY_BYTES_MAX if is_batch else _ITEM_BODY_BYTES_MAX
+            return _bound_of(value)
     return _ITEM_BODY_BYTES_MAX
 
 
@@ -81,63 +88,94 @@ class DynamoDBApplication:
         """
         self._dynamodb = dynamodb
         self._verifier = verifier
-        self._id_prefix = bytes(rng.choices(_ID_CHARACTERS, k=_ID_RANDOM))
-        self._answers = 0
+        self._answers = Answers(rng=rng, host=host)
         self._report = report
         self._places = places or contextlib.nullcontext()
-        self._health = f"healthy: {host} ".encode()
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
-        if request.method in (b"GET", b"HEAD"):
-            return self._respond(200, self._health, b"text/plain")
+        headers = dict(reversed(request.headers))
+        content_type = headers.get(b"content-type")
+        if request.method != b"POST":
+            return self._without_operation(request, headers)
+        if content_type != JSON:
+            content_type = _content_type(request, content_type)
+            if content_type is None:
+                return self._answers.unknown(headers)
+        status = 200
         try:
             async with self._places:
-                body = await self._serve(request)
+                body = await self._serve(request, headers)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 (the root of a request's task)
             fault = fault_of(error)
             if fault.kind == INTERNAL and not isinstance(error, UnknownOutcomeError):
                 self._report(error)
-            return self._respond(fault.status, fault.body(), _JSON)
-        return self._respond(200, body, _JSON)
+            status, body = fault.status, fault.body()
+        return await self._answers.answer(status, body, headers, content_type)
 
-    async def _serve(self, request: Request) -> bytes | list[bytes]:
-        operation = self._operation(request)
-        self._verifier.verify(request)
-        return await self._dynamodb.call(operation, request.body, _levels(request))
+    def _without_operation(self, request: Request, headers: Headers) -> Response:
+        if request.method in (b"GET", b"HEAD"):
+            return self._answers.health(headers)
+        if request.method == b"OPTIONS" and b"origin" in headers:
+            return self._answers.preflight(headers)
+        return self._answers.unknown(headers)
 
-    def _operation(self, request: Request) -> str:
-        content_type = (request.header(b"content-type") or b"").partition(b";")[0].strip().lower()
-        target = request.header(b"x-amz-target") or b""
-        if request.method != b"POST" or content_type not in CONTENT_TYPES or not target.startswith(TARGET_PREFIX):
-            raise ApiError(UNKNOWN_OPERATION)
+    async def _serve(self, request: Request, headers: Headers) -> bytes | list[bytes]:
+        target = headers.get(b"x-amz-target", b"")
+        try:
+            operation = self._operation(target)
+            self._verifier.verify(request, headers)
+        except ApiError:
+            _refuse_what_is_no_json(request, headers)
+            raise
+        body = request.body
+        if b"content-encoding" in headers:
+            body = _expanded(request, headers[b"content-encoding"], target)
+        asked = headers.get(b"x-merganser-consistency")
+        return await self._dynamodb.call(operation, body, UNSAID if asked is None else _levels(asked))
+
+    def _operation(self, target: bytes) -> str:
         operation = target[len(TARGET_PREFIX) :].decode("latin-1")
-        if not self._dynamodb.serves(operation):
+        if not target.startswith(TARGET_PREFIX) or not self._dynamodb.serves(operation):
             raise ApiError(UNKNOWN_OPERATION)
         return operation
 
-    def _respond(self, status: int, body: bytes | list[bytes], content_type: bytes) -> Response:
-        checksum = 0
-        for piece in [body] if isinstance(body, bytes) else body:
-            checksum = zlib.crc32(piece, checksum)
-        headers = b"x-amzn-requestid: %b\r\nx-amz-crc32: %d\r\ncontent-type: %b\r\n" % (
-            self._request_id(),
-            checksum,
-            content_type,
-        )
-        return Response(status, headers, body)
 
-    def _request_id(self) -> bytes:
-        self._answers += 1
-        return b"%b%0*d" % (self._id_prefix, _ID_COUNTED, self._answers)
+def _content_type(request: Request, given: bytes | None) -> bytes | None:
+    """Return the content type of the answer; None if the request is none of DynamoDB's."""
+    kind = (given or b"").partition(b";")[0].strip().lower()
+    if kind == JSON:
+        return JSON
+    return PLAIN_JSON if kind == PLAIN_JSON or not request.body else None
 
 
-def _levels(request: Request) -> Levels:
-    asked = request.header(b"x-merganser-consistency")
-    if asked is None:
-        return UNSAID
+def _refuse_what_is_no_json(request: Request, headers: Headers) -> None:
+    """Refuse a body that is no JSON, which DynamoDB says before anything else of a request.
+
+    Raises:
+        SerializationError: it is none.
+    """
+    if request.body and len(request.body) <= _STRANGERS_BODY_BYTES_MAX and b"content-encoding" not in headers:
+        try:
+            orjson.loads(request.body)
+        except orjson.JSONDecodeError:
+            raise SerializationError from None
+
+
+def _expanded(request: Request, encoding: bytes, target: bytes) -> bytes:
+    try:
+        return expanded(request, encoding, bytes_max=_bound_of(target))
+    except (UnreadableBodyError, BodyTooLargeError) as error:
+        raise SerializationError(str(error)) from None
+
+
+def _bound_of(target: bytes) -> int:
+    return _BODY_BYTES_MAX if target.removeprefix(TARGET_PREFIX) in _BATCHES else _ITEM_BODY_BYTES_MAX
+
+
+def _levels(asked: bytes) -> Levels:
     text = asked.decode("latin-1")
     try:
         return parse_levels(text)

@@ -1,8 +1,13 @@
-"""AWS Signature Version 4, in the Authorization header.
+"""AWS Signature Version 4, in the Authorization header or in the query string.
 
-Three ways to run: with credentials, a signature must be right; without any configured, a well-formed
-signature of anyone is accepted and only its absence is refused (clients always send one); with
-``is_open`` nothing is looked at. The signing key of a day is derived once per credential and scope.
+Three ways to run: with credentials, a signature must be right; without any configured, a complete signature of anyone
+is accepted and only its absence is refused (clients always send one); with ``is_open`` nothing is looked at.
+
+What is wrong is found in DynamoDB's order: what is missing, the date, the headers that must be signed, the algorithm,
+the scope, whose key it is, and the signature itself.
+
+The signing key of a day is derived once per credential and scope; the headers that SDKs send are read by one
+expression.
 
 Source: AWS General Reference, "Signature Version 4 signing process"; errors in DynamoDB's words.
 """
@@ -22,27 +27,39 @@ from merganser.net.http import Request
 from merganser.wire.dynamodb.errors import SERVICE, ApiError
 
 SKEW_MAX_S: Final = 15 * 60
-SERVICE_NAME: Final = "dynamodb"
-ALGORITHM: Final = "AWS4-HMAC-SHA256"
+EXPIRES_MAX_S: Final = 7 * 24 * 60 * 60
+SERVICE_NAME: Final = b"dynamodb"
+TERMINATOR: Final = b"aws4_request"
+ALGORITHM: Final = b"AWS4-HMAC-SHA256"
 
 _MISSING = "Request is missing Authentication Token"
 _INVALID_TOKEN = "The security token included in the request is invalid."
+_BOTH = "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."
 _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
     "and signing method. Consult the service documentation for details."
 )
 _SPACES = re.compile(rb" +")
+_USUAL = re.compile(
+    rb"(AWS4-HMAC-SHA256) Credential=([^,\s]+), ?SignedHeaders=([^,\s]+), ?Signature=([^,\s]+)"
+).fullmatch
+_IN_QUERY = b"X-Amz-Algorithm"
+_QUERY_MEMBERS = (_IN_QUERY, b"X-Amz-Credential", b"X-Amz-Signature", b"X-Amz-SignedHeaders", b"X-Amz-Date")
+
+Headers = Mapping[bytes, bytes]
 
 
 class Claim(NamedTuple):
-    """What an Authorization header says."""
+    """What a request says of who sent it."""
 
-    access_key: str
-    scope: str
-    """date/region/service/aws4_request"""
-    signed_headers: str
+    algorithm: bytes
+    credential: bytes
+    """access key/day/region/service/aws4_request"""
+    signed_headers: bytes
     """Names in lower case, in order, with semicolons."""
-    signature: str
+    signature: bytes
+    date: bytes
+    age_max_s: int = SKEW_MAX_S
 
 
 class Verifier:
@@ -56,146 +73,233 @@ class Verifier:
             wall_us: microseconds since 1970.
             is_open: let everyone in.
         """
-        self._credentials = dict(credentials)
+        self._secrets = {access_key.encode(): secret for access_key, secret in credentials.items()}
         self._wall_us = wall_us
         self._is_open = is_open
 
-    def verify(self, request: Request) -> None:
+    def verify(self, request: Request, headers: Headers) -> None:
         """Check the signature of a request.
+
+        Args:
+            request: whole.
+            headers: its headers by name.
 
         Raises:
             ApiError: missing, ill-formed, of an unknown key, too old, too new, or wrong.
         """
         if self._is_open:
             return
-        header = request.header(b"authorization")
-        if header is None or not header.strip().startswith(b"AWS4-"):
-            raise _error("MissingAuthenticationToken", _MISSING)
-        date = _date(request)
-        claim = _claim(header.decode("latin-1").strip(), date)
-        if not self._credentials:
+        claim = _claim_of(request, headers)
+        if not self._secrets:
             return
-        secret = self._credentials.get(claim.access_key)
+        self._check_age(claim)
+        _check_coverage(claim.signed_headers)
+        access_key, day, region = _scope_of(claim)
+        secret = self._secrets.get(access_key)
         if secret is None:
             raise _error("UnrecognizedClient", _INVALID_TOKEN)
-        _check_coverage(claim)
-        self._check_scope(claim, date)
-        expected = _signature(secret, claim, date, request)
-        if not hmac.compare_digest(expected, claim.signature.encode("latin-1")):
+        to_sign = _string_to_sign(request, headers, claim, b"%b/%b/dynamodb/aws4_request" % (day, region))
+        expected = hmac.digest(_signing_key(secret, day, region), to_sign, "sha256").hex()
+        if not hmac.compare_digest(expected.encode(), claim.signature):
             raise _error("InvalidSignature", _MISMATCH)
 
-    def _check_scope(self, claim: Claim, date: str) -> None:
-        day, *_, terminator = claim.scope.split("/")
-        if claim.scope.count("/") != 3 or terminator != "aws4_request" or not date.startswith(day):
-            raise _error(
-                "InvalidSignature",
-                f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
-                f"'{day}' != '{date[:8]}', from '{date}'.",
-            )
-        service = claim.scope.split("/")[2]
-        if service != SERVICE_NAME:
-            raise _error("InvalidSignature", f"Credential should be scoped to correct service: '{SERVICE_NAME}'. ")
+    def _check_age(self, claim: Claim) -> None:
         now_s = self._wall_us() // 1_000_000
-        signed_s = _seconds(date)
-        if signed_s < now_s - SKEW_MAX_S:
-            earliest = _compact(now_s - SKEW_MAX_S)
+        signed_s = _seconds(claim.date)
+        if now_s - claim.age_max_s <= signed_s <= now_s + SKEW_MAX_S:
+            return
+        date = claim.date.decode()
+        if signed_s < now_s:
+            earliest = _compact(now_s - claim.age_max_s)
             raise _error(
                 "InvalidSignature",
-                f"Signature expired: {date} is now earlier than {earliest} ({_compact(now_s)} - 15 min.)",
+                f"Signature expired: {date} is now earlier than {earliest} "
+                f"({_compact(now_s)} - {claim.age_max_s // 60} min.)",
             )
-        if signed_s > now_s + SKEW_MAX_S:
-            latest = _compact(now_s + SKEW_MAX_S)
-            raise _error(
-                "InvalidSignature",
-                f"Signature not yet current: {date} is still later than {latest} ({_compact(now_s)} + 15 min.)",
-            )
+        latest = _compact(now_s + SKEW_MAX_S)
+        raise _error(
+            "InvalidSignature",
+            f"Signature not yet current: {date} is still later than {latest} ({_compact(now_s)} + 15 min.)",
+        )
 
 
-def _check_coverage(claim: Claim) -> None:
+def _claim_of(request: Request, headers: Headers) -> Claim:
+    """Return what a request says of who sent it.
+
+    Raises:
+        ApiError: it says nothing, or not all of it.
+    """
+    header = headers.get(b"authorization")
+    if len(request.path) > 1 and _IN_QUERY in request.path:
+        query = _query_of(request.path)
+        if _IN_QUERY in query:
+            if header is not None:
+                raise _error("InvalidSignature", _BOTH)
+            return _claim_in_query(query)
+    if header is None:
+        raise _error("MissingAuthenticationToken", _MISSING)
+    date = headers.get(b"x-amz-date") or headers.get(b"date") or b""
+    usual = _USUAL(header)
+    if usual is not None and date:
+        algorithm, credential, signed_headers, signature = usual.groups()
+        return Claim(algorithm, credential, signed_headers, signature, date)
+    return _claim_in_header(header.strip(), date)
+
+
+def _claim_in_header(header: bytes, date: bytes) -> Claim:
+    if not header.startswith(b"AWS4-"):
+        raise _error("MissingAuthenticationToken", _MISSING)
+    algorithm, _, rest = header.partition(b" ")
+    fields = dict(part.partition(b"=")[::2] for part in rest.replace(b",", b" ").split())
+    missing = [
+        f"Authorization header requires '{name}' parameter. "
+        for name in ("Credential", "Signature", "SignedHeaders")
+        if not fields.get(name.encode())
+    ]
+    if not date:
+        missing.append("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. ")
+    if missing:
+        raise _error("IncompleteSignature", f"{''.join(missing)}Authorization={header.decode('latin-1')}")
+    return Claim(algorithm, fields[b"Credential"], fields[b"SignedHeaders"], fields[b"Signature"], date)
+
+
+def _claim_in_query(query: Mapping[bytes, bytes]) -> Claim:
+    missing = [
+        f"AWS query-string parameters must include '{name.decode()}'. "
+        for name in _QUERY_MEMBERS
+        if not query.get(name)
+    ]
+    if missing:
+        raise _error("IncompleteSignature", f"{''.join(missing)}Re-examine the query-string parameters.")
+    algorithm, credential, signature, signed_headers, date = (query[name] for name in _QUERY_MEMBERS)
+    expires = query.get(b"X-Amz-Expires", b"")
+    age_max_s = min(int(expires), EXPIRES_MAX_S) if re.fullmatch(rb"[0-9]{1,9}", expires) else SKEW_MAX_S
+    return Claim(algorithm, credential, signed_headers, signature, date, age_max_s)
+
+
+@functools.lru_cache(maxsize=256)  # clients sign the same headers in each request
+def _check_coverage(signed_headers: bytes) -> None:
     """Check that nobody on the way could have changed where the request goes and what it asks for."""
-    covered = claim.signed_headers.split(";")
-    for name, shown in (("host", "'Host' or ':authority'"), ("x-amz-target", "'X-Amz-Target'")):
+    covered = signed_headers.lower().split(b";")
+    for name, shown in ((b"host", "'Host' or ':authority'"), (b"x-amz-target", "'X-Amz-Target'")):
         if name not in covered:
             raise _error("InvalidSignature", f"{shown} must be a 'SignedHeader' in the AWS Authorization.")
+
+
+def _scope_of(claim: Claim) -> tuple[bytes, bytes, bytes]:
+    """Return the access key, the day and the region of a claim.
+
+    Raises:
+        ApiError: it is made for something else.
+    """
+    if claim.algorithm != ALGORITHM:
+        raise _error(
+            "IncompleteSignature",
+            f"Unsupported AWS 'algorithm': '{claim.algorithm.decode('latin-1')}' (only AWS4-HMAC-SHA256 for now). ",
+        )
+    parts = claim.credential.rstrip(b"/").split(b"/")
+    if len(parts) != 5:
+        raise _error(
+            "IncompleteSignature",
+            "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, "
+            f"got '{claim.credential.decode('latin-1')}'",
+        )
+    access_key, day, region, service, terminator = parts
+    if service != SERVICE_NAME or terminator != TERMINATOR or day != claim.date[:8]:
+        raise _scope_error(claim.date, day, service, terminator)
+    return access_key, day, region
+
+
+def _scope_error(date: bytes, day: bytes, service: bytes, terminator: bytes) -> ApiError:
+    wrong: list[str] = []
+    if service != SERVICE_NAME:
+        wrong.append("Credential should be scoped to correct service: 'dynamodb'. ")
+    if terminator != TERMINATOR:
+        term = terminator.decode("latin-1")
+        wrong.append(f"Credential should be scoped with a valid terminator: 'aws4_request', not '{term}'. ")
+    if day != date[:8]:
+        wrong.append(
+            "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: "
+            f"'{day.decode('latin-1')}' != '{date[:8].decode()}', from '{date.decode()}'."
+        )
+    return _error("InvalidSignature", "".join(wrong))
 
 
 def _error(kind: str, message: str) -> ApiError:
     return ApiError(f"{SERVICE}{kind}Exception", message)
 
 
-def _date(request: Request) -> str:
-    value = request.header(b"x-amz-date") or request.header(b"date") or b""
-    return value.decode("latin-1").strip()
-
-
-def _claim(header: str, date: str) -> Claim:
-    """Return what an Authorization header says.
-
-    Raises:
-        ApiError: a part is missing.
-    """
-    algorithm, _, rest = header.partition(" ")
-    fields = dict(part.strip().partition("=")[::2] for part in rest.split(","))
-    missing = [
-        f"Authorization header requires '{name}' parameter."
-        for name in ("Credential", "Signature", "SignedHeaders")
-        if not fields.get(name)
-    ]
-    if not date:
-        missing.append("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
-    if missing:
-        raise _error("IncompleteSignature", f"{' '.join(missing)} Authorization={algorithm}")
-    access_key, _, scope = fields["Credential"].partition("/")
-    return Claim(access_key, scope, fields["SignedHeaders"], fields["Signature"])
-
-
-def _signature(secret: str, claim: Claim, date: str, request: Request) -> bytes:
-    canonical = _canonical_request(claim.signed_headers, request)
-    to_sign = f"{ALGORITHM}\n{date}\n{claim.scope}\n{hashlib.sha256(canonical).hexdigest()}"
-    key = _signing_key(secret, *claim.scope.split("/")[:3])
-    return hmac.new(key, to_sign.encode("latin-1"), hashlib.sha256).hexdigest().encode()
+def _string_to_sign(request: Request, headers: Headers, claim: Claim, scope: bytes) -> bytes:
+    canonical = hashlib.sha256(_canonical_request(request, headers, claim.signed_headers)).hexdigest()
+    return b"%b\n%b\n%b\n%b" % (ALGORITHM, claim.date, scope, canonical.encode())
 
 
 @functools.lru_cache(maxsize=1024)
-def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
+def _signing_key(secret: str, day: bytes, region: bytes) -> bytes:
     key = f"AWS4{secret}".encode()
-    for part in (day, region, service, "aws4_request"):
-        key = hmac.digest(key, part.encode("latin-1"), "sha256")
+    for part in (day, region, SERVICE_NAME, TERMINATOR):
+        key = hmac.digest(key, part, "sha256")
     return key
 
 
-def _canonical_request(signed_headers: str, request: Request) -> bytes:
+def _canonical_request(request: Request, headers: Headers, signed_headers: bytes) -> bytes:
     path, _, query = request.path.partition(b"?")
     lines = [request.method, _canonical_path(path), _canonical_query(query)]
-    for name in signed_headers.encode("latin-1").split(b";"):
-        values = [_SPACES.sub(b" ", value.strip()) for header, value in request.headers if header == name]
-        lines.append(name + b":" + b",".join(values))
-    lines += [b"", signed_headers.encode("latin-1"), hashlib.sha256(request.body).hexdigest().encode()]
+    is_repeated = len(headers) != len(request.headers)
+    for name in signed_headers.split(b";"):
+        if is_repeated:
+            value = b",".join([_trimmed(value) for header, value in request.headers if header == name])
+        else:
+            value = _trimmed(headers.get(name, b""))
+        lines.append(b"%b:%b" % (name, value))
+    lines += [b"", signed_headers, hashlib.sha256(request.body).hexdigest().encode()]
     return b"\n".join(lines)
 
 
+def _trimmed(value: bytes) -> bytes:
+    value = value.strip()
+    return _SPACES.sub(b" ", value) if b"  " in value else value
+
+
 def _canonical_path(path: bytes) -> bytes:
-    return urllib.parse.quote(path, safe="/~").encode() if path else b"/"
+    return path if path == b"/" else urllib.parse.quote(path, safe="/~").encode() if path else b"/"
 
 
 def _canonical_query(query: bytes) -> bytes:
-    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
-    encoded = sorted((urllib.parse.quote(name, safe="~"), urllib.parse.quote(value, safe="~")) for name, value in pairs)
+    if not query:
+        return b""
+    encoded = sorted(
+        (urllib.parse.quote(name, safe="~"), urllib.parse.quote(value, safe="~"))
+        for name, value in _pairs(query)
+        if name != b"X-Amz-Signature"
+    )
     return "&".join(f"{name}={value}" for name, value in encoded).encode()
 
 
-def _seconds(date: str) -> int:
+def _query_of(path: bytes) -> dict[bytes, bytes]:
+    return dict(_pairs(path.partition(b"?")[2]))
+
+
+def _pairs(query: bytes) -> list[tuple[bytes, bytes]]:
+    """Return names and values byte for byte, whatever text they are."""
+    pairs = urllib.parse.parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+
+
+@functools.lru_cache(maxsize=1024)  # dates change once a second
+def _seconds(date: bytes) -> int:
     """Return the seconds since 1970 of a compact ISO 8601 date.
 
     Raises:
         ApiError: not one.
     """
+    text = date.decode("latin-1")
     try:
-        signed_at = datetime.datetime.strptime(date, "%Y%m%dT%H%M%SZ")
+        signed_at = datetime.datetime.strptime(text, "%Y%m%dT%H%M%SZ")
     except ValueError:
         raise _error(
             "IncompleteSignature",
-            f"Date must be in ISO-8601 'basic format'. Got '{date}'. See http://en.wikipedia.org/wiki/ISO_8601",
+            f"Date must be in ISO-8601 'basic format'. Got '{text}'. See http://en.wikipedia.org/wiki/ISO_8601",
         ) from None
     return int(signed_at.replace(tzinfo=datetime.UTC).timestamp())
 
