@@ -36,6 +36,7 @@ from merganser.service.asking import SILENT_S, Asker
 from merganser.service.hedging import Hedging
 from merganser.service.leader_asking import INSIST_S, LOOK_S, PATIENCE_S
 from merganser.service.leader_based import LeaderBased
+from merganser.service.local_indexes import LocalIndexes
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
 from merganser.sim.loop import SimulatedLoop
@@ -193,6 +194,7 @@ def _stage() -> Stage:
         rng=random.Random(3),
         catch_up=catch_up,
         under_way=UnderWay("operations", 100),
+        local=LocalIndexes(MemoryEngine()),
     )
     partition = topology.ring.partition_of(keys.token_in(key))
     numbers = {node.id: node.number for node in current.nodes}

@@ -126,3 +126,48 @@ def test_hints_lie_by_target_and_then_in_the_order_of_their_rows(
 def test_what_is_no_hint_is_not_split_as_one(key: bytes) -> None:
     with pytest.raises(CorruptionError):
         keys.split_hint_key(key)
+
+
+@given(parts, st.integers(0, 255), awkward)
+def test_an_entry_of_a_local_index_splits_into_what_it_was_made_of(
+    row: tuple[TableId, Token, bytes, bytes], index: int, index_key: bytes
+) -> None:
+    key = keys.row_key(*row)
+    entry = keys.entry_of(key, index, index_key)
+    assert (keys.row_of(entry), keys.index_in(entry)) == (key, index)
+    assert (keys.table_in(entry), keys.token_in(entry)) == row[:2]
+    assert keys.split_local_key(keys.local_key(entry)) == entry
+    start, end = keys.all_local_range()
+    assert start <= keys.local_key(entry) < end
+    prefix = keys.partition_prefix(*row[:3])
+    assert keys.collection_of(key) == keys.collection_of(entry) == prefix
+    assert entry.startswith(keys.entry_prefix(prefix, index) + keys.index_key(index_key))
+
+
+@given(tables, tokens, awkward, st.lists(st.tuples(st.integers(0, 2), awkward, awkward), min_size=2, max_size=2))
+def test_entries_of_a_partition_key_are_in_the_order_of_index_then_key_then_sort_key(
+    table: TableId, token: Token, partition: bytes, two: list[tuple[int, bytes, bytes]]
+) -> None:
+    one, other = (keys.entry_of(keys.row_key(table, token, partition, sort), index, key) for index, key, sort in two)
+    assert (one < other) == (two[0] < two[1])
+
+
+@given(parts, parts, st.integers(0, 255), awkward)
+def test_the_rows_of_a_range_of_entries_are_those_of_its_partition_keys(
+    row: tuple[TableId, Token, bytes, bytes], other: tuple[TableId, Token, bytes, bytes], index: int, index_key: bytes
+) -> None:
+    start = keys.entry_prefix(keys.partition_prefix(*row[:3]), index)
+    low, high = keys.collections_between(start, keys.prefix_end(start))
+    assert low <= keys.row_key(*row) < high
+    assert (low <= keys.row_key(*other) < high) == (row[:3] == other[:3])
+    whole = keys.table_range(row[0])
+    assert keys.collections_between(*whole) == whole
+
+
+@pytest.mark.parametrize("entry", [b"", keys.row_key(TableId(1), Token(5), b"a"), keys.metadata_key("hint|")])
+def test_what_is_no_entry_is_corruption(entry: bytes) -> None:
+    for read in (keys.row_of, keys.index_in):
+        with pytest.raises(CorruptionError):
+            read(entry)
+    with pytest.raises(CorruptionError):
+        keys.split_local_key(entry)

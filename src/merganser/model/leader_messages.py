@@ -144,6 +144,8 @@ class ReadRangeLed(msgspec.Struct, frozen=True, array_like=True, tag=59):
     reverse: bool
     rows_max: int
     bytes_max: int
+    index: int | None = None
+    """Of this local index: the range, and the keys of the answer, are entries (`storage.keys`)."""
 
 
 class Settle(msgspec.Struct, frozen=True, array_like=True, tag=60):

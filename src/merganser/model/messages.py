@@ -56,6 +56,8 @@ class ReadRange(msgspec.Struct, frozen=True, array_like=True, tag=3):
     reverse: bool
     rows_max: int
     bytes_max: int
+    index: int | None = None
+    """Of this local index: the range is one of entries (`storage.keys`)."""
 
 
 class FetchMap(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -236,6 +238,8 @@ class Rows(msgspec.Struct, frozen=True, array_like=True, tag=103):
     is_last: bool
     horizons: tuple[int, ...] = ()
     """The replica's for each partition that the range asked for touches, clockwise; none if all are 0."""
+    resume: bytes | None = None
+    """Of a page of a local index that is not the last: where it goes on (the exclusive end, when reversed)."""
 
 
 class MapIs(msgspec.Struct, frozen=True, array_like=True, tag=104):

@@ -20,6 +20,8 @@ Invariants:
   exchange finds it. One that rots after it was counted is found by `recount`. As a replica without the row has the same
   leaf, a tree with such a leaf is *flawed*: it has no `root` to be trusted, and no image.
 
+The entries of local indexes (`service.local_indexes`) change in the batches of their rows, here and nowhere else.
+
 A partition that the engine cannot read to its end gets no tree: `ready` raises, and the next look tries again from
 there. Trees and images of a dropped table go with it; should that not reach the disk, the next start does it again.
 
@@ -39,6 +41,7 @@ from merganser.core.hash_tree import HashTree, fingerprint, leaf_at, leaf_shift,
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId, TableId
+from merganser.service.local_indexes import LocalIndexes, LocalKeys
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
@@ -66,6 +69,8 @@ class _Kept(msgspec.Struct):
     seed: int
     counted_to: bytes | None
     """The tree tells of the rows before this key; None: of all."""
+    local_keys: LocalKeys | None
+    """Of the table's local indexes, None if it has none."""
     has_image: bool = False
     is_plain: bool = False
     """It tells of all rows, there is no image, and something has changed since the last look."""
@@ -85,6 +90,7 @@ class HashTrees:
         *,
         admit: Callable[[], Awaitable[None]],
         look_s: float = LOOK_S,
+        local: LocalIndexes | None = None,
     ) -> None:
         """Know the trees of what ``engine`` holds; forget, now and later, the tables that ``topology`` no longer knows.
 
@@ -93,7 +99,9 @@ class HashTrees:
             engine: holds rows and images.
             admit: waits between slices while clients need this node more.
             look_s: between two looks for partitions that are quiet.
+            local: the local indexes of the rows.
         """
+        self._local = local or LocalIndexes(engine)
         self._topology = topology
         self._engine = engine
         self._admit = admit
@@ -126,15 +134,22 @@ class HashTrees:
         if kept is None or not kept.is_plain:
             self.write(((table, key, before, after),))
             return
-        self._engine.commit(Batch().put(key, after))
+        batch = Batch().put(key, after)
+        if kept.local_keys is not None:
+            batch.operations += self._local.changes(kept.local_keys, key, before, after)
+        self._engine.commit(batch)
         seed = kept.seed
         change = fingerprint(key, after, seed)
         if before is not None:
             change ^= fingerprint(key, before, seed)
         kept.tree.toggle(leaf_at(keys.token_in(key), self._shift), change)
 
-    def write(self, changes: Iterable[Change]) -> None:
+    def write(self, changes: Iterable[Change], *, is_doubtful: bool = False) -> None:
         """Change rows, all together; what is stored has been read in this turn of the loop.
+
+        Args:
+            changes: one at most of a row.
+            is_doubtful: the engine may hold something else than what was read.
 
         Raises:
             UnavailableError: one is of a table that was dropped; nothing was written.
@@ -146,6 +161,9 @@ class HashTrees:
             touched[place] = kept = self._of(place)
             wanted.append((place, kept, key, before, after))
             batch.operations.append((key, after))
+            if kept.local_keys is not None:
+                local = self._local.changes(kept.local_keys, key, before, after, is_doubtful=is_doubtful)
+                batch.operations += local
         for place, kept in touched.items():
             if kept.has_image:
                 batch.delete(_image_key(place))
@@ -162,7 +180,7 @@ class HashTrees:
             UnavailableError: the table was dropped; nothing was written.
             StorageFailedError: nothing was written, or it is unknown whether it was.
         """
-        self.write(changes)
+        self.write(changes, is_doubtful=True)
         for leaf in dict.fromkeys(self.leaf_of(table, partition, key) for _, key, _, _ in changes):
             with contextlib.suppress(CorruptionError):  # a block of it cannot be read: it stays as it is
                 self.recount(table, partition, leaf)
@@ -397,10 +415,11 @@ class HashTrees:
         return kept
 
     def _opened(self, place: Place) -> _Kept:
-        seed, image = self._seed_of(place[0]), self._image(place)
+        table = self._known(place[0])
+        seed, local_keys, image = seed_of(table.unique_id), self._local.of(table), self._image(place)
         if image is not None:
-            return _Kept(image, seed, None, has_image=True)
-        return _Kept(HashTree(), seed, self._range(place)[0])
+            return _Kept(image, seed, None, local_keys, has_image=True)
+        return _Kept(HashTree(), seed, self._range(place)[0], local_keys)
 
     def _image(self, place: Place) -> HashTree | None:
         image_key = _image_key(place)
@@ -412,10 +431,13 @@ class HashTrees:
             return None
 
     def _seed_of(self, table: TableId) -> int:
+        return seed_of(self._known(table).unique_id)
+
+    def _known(self, table: TableId) -> Table:
         known = self._topology.table(table)
         if known is None:
             raise UnavailableError(f"table {table} was dropped; nothing was written")
-        return seed_of(known.unique_id)
+        return known
 
     def _range(self, place: Place) -> tuple[bytes, bytes]:
         return keys.token_range(place[0], *self._topology.ring.token_range(place[1]))

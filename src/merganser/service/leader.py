@@ -58,7 +58,8 @@ from merganser.service.in_flight import Flight, LocalAcks, Outcome, Proposal, To
 from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
-from merganser.service.led_page import page_of
+from merganser.service.led_ranges import LedRanges
+from merganser.service.local_indexes import LocalIndexes
 from merganser.service.settlement import Settlement
 from merganser.service.steps import Maker, Step
 from merganser.service.topology import Topology
@@ -93,6 +94,7 @@ class Leader:
         *,
         admit: Callable[[], Awaitable[None]],
         catch_up: Callable[[NodeId], Awaitable[None]],
+        local: LocalIndexes,
     ) -> None:
         """Lead what ``leadership`` is elected for.
 
@@ -105,6 +107,7 @@ class Leader:
             damage: takes note of damaged registers.
             admit: waits between slices of background work while clients need this node more.
             catch_up: fetches a newer cluster map from a peer.
+            local: the local indexes of its items.
         """
         self.makers: dict[int, Maker] = {}
         """By kind of step."""
@@ -140,6 +143,15 @@ class Leader:
             adopt=self._propose,
             put_back=self._put_back,
             learned=self._learned,
+        )
+        self._ranges = LedRanges(
+            engine,
+            self._touches,
+            local,
+            confirmed=self._confirmed,
+            chosen=self._chosen,
+            value=self._value,
+            read=self._read,
         )
         self._settlement = Settlement(topology, asker, known=self._known, propose=self._propose, learned=self._learned)
         leadership.when_elected(self._elected)
@@ -227,7 +239,9 @@ class Leader:
         return await self._read(self._term(group, request.epoch), table, request.key)
 
     async def read_range(self, sender: NodeId, request: ReadRangeLed) -> LedRows:
-        """Return the items of a range within one partition, each as `read` would; not all at one instant.
+        """Return the items of a range of rows, or of a local index, within one partition, each as `read` would.
+
+        They are not all as of one instant.
 
         The page may hold fewer than asked for, even none, and say where to go on: registers without a value count.
 
@@ -238,10 +252,7 @@ class Leader:
         """
         start, end = request.start, request.end
         table, group = await self._gate.admit_range(sender, request.map_epoch, request.table, start, end)
-        term = self._term(group, request.epoch)
-        if self._touches.place(term, table).is_whole:
-            return await self._page(term, table, end, request)
-        return await self._page(term, table, await self._cover(term, table, request), request)
+        return await self._ranges.read(self._term(group, request.epoch), table, request)
 
     async def settle(self, table: Table, key: bytes, *, led: LedTerm, toward: NodeId | None) -> None:
         """Make the item known, and let ``toward``, or every other replica, hold it as it is.
@@ -446,37 +457,3 @@ class Leader:
 
     def _patience(self) -> float:
         return self._loop.time() + PATIENCE_S
-
-    # Ranges
-
-    async def _cover(self, term: Term, table: Table, request: ReadRangeLed) -> bytes:
-        """Make known where the page begins; returns how far: to the end, if it is read from there."""
-        covered = request.start
-        while covered < request.end:
-            covered = await self._touches.cover(term, table, covered, request.end, rows_max=request.rows_max)
-            if not request.reverse:
-                break
-        return covered
-
-    async def _page(self, term: Term, table: Table, end: bytes, request: ReadRangeLed) -> LedRows:
-        for _ in range(LOOKS_MAX):
-            held, resume, damaged = page_of(self._engine, request, end=end)
-            if damaged is None:
-                break
-            await self._touches.touch(term, table, damaged)
-        else:
-            raise UnavailableError("the range cannot be read here, try again")
-        in_flight = term.flight.within(request.start, end)
-        await self._confirmed(term)
-        for proposal in in_flight:
-            await self._chosen(term, proposal)
-        rows: list[tuple[bytes, bytes]] = []
-        for key, head in held:
-            value = await self._value(table, key, head)
-            if isinstance(value, Gone):
-                value = (await self._read(term, table, key)).value
-            if value is not None:
-                rows.append((key, value))
-        if resume is None and end < request.end:
-            resume = end
-        return LedRows(tuple(rows), resume)

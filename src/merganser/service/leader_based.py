@@ -34,6 +34,7 @@ from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import Asker, Reading
 from merganser.service.hedging import Hedging
 from merganser.service.leader_asking import Errand, LeaderAsking, Leaders
+from merganser.service.local_indexes import LocalIndexes
 from merganser.service.shortfall import Shortfall
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
@@ -60,12 +61,14 @@ class LeaderBased:
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         under_way: UnderWay,
+        local: LocalIndexes,
     ) -> None:
         """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map.
 
         Each read and write takes a place in ``under_way``, and is an OverloadedError if there is none.
         """
         self.under_way = under_way
+        self._local = local
         self._topology = topology
         self._asker = asker
         self._asking = LeaderAsking(topology, asker, leaders, rng=rng, catch_up=catch_up)
@@ -125,6 +128,7 @@ class LeaderBased:
         rows_max: int,
         bytes_max: int,
         deadline: float,
+        index: int | None = None,
     ) -> LedRows:
         """Return a page of the items of ``start <= key < end``.
 
@@ -134,17 +138,18 @@ class LeaderBased:
         Args:
             rows_max: items, or rows a replica sends; tombstones count there.
             bytes_max: bytes after which it is enough.
+            index: of this local index: the range, and the keys of the answer, are entries (`storage.keys`).
 
         Raises:
             as `read`; UnavailableError also when too many such reads are under way until ``deadline``.
         """
         async with self._range_turns.one(deadline):
             if not is_consistent:
-                question = ReadRange(0, table.id, start, end, reverse, rows_max, bytes_max)
+                question = ReadRange(0, table.id, start, end, reverse, rows_max, bytes_max, index)
                 return await self._read_range_nearest(table, question, deadline)
-            return await self._read_range_led(
-                table, start, end, reverse=reverse, rows_max=rows_max, bytes_max=bytes_max, deadline=deadline
-            )
+            no_epoch = Epoch(0, 0)
+            wanted = ReadRangeLed(0, table.id, start, end, no_epoch, reverse, rows_max, bytes_max, index)
+            return await self._read_range_led(table, wanted, deadline)
 
     async def read_index(
         self,
@@ -219,10 +224,9 @@ class LeaderBased:
                     under_way.ended += 1
                     under_way.seconds += under_way.time() - began
 
-    async def _read_range_led(
-        self, table: Table, start: bytes, end: bytes, *, reverse: bool, rows_max: int, bytes_max: int, deadline: float
-    ) -> LedRows:
+    async def _read_range_led(self, table: Table, wanted: ReadRangeLed, deadline: float) -> LedRows:
         """Read partition after partition; more of them at once, the less there is in them."""
+        start, end, reverse = wanted.start, wanted.end, wanted.reverse
         left = list(self._topology.partitions_between(table, start, end))
         if reverse:
             left.reverse()
@@ -230,11 +234,9 @@ class LeaderBased:
         size, at_once = 0, 1
         while left:
             batch, left = left[:at_once], left[at_once:]
+            room = max(1, wanted.bytes_max - size)
             pages = await asyncio.gather(
-                *[
-                    self._page_led(table, partition, start, end, reverse, rows_max, bytes_max - size, deadline)
-                    for partition in batch
-                ],
+                *[self._page_led(table, partition, wanted, room, deadline) for partition in batch],
                 return_exceptions=True,
             )
             for partition, page in zip(batch, pages, strict=True):
@@ -242,7 +244,7 @@ class LeaderBased:
                     raise page
                 rows += page.rows
                 size += sum(len(key) + len(value) for key, value in page.rows)
-                is_enough = len(rows) >= rows_max or size >= bytes_max
+                is_enough = len(rows) >= wanted.rows_max or size >= wanted.bytes_max
                 if page.resume is not None or is_enough:
                     resume = page.resume or self._beyond(table, partition, start, end, reverse=reverse)
                     return LedRows(tuple(rows), resume)
@@ -250,22 +252,15 @@ class LeaderBased:
         return LedRows(tuple(rows), None)
 
     async def _page_led(
-        self,
-        table: Table,
-        partition: PartitionId,
-        start: bytes,
-        end: bytes,
-        reverse: bool,
-        rows_max: int,
-        bytes_max: int,
-        deadline: float,
+        self, table: Table, partition: PartitionId, wanted: ReadRangeLed, bytes_max: int, deadline: float
     ) -> LedRows:
         low, high = self._topology.partition_range(table, partition, partition)
-        low, high = max(start, low), min(end, high)
+        low, high = max(wanted.start, low), min(wanted.end, high)
 
         def question(epoch: Epoch) -> ReadRangeLed:
+            map_epoch, rows_max = self._topology.map.epoch, wanted.rows_max
             return ReadRangeLed(
-                self._topology.map.epoch, table.id, low, high, epoch, reverse, rows_max, max(1, bytes_max)
+                map_epoch, table.id, low, high, epoch, wanted.reverse, rows_max, bytes_max, wanted.index
             )
 
         group = Group(table.n, partition)
@@ -297,16 +292,28 @@ class LeaderBased:
             return LedRows((), None)
         low, high, replicas = run
         map_epoch = self._topology.map.epoch
-        question = ReadRange(map_epoch, table.id, low, high, reverse, wanted.rows_max, wanted.bytes_max)
+        question = ReadRange(map_epoch, table.id, low, high, reverse, wanted.rows_max, wanted.bytes_max, wanted.index)
         page = cast("Rows", await self._ask_nearest(table, replicas, question, deadline, Traffic.BULK))
-        registers = [(key, decode_register(key, stored).value) for key, stored in page.rows]
+        if wanted.index is None:
+            registers = [(key, decode_register(key, stored).value) for key, stored in page.rows]
+        else:
+            registers = [(entry, self._standing(table, entry, stored)) for entry, stored in page.rows]
         rows = tuple((key, value) for key, value in registers if value is not None)
+        if page.resume is not None:
+            return LedRows(rows, page.resume)
         if not page.is_last:
             last = page.rows[-1][0]
             return LedRows(rows, last if reverse else keys.after(last))
         if reverse:
             return LedRows(rows, low if low > start else None)
         return LedRows(rows, high if high < end else None)
+
+    def _standing(self, table: Table, entry: bytes, stored: bytes) -> bytes | None:
+        """Return the value of an item that was found by an entry of a local index; None unless it stands there."""
+        register = decode_register(keys.row_of(entry), stored)
+        if register.content.intent is None or self._local.stands(table, entry, register.value):
+            return register.value
+        return None
 
     async def _ask_nearest(
         self,

@@ -41,6 +41,7 @@ from merganser.service.leader_based import LeaderBased
 from merganser.service.leadership import Leadership
 from merganser.service.ledger import Ledger, Tables
 from merganser.service.ledger_sweep import LedgerSweep
+from merganser.service.local_indexes import LocalIndexes
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
 from merganser.service.steps import TRANSACTIONS, WIRES, Evaluator, Indexer, of_wires
@@ -73,6 +74,7 @@ class LeaderTables:
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         on_error: Callable[[BaseException], None],
+        local: LocalIndexes,
         pulse_s: float = PULSE_S,
     ) -> None:
         """Assemble them; `start` sets them going.
@@ -84,6 +86,7 @@ class LeaderTables:
             hedging: shared with the coordinator of leaderless tables, as are
             range_turns: for reads of ranges, and
             under_way: what counts reads and writes through this node.
+            local: the local indexes of this node's registers.
         """
         self._topology = topology
         self._on_error = on_error
@@ -104,7 +107,9 @@ class LeaderTables:
         self.register_replica = RegisterReplica(
             topology, engine, self.promises, self.generations, trees, damage, catch_up=catch_up
         )
-        self.leader = Leader(topology, asker, engine, self.leadership, trees, damage, admit=admit, catch_up=catch_up)
+        self.leader = Leader(
+            topology, asker, engine, self.leadership, trees, damage, admit=admit, catch_up=catch_up, local=local
+        )
         self.leader.makers[WIRES] = of_wires(evaluators)
         self.indexers = indexers
         self.leader_based = LeaderBased(
@@ -116,6 +121,7 @@ class LeaderTables:
             rng=rng,
             catch_up=catch_up,
             under_way=under_way,
+            local=local,
         )
         self.ledger = Ledger(tables, self.leader_based)
         self.recovery = Recovery(topology, self.ledger, self.leader_based)

@@ -57,6 +57,7 @@ from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
 from merganser.service.leader_repair import LeaderRepair
 from merganser.service.leader_tables import LeaderTables
+from merganser.service.local_indexes import LocalIndexer, LocalIndexes
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
@@ -99,6 +100,7 @@ class Member:
         pulse_s: float = PULSE_S,
         evaluators: Mapping[str, Evaluator] | None = None,
         indexers: Mapping[str, Indexer] | None = None,
+        local_indexers: Mapping[str, LocalIndexer] | None = None,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -108,6 +110,7 @@ class Member:
             on_damage: told of what is found damaged on the disk.
             evaluators: what the wires do to items of leader-based tables, by the names of the wires.
             indexers: what items are in their tables' global indexes, likewise.
+            local_indexers: how the wires index the items of one partition key, likewise.
             pulse_s: between two signs of life to those who share a leader with this node.
         """
         self._on_error = on_error
@@ -127,7 +130,8 @@ class Member:
         )
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
-        self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s)
+        local = LocalIndexes(engine, local_indexers)
+        self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s, local=local)
         self.damage = Damage(
             in_flight_s=in_flight_s,
             on_damage=on_damage,
@@ -159,6 +163,7 @@ class Member:
             self.horizons,
             self.trees,
             self.damage,
+            local,
             wall_us=wall_us,
             catch_up=self.catalog.catch_up,
         )
@@ -250,6 +255,7 @@ class Member:
             rng=rng,
             catch_up=self.catalog.catch_up,
             on_error=on_error,
+            local=local,
             pulse_s=pulse_s,
         )
         self.leader_repair = LeaderRepair(

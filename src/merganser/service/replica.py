@@ -28,6 +28,7 @@ from merganser.model.timestamp import Timestamp
 from merganser.service.damage import Damage
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
+from merganser.service.local_indexes import LocalIndexes
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
@@ -52,11 +53,12 @@ class Replica:
         horizons: Horizons,
         trees: HashTrees,
         damage: Damage,
+        local: LocalIndexes,
         *,
         wall_us: Callable[[], int],
         catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
-        """Serve out of ``engine``.
+        """Serve out of ``engine``, which ``local`` indexes.
 
         ``damage`` takes note of damaged rows, ``catch_up`` fetches a newer cluster map from a peer.
         """
@@ -65,6 +67,7 @@ class Replica:
         self._clock = clock
         self._horizons = horizons
         self._damage = damage
+        self._local = local
         self._trees = trees
         self._wall_us = wall_us
         self._catch_up = catch_up
@@ -124,7 +127,10 @@ class Replica:
             CorruptionError: a stored row is damaged.
         """
         partitions = await self._admit_range(sender, request)
-        page = self._page(request, self._horizons.of_range(request.table, partitions))
+        if request.index is None:
+            page = self._page(request, self._horizons.of_range(request.table, partitions))
+        else:
+            page = self._index_page(request, request.index)
         if not self._engine.is_all_durable:
             await self._engine.durable()
         return page
@@ -187,6 +193,24 @@ class Replica:
                 self._damage.met_row(request.table, key)
             raise
         return Rows(tuple(page), is_last=True, horizons=horizons)
+
+    def _index_page(self, request: ReadRange, index: int) -> Rows:
+        page = self._local.page(
+            request.start,
+            request.end,
+            index=index,
+            reverse=request.reverse,
+            rows_max=request.rows_max,
+            bytes_max=request.bytes_max,
+        )
+        for entry, stored in page.found:
+            key = keys.row_of(entry)
+            try:
+                check_row(key, stored)
+            except CorruptionError:
+                self._damage.met_row(request.table, key)
+                raise
+        return Rows(tuple(page.found), is_last=page.resume is None, resume=page.resume)
 
     async def _admit(
         self, sender: NodeId, map_epoch: int, table: TableId, key: bytes, *, is_merge: bool = False

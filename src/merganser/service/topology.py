@@ -162,7 +162,10 @@ class Topology:
         kept = {table.id for table in newer.tables}
         for table in self.map.tables:
             if table.id not in kept:
-                batch.delete_range(*keys.table_range(table.id))
+                start, end = keys.table_range(table.id)
+                batch.delete_range(start, end)
+                if table.has_leaders:
+                    batch.delete_range(keys.local_key(start), keys.local_key(end))
         return batch
 
     def _take(self, current: ClusterMap) -> None:

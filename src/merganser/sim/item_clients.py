@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import msgspec
@@ -21,7 +22,8 @@ from merganser.sim.checkers.linearizable import Action, Add, CompareAndSet, Oper
 from merganser.sim.checkers.serializable import Appended, Ending, Listed, Transaction
 from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients, name_of
 from merganser.sim.history import Failure
-from merganser.sim.item_history import Glimpse, Heard, Page
+from merganser.sim.item_history import Glimpse, Heard, Page, QueryPage
+from merganser.sim.local_keys import BY_END
 from merganser.sim.machine import Machine
 from merganser.sim.steps import Add as AddStep
 from merganser.sim.steps import Append, Check, Step, elements_in, evaluate, payload_of, value_in
@@ -155,6 +157,60 @@ class ItemClients:
                 break
             start, end = (start, page.resume) if is_reverse else (page.resume, end)
         return True
+
+    async def query(
+        self, machine: Machine, whole: bytes, *, client: int, is_reverse: bool, is_consistent: bool
+    ) -> bool:
+        """Read the items of a partition key in the order of a local index, to the end; False if one page is missing.
+
+        Args:
+            machine: asked for all pages.
+            whole: what the keys of the items begin with.
+        """
+        start = keys.entry_prefix(whole, BY_END)
+        end = keys.prefix_end(start)
+        rows_max, is_first = self.rng.choice((1, 3, 100)), True
+        while machine.member is not None:
+            began_s = self._loop.time()
+            work = machine.member.leader_tables.leader_based.read_range(
+                self._table,
+                start,
+                end,
+                reverse=is_reverse,
+                is_consistent=is_consistent,
+                rows_max=rows_max,
+                bytes_max=100_000,
+                deadline=began_s + REQUEST_TIMEOUT_S,
+                index=BY_END,
+            )
+            what = f"{'consistent' if is_consistent else 'eventual'} query {'back' if is_reverse else 'forth'}"
+            task = await self.clients.ask(machine, work, what, client)
+            self._note_failure(task, what, whole, machine, began_s, is_of_leader=is_consistent)
+            if _ended(task) is not Ended.DONE:
+                return False
+            page = task.result()
+            low, high = start, end
+            if page.resume is not None:
+                low, high = (page.resume, end) if is_reverse else (start, page.resume)
+            told_of = whole if is_first and page.resume is None else None
+            self._history.items.queries.append(
+                QueryPage(low, high, is_reverse, is_consistent, page.rows, told_of, began_s, self._loop.time())
+            )
+            if page.resume is None:
+                return True
+            start, end = (start, page.resume) if is_reverse else (page.resume, end)
+            is_first = False
+        return False
+
+    async def put_together(
+        self, machine: Machine, values: Sequence[tuple[bytes, bytes | None]], *, client: int
+    ) -> None:
+        """Put several items in one transaction, which for each of them is a put like any other."""
+        began_s = self._loop.time()
+        ended = await self.transact(machine, [(key, PutStep(value)) for key, value in values], client=client)
+        if ended in (Ended.DONE, Ended.UNKNOWN):
+            ended_s = self._loop.time() if ended is Ended.DONE else inf
+            self._history.items.operations += [Operation(key, Put(value), began_s, ended_s) for key, value in values]
 
     async def transact(
         self, machine: Machine, steps: Sequence[tuple[bytes, Step]], *, client: int, token: bytes | None = None

@@ -52,6 +52,22 @@ class Page(msgspec.Struct, frozen=True):
     ended_s: float
 
 
+class QueryPage(msgspec.Struct, frozen=True):
+    """One page of a local index, as far as it reached."""
+
+    low: bytes
+    high: bytes
+    """Exclusive; all of ``low <= entry < high`` was covered."""
+    is_reverse: bool
+    is_consistent: bool
+    rows: tuple[tuple[bytes, bytes], ...]
+    """Entries, and the values of their items."""
+    whole: bytes | None
+    """What the keys of the items of a partition key begin with, if the page tells of all of them."""
+    began_s: float
+    ended_s: float
+
+
 class Increment(msgspec.Struct, frozen=True):
     """One addition to a counter that may have been done; only its client knows the counter by this key."""
 
@@ -90,6 +106,7 @@ class ItemHistory:
         self.heard: list[Heard] = []
         self.glimpses: list[Glimpse] = []
         self.pages: list[Page] = []
+        self.queries: list[QueryPage] = []
         self.increments: list[Increment] = []
         self.counts: list[Count] = []
         self.balances: list[Balances] = []

@@ -23,12 +23,14 @@ from merganser.model.errors import InvariantError, StorageFailedError, Unavailab
 from merganser.model.ids import NodeId
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.founding import Founding
+from merganser.service.local_indexes import LocalIndexer
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
 from merganser.service.steps import Evaluator
 from merganser.sim import steps
 from merganser.sim.disk import SimulatedDisk
+from merganser.sim.local_keys import local_indexer
 from merganser.sim.loop import Incarnation, SimulatedLoop
 from merganser.sim.network import SimulatedNetwork, SimulatedTransport
 from merganser.sim.witness import Witness
@@ -73,6 +75,8 @@ class Machine:
         self.trees_look_s = TREES_LOOK_S
         self.evaluators: Mapping[str, Evaluator] = {steps.WIRE: steps.evaluate}
         """What its members do to items of leader-based tables, by wire."""
+        self.local_indexers: Mapping[str, LocalIndexer] = {steps.WIRE: local_indexer}
+        """How they index the items of one partition key, by wire."""
         self.accepts_loss = False
         """All eight of its next lives."""
         self.wire_addresses: dict[str, str] = {}
@@ -200,6 +204,7 @@ class Machine:
             scrub_interval_s=self.scrub_interval_s,
             in_flight_s=IN_FLIGHT_S,
             evaluators=self.evaluators,
+            local_indexers=self.local_indexers,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )

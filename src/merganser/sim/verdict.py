@@ -233,6 +233,7 @@ def _state_of(machine: Machine, *, with_trees: bool) -> NodeState:
         member.topology.map,
         rows,
         member.handoff.pending(),
+        frozenset(map(keys.split_local_key, (key for key, _ in machine.engine.scan(*keys.all_local_range())))),
         trees,
         frozenset(member.failure_detector.doubted),
         load=member.admission.load(),

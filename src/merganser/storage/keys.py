@@ -13,6 +13,14 @@ count, drop). Ranges are half open, ``start <= key < end``, as `Engine.scan` tak
 
 Metadata keys are table 0 and a name; they have no token. Hints are metadata: ``hint|``, the number of the
 node they are for in 4 bytes, the key of the row.
+
+The entries of local indexes are metadata, too: ``local|`` and the *entry*, which tells of one row and begins as its
+key does, so that whatever looks at table, token or partition key of a row's key may be asked of an entry::
+
+    table, token, partition key   of the row
+    index      1 byte, the number of the index
+    index key  bytes that order as the values do; 00 written as 00 FF, closed by 00 01
+    sort key   of the row, raw, to the end
 """
 
 from __future__ import annotations
@@ -33,13 +41,19 @@ METADATA = TableId(0)
 """The table of the node's own metadata."""
 _HINTS = _TABLE.pack(METADATA) + b"hint|"
 _HINT_ROW_AT = len(_HINTS) + _TABLE.size
+_LOCAL = _TABLE.pack(METADATA) + b"local|"
+LOCAL_INDEXES_MAX = 255
+"""Of one table, as far as a byte can number them."""
 
 
 def row_key(table: TableId, token: Token, partition_key: bytes, sort_key: bytes = b"") -> bytes:
     """Return the key of a row."""
-    if b"\x00" in partition_key:
-        partition_key = partition_key.replace(b"\x00", b"\x00\xff")
-    return _HEAD.pack(table, token + _TOKEN_OFFSET) + partition_key + _END + sort_key
+    return _HEAD.pack(table, token + _TOKEN_OFFSET) + escaped(partition_key) + _END + sort_key
+
+
+def escaped(part: bytes) -> bytes:
+    """Return a part of a key so that a part may follow, once it is closed, and the order stays."""
+    return part.replace(b"\x00", b"\x00\xff") if b"\x00" in part else part
 
 
 def partition_prefix(table: TableId, token: Token, partition_key: bytes) -> bytes:
@@ -148,6 +162,93 @@ def hint_range(target: int) -> tuple[bytes, bytes]:
 def all_hints_range() -> tuple[bytes, bytes]:
     """Return the range of all hints."""
     return _HINTS, prefix_end(_HINTS)
+
+
+def entry_prefix(rows_prefix: bytes, index: int) -> bytes:
+    """Return what the entries of a local index begin with that tell of the rows of one partition key.
+
+    Args:
+        rows_prefix: what the keys of those rows begin with (`partition_prefix`).
+        index: its number, from 0.
+    """
+    return rows_prefix + bytes((index,))
+
+
+def index_key(key: bytes) -> bytes:
+    """Return a key in an index as it stands in an entry, closed."""
+    return escaped(key) + _END
+
+
+def entry_of(row_key: bytes, index: int, key: bytes) -> bytes:
+    """Return the entry of a local index that tells of a row whose key in it is ``key``."""
+    sort_at = _closed_at(row_key, TOKEN_END)
+    return row_key[:sort_at] + bytes((index,)) + index_key(key) + row_key[sort_at:]
+
+
+def row_of(entry: bytes) -> bytes:
+    """Return the key of the row that an entry tells of.
+
+    Raises:
+        CorruptionError: `entry_of` never returned this.
+    """
+    index_at = _closed_at(entry, TOKEN_END)
+    return entry[:index_at] + entry[_closed_at(entry, index_at + 1) :]
+
+
+def index_in(entry: bytes) -> int:
+    """Return the number of an entry's index.
+
+    Raises:
+        CorruptionError: `entry_of` never returned this.
+    """
+    index_at = _closed_at(entry, TOKEN_END)
+    if index_at >= len(entry):
+        raise _garbage(entry)
+    return entry[index_at]
+
+
+def collection_of(bound: bytes) -> bytes:
+    """Return the beginning of the rows, and of the entries, of the partition key of a row's key or an entry.
+
+    What has no partition key, because it is only a bound of a range, is returned as it is.
+    """
+    closed_at = bound.find(_END, TOKEN_END)
+    return bound if closed_at < 0 else bound[: closed_at + len(_END)]
+
+
+def collections_between(start: bytes, end: bytes) -> tuple[bytes, bytes]:
+    """Return the range of the rows of all partition keys that have keys or entries in ``start <= key < end``."""
+    last = collection_of(end)
+    return collection_of(start), end if last == end else prefix_end(last)
+
+
+def local_key(entry: bytes) -> bytes:
+    """Return the key under which an entry of a local index is stored; so for bounds of ranges."""
+    return _LOCAL + entry
+
+
+def split_local_key(key: bytes) -> bytes:
+    """Return the entry stored under ``key``.
+
+    Raises:
+        CorruptionError: `local_key` never returned this.
+    """
+    if not key.startswith(_LOCAL):
+        raise _garbage(key)
+    return key[len(_LOCAL) :]
+
+
+def all_local_range() -> tuple[bytes, bytes]:
+    """Return the range of all entries of local indexes."""
+    return _LOCAL, prefix_end(_LOCAL)
+
+
+def _closed_at(key: bytes, start: int) -> int:
+    """Return where that ends which begins at ``start`` and is closed."""
+    closed_at = key.find(_END, start)
+    if closed_at < 0:
+        raise _garbage(key)
+    return closed_at + len(_END)
 
 
 def _garbage(key: bytes) -> CorruptionError:

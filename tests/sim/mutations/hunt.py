@@ -11,6 +11,7 @@ from sim.mutations import (  # noqa: F401  # they plant
     planted_exchange,
     planted_leaders,
     planted_led_repair,
+    planted_local_indexes,
     planted_nodes,
 )
 from sim.mutations.planting import PLANTED, Planted

@@ -19,6 +19,7 @@ from merganser.service import first_touches, leader_asking, register_replica, st
 from merganser.service.confirming import Confirmations
 from merganser.service.in_flight import Flight
 from merganser.service.leader import Leader
+from merganser.service.led_ranges import LedRanges
 from merganser.service.ledger_sweep import LedgerSweep
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
@@ -173,10 +174,10 @@ def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
 
 @planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=13)
 def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
-    async def cover(_self: Leader, _term: object, _table: object, request: ReadRangeLed) -> bytes:
+    async def cover(_self: LedRanges, _term: object, _table: object, request: ReadRangeLed) -> bytes:
         return request.end
 
-    patch.setattr(Leader, "_cover", cover)
+    patch.setattr(LedRanges, "_cover", cover)
 
 
 # First touch.

@@ -33,6 +33,7 @@ from merganser.sim.checkers.leaders import (
     intents_that_stay,
     undecided_transactions,
 )
+from merganser.sim.checkers.local_indexes import local_indexes_that_are_wrong, queries_that_lie
 from merganser.sim.checkers.monotonic import steps_back
 from merganser.sim.checkers.origin import values_from_nowhere
 from merganser.sim.checkers.registers import broken_registers
@@ -69,6 +70,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "item versions": versions_that_fell,
     "glimpses": glimpses_of_nothing_written,
     "pages": pages_out_of_order,
+    "queries": queries_that_lie,
     "promises": broken_promises,
 }
 OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
@@ -78,6 +80,7 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "hints": hints_that_stay,
     "membership": members_not_believed_alive,
     "hash trees": trees_that_are_wrong,
+    "local indexes": local_indexes_that_are_wrong,
     "bounds": exceeded_bounds,
     "leaders": groups_not_led_as_they_should,
     "intents": intents_that_stay,
@@ -107,6 +110,7 @@ PROMISES = {
     "item versions": "no later operation on an item sees or makes an earlier version",
     "glimpses": "an eventually consistent read returns only what somebody wrote",
     "pages": "a page of items is in order, each once, and within its range",
+    "queries": "a page of a local index is in order, each item once and where its value puts it",
     "promises": "a replica serves no leader that is older than one it has promised to follow, over all its lives",
     "held": "as many replicas hold an acknowledged write as acknowledged it",
     "available": "a request is answered while as many nodes are well as its level needs",
@@ -116,6 +120,7 @@ PROMISES = {
     "hints": "all hints are handed over once all is well again",
     "membership": "a minute after all is well again every node believes every other alive",
     "hash trees": "the hash tree of each partition equals one built from its rows",
+    "local indexes": "the entries of local indexes of a replica are those of the registers that it holds",
     "bounds": "a node takes on what its limits allow, and gives every place back",
     "leaders": "each partition is led by one node, the first of its preference list, once all is well again",
     "intents": "no item is locked once all is well again",

@@ -1,7 +1,8 @@
 """What answers about items of leader-based tables have to do with one another.
 
 - Items: each key is one register on which operations happen one at a time (`linearizable`). A page of a consistent
-  range read is a read of every key that it covers, also of those that it leaves out.
+  range read is a read of every key that it covers, also of those that it leaves out. So is a consistent page of a
+  local index that tells of all items of a partition key; of others it is a read of those that it tells of.
 - Lists: transactions over lists, and single operations on them, happen one at a time (`serializable`).
 - Versions: an operation that begins after another has ended sees no earlier version of the item, and writes a later
   one; one version has one value.
@@ -18,7 +19,8 @@ from merganser.model.register import Version
 from merganser.sim.checkers.linearizable import Add, CompareAndSet, Operation, Put, Read, flaws, number_in
 from merganser.sim.checkers.serializable import anomalies
 from merganser.sim.history import History
-from merganser.sim.item_history import Glimpse, Heard, Page
+from merganser.sim.item_history import Glimpse, Heard, Page, QueryPage
+from merganser.storage import keys
 
 
 def items_that_are_no_registers(history: History) -> Iterator[str]:
@@ -26,7 +28,8 @@ def items_that_are_no_registers(history: History) -> Iterator[str]:
     operations = history.items.operations
     names = sorted({operation.key for operation in operations})
     read = [operation for page in history.items.pages if page.is_consistent for operation in _reads(page, names)]
-    yield from flaws([*operations, *read])
+    queried = [operation for page in history.items.queries if page.is_consistent for operation in _told_of(page, names)]
+    yield from flaws([*operations, *read, *queried])
 
 
 def _reads(page: Page, names: list[bytes]) -> Iterator[Operation]:
@@ -34,6 +37,15 @@ def _reads(page: Page, names: list[bytes]) -> Iterator[Operation]:
     for key in names:
         if page.low <= key < page.high:
             yield Operation(key, Read(found.get(key)), page.began_s, page.ended_s)
+
+
+def _told_of(page: QueryPage, names: list[bytes]) -> Iterator[Operation]:
+    found: dict[bytes, bytes | None] = {}
+    if page.whole is not None:
+        found = {key: None for key in names if key.startswith(page.whole)}
+    found.update((keys.row_of(entry), value) for entry, value in page.rows)
+    for key, value in found.items():
+        yield Operation(key, Read(value), page.began_s, page.ended_s)
 
 
 def lists_that_are_not_serial(history: History) -> Iterator[str]:
@@ -95,6 +107,12 @@ def glimpses_of_nothing_written(history: History) -> Iterator[str]:
             for page in history.items.pages
             if not page.is_consistent
             for key, value in page.rows
+        ),
+        *(
+            Glimpse(keys.row_of(entry), value, page.began_s, page.ended_s)
+            for page in history.items.queries
+            if not page.is_consistent
+            for entry, value in page.rows
         ),
     ]
     for look in looks:

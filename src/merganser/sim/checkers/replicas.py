@@ -31,6 +31,8 @@ class NodeState(msgspec.Struct, frozen=True):
     """Of all tables."""
     hints: int = 0
     """Kept for others."""
+    local: frozenset[bytes] = frozenset()
+    """The entries of local indexes."""
     trees: dict[tuple[TableId, PartitionId], tuple[int, ...]] = {}
     """The leaves of each hash tree that is ready; every partition that the node holds should have one."""
     doubted: frozenset[NodeId] = frozenset()

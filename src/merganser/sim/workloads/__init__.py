@@ -17,6 +17,7 @@ from merganser.sim.workloads.bursts import LIMITS, Bursts
 from merganser.sim.workloads.counters import Counters
 from merganser.sim.workloads.deletes import Deletes
 from merganser.sim.workloads.handoff import Handoff
+from merganser.sim.workloads.index_queries import IndexQueries
 from merganser.sim.workloads.item_scans import ItemScans
 from merganser.sim.workloads.items import Items
 from merganser.sim.workloads.levels import Levels
@@ -55,10 +56,11 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "bank": Bank,
     "appends": Appends,
     "item-scans": ItemScans,
+    "index-queries": IndexQueries,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
 
-ON_LEADERS = frozenset(("items", "counters", "bank", "appends", "item-scans"))
+ON_LEADERS = frozenset(("items", "counters", "bank", "appends", "item-scans", "index-queries"))
 """Those that work on a leader-based table."""
 
 LIMITED = {"bursts": LIMITS}
