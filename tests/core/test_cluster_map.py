@@ -288,3 +288,20 @@ def test_only_the_last_dropped_tables_are_remembered(three: ClusterMap) -> None:
     for number in range(maps.DROPPED_MAX + 1):
         current = without_users(with_users(current, f"u{number}"), f"u{number}")
     assert current.dropped == tuple(f"u{number}" for number in range(1, maps.DROPPED_MAX + 1))
+
+
+def test_all_tables_are_dropped_in_one_change_and_not_made_again_by_the_requests_that_made_them(
+    three: ClusterMap,
+) -> None:
+    pets = maps.with_table(with_users(three), name="pets", wire="w", n=1, definition=b"", unique_id="pets")
+    bare = maps.without_tables(pets, remade=("pets",))
+    assert (bare.tables, bare.epoch, bare.next_table_id) == ((), pets.epoch + 1, 3)
+    maps.check(bare)
+    assert with_users(bare) is bare
+    assert [table.id for table in with_users(bare, unique_id="second").tables] == [3]
+    again = maps.with_table(bare, name="pets", wire="w", n=1, definition=b"", unique_id="pets")
+    assert [table.name for table in again.tables] == ["pets"]
+
+
+def test_dropping_all_of_no_tables_changes_nothing(three: ClusterMap) -> None:
+    assert maps.without_tables(three) is three

@@ -101,8 +101,10 @@ async def test_status_tells_what_became_of_transactions(world: World) -> None:
     }
 
 
-async def post(machine: Machine, path: bytes, *headers: tuple[bytes, bytes]) -> tuple[int, dict[str, Any]]:
-    admin = Admin(lambda: cast("Peers", NoPeers()), lambda: member(machine))
+async def post(
+    machine: Machine, path: bytes, *headers: tuple[bytes, bytes], is_ephemeral: bool = False
+) -> tuple[int, dict[str, Any]]:
+    admin = Admin(lambda: cast("Peers", NoPeers()), lambda: member(machine), is_ephemeral=is_ephemeral)
     response = await machine.spawn(_answered(admin, Request(b"POST", path, list(headers), b"", "127.0.0.1:1")))
     assert isinstance(response.body, bytes)
     return response.status, orjson.loads(response.body)
@@ -144,8 +146,27 @@ async def test_a_repair_is_told_peer_by_peer(world: World) -> None:
 async def test_what_a_form_or_a_script_of_a_browser_sends_is_refused(world: World) -> None:
     await started(world)
     for headers in ([], [(b"content-type", b"application/json")], [BY_HAND, (b"origin", b"http://evil.example")]):
-        status, _ = await post(world.machines[0], b"/repair?table=t&partition=3", *headers)
-        assert status == 403
+        for path in (b"/repair?table=t&partition=3", b"/clean"):
+            status, _ = await post(world.machines[0], path, *headers, is_ephemeral=True)
+            assert status == 403
+    assert member(world.machines[0]).catalog.current.tables
+
+
+@simulated()
+async def test_a_node_in_memory_drops_all_tables_when_asked_to_and_another_does_not(world: World) -> None:
+    for machine in world.machines:
+        machine.evaluators = {"sim": evaluate}
+    table = await started_with_leaders(world)
+    machine = world.machines[0]
+    items = [TransactItem(table, key_of(table, b"a"), b"=x")]
+    await machine.spawn(member(machine).leader_tables.transactions.write(items, deadline=world.loop.time() + 10.0))
+    assert len(member(machine).catalog.current.tables) == 3, "one is the ledger of transactions"
+    status, told = await post(machine, b"/clean", BY_HAND)
+    assert (status, len(member(machine).catalog.current.tables)) == (403, 3)
+    assert told["error"].startswith("this node keeps its data")
+    assert await post(machine, b"/clean", BY_HAND, is_ephemeral=True) == (200, {"tables": 3})
+    assert member(machine).catalog.current.tables == ()
+    assert await post(machine, b"/clean", BY_HAND, is_ephemeral=True) == (200, {"tables": 0})
 
 
 @simulated()

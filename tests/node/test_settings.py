@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from merganser.model.errors import ConfigurationError
-from merganser.node.settings import Settings, is_loopback, load_settings
+from merganser.node.settings import PARTITIONS_ALONE, PARTITIONS_DEFAULT, Settings, is_loopback, load_settings
 
 
 def refusal(
@@ -28,7 +28,7 @@ def toml(directory: Path, text: str) -> Path:
 
 
 def test_what_nobody_sets_has_the_default() -> None:
-    assert load_settings({"ephemeral": True}, environment={}) == Settings(ephemeral=True)
+    assert load_settings({"data": "/d"}, environment={}) == Settings(data="/d")
 
 
 def test_command_line_wins_over_environment_over_file_over_default(tmp_path: Path) -> None:
@@ -122,7 +122,24 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
 
 def test_variables_of_others_and_of_other_commands_are_left_alone() -> None:
     environment = {"PATH": "/bin", "MERGANSER_ADMIN": "127.0.0.1:7800", "MERGANSER_CONFIG": "x", "MERGANSER_SOAK": "1"}
-    assert load_settings({"ephemeral": True}, environment=environment) == Settings(ephemeral=True)
+    assert load_settings({"data": "/d"}, environment=environment) == Settings(data="/d")
+
+
+def test_a_node_alone_and_in_memory_has_few_partitions_unless_told_otherwise() -> None:
+    assert load_settings({"ephemeral": True}, environment={}).partitions == PARTITIONS_ALONE
+    of_several: dict[str, object] = {"ephemeral": True, "seed": ["127.0.0.1:7700", "127.0.0.1:7701"]}
+    assert load_settings(of_several, environment={}).partitions == PARTITIONS_DEFAULT
+    assert load_settings({"ephemeral": True}, environment={"MERGANSER_PARTITIONS": "64"}).partitions == 64
+    assert load_settings({}, environment={"MERGANSER_EPHEMERAL": "0", "MERGANSER_DATA": "/d"}).partitions == 256
+
+
+def test_all_ports_are_picked_if_the_one_for_clients_is_and_no_other_is_given() -> None:
+    picked = load_settings({"ephemeral": True, "dynamodb_port": 0}, environment={})
+    assert (picked.dynamodb_port, picked.peer_port, picked.admin_port) == (0, 0, 0)
+    some = load_settings({"ephemeral": True, "dynamodb_port": 0, "admin_port": 1}, environment={})
+    assert (some.dynamodb_port, some.peer_port, some.admin_port) == (0, 0, 1)
+    fixed = load_settings({"ephemeral": True, "dynamodb_port": 9}, environment={})
+    assert (fixed.dynamodb_port, fixed.peer_port, fixed.admin_port) == (9, 7700, 7800)
 
 
 def test_unknown_variable_is_refused_with_the_known_ones() -> None:

@@ -55,7 +55,10 @@ def serve(
     peer_advertise: Annotated[
         str | None, typer.Option(help="HOST:PORT at which other nodes reach this one's peer port, if it is another.")
     ] = None,
-    dynamodb_port: Annotated[int | None, typer.Option(help="For DynamoDB clients [8000]; 0 picks one.")] = None,
+    dynamodb_port: Annotated[
+        int | None,
+        typer.Option("--dynamodb-port", "--port", help="For DynamoDB clients [8000]; 0 picks one, and the others."),
+    ] = None,
     peer_port: Annotated[int | None, typer.Option(help="For other nodes [7700].")] = None,
     admin_port: Annotated[int | None, typer.Option(help="For status [7800]; 0 picks one.")] = None,
     zone: Annotated[str | None, typer.Option(help="Failure domain of this node, such as its rack.")] = None,
@@ -76,7 +79,13 @@ def serve(
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Once: go on with what is left of a database that lost something.")
     ] = False,
-    stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
+    print_endpoint: Annotated[
+        bool, typer.Option("--print-endpoint", help="Print the URL for DynamoDB clients once they are served.")
+    ] = False,
+    stop_with_stdin: Annotated[
+        bool,
+        typer.Option("--stop-with-stdin", help="Stop when standard input ends, as with the process that wrote it."),
+    ] = False,
 ) -> None:
     """Run one node until it is told to stop (ctrl-C or SIGTERM).
 
@@ -101,7 +110,13 @@ def serve(
         "disk_reserve_mib": disk_reserve_mib,
     }
     settings = load_settings(given, environment=os.environ, file=config)
-    run_node(settings, stop_with_stdin=stop_with_stdin, rebuild=rebuild, accept_loss=accept_loss)
+    run_node(
+        settings,
+        stop_with_stdin=stop_with_stdin,
+        print_endpoint=print_endpoint,
+        rebuild=rebuild,
+        accept_loss=accept_loss,
+    )
 
 
 @cluster.command("start")

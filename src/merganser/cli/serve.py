@@ -7,19 +7,30 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 
 import uvloop
 
 from merganser.model.errors import ConfigurationError, CorruptionError
 from merganser.node.logs import event, failure, log_to
-from merganser.node.node import serve
+from merganser.node.node import Node, serve
 from merganser.node.settings import Settings
 
 DESCRIPTORS_OWN = 1024  # RocksDB's files, peers, the admin port
 
 
-def run_node(settings: Settings, *, stop_with_stdin: bool, rebuild: bool = False, accept_loss: bool = False) -> None:
+def run_node(
+    settings: Settings,
+    *,
+    stop_with_stdin: bool,
+    print_endpoint: bool = False,
+    rebuild: bool = False,
+    accept_loss: bool = False,
+) -> None:
     """Run a node until a signal, or the end of standard input if asked to, stops it.
+
+    Args:
+        print_endpoint: once it serves, one line on standard output is the URL for DynamoDB clients.
 
     Raises:
         ConfigurationError: the node cannot start.
@@ -30,9 +41,14 @@ def run_node(settings: Settings, *, stop_with_stdin: bool, rebuild: bool = False
     _allow_descriptors(settings.connections_max + DESCRIPTORS_OWN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(
-                _until_stopped(settings, stop_with_stdin=stop_with_stdin, rebuild=rebuild, accept_loss=accept_loss)
+            stopped = _until_stopped(
+                settings,
+                stop_with_stdin=stop_with_stdin,
+                rebuild=rebuild,
+                accept_loss=accept_loss,
+                on_ready=_print_endpoint if print_endpoint else _say_nothing,
             )
+            runner.run(stopped)
     except (ConfigurationError, CorruptionError):
         raise
     except Exception as error:  # noqa: BLE001 - the root of the process
@@ -51,7 +67,22 @@ def _allow_descriptors(wanted: int) -> None:
         event("too few file descriptors: raise the hard limit or lower connections_max", wanted=wanted, allowed=granted)
 
 
-async def _until_stopped(settings: Settings, *, stop_with_stdin: bool, rebuild: bool, accept_loss: bool) -> None:
+def _print_endpoint(node: Node) -> None:
+    print(f"http://{node.addresses['dynamodb']}", flush=True)  # noqa: T201  # asked for
+
+
+def _say_nothing(_node: Node) -> None:
+    pass
+
+
+async def _until_stopped(
+    settings: Settings,
+    *,
+    stop_with_stdin: bool,
+    rebuild: bool,
+    accept_loss: bool,
+    on_ready: Callable[[Node], None],
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     before = {
@@ -62,7 +93,7 @@ async def _until_stopped(settings: Settings, *, stop_with_stdin: bool, rebuild: 
         stdin = sys.stdin.fileno()
         loop.add_reader(stdin, _stop_at_end, stdin, stop)
     try:
-        await serve(settings, stop=stop, rebuild=rebuild, accept_loss=accept_loss)
+        await serve(settings, stop=stop, rebuild=rebuild, accept_loss=accept_loss, on_ready=on_ready)
     except BaseException:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,7 +11,7 @@ Source: design §3; Rystsov 2018 §2.2 (a change is a function of the current va
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -158,6 +158,18 @@ def without_table(
     others = tuple(other for other in cluster_map.tables if other.id not in gone)
     dropped = (*cluster_map.dropped, unique_id)[-DROPPED_MAX:]
     return msgspec.structs.replace(_next_epoch(cluster_map, tables=others), dropped=dropped)
+
+
+def without_tables(cluster_map: ClusterMap, *, remade: Collection[str] = ()) -> ClusterMap:
+    """Return ``cluster_map`` without any table, or ``cluster_map`` itself if there is none.
+
+    Those of the unique ids ``remade`` may be made again under them, by whoever makes the same table when it is missing.
+    """
+    if not cluster_map.tables:
+        return cluster_map
+    gone = [table.unique_id for table in cluster_map.tables if table.unique_id not in remade]
+    dropped = (*cluster_map.dropped, *gone)[-DROPPED_MAX:]
+    return msgspec.structs.replace(_next_epoch(cluster_map, tables=()), dropped=dropped)
 
 
 def with_index(cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, unique_id: str) -> ClusterMap:

@@ -5,10 +5,10 @@ node serves clients, 503 before, once its disk has failed, and while its clock i
 does not. It listens on the same host as everything else.
 
 ``POST /repair?table=NAME&partition=P[&dry_run=1][&scrub_only=1]`` repairs one partition that this node holds, and
-answers when that is done. It is the only thing that changes anything, and nobody proves here who they are. So that no
-page in an operator's browser can send it, it must carry the header ``x-merganser-admin``, which a form cannot send
-and a script of another site only after a preflight that is not answered, and no ``Origin``, which browsers add to
-every POST.
+answers when that is done. ``POST /clean`` drops every table, on nodes in memory only, which tests use. Nothing else
+changes anything, and nobody proves here who they are. So that no page in an operator's browser can send these, they
+must carry the header ``x-merganser-admin``, which a form cannot send and a script of another site only after a
+preflight that is not answered, and no ``Origin``, which browsers add to every POST.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from merganser.model.errors import MerganserError, RequestError
 from merganser.model.ids import PartitionId
 from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
+from merganser.service import clean_slate
 from merganser.service.member import Member
 from merganser.storage import keys
 
 HEADER = b"x-merganser-admin"
 REPAIR_TIMEOUT_S = 600.0  # of one partition; as long as an exchange may take
+CLEAN_TIMEOUT_S = 10.0  # a change of the map takes milliseconds
 WOUNDS_TOLD_MAX = 20
 
 _HEALTHY = ("serving", "short of disk")
@@ -42,16 +44,19 @@ _JSON = [(b"content-type", b"application/json")]
 class Admin:
     """Answers the admin port."""
 
-    def __init__(self, peers: Callable[[], Peers | None], member: Callable[[], Member | None]) -> None:
-        """Tell about ``member``, once there is one."""
+    def __init__(
+        self, peers: Callable[[], Peers | None], member: Callable[[], Member | None], *, is_ephemeral: bool = False
+    ) -> None:
+        """Tell about ``member``, once there is one; if ``is_ephemeral``, drop all of its tables when asked to."""
         self._peers = peers
         self._member = member
+        self._is_ephemeral = is_ephemeral
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         path = request.path.partition(b"?")[0]
-        if request.method == b"POST" and path == b"/repair":
-            return await self._repair(request)
+        if request.method == b"POST" and path in (b"/repair", b"/clean"):
+            return await self._change(path, request)
         if request.method not in (b"GET", b"HEAD"):
             return _answer(405, {"error": "only GET is served here, and POST /repair"})
         page = _PAGES.get(path)
@@ -63,25 +68,42 @@ class Admin:
         is_ill = page is _health and _state(member) not in _HEALTHY
         return _answer(503 if is_ill else 200, page(member, peers))
 
-    async def _repair(self, request: Request) -> Response:
+    async def _change(self, path: bytes, request: Request) -> Response:
         if request.header(HEADER) is None or request.header(b"origin") is not None:
             return _answer(403, {"error": f"POST needs the header {HEADER.decode()}, and does not come from a browser"})
         member = self._member()
         if member is None:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
-        try:
-            table, partition, flags = _asked_for(member, request.path)
-        except RequestError as error:
-            return _answer(400, {"error": str(error)})
-        try:
-            deadline = asyncio.get_running_loop().time() + REPAIR_TIMEOUT_S
-            done = await member.repairing.repair(table, partition, deadline=deadline, **flags)
-        except MerganserError as error:
-            return _answer(503, {"error": str(error)})
-        told = msgspec.to_builtins(done)
-        for comparison in told["peers"].values():
-            comparison["damaged"] = len(comparison["damaged"])
-        return _answer(200, told)
+        if path == b"/repair":
+            return await _repaired(member, request)
+        if not self._is_ephemeral:
+            return _answer(403, {"error": "this node keeps its data: only nodes started with --ephemeral are cleaned"})
+        return await _cleaned(member)
+
+
+async def _repaired(member: Member, request: Request) -> Response:
+    try:
+        table, partition, flags = _asked_for(member, request.path)
+    except RequestError as error:
+        return _answer(400, {"error": str(error)})
+    try:
+        deadline = asyncio.get_running_loop().time() + REPAIR_TIMEOUT_S
+        done = await member.repairing.repair(table, partition, deadline=deadline, **flags)
+    except MerganserError as error:
+        return _answer(503, {"error": str(error)})
+    told = msgspec.to_builtins(done)
+    for comparison in told["peers"].values():
+        comparison["damaged"] = len(comparison["damaged"])
+    return _answer(200, told)
+
+
+async def _cleaned(member: Member) -> Response:
+    try:
+        deadline = asyncio.get_running_loop().time() + CLEAN_TIMEOUT_S
+        tables = await clean_slate.clean(member.catalog, member.leader_tables.transactions, deadline=deadline)
+    except MerganserError as error:
+        return _answer(503, {"error": str(error)})
+    return _answer(200, {"tables": tables})
 
 
 def _asked_for(member: Member, path: bytes) -> tuple[Table, PartitionId, dict[str, bool]]:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -33,10 +33,21 @@ POLL_S = 0.005
 class LocalNode:
     """One node process."""
 
-    def __init__(self, directory: Path, arguments: Sequence[str], *, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        arguments: Sequence[str],
+        *,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare a node that lives in ``directory``; ``arguments`` go to ``merganser serve``.
 
-        ``prefix`` is a command that becomes the one that follows it, as ``nsenter`` does.
+        Args:
+            directory: made if absent.
+            arguments: options.
+            prefix: a command that becomes the one that follows it, as ``nsenter`` does.
+            environment: of the process; none: that of this one.
         """
         self.directory = directory
         self.log = directory / "node.log"
@@ -44,6 +55,7 @@ class LocalNode:
         """host:port by door ("dynamodb", "admin", "peers"), once it serves."""
         self.arguments = tuple(arguments)
         self._prefix = tuple(prefix)
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
 
@@ -74,6 +86,7 @@ class LocalNode:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env=self._environment,
                 start_new_session=True,  # ctrl-C is for whoever started us, who then stops us in order
             )
 
@@ -106,6 +119,10 @@ class LocalNode:
             os.kill(self._process.pid, signal_number)
             if signal_number == signal.SIGKILL:
                 self._reap(STOP_TIMEOUT_S)
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Tell whether the process has ended, or does so within ``timeout_s``."""
+        return self._process is None or self._reap(timeout_s)
 
     def stop(self) -> None:
         """Ask the process to finish, and wait; kills it if it does not."""

@@ -202,7 +202,7 @@ class Node:
         peer_port = await self._take_port("peer", settings.peer_port, self._peers.listen)
         self.addresses["peers"] = settings.advertised_to_peers(peer_port)
         doors = [
-            ("admin", settings.admin_port, _server(Admin(lambda: self._peers, lambda: self.member))),
+            ("admin", settings.admin_port, _server(self._admin())),
             ("dynamodb", settings.dynamodb_port, self._dynamodb_server()),
         ]
         for name, port, server in doors:
@@ -211,6 +211,9 @@ class Node:
             self._doors.append(server)
         doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
         return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone)
+
+    def _admin(self) -> Admin:
+        return Admin(lambda: self._peers, lambda: self.member, is_ephemeral=self.settings.ephemeral)
 
     def _dynamodb_server(self) -> http.HttpServer:
         limits = http.HttpLimits(connections_max=self.settings.connections_max)
@@ -297,8 +300,15 @@ def _waiting_for_seeds() -> Callable[[str, str], None]:
     return tell
 
 
-async def serve(settings: Settings, *, stop: asyncio.Event, rebuild: bool = False, accept_loss: bool = False) -> None:
-    """Run one node until ``stop`` is set; see `Node` for the rest.
+async def serve(
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    rebuild: bool = False,
+    accept_loss: bool = False,
+    on_ready: Callable[[Node], None] = lambda _: None,
+) -> None:
+    """Run one node until ``stop`` is set, and call ``on_ready`` once it serves; see `Node` for the rest.
 
     Raises:
         ConfigurationError: the node cannot start.
@@ -315,6 +325,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event, rebuild: bool = Fals
         return
     await starting
     try:
+        on_ready(node)
         await stop.wait()
     finally:
         await node.close()

@@ -16,13 +16,15 @@ import msgspec
 
 from merganser.model.errors import ConfigurationError
 from merganser.net.http_limits import HttpLimits
+from merganser.node.environment import PREFIX as ENVIRONMENT_PREFIX
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.member import CLOCK_SKEW_MAX_S
 from merganser.service.purger import PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
 
-ENVIRONMENT_PREFIX = "MERGANSER_"
 PARTITIONS_DEFAULT = 256
+PARTITIONS_ALONE = 4
+"""Of a node in memory that is its whole cluster: a table, a scan and a clean slate cost more with every partition."""
 DISK_RESERVE_MIB = 512
 """What may be written until a shortage is noticed (1.5 s of a fast disk), a log and memtables of 64 MiB each, and room
 for RocksDB to free room."""
@@ -52,7 +54,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dynamodb_port: int = 8000
     peer_port: int = 7700
     admin_port: int = 7800
-    """Ports; 0 picks a free one (not for peers of a cluster of several nodes, who must know it)."""
+    """Ports; 0 picks a free one (not for peers of a cluster of several nodes, who must know it). If DynamoDB's is 0, so
+    are those of the other two that are not given."""
     zone: str = ""
     """Failure domain of this node, for example its rack."""
     seed: tuple[str, ...] = ()
@@ -68,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scrub_interval_s: float = SCRUB_INTERVAL_S
     """How often every row on this node's disk is read and its checksum checked."""
     partitions: int = PARTITIONS_DEFAULT
-    """Q of a cluster that is founded now, a power of two."""
+    """Q of a cluster that is founded now, a power of two; 4 if not given for a node that is alone and in memory."""
     connections_max: int = HttpLimits().connections_max
     """Connections of DynamoDB clients open at once."""
     disk_reserve_mib: int = DISK_RESERVE_MIB
@@ -105,8 +108,19 @@ def load_settings(given: Mapping[str, object], *, environment: Mapping[str, str]
         settings = msgspec.convert(merged, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"bad setting: {error}") from None
+    settings = _completed(settings, merged)
     _check(settings)
     return settings
+
+
+def _completed(settings: Settings, merged: Mapping[str, object]) -> Settings:
+    """Return ``settings`` with the defaults that depend on other settings."""
+    defaults: dict[str, int] = {}
+    if settings.dynamodb_port == 0:
+        defaults |= {"peer_port": 0, "admin_port": 0}
+    if settings.ephemeral and not settings.seed:
+        defaults["partitions"] = PARTITIONS_ALONE
+    return msgspec.structs.replace(settings, **{name: v for name, v in defaults.items() if name not in merged})
 
 
 def _from_file(file: Path) -> dict[str, object]:
