@@ -32,6 +32,10 @@ from merganser.query.syntax import (
 OPERATORS_MAX: Final = 300
 CHOICES_MAX: Final = 100
 """Operands in the parentheses of IN."""
+LEVELS_MAX: Final = 32
+"""Elements of a path; no item is deeper."""
+INDEX_MAX: Final = 2**31 - 1
+"""Far beyond the longest list that fits into an item."""
 
 FUNCTIONS: Final = frozenset(
     ("attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains", "size")
@@ -101,14 +105,22 @@ class Inspector:
 
     def _operand(self, operand: Operand) -> None:
         if isinstance(operand, Path):
-            for part in operand.parts:
-                if isinstance(part, str) and not part.startswith("#") and is_reserved(part):
-                    raise ExpressionError(f"Attribute name is a reserved keyword; reserved keyword: {part}")
+            self._path(operand)
         elif isinstance(operand, Call):
             self._count()
             if operand.function not in FUNCTIONS | UPDATE_FUNCTIONS:
                 raise ExpressionError(f"Invalid function name; function: {operand.function}")
             self._operands(*operand.operands)
+
+    def _path(self, path: Path) -> None:
+        for part in path.parts:
+            if isinstance(part, int):
+                if part > INDEX_MAX:
+                    raise ExpressionError(f"List index is not within the allowable range; index: [{part}]")
+            elif not part.startswith("#") and is_reserved(part):
+                raise ExpressionError(f"Attribute name is a reserved keyword; reserved keyword: {part}")
+        if len(path.parts) > LEVELS_MAX:
+            raise ExpressionError(f"The document path has too many nesting elements; nesting levels: {len(path.parts)}")
 
     def _count(self) -> None:
         self._operators += 1

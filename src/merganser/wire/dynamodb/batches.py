@@ -177,15 +177,17 @@ def _check_reads(request: Mapping[str, Any]) -> dict[str, View]:
                 violations.length(shown(keys), len(keys), at + "keys", least=1, most=KEYS_MAX)
         check_names(violations, asked or {}, at)
     violations.settle()
-    for asked in tables.values():
+    views = {}
+    for name, asked in tables.items():
         check_parameters(asked, expressions=("ProjectionExpression",), legacy=("AttributesToGet",))
+        views[name] = projection_of(asked)
         keys = [key or {} for key in asked["Keys"]]
         for key in keys:
             normalise(key)
         _refuse_duplicates([orjson.dumps(key, option=orjson.OPT_SORT_KEYS) for key in keys])
     if sum(len(asked["Keys"]) for asked in tables.values()) > KEYS_MAX:
         raise ValidationError("Too many items requested for the BatchGetItem call")
-    return {name: projection_of(asked) for name, asked in tables.items()}
+    return views
 
 
 def _request_items(violations: Violations, request: Mapping[str, Any], *, at_most: int) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
 from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
 from merganser.wire.dynamodb.keys import KeySchema, key_of
-from merganser.wire.dynamodb.legacy import check_constraints
+from merganser.wire.dynamodb.legacy import check_constraints, names_in
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
 from merganser.wire.dynamodb.views import WHOLE, View, legacy_view_of, view_of
@@ -44,7 +44,11 @@ STARTING_KEY = "The provided starting key is invalid: "
 _LEGACY = ("AttributesToGet", "ScanFilter", "ConditionalOperator")
 _EXPRESSIONS = ("ProjectionExpression", "FilterExpression")
 # Of these only the first was seen in an answer of DynamoDB, with AttributesToGet.
-_CHOICES = {"COUNT": "only the Count", "ALL_ATTRIBUTES": "ALL_ATTRIBUTES"}
+_CHOICES = {
+    "COUNT": "only the Count",
+    "ALL_ATTRIBUTES": "ALL_ATTRIBUTES",
+    "ALL_PROJECTED_ATTRIBUTES": "ALL_PROJECTED_ATTRIBUTES",
+}
 
 
 class Span(NamedTuple):
@@ -202,6 +206,7 @@ def _check(request: Mapping[str, Any]) -> View:
     violations.between(request, "TotalSegments", least=1, most=SEGMENTS_MAX)
     violations.settle()
     check_parameters(request, expressions=_EXPRESSIONS, legacy=_LEGACY, with_values=("FilterExpression",))
+    names_in(request)  # which a Scan looks at before its filter, and a Query after
     legacy = legacy_view_of(request, "ScanFilter")
     check_start_and_select(request)
     _check_segment(request)
