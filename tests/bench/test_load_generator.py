@@ -212,15 +212,21 @@ def test_command_measures_a_cluster_of_its_own_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    kinds = ("--replication", "leader", "--replication", "leaderless")
+    kinds = ("--replication", "leader", "--replication", "leaderless", "--rounds", "2")
     ended = bench("--json", "--puts", "0.5", "--connections", "4", *kinds)
     mixes: list[dict[str, Any]] = json.loads(ended.stdout)
     assert [(mix["replication"], mix["put_share"], mix["is_consistent"]) for mix in mixes] == [
         ("leader", 0.5, False),
-        ("leader", 0.5, True),
         ("leaderless", 0.5, False),
+        ("leader", 0.5, True),
         ("leaderless", 0.5, True),
     ]
+    for mix in mixes:
+        if mix["replication"] == "leader":
+            assert mix["cpu_ratio"] is None
+        else:
+            least, median, most = mix["cpu_ratio"]
+            assert 0 < least <= median <= most
     for mix in mixes:
         result = mix["result"]
         assert result["errors"] == 0

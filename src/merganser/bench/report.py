@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import tempfile
 import time
 import uuid
@@ -15,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from merganser.bench.runner import Plan, Result, cpu_seconds, load, measure
+from merganser.bench.runner import Observed, Plan, Result, cpu_seconds, load, observe, summed
 from merganser.bench.setup import create_table, drop_table
 from merganser.model.cluster import Replication
 from merganser.model.errors import ConfigurationError
@@ -33,6 +34,8 @@ class Mix(msgspec.Struct, frozen=True):
     put_share: float
     is_consistent: bool
     result: Result
+    cpu_ratio: tuple[float, float, float] | None = None
+    """Least, median and most, over the rounds, of the CPU time of an operation over that of the first kind of table."""
 
 
 def run_bench(
@@ -46,10 +49,13 @@ def run_bench(
     duration_s: float,
     put_shares: Sequence[float],
     replications: Sequence[str | None],
+    rounds: int,
     server_pids: Sequence[int],
     as_json: bool,
 ) -> None:
-    """Load a table of its own of each kind, measure each mix, drop the table, print.
+    """Load a table of each kind, measure each mix on one after the other in turn, drop the tables, print.
+
+    The machine's speed drifts, so several kinds are compared in ``rounds``, which share ``duration_s``.
 
     Raises:
         ConfigurationError: the endpoint is wrong or refuses.
@@ -66,7 +72,7 @@ def run_bench(
             processes=processes,
             duration_s=duration_s,
         )
-        mixes = [mix for kind in replications for mix in _measured(plan, kind, put_shares, pids)]
+        mixes = _measured(plan, replications, put_shares, pids, rounds=rounds if len(replications) > 1 else 1)
     if as_json:
         Console(soft_wrap=True, highlight=False).print(msgspec.json.format(msgspec.json.encode(mixes)).decode())
         return
@@ -78,17 +84,50 @@ def run_bench(
     )
     console.print(_table(mixes))
     for mix in mixes:
+        if mix.cpu_ratio is not None:
+            least, median, most = mix.cpu_ratio
+            console.print(
+                f"{mix.name}: CPU {median:.2f} times {replications[0]} ({least:.2f} to {most:.2f}, {rounds} rounds)",
+                highlight=False,
+                markup=False,
+            )
         if mix.result.errors:
             console.print(f"{mix.name}: the first error was {mix.result.first_error}", markup=False)
 
 
-def _measured(plan: Plan, replication: str | None, put_shares: Sequence[float], pids: Sequence[int]) -> list[Mix]:
+def _measured(
+    plan: Plan, replications: Sequence[str | None], put_shares: Sequence[float], pids: Sequence[int], *, rounds: int
+) -> list[Mix]:
+    plan = msgspec.structs.replace(plan, duration_s=plan.duration_s / rounds)
+    with contextlib.ExitStack() as tables:
+        plans = [tables.enter_context(_loaded(plan, kind)) for kind in replications]
+        time.sleep(SETTLE_S)
+        mixes: list[Mix] = []
+        for share, is_consistent in _mixes(put_shares):
+            windows = [
+                [
+                    observe(
+                        msgspec.structs.replace(one, put_share=share, is_consistent=is_consistent), server_pids=pids
+                    )
+                    for one in plans
+                ]
+                for _ in range(rounds)
+            ]
+            mixes += [
+                _mix(kind, share, is_consistent, [row[place] for row in windows], [row[0] for row in windows])
+                for place, kind in enumerate(replications)
+            ]
+        return mixes
+
+
+@contextlib.contextmanager
+def _loaded(plan: Plan, replication: str | None) -> Iterator[Plan]:
+    """Make a table of its own, and drop it at the end."""
     plan = msgspec.structs.replace(plan, table=f"bench-{uuid.uuid4().hex[:8]}")
     create_table(plan.endpoints[0], plan.table, replication=replication)
     try:
         load(plan)
-        time.sleep(SETTLE_S)
-        return [_measure(plan, replication, share, is_consistent, pids) for share, is_consistent in _mixes(put_shares)]
+        yield plan
     finally:
         drop_table(plan.endpoints[0], plan.table)
 
@@ -119,13 +158,24 @@ def _mixes(put_shares: Sequence[float]) -> Iterator[tuple[float, bool]]:
             yield share, True
 
 
-def _measure(plan: Plan, replication: str | None, share: float, is_consistent: bool, pids: Sequence[int]) -> Mix:
-    result = measure(msgspec.structs.replace(plan, put_share=share, is_consistent=is_consistent), server_pids=pids)
+def _mix(
+    replication: str | None,
+    share: float,
+    is_consistent: bool,
+    windows: Sequence[Observed],
+    of_first_kind: Sequence[Observed],
+) -> Mix:
     reads = "consistent" if is_consistent else "eventual"
     name = "puts only" if share == 1.0 else f"{share:.0%} puts, {1 - share:.0%} {reads} gets"
     if replication is not None:
         name = f"{replication}: {name}"
-    return Mix(replication, name, share, is_consistent, result)
+    ratios = [
+        mine / other
+        for one, first in zip(windows, of_first_kind, strict=True)
+        if one is not first and (mine := one.cpu_us_per_operation) and (other := first.cpu_us_per_operation)
+    ]
+    ratio = (min(ratios), statistics.median(ratios), max(ratios)) if ratios else None
+    return Mix(replication, name, share, is_consistent, summed(windows), ratio)
 
 
 @contextlib.contextmanager

@@ -71,12 +71,33 @@ def load(plan: Plan) -> None:
             worker.hear(Done, LOAD_TIMEOUT_S)
 
 
+class Observed(msgspec.Struct, frozen=True):
+    """What was seen in one window."""
+
+    done: tuple[Done, ...]
+    """By each load process."""
+    seconds: float
+    cpu_seconds: float | None
+    """Of all server processes; None if their ids are not known."""
+
+    @property
+    def cpu_us_per_operation(self) -> float | None:
+        """What the servers spent on each answer; None if that is not known, or there was none."""
+        operations = sum(one.operations for one in self.done)
+        return None if self.cpu_seconds is None or not operations else self.cpu_seconds * 1e6 / operations
+
+
 def measure(plan: Plan, *, server_pids: Sequence[int]) -> Result:
     """Read and write for the planned time, after a warm-up.
 
     Raises:
         ConfigurationError: a load process failed, or a server ended.
     """
+    return summed([observe(plan, server_pids=server_pids)])
+
+
+def observe(plan: Plan, *, server_pids: Sequence[int]) -> Observed:
+    """Read and write for the planned time, after a warm-up; raises as `measure`."""
     with _workers(plan, "measure") as workers:
         for worker in workers:
             worker.hear(Ready, START_TIMEOUT_S)
@@ -85,16 +106,24 @@ def measure(plan: Plan, *, server_pids: Sequence[int]) -> Result:
         for worker in workers:
             worker.tell(window)
         spent = _cpu_within(window, server_pids)
-        done = [worker.hear(Done, GRACE_S) for worker in workers]
+        done = tuple(worker.hear(Done, GRACE_S) for worker in workers)
+    return Observed(done, plan.duration_s, spent if server_pids else None)
+
+
+def summed(windows: Sequence[Observed]) -> Result:
+    """Return what was seen in all of them together."""
+    done = [one for window in windows for one in window.done]
     operations = sum(one.operations for one in done)
+    seconds = sum(window.seconds for window in windows)
+    spent = [window.cpu_seconds for window in windows if window.cpu_seconds is not None]
     return Result(
         operations=operations,
         errors=sum(one.errors for one in done),
         first_error=next((one.first_error for one in done if one.first_error), ""),
-        seconds=plan.duration_s,
-        throughput=operations / plan.duration_s,
+        seconds=seconds,
+        throughput=operations / seconds,
         latency_us={"get": _latency([one.gets for one in done]), "put": _latency([one.puts for one in done])},
-        server_cpu_us_per_operation=spent * 1e6 / operations if server_pids and operations else None,
+        server_cpu_us_per_operation=sum(spent) * 1e6 / operations if spent and operations else None,
         faults=dict(sum((collections.Counter(one.faults) for one in done), collections.Counter())),
     )
 

@@ -192,9 +192,12 @@ def bench(
     replication: Annotated[
         list[str] | None,
         typer.Option(
-            help="leader or leaderless: how the table is kept; repeat to compare. None: as the endpoint likes."
+            help="leader or leaderless: how the table is kept; repeat to compare with the first. None: as it comes."
         ),
     ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Several kinds of tables take turns so often within the duration.")
+    ] = 6,
     pid: Annotated[list[int] | None, typer.Option(help="Process id of a server whose CPU time counts; repeat.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -211,6 +214,7 @@ def bench(
         duration_s=duration,
         put_shares=puts or [1.0, 0.5, 0.05],
         replications=replication or [None],
+        rounds=rounds,
         server_pids=pid or [],
         as_json=json,
     )
