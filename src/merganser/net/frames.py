@@ -14,6 +14,8 @@ its payload is; after `CorruptionError` the place in the stream is lost and the 
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 
 from merganser.model.errors import CorruptionError
@@ -28,7 +30,8 @@ FRAME_BYTES_MAX = 64 * 1024 * 1024
 HELLO_BYTES_MAX = 4096
 """What a stranger may make us keep before it has said who it is."""
 
-LENGTH_BYTES = 4
+_LENGTH = struct.Struct(">I")
+LENGTH_BYTES = _LENGTH.size
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -84,7 +87,7 @@ def encode(frame: Frame, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
         raise FrameTooLargeError(
             f"a message of {len(payload)} bytes is over the {frame_bytes_max} a frame may have: ask for smaller pages"
         )
-    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+    return _LENGTH.pack(len(payload)) + payload
 
 
 class FrameDecoder:
@@ -124,7 +127,10 @@ class FrameDecoder:
         with memoryview(data) as view:
             while end - start >= LENGTH_BYTES:
                 payload_start = start + LENGTH_BYTES
-                payload_end = payload_start + self._payload_bytes(view[start:payload_start])
+                (payload_bytes,) = _LENGTH.unpack_from(view, start)
+                if payload_bytes > self.frame_bytes_max:
+                    raise self._too_long(payload_bytes)
+                payload_end = payload_start + payload_bytes
                 if payload_end > end:
                     self._needed = payload_end - start
                     return frames, start
@@ -133,14 +139,11 @@ class FrameDecoder:
         self._needed = LENGTH_BYTES
         return frames, start
 
-    def _payload_bytes(self, length: memoryview) -> int:
-        payload_bytes = int.from_bytes(length, "big")
-        if payload_bytes > self.frame_bytes_max:
-            raise CorruptionError(
-                f"a peer announced a frame of {payload_bytes} bytes, {self.frame_bytes_max} are allowed: "
-                "it speaks another protocol, or its bytes are damaged"
-            )
-        return payload_bytes
+    def _too_long(self, payload_bytes: int) -> CorruptionError:
+        return CorruptionError(
+            f"a peer announced a frame of {payload_bytes} bytes, {self.frame_bytes_max} are allowed: "
+            "it speaks another protocol, or its bytes are damaged"
+        )
 
 
 def _decode(payload: memoryview) -> Frame:
