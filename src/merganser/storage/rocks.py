@@ -27,10 +27,9 @@ The directory belongs to the engine alone (`storage.rocks_directory`).
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from rocksdict import (
@@ -52,6 +51,7 @@ from merganser.storage.engine import Batch
 from merganser.storage.group_commit import GroupCommit
 from merganser.storage.space import SpaceWatch, free_bytes
 from merganser.storage.synced_mark import Synced, SyncedMark
+from merganser.storage.worker_thread import WorkerThread
 
 _MIB = 2**20
 
@@ -77,7 +77,7 @@ class RocksEngine:
         self._lost = rocks_directory.read_lost(path)
         self._group = GroupCommit(self._sync, on_failure=on_failure)
         # Its own thread: an fsync must not queue behind whatever else the process runs in threads.
-        self._syncer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merganser-fsync")
+        self._syncer = WorkerThread("merganser-fsync")
         self._is_closed = False
 
     @classmethod
@@ -214,7 +214,7 @@ class RocksEngine:
         self._is_closed = True
         was_well = self._group.failure is None
         self._group.stop("the engine is closed")
-        self._syncer.shutdown(wait=True)
+        self._syncer.close()
         try:
             self._database.close()
             self._mark.close()
@@ -223,17 +223,22 @@ class RocksEngine:
                 raise StorageFailedError(f"could not be closed cleanly: {error}") from error
 
     async def _sync(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._syncer, self._flush)
+        """Sync the log; the mark tells of no more than was written when that began.
+
+        The thread does nothing but what must not hold up the loop: each time it comes back to Python it waits for the
+        loop to let go of the interpreter.
+        """
+        written = Synced(self._database.latest_sequence_number(), self._logs.sizes())
+        await self._syncer.do(self._flush)
+        self._mark.note(written)
 
     def _flush(self) -> None:
-        """Sync the log, in the thread: the mark tells of no more than was written when that began."""
-        written = Synced(self._database.latest_sequence_number(), self._logs.sizes())
         self._database.flush_wal(True)
-        self._mark.note(written)
+        self._mark.sync_if_due()
 
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
         try:
-            await asyncio.get_running_loop().run_in_executor(self._syncer, work, *arguments)
+            await self._syncer.do(partial(work, *arguments))
         except (OSError, RuntimeError) as error:  # RuntimeError: the thread has ended, as the engine is closed
             raise StorageFailedError(f"{self._path}: {error}") from error
 

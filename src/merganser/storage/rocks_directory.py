@@ -138,9 +138,11 @@ class LogWatch:
     def __init__(self, path: Path) -> None:
         """Watch the log of the database in ``path``."""
         self._path = path
+        self._directory = str(path)
         self._changed_ns = -1
         self._older: tuple[tuple[int, int], ...] = ()
         self._newest: int | None = None
+        self._newest_path = ""
 
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Return number and size of each file, in ascending order of number; no size is more than was written.
@@ -157,14 +159,15 @@ class LogWatch:
                 self._changed_ns = -1
 
     def _look(self) -> tuple[tuple[int, int], ...]:
-        changed_ns = os.stat(self._path).st_mtime_ns
+        changed_ns = os.stat(self._directory).st_mtime_ns
         if changed_ns != self._changed_ns or self._newest is None:
             found = tuple(log_sizes(self._path).items())
             if not found:
                 return ()
             self._older, self._newest = found[:-1], found[-1][0]
+            self._newest_path = str(self._path / _log_name(self._newest))
             self._changed_ns = changed_ns
-        return (*self._older, (self._newest, os.stat(self._path / _log_name(self._newest)).st_size))
+        return (*self._older, (self._newest, os.stat(self._newest_path).st_size))
 
 
 def _log_name(number: int) -> str:

@@ -12,7 +12,7 @@ What a power cut can hide: the file itself is synced once a second, so the mark 
 cut that takes only what was synced in that last second is not noticed; flipped bits are (`storage.rocks`). Killing the
 process hides nothing: the kernel keeps what was written.
 
-Written and synced from the thread that syncs the log, opened and closed by its owner.
+Written by its owner, synced from the thread that syncs the log.
 """
 
 from __future__ import annotations
@@ -66,12 +66,19 @@ class SyncedMark:
         """What was synced; None if the file does not tell."""
 
     def note(self, synced: Synced) -> None:
-        """Record that ``synced`` has reached the disk.
+        """Record that ``synced`` has reached the disk; durable after `sync_if_due`, some time.
 
         Raises:
             OSError: the disk failed.
         """
         self._write(synced)
+
+    def sync_if_due(self) -> None:
+        """Make what was recorded durable, unless that was done within a second.
+
+        Raises:
+            OSError: the disk failed.
+        """
         if self._clock() - self._synced_at_s >= SYNC_EVERY_S:
             self._sync()
 
