@@ -1,0 +1,196 @@
+"""The scenarios of `expected` through a boto3 client: paginators, waiters, typed exceptions."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from typing import Any
+
+import boto3
+
+SPECIES = {"S": "merganser"}
+
+
+def error_of(call: Any, *kinds: Any, **arguments: Any) -> Any:
+    try:
+        call(**arguments)
+    except kinds as error:
+        return error
+    raise AssertionError("it was not refused")
+
+
+def name_of(error: Any) -> str:
+    return str(error.response["Error"]["Code"])
+
+
+def key(seen: int) -> dict[str, Any]:
+    return {"species": SPECIES, "seen": {"N": str(seen)}}
+
+
+def tables(client: Any, table: str) -> dict[str, Any]:
+    schema = {
+        "TableName": table,
+        "AttributeDefinitions": [
+            {"AttributeName": "species", "AttributeType": "S"},
+            {"AttributeName": "seen", "AttributeType": "N"},
+        ],
+        "KeySchema": [
+            {"AttributeName": "species", "KeyType": "HASH"},
+            {"AttributeName": "seen", "KeyType": "RANGE"},
+        ],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+    client.create_table(**schema)
+    client.get_waiter("table_exists").wait(TableName=table)
+    described = client.describe_table(TableName=table)["Table"]
+    return {
+        "made": [described["TableStatus"], *(one["AttributeName"] for one in described["KeySchema"])],
+        "again": name_of(error_of(client.create_table, client.exceptions.ResourceInUseException, **schema)),
+        "missing": name_of(
+            error_of(client.describe_table, client.exceptions.ResourceNotFoundException, TableName="missing")
+        ),
+    }
+
+
+def batches(client: Any, table: str) -> dict[str, Any]:
+    puts = [{"PutRequest": {"Item": {**key(i), "size": {"N": str(i)}}}} for i in range(1, 27)]
+    left, written = {table: puts[:25]}, 0
+    while left:
+        before = len(left[table])
+        left = client.batch_write_item(RequestItems=left)["UnprocessedItems"]
+        written += before - len(left.get(table, []))
+    wanted: Any = {table: {"Keys": [key(i) for i in range(1, 26)], "ConsistentRead": True}}
+    read = 0
+    while wanted:
+        answer = client.batch_get_item(RequestItems=wanted)
+        read += len(answer["Responses"][table])
+        wanted = answer["UnprocessedKeys"]
+    too_many = error_of(client.batch_write_item, client.exceptions.ClientError, RequestItems={table: puts})
+    return {"written": written, "read": read, "too_many": name_of(too_many)}
+
+
+def pages(client: Any, table: str) -> dict[str, Any]:
+    asked = {
+        "TableName": table,
+        "KeyConditionExpression": "species = :s",
+        "ExpressionAttributeValues": {":s": SPECIES},
+        "ConsistentRead": True,
+    }
+    found = list(client.get_paginator("query").paginate(**asked, PaginationConfig={"PageSize": 10}))
+    backwards = client.query(**asked, ScanIndexForward=False, Limit=3)
+    asked["ExpressionAttributeValues"] = {":s": SPECIES, ":size": {"N": "20"}}
+    filtered = client.query(**asked, FilterExpression="#size > :size", ExpressionAttributeNames={"#size": "size"})
+    scan = client.get_paginator("scan")
+    scanned = scan.paginate(TableName=table, ConsistentRead=True, PaginationConfig={"PageSize": 7})
+    segments = [scan.paginate(TableName=table, ConsistentRead=True, Segment=i, TotalSegments=2) for i in (0, 1)]
+    return {
+        "query": [page["Count"] for page in found],
+        "seen": [int(item["seen"]["N"]) for page in found for item in page["Items"]],
+        "backwards": [int(item["seen"]["N"]) for item in backwards["Items"]],
+        "filtered": [int(item["seen"]["N"]) for item in filtered["Items"]],
+        "scan": [page["Count"] for page in scanned],
+        "segments": sum(page["Count"] for segment in segments for page in segment),
+    }
+
+
+def items(client: Any, table: str) -> dict[str, Any]:
+    client.put_item(TableName=table, Item={**key(1758), "genus": {"S": "Mergus"}})
+    read = client.get_item(TableName=table, Key=key(1758), ConsistentRead=True)["Item"]["genus"]["S"]
+    absent = "Item" not in client.get_item(TableName=table, Key=key(9999), ConsistentRead=True)
+    for _ in range(2):
+        updated = client.update_item(
+            TableName=table,
+            Key=key(1758),
+            UpdateExpression="SET #count = if_not_exists(#count, :zero) + :one",
+            ExpressionAttributeNames={"#count": "count"},
+            ExpressionAttributeValues={":zero": {"N": "0"}, ":one": {"N": "1"}},
+            ReturnValues="UPDATED_NEW",
+        )
+    refused = error_of(
+        client.put_item,
+        client.exceptions.ConditionalCheckFailedException,
+        TableName=table,
+        Item=key(1758),
+        ConditionExpression="attribute_not_exists(species)",
+        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+    )
+    deleted = client.delete_item(TableName=table, Key=key(1758), ReturnValues="ALL_OLD")
+    return {
+        "read": read,
+        "absent": absent,
+        "counted": updated["Attributes"]["count"]["N"],
+        "refused": [name_of(refused), refused.response["Item"]["genus"]["S"]],
+        "deleted": deleted["Attributes"]["genus"]["S"],
+    }
+
+
+def types(client: Any, table: str, item: dict[str, Any]) -> dict[str, Any]:
+    client.put_item(TableName=table, Item={name: from_json(value) for name, value in item.items()})
+    wanted = {name: from_json(item[name]) for name in ("species", "seen")}
+    found = client.get_item(TableName=table, Key=wanted, ConsistentRead=True)["Item"]
+    return {name: to_json(value) for name, value in found.items()}
+
+
+def from_json(value: dict[str, Any]) -> dict[str, Any]:
+    ((kind, content),) = value.items()
+    if kind == "B":
+        return {"B": base64.b64decode(content)}
+    return {"BS": [base64.b64decode(one) for one in content]} if kind == "BS" else value
+
+
+def to_json(value: dict[str, Any]) -> dict[str, Any]:
+    ((kind, content),) = value.items()
+    if kind == "B":
+        return {"B": base64.b64encode(content).decode()}
+    return {"BS": [base64.b64encode(one).decode() for one in content]} if kind == "BS" else value
+
+
+def transactions(client: Any, table: str) -> dict[str, Any]:
+    places = [{"species": {"S": "pair"}, "seen": {"N": str(i)}} for i in (1, 2)]
+    puts = [
+        {"Put": {"TableName": table, "Item": {**place, "name": {"S": name}}}}
+        for place, name in zip(places, ("one", "two"), strict=True)
+    ]
+    for _ in range(2):
+        client.transact_write_items(TransactItems=puts, ClientRequestToken=f"token of {table}"[:36])
+    check = {"TableName": table, "Key": places[1], "ConditionExpression": "attribute_not_exists(species)"}
+    cancelled = error_of(
+        client.transact_write_items,
+        client.exceptions.TransactionCanceledException,
+        TransactItems=[{"Delete": {"TableName": table, "Key": places[0]}}, {"ConditionCheck": check}],
+    )
+    gets = [{"Get": {"TableName": table, "Key": place}} for place in places]
+    read = client.transact_get_items(TransactItems=gets)["Responses"]
+    reasons = [reason["Code"] for reason in cancelled.response["CancellationReasons"]]
+    return {
+        "read": [answer["Item"]["name"]["S"] for answer in read],
+        "cancelled": [name_of(cancelled), reasons],
+    }
+
+
+def dropped(client: Any, table: str) -> dict[str, Any]:
+    client.delete_table(TableName=table)
+    client.get_waiter("table_not_exists").wait(TableName=table)
+    gone = error_of(client.describe_table, client.exceptions.ResourceNotFoundException, TableName=table)
+    names = [name for page in client.get_paginator("list_tables").paginate() for name in page["TableNames"]]
+    return {"gone": name_of(gone), "is_listed": table in names}
+
+
+def main() -> None:
+    table, item = sys.argv[1], json.loads(sys.argv[2])
+    client = boto3.client("dynamodb")
+    seen = {
+        "tables": tables(client, table),
+        "batches": batches(client, table),
+        "pages": pages(client, table),
+        "items": items(client, table),
+        "types": types(client, table, item),
+        "transactions": transactions(client, table),
+        "dropped": dropped(client, table),
+    }
+    json.dump(seen, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
