@@ -83,7 +83,7 @@ def test_invalid_value_is_refused_in_dynamodbs_words(value: Any, message: str) -
         pytest.param({"S": []}, "Unrecognized collection type class java.lang.String", id="S list"),
         pytest.param({"S": {}}, "Start of structure or map found where not expected", id="S map"),
         pytest.param({"N": 1}, "NUMBER_VALUE cannot be converted to String", id="N number"),
-        pytest.param({"BOOL": "true"}, "Unexpected token received from parser", id="BOOL string"),
+        pytest.param({"BOOL": "wahr"}, "Unexpected token received from parser", id="BOOL string"),
         pytest.param({"BOOL": 1}, "NUMBER_VALUE cannot be converted to Boolean", id="BOOL number"),
         pytest.param({"NULL": []}, "Unrecognized collection type class java.lang.Boolean", id="NULL list"),
         pytest.param({"B": 1}, "only base-64-encoded strings are convertible to bytes", id="B number"),
@@ -125,6 +125,9 @@ def test_scalar_where_a_document_belongs_is_a_class_cast(value: Any) -> None:
     ("value", "normal"),
     [
         ({"S": ""}, {"S": ""}),
+        ({"BOOL": "No"}, {"BOOL": False}),
+        ({"BOOL": "1"}, {"BOOL": True}),
+        ({"NULL": "true"}, {"NULL": True}),
         ({"B": ""}, {"B": ""}),
         ({"N": "+001.50"}, {"N": "1.5"}),
         ({"N": "1e3"}, {"N": "1000"}),

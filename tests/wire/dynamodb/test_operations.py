@@ -165,6 +165,26 @@ def test_get_item_serves_refuses_or_ignores_each_parameter(cluster: Cluster, ext
     assert cluster.call("GetItem", {**get("str", p=A), **extra}) == answer
 
 
+@pytest.mark.parametrize(("said", "is_consistent"), [("True", True), ("yes", True), ("0", False), ("false", False)])
+def test_text_of_a_boolean_is_one(cluster: Cluster, said: str, is_consistent: bool) -> None:
+    assert cluster.call("GetItem", {**get("str", p=A), "ConsistentRead": said}) == {}
+    assert cluster.leader_based.are_consistent == [is_consistent]
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [(0.9, "'0'"), (-0.1, "'-1'"), (1e20, None), (2.9, None), (-1e300, "'-2147483648'")],
+)
+def test_number_that_is_no_integer_is_read_as_the_nearest_below(
+    cluster: Cluster, limit: float, told: str | None
+) -> None:
+    answer = cluster.call("Scan", {"TableName": "str", "Limit": limit})
+    if told is None:
+        assert answer == {"Items": [], "Count": 0, "ScannedCount": 0}
+    else:
+        assert answer.startswith(f"ValidationException | 1 validation error detected: Value {told} at 'limit' failed")
+
+
 @pytest.mark.parametrize(
     ("table", "key"),
     [("str", {"p": A}), ("num", {"p": ONE}), ("bin", {"p": {"B": "AAE="}}), ("tsb", {"p": A, "s": {"B": "/w=="}})],

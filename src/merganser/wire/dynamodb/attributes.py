@@ -178,13 +178,14 @@ def _binary(value: AttributeMap, content: Any, level: int) -> int:
 
 def _boolean(value: AttributeMap, content: Any, level: int) -> int:
     if type(content) is not bool:
-        raise shapes.mismatch(value)
+        shapes.check_value(value)  # a text that says so is one
     return 1
 
 
 def _null(value: AttributeMap, content: Any, level: int) -> int:
     if type(content) is not bool:
-        raise shapes.mismatch(value)
+        shapes.check_value(value)
+        content = value["NULL"]
     if not content:
         raise ValidationError(_INVALID + "Null attribute value types must have the value of true")
     return 1

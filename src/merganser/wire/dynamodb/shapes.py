@@ -1,7 +1,8 @@
 """The JSON types of the API, and what DynamoDB says of a member that has another one.
 
 Only what the served operations read is described; every other member of a request is ignored, as
-DynamoDB ignores members it does not know. Attribute values are left to `attributes` on the way in
+DynamoDB ignores members it does not know. What has another type but can be read as the API's, such as "true" or 1.5
+where an integer is due, is replaced, as DynamoDB does. Attribute values are left to `attributes` on the way in
 (``deep=False``) and looked at here only when a request turned out wrong.
 
 Source of the texts: the answers of DynamoDB itself.
@@ -9,6 +10,7 @@ Source of the texts: the answers of DynamoDB itself.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -61,8 +63,32 @@ def boolean(value: Any, deep: int) -> None:
     if not isinstance(value, bool):
         _refuse_collections(value, "java.lang.Boolean")
         if isinstance(value, str):
-            raise SerializationError("Unexpected token received from parser")
+            boolean_of(value)
+            return
         raise SerializationError(f"{_token(value)} cannot be converted to Boolean")
+
+
+def boolean_of(value: bool | str) -> bool:
+    """Return what DynamoDB reads: a boolean, or the text of one.
+
+    Raises:
+        SerializationError: a text of something else.
+    """
+    if isinstance(value, bool):
+        return value
+    said = _BOOLEANS.get(value.upper())
+    if said is None:
+        raise SerializationError("Unexpected token received from parser")
+    return said
+
+
+_BOOLEANS = {"TRUE": True, "YES": True, "1": True, "FALSE": False, "NO": False, "0": False}
+
+
+def _whole(bits: int) -> Callable[[float], int]:
+    """Return what makes an integer of so many bits of a number: its whole part, or the nearest there is."""
+    most = 2 ** (bits - 1) - 1
+    return lambda value: max(-most - 1, min(most, math.floor(value)))
 
 
 def _number(name: str) -> Shape:
@@ -76,6 +102,8 @@ def _number(name: str) -> Shape:
 
 integer = _number("Integer")
 long = _number("Long")
+
+_CONVERSIONS: Mapping[Shape, Callable[[Any], Any]] = {boolean: boolean_of, integer: _whole(32), long: _whole(64)}
 
 
 def blob(value: Any, deep: int) -> None:
@@ -143,8 +171,8 @@ def structure(java: str, members: Mapping[str, Shape], *, is_element: bool = Fal
     return check
 
 
-def check_members(value: Mapping[str, Any], members: Mapping[str, Shape], deep: int) -> None:
-    """Check those of ``members`` that are there.
+def check_members(value: dict[str, Any], members: Mapping[str, Shape], deep: int) -> None:
+    """Check those of ``members`` that are there, and replace those that can be read as the type that is due.
 
     Raises:
         SerializationError: one has another type.
@@ -153,6 +181,9 @@ def check_members(value: Mapping[str, Any], members: Mapping[str, Shape], deep: 
         member = value.get(name)
         if member is not None:
             shape(member, deep)
+            convert = _CONVERSIONS.get(shape)
+            if convert is not None:
+                value[name] = convert(member)
 
 
 def check_value(value: Any) -> None:

@@ -193,7 +193,8 @@ def _element_constraints(violations: Violations, elements: Any, at: str, kind: s
 def _shown(schema: Any) -> str:
     """Print a key schema as DynamoDB's Java does."""
     elements = (
-        f"KeySchemaElement(attributeName={one.get('AttributeName')}, keyType={one.get('KeyType')})" for one in schema
+        f"KeySchemaElement(attributeName={one.get('AttributeName')}, keyType={one.get('KeyType')})" if one else "null"
+        for one in schema
     )
     return f"[{', '.join(elements)}]"
 
