@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from merganser.model.errors import CorruptionError
 from merganser.model.register import EMPTY, UNWRITTEN, Content, Intent, Register, Version
-from merganser.storage.registers import decode_register, encode_register, is_tombstone, version_of
+from merganser.storage.registers import decode_register, encode_register, is_tombstone, may_have_outbox, version_of
 from merganser.storage.values import check_row, decode_row
 
 KEY = b"\x00\x00\x00\x01\x80\x00\x00\x00\x00\x00\x00\x00user\x00\x01"
@@ -14,7 +14,8 @@ KEY = b"\x00\x00\x00\x01\x80\x00\x00\x00\x00\x00\x00\x00user\x00\x01"
 versions = st.builds(Version, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
 values = st.none() | st.binary(max_size=30)
 intents = st.builds(Intent, st.binary(min_size=16, max_size=16), st.integers(0, 9), st.booleans(), values)
-registers = st.builds(Register, versions, st.builds(Content, values, st.none() | intents))
+outboxes = st.lists(st.tuples(st.integers(1, 2**32 - 2), st.binary(max_size=20)), max_size=3).map(tuple)
+registers = st.builds(Register, versions, st.builds(Content, values, st.none() | intents, outboxes))
 
 
 @given(st.binary(max_size=40), registers)
@@ -24,6 +25,7 @@ def test_a_register_comes_back_as_it_was_stored(key: bytes, register: Register) 
     assert decode_register(key, stored) == register
     assert version_of(key, stored) == register.version
     assert is_tombstone(key, stored) == (register.content == EMPTY)
+    assert may_have_outbox(stored) == bool(register.content.outbox)
 
 
 @given(registers, st.data())

@@ -188,7 +188,14 @@ def with_index(cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, 
         if existing.unique_id == unique_id:
             return cluster_map
         raise IndexExistsError(f"table {base.name!r} has an index {index.name!r}: delete it first")
-    added = Index(index.name, TableId(cluster_map.next_table_id), index.definition, unique_id, "creating")
+    added = Index(
+        index.name,
+        TableId(cluster_map.next_table_id),
+        index.definition,
+        unique_id,
+        state="creating",
+        since=cluster_map.epoch + 1,
+    )
     grown = _with_indexes(cluster_map, base, (*base.indexes, added))
     tables = (*grown.tables, _table_of(base, added))
     return msgspec.structs.replace(grown, tables=tables, next_table_id=added.table + 1)

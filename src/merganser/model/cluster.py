@@ -47,6 +47,8 @@ class Index(msgspec.Struct, frozen=True):
     unique_id: str
     """Drawn by whoever asked for the index: tells a repeated request from a second index."""
     state: IndexState = "active"
+    since: int = 0
+    """Epoch of the map that it was added in; 0: it was made with its table, so that who knows one knows the other."""
 
 
 class Table(msgspec.Struct, frozen=True):

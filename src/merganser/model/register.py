@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from merganser.model.ids import TableId
 from merganser.model.leadership import Epoch
 
 
@@ -42,12 +43,18 @@ class Intent(msgspec.Struct, frozen=True, array_like=True):
     """What the value will be, None: deleted."""
 
 
+Pending = tuple[TableId, bytes]
+"""An entry of a global index: the table that holds the entries of the index, and the entry's key in it."""
+
+
 class Content(msgspec.Struct, frozen=True):
     """What a register says, apart from its version."""
 
     value: bytes | None = None
     """None: there is no such item."""
     intent: Intent | None = None
+    outbox: tuple[Pending, ...] = ()
+    """Entries of global indexes that may not yet say what follows from the value, each once."""
 
 
 EMPTY = Content()

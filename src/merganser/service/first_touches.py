@@ -27,13 +27,14 @@ from merganser.model.errors import (
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.leader_messages import NOT_LEADING, Touch, TouchRange, TouchTree
 from merganser.model.messages import Found, Nodes, Reply, Rows
-from merganser.model.register import EMPTY, Content, Version
+from merganser.model.register import Content, Version
 from merganser.net.transport import Traffic
 from merganser.service.asking import SILENT_S, Asker, Reading
 from merganser.service.damage import Damage
 from merganser.service.hash_trees import HashTrees
 from merganser.service.in_flight import Flight, Proposal
 from merganser.service.leadership import Led
+from merganser.service.outboxes import Outboxes
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
@@ -89,6 +90,7 @@ class FirstTouches:
         engine: Engine,
         trees: HashTrees,
         damage: Damage,
+        outboxes: Outboxes,
         *,
         admit: Callable[[], Awaitable[None]],
         adopt: Adopting,
@@ -103,6 +105,7 @@ class FirstTouches:
             engine: holds this node's registers.
             trees: tell where they may differ from those of others.
             damage: takes note of damaged ones.
+            outboxes: says what is behind what is written back.
             admit: waits between pages while clients need this node more.
             adopt: writes a register back.
             put_back: stores again what is in flight, in the place of what is damaged here.
@@ -113,6 +116,7 @@ class FirstTouches:
         self._engine = engine
         self._trees = trees
         self._damage = damage
+        self._outboxes = outboxes
         self._admit = admit
         self._adopt = adopt
         self._put_back = put_back
@@ -218,7 +222,8 @@ class FirstTouches:
         if verdict.is_known:
             self.place(term, table).touched(key)
             return None
-        return self._write_back(term, table, key, verdict, own, is_intact=is_intact)
+        met = [*answers, own] if is_intact else answers
+        return self._write_back(term, table, key, verdict, own, met, is_intact=is_intact)
 
     def _is_put_back(self, term: Term, table: Table, key: bytes, damaged: bytes | None) -> bool:
         """Store what is in flight again; of what others hold, an ack of the next version would count for this one."""
@@ -228,9 +233,19 @@ class FirstTouches:
         return newest is not None
 
     def _write_back(
-        self, term: Term, table: Table, key: bytes, verdict: Touched, own: bytes | None, *, is_intact: bool
+        self,
+        term: Term,
+        table: Table,
+        key: bytes,
+        verdict: Touched,
+        own: bytes | None,
+        met: Sequence[bytes | None],
+        *,
+        is_intact: bool,
     ) -> Proposal:
-        content = EMPTY if verdict.adopt is None else decode_register(key, verdict.adopt).content
+        content = decode_register(key, verdict.adopt).content
+        contents = [decode_register(key, stored).content for stored in dict.fromkeys(met)]
+        content = self._outboxes.of_adopted(table, key, content, contents)
         return self._adopt(term, table, key, content, before=own, is_intact=is_intact)
 
     async def _ask(

@@ -60,6 +60,7 @@ from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
 from merganser.service.led_ranges import LedRanges
 from merganser.service.local_indexes import LocalIndexes
+from merganser.service.outboxes import Outboxes
 from merganser.service.settlement import Settlement
 from merganser.service.steps import Maker, Step
 from merganser.service.topology import Topology
@@ -92,6 +93,7 @@ class Leader:
         trees: HashTrees,
         damage: Damage,
         *,
+        outboxes: Outboxes,
         admit: Callable[[], Awaitable[None]],
         catch_up: Callable[[NodeId], Awaitable[None]],
         local: LocalIndexes,
@@ -105,6 +107,7 @@ class Leader:
             leadership: tells of terms, and whether they stand.
             trees: through which every register is changed.
             damage: takes note of damaged registers.
+            outboxes: says what goes into them.
             admit: waits between slices of background work while clients need this node more.
             catch_up: fetches a newer cluster map from a peer.
             local: the local indexes of its items.
@@ -116,12 +119,15 @@ class Leader:
         """Told of a replica that lacks a write of a term, and will not be sent it again."""
         self.when_deleted: Callable[[LedTerm, TableId], None] = lambda _led, _table: None
         """Told of each write of a tombstone."""
+        self.when_behind_indexes: Callable[[LedTerm, TableId, bytes], None] = lambda _led, _table, _key: None
+        """Told of each write of an item with an outbox."""
         self._topology = topology
         self._asker = asker
         self._engine = engine
         self._leadership = leadership
         self._trees = trees
         self._damage = damage
+        self._outboxes = outboxes
         self._gate = GroupGate(topology, catch_up=catch_up)
         self._loop = asyncio.get_running_loop()
         self._terms: dict[Group, Term] = {}
@@ -139,6 +145,7 @@ class Leader:
             engine,
             trees,
             damage,
+            outboxes,
             admit=admit,
             adopt=self._propose,
             put_back=self._put_back,
@@ -213,7 +220,8 @@ class Leader:
                 self._requests.note(request.request, Told(told), self._loop.time())
                 await self._revealed(term, key)
                 return told
-            proposal = self._propose(term, table, key, decided.content, before=stored, is_intact=True)
+            content = self._outboxes.of_write(table, key, head.content, decided.content)
+            proposal = self._propose(term, table, key, content, before=stored, is_intact=True)
             proposal.answer = decided.answer
             self._requests.note(request.request, proposal, self._loop.time())
             return await self._written(request.request, proposal)
@@ -278,6 +286,45 @@ class Leader:
             UnavailableError: too few replicas answered.
         """
         return (await self._known(self._term(led.group, led.epoch), table, key))[0]
+
+    async def chosen(self, table: Table, key: bytes, *, led: LedTerm) -> Register:
+        """Return the item as it was in some turn of the loop after the call, once that is chosen.
+
+        Raises:
+            RefusedError: this node leads in another epoch, or not at all.
+            UnavailableError: too few replicas answered.
+        """
+        term = self._term(led.group, led.epoch)
+        _, head = await self._known(term, table, key)
+        newest = term.flight.newest(key)
+        if newest is not None:
+            await self._chosen(term, newest)
+        return head
+
+    def amend(self, table: Table, key: bytes, amended: Callable[[Register], Content], *, led: LedTerm) -> bool:
+        """Write, in this turn of the loop, what ``amended`` makes of a known item; that may be nothing new.
+
+        Returns:
+            whether that was possible: this node takes changes now, and knows the item.
+
+        Raises:
+            UnknownOutcomeError: this node's disk has failed.
+        """
+        term = self._terms.get(led.group)
+        if term is None or term.led is not led:
+            return False
+        try:
+            self._check_open(term)
+            stored = self._engine.get(key)
+            head = decode_register(key, stored)
+        except (RefusedError, OverloadedError, CorruptionError):
+            return False
+        if not self._touches.knows(term, table, key, head.version):
+            return False
+        content = amended(head)
+        if content != head.content:
+            self._propose(term, table, key, content, before=stored, is_intact=True)
+        return True
 
     def knows_all(self, table: Table, *, led: LedTerm) -> bool:
         """Tell whether every item of a table in this partition is known; what is not is walked in the background."""
@@ -391,7 +438,9 @@ class Leader:
         """Write ``content`` in this turn of the loop, in the place of ``before``, and send it."""
         led = term.led
         version = led.next_version()
-        if content.value is None and content.intent is None:
+        if content.outbox:
+            self.when_behind_indexes(led, table.id, key)
+        elif content.value is None and content.intent is None:
             self.when_deleted(led, table.id)
         register = encode_register(key, Register(version, content))
         try:

@@ -1,7 +1,7 @@
 """What a member has for tables with leaders, put together in one place; it runs once there is such a table.
 
 promises <-- leadership <-- leader <-- leader_based <-- ledger <-- transaction_recovery <-- transactions
-    ^------ register_replica   |                                        |       ^-------- ledger_sweep
+    ^------ register_replica   |        ^-- indexer                     |       ^-------- ledger_sweep
                                +--------------- meets an intent --------^
 """
 
@@ -36,15 +36,18 @@ from merganser.service.damage import Damage
 from merganser.service.generations import Generations
 from merganser.service.hash_trees import HashTrees
 from merganser.service.hedging import Hedging
+from merganser.service.index_epochs import IndexEpochs
+from merganser.service.indexer import Indexer as IndexDelivery
 from merganser.service.leader import Leader
 from merganser.service.leader_based import LeaderBased
 from merganser.service.leadership import Leadership
 from merganser.service.ledger import Ledger, Tables
 from merganser.service.ledger_sweep import LedgerSweep
 from merganser.service.local_indexes import LocalIndexes
+from merganser.service.outboxes import Outboxes
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
-from merganser.service.steps import TRANSACTIONS, WIRES, Evaluator, Indexer, of_wires
+from merganser.service.steps import INDEXES, TRANSACTIONS, WIRES, Evaluator, Indexer, of_indexes, of_wires
 from merganser.service.topology import Topology
 from merganser.service.transaction_recovery import Recovery
 from merganser.service.transaction_steps import maker
@@ -107,11 +110,21 @@ class LeaderTables:
         self.register_replica = RegisterReplica(
             topology, engine, self.promises, self.generations, trees, damage, catch_up=catch_up
         )
+        self.outboxes = Outboxes(topology, indexers)
         self.leader = Leader(
-            topology, asker, engine, self.leadership, trees, damage, admit=admit, catch_up=catch_up, local=local
+            topology,
+            asker,
+            engine,
+            self.leadership,
+            trees,
+            damage,
+            outboxes=self.outboxes,
+            admit=admit,
+            catch_up=catch_up,
+            local=local,
         )
         self.leader.makers[WIRES] = of_wires(evaluators)
-        self.indexers = indexers
+        self.leader.makers[INDEXES] = of_indexes()
         self.leader_based = LeaderBased(
             topology,
             asker,
@@ -122,6 +135,18 @@ class LeaderTables:
             catch_up=catch_up,
             under_way=under_way,
             local=local,
+        )
+        self.indexer = IndexDelivery(
+            topology,
+            asker,
+            engine,
+            self.leadership,
+            self.leader,
+            self.outboxes,
+            IndexEpochs(topology, self.leadership, self.leader_based),
+            rng=rng,
+            admit=admit,
+            on_error=on_error,
         )
         self.ledger = Ledger(tables, self.leader_based)
         self.recovery = Recovery(topology, self.ledger, self.leader_based)
@@ -149,6 +174,8 @@ class LeaderTables:
             self.leadership.run,
             self.leader.run,
             self.sweep.run,
+            self.indexer.run,
+            self.indexer.go_through,
         ]
         """What runs in the background; others may add theirs before `start`."""
         self._background: list[asyncio.Task[None]] = []
@@ -172,6 +199,7 @@ class LeaderTables:
             task.cancel()
         if self._background:
             await asyncio.wait(self._background)
+        await self.indexer.close()
 
     def _look(self, current: ClusterMap) -> None:
         if self._background or not any(table.has_leaders for table in current.tables):

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from merganser.core import indexing
+from merganser.core.cluster_map import is_index
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
 from merganser.model.index import Entry
@@ -24,6 +26,8 @@ WIRES: Final = 0
 """A client's put, update or delete, in the words of the wire that the table belongs to."""
 TRANSACTIONS: Final = 1
 """A step of a transaction (`service.transactions`)."""
+INDEXES: Final = 2
+"""What an entry of a global index is to show (`service.indexer`); the item is the entry."""
 
 Evaluator = Callable[[Table, bytes, bytes | None], Decided]
 """Of a wire: from the table, the payload and the current value (None: no such item) to what becomes of it."""
@@ -43,6 +47,18 @@ class Maker(msgspec.Struct, frozen=True):
     """From the payload. May raise a RequestError; nothing is written then."""
     meets_intents: bool
     """The steps know what to do about the intent of a transaction; else it is resolved before they are evaluated."""
+
+
+def of_indexes() -> Maker:
+    """Return the maker of `INDEXES`."""
+
+    def step_of(table: Table, payload: bytes) -> Step:
+        if not is_index(table):
+            raise RequestError(f"table {table.name} is not one of an index's entries")
+        shown = indexing.decoded(payload)
+        return lambda content: indexing.applied(content, shown)
+
+    return Maker(step_of, meets_intents=True)
 
 
 def of_wires(evaluators: Mapping[str, Evaluator]) -> Maker:

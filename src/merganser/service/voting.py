@@ -53,10 +53,11 @@ class Voting:
         """Promise the sender what it bids for, as far as nothing speaks against it, durably; or tell what would be.
 
         Raises:
-            RefusedError: it or this node is not a replica.
+            RefusedError: it or this node is not a replica, or the sender may not know of all indexes of the tables.
             StorageFailedError: it is unknown whether the promises will be remembered.
         """
         number = await self.admit(sender, request.map_epoch, [(request.n, partition) for partition, _ in request.bids])
+        self._check_map(request)
         bids = [(Group(request.n, partition), Epoch(e, number)) for partition, e in request.bids]
         now_s = self._loop.time()
         wanted = {
@@ -76,6 +77,15 @@ class Voting:
             for (group, epoch), promise in zip(bids, promised, strict=True)
         )
         return Promised(promised, tuple(roots))
+
+    def _check_map(self, request: Campaign) -> None:
+        """Return if the sender knows of every index that this node knows of: once a majority does, each leader does."""
+        tables = self._topology.led_tables(request.n)
+        since = max((index.since for table in tables for index in table.indexes), default=0)
+        if request.map_epoch < since:
+            epoch = self._topology.map.epoch
+            message = f"the map of epoch {request.map_epoch} lacks an index of epoch {since}"
+            raise RefusedError(STALE_EPOCH, message, map_epoch=epoch)
 
     async def confirm_claims(self, sender: NodeId, request: Confirm) -> Reply:
         """Tell whether the epochs in which the sender leads still stand.

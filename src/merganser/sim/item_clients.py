@@ -16,13 +16,14 @@ import msgspec
 
 from merganser.model.consistency import Need
 from merganser.model.errors import InvariantError, MerganserError, RequestError, UnavailableError
+from merganser.model.ids import TableId
 from merganser.service.steps import WIRES
 from merganser.service.transactions import TransactItem
 from merganser.sim.checkers.linearizable import Action, Add, CompareAndSet, Operation, Put, Read
 from merganser.sim.checkers.serializable import Appended, Ending, Listed, Transaction
 from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients, name_of
 from merganser.sim.history import Failure
-from merganser.sim.item_history import Glimpse, Heard, Page, QueryPage
+from merganser.sim.item_history import Glimpse, Heard, IndexLook, Page, QueryPage
 from merganser.sim.local_keys import BY_END
 from merganser.sim.machine import Machine
 from merganser.sim.steps import Add as AddStep
@@ -63,8 +64,8 @@ class ItemClients:
         self._history = clients.history
         self._loop = clients.world.loop
 
-    async def change(self, machine: Machine, key: bytes, step: Step, *, client: int) -> Answer:
-        """Do one step on one item."""
+    async def change(self, machine: Machine, key: bytes, step: Step, *, client: int, is_noted: bool = True) -> Answer:
+        """Do one step on one item; ``is_noted`` as one of the operations on it that happen one at a time."""
         if machine.member is None:
             return Answer(Ended.UNDONE)
         began_s = self._loop.time()
@@ -84,7 +85,8 @@ class ItemClients:
             self._history.items.heard.append(
                 Heard(key, value, changed.version, becomes is not None, began_s, self._loop.time())
             )
-        self._note(key, step, answer, began_s)
+        if is_noted:
+            self._note(key, step, answer, began_s)
         return answer
 
     async def read(self, machine: Machine, key: bytes, *, client: int) -> Read | None:
@@ -211,6 +213,28 @@ class ItemClients:
         if ended in (Ended.DONE, Ended.UNKNOWN):
             ended_s = self._loop.time() if ended is Ended.DONE else inf
             self._history.items.operations += [Operation(key, Put(value), began_s, ended_s) for key, value in values]
+
+    async def look_at_index(self, machine: Machine, index: TableId, *, client: int) -> None:
+        """Read one page of an index, from a drawn place on, one way or the other."""
+        table = None if machine.member is None else machine.member.topology.table(index)
+        if machine.member is None or table is None:
+            return
+        start, end = keys.table_range(index)
+        began_s = self._loop.time()
+        work = machine.member.leader_tables.leader_based.read_index(
+            table,
+            start,
+            end,
+            reverse=self.rng.random() < 0.5,
+            rows_max=self.rng.randint(1, 20),
+            bytes_max=100_000,
+            deadline=began_s + REQUEST_TIMEOUT_S,
+        )
+        what = f"page of index {table.name}"
+        task = await self.clients.ask(machine, work, what, client)
+        self._note_failure(task, what, None, machine, began_s, is_of_leader=False)
+        if _ended(task) is Ended.DONE:
+            self._history.items.index_looks.append(IndexLook(task.result().rows, began_s, self._loop.time()))
 
     async def transact(
         self, machine: Machine, steps: Sequence[tuple[bytes, Step]], *, client: int, token: bytes | None = None

@@ -96,6 +96,23 @@ class Balances(msgspec.Struct, frozen=True):
     ended_s: float
 
 
+class Indexed(msgspec.Struct, frozen=True):
+    """What a value that was to be written would show in the indexes of its table."""
+
+    key: bytes
+    shown: tuple[tuple[bytes, bytes], ...]
+    """Keys and values of entries."""
+    began_s: float
+
+
+class IndexLook(msgspec.Struct, frozen=True):
+    """One page of an index."""
+
+    rows: tuple[tuple[bytes, bytes], ...]
+    began_s: float
+    ended_s: float
+
+
 class ItemHistory:
     """The records of one run, in the order in which their answers came."""
 
@@ -110,6 +127,10 @@ class ItemHistory:
         self.increments: list[Increment] = []
         self.counts: list[Count] = []
         self.balances: list[Balances] = []
+        self.deleted: set[bytes] = set()
+        """Items that a transaction, or a change that is no `Operation`, may have deleted."""
+        self.indexed: list[Indexed] = []
+        self.index_looks: list[IndexLook] = []
         self.bank_total: int | None = None
         """What all accounts together hold, always; None: there is no bank."""
         self.broken_promises: list[str] = []

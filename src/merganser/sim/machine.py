@@ -27,8 +27,8 @@ from merganser.service.local_indexes import LocalIndexer
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
-from merganser.service.steps import Evaluator
-from merganser.sim import steps
+from merganser.service.steps import Evaluator, Indexer
+from merganser.sim import indexes, steps
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.local_keys import local_indexer
 from merganser.sim.loop import Incarnation, SimulatedLoop
@@ -77,6 +77,8 @@ class Machine:
         """What its members do to items of leader-based tables, by wire."""
         self.local_indexers: Mapping[str, LocalIndexer] = {steps.WIRE: local_indexer}
         """How they index the items of one partition key, by wire."""
+        self.indexers: Mapping[str, Indexer] = {steps.WIRE: indexes.entries}
+        """What items are in the indexes of their tables, by wire."""
         self.accepts_loss = False
         """All eight of its next lives."""
         self.wire_addresses: dict[str, str] = {}
@@ -205,6 +207,7 @@ class Machine:
             in_flight_s=IN_FLIGHT_S,
             evaluators=self.evaluators,
             local_indexers=self.local_indexers,
+            indexers=self.indexers,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )

@@ -25,7 +25,7 @@ from merganser.sim.nemeses import EVERY_S, FAMILIES, Nemesis, families_of
 from merganser.sim.nemeses.arena import LASTS_S, Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
 from merganser.sim.verdict import Verdict
-from merganser.sim.workloads import LIMITED, ON_LEADERS, WORKLOADS, Workload
+from merganser.sim.workloads import INDEXED, LIMITED, ON_LEADERS, WORKLOADS, Workload
 from merganser.sim.world import World
 
 CLIENTS = 4
@@ -215,6 +215,7 @@ class _Run:
                 unique_id=change.unique_id,
                 deadline=deadline,
                 replication="leader" if self._scenario.workload in ON_LEADERS else "leaderless",
+                indexes=INDEXED.get(self._scenario.workload, ()),
             )
             attempts.append((change, machine.spawn(work)))
         created = []
@@ -237,7 +238,7 @@ class _Run:
             unknown=sum(write.acked_s is None and not write.is_certainly_unwritten for write in writes)
             + items.unknown(),
             reads=len(self._history.reads) + items.reads(),
-            scans=len(self._history.scans) + len(items.pages),
+            scans=len(self._history.scans) + len(items.pages) + len(items.index_looks),
             faults=dict(sorted(self._arena.faults.items())),
             messages=self._world.network.sent,
             lost=self._world.network.lost,

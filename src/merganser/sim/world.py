@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from merganser.model.cluster import Replication, Table
 from merganser.model.errors import InvariantError
+from merganser.model.index import IndexRequest
 from merganser.service.member import Member
 from merganser.sim.loop import SimulatedLoop
 from merganser.sim.machine import Machine
@@ -82,7 +83,14 @@ class World:
             await asyncio.sleep(POLL_S)
         return machine.member
 
-    async def table(self, name: str = "t", *, n: int = 3, replication: Replication = "leaderless") -> Table:
+    async def table(
+        self,
+        name: str = "t",
+        *,
+        n: int = 3,
+        replication: Replication = "leaderless",
+        indexes: Sequence[IndexRequest] = (),
+    ) -> Table:
         """Create a table through the first machine."""
         machine = self.machines[0]
         member = await self.up(machine)
@@ -96,6 +104,7 @@ class World:
                 unique_id=f"{self.rng.getrandbits(64):016x}",
                 deadline=deadline,
                 replication=replication,
+                indexes=indexes,
             )
         )
 

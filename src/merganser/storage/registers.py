@@ -4,8 +4,9 @@ The body, in place of a row's::
 
     shape     1 byte   2
     version   number 8, leader 4, sequence 8
-    flags     1 byte   bit 0: has a value, bit 1: has an intent
+    flags     1 byte   bit 0: has a value, bit 1: has an intent, bit 2: has an outbox
     intent    length 4, then msgpack; only if there is one
+    outbox    length 4, then msgpack; only if there is one
     value     to the end; only if there is one
 
 Integers are big-endian and unsigned.
@@ -18,7 +19,7 @@ import zlib
 
 import msgspec
 
-from merganser.model.register import EMPTY, UNWRITTEN, Content, Intent, Register, Version
+from merganser.model.register import EMPTY, UNWRITTEN, Content, Intent, Pending, Register, Version
 from merganser.storage.values import BODY_AT, FORMAT, check_row, damaged, seal
 
 SHAPE = 2
@@ -27,8 +28,10 @@ _VALUE_AT = BODY_AT + _HEAD.size
 _LENGTH = struct.Struct(">I")
 _CHECKSUM = struct.Struct(">I")
 _FORMAT_BYTE = bytes((FORMAT,))
-_HAS_VALUE, _HAS_INTENT = 1, 2
+_HAS_VALUE, _HAS_INTENT, _HAS_OUTBOX = 1, 2, 4
+_FLAGS_AT = _VALUE_AT - 1
 _INTENT = msgspec.msgpack.Decoder(Intent)
+_OUTBOX = msgspec.msgpack.Decoder(tuple[Pending, ...])
 
 
 def encode_register(key: bytes, register: Register) -> bytes:
@@ -38,15 +41,16 @@ def encode_register(key: bytes, register: Register) -> bytes:
         ValueError: a number out of its range.
     """
     (number, leader, sequence), content = register.version, register.content
-    value, intent = content.value, content.intent
-    flags = (value is not None) * _HAS_VALUE + (intent is not None) * _HAS_INTENT
+    value, intent, outbox = content.value, content.intent, content.outbox
+    flags = (value is not None) * _HAS_VALUE + (intent is not None) * _HAS_INTENT + bool(outbox) * _HAS_OUTBOX
     try:
         head = _HEAD.pack(SHAPE, number, leader, sequence, flags)
     except struct.error as error:
         raise ValueError(f"a version that cannot be stored: {error}") from None
-    if intent is not None:
-        encoded = msgspec.msgpack.encode(intent)
-        return seal(key, head + _LENGTH.pack(len(encoded)) + encoded + (value or b""))
+    if intent is not None or outbox:
+        parts = [part for part in (intent, outbox) if part]
+        encoded = b"".join(_LENGTH.pack(len(part)) + part for part in map(msgspec.msgpack.encode, parts))
+        return seal(key, head + encoded + (value or b""))
     value = value or b""
     checksum = zlib.crc32(value, zlib.crc32(key + head, FORMAT))
     return _FORMAT_BYTE + _CHECKSUM.pack(checksum) + head + value
@@ -62,19 +66,30 @@ def decode_register(key: bytes, stored: bytes | None) -> Register:
         return UNWRITTEN
     check_row(key, stored)
     version, flags = _head(key, stored)
-    at = _VALUE_AT
-    intent = None
-    if flags & _HAS_INTENT:
+    at, intent = _VALUE_AT, None
+    outbox: tuple[Pending, ...] = ()
+    if flags & (_HAS_INTENT | _HAS_OUTBOX):
         try:
-            at += _LENGTH.size + _LENGTH.unpack_from(stored, at)[0]
-            intent = _INTENT.decode(stored[_VALUE_AT + _LENGTH.size : at])
+            if flags & _HAS_INTENT:
+                encoded, at = _part(stored, at)
+                intent = _INTENT.decode(encoded)
+            if flags & _HAS_OUTBOX:
+                encoded, at = _part(stored, at)
+                outbox = _OUTBOX.decode(encoded)
         except (struct.error, msgspec.DecodeError) as error:
-            raise damaged(key, stored, f"an intent that makes no sense ({error})") from None
+            raise damaged(key, stored, f"an intent or outbox that makes no sense ({error})") from None
     if not flags & _HAS_VALUE:
         if at != len(stored):
             raise damaged(key, stored, f"{at} bytes by its own lengths")
-        return Register(version, EMPTY if intent is None else Content(None, intent))
-    return Register(version, Content(stored[at:], intent))
+        return Register(version, EMPTY if intent is None and not outbox else Content(None, intent, outbox))
+    return Register(version, Content(stored[at:], intent, outbox))
+
+
+def _part(stored: bytes, at: int) -> tuple[bytes, int]:
+    """Return what begins with its length at ``at``, and where it ends."""
+    start = at + _LENGTH.size
+    end = start + _LENGTH.unpack_from(stored, at)[0]
+    return stored[start:end], end
 
 
 def version_of(key: bytes, stored: bytes) -> Version:
@@ -97,9 +112,14 @@ def _head(key: bytes, stored: bytes) -> tuple[Version, int]:
 
 
 def is_tombstone(key: bytes, stored: bytes) -> bool:
-    """Tell whether a stored register, whose checksum the caller has checked, holds neither value nor intent.
+    """Tell whether a stored register, whose checksum the caller has checked, holds nothing but its version.
 
     Raises:
         CorruptionError: this is no register.
     """
     return _head(key, stored)[1] == 0
+
+
+def may_have_outbox(stored: bytes) -> bool:
+    """Tell whether what is stored says that it has an outbox; it may be damaged."""
+    return len(stored) > _FLAGS_AT and stored[_FLAGS_AT] & _HAS_OUTBOX != 0

@@ -212,6 +212,7 @@ def nothing_written_back(patch: pytest.MonkeyPatch) -> None:
         key: bytes,
         verdict: Touched,
         own: bytes | None,
+        _met: object,
         *,
         is_intact: bool,
     ) -> None:

@@ -20,6 +20,11 @@ from merganser.sim.checkers.bounds import exceeded_bounds
 from merganser.sim.checkers.counters import counters_that_do_not_add_up
 from merganser.sim.checkers.hash_trees import trees_that_are_wrong
 from merganser.sim.checkers.held import writes_too_few_hold
+from merganser.sim.checkers.indexes import (
+    entries_of_nothing_written,
+    indexes_that_are_wrong,
+    outboxes_that_stay,
+)
 from merganser.sim.checkers.items import (
     glimpses_of_nothing_written,
     items_that_are_no_registers,
@@ -72,6 +77,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "pages": pages_out_of_order,
     "queries": queries_that_lie,
     "promises": broken_promises,
+    "index looks": entries_of_nothing_written,
 }
 OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "convergence": replicas_that_differ,
@@ -85,6 +91,8 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "leaders": groups_not_led_as_they_should,
     "intents": intents_that_stay,
     "ledger": undecided_transactions,
+    "indexes": indexes_that_are_wrong,
+    "outboxes": outboxes_that_stay,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
     "held": writes_too_few_hold,
@@ -112,6 +120,7 @@ PROMISES = {
     "pages": "a page of items is in order, each once, and within its range",
     "queries": "a page of a local index is in order, each item once and where its value puts it",
     "promises": "a replica serves no leader that is older than one it has promised to follow, over all its lives",
+    "index looks": "an index shows only what some value of an item would show",
     "held": "as many replicas hold an acknowledged write as acknowledged it",
     "available": "a request is answered while as many nodes are well as its level needs",
     "convergence": "all replicas of a key hold the same bytes",
@@ -125,6 +134,8 @@ PROMISES = {
     "leaders": "each partition is led by one node, the first of its preference list, once all is well again",
     "intents": "no item is locked once all is well again",
     "ledger": "no transaction is left undecided",
+    "indexes": "each global index is what follows from the items of its table, once all is well again",
+    "outboxes": "no item is ahead of its entries in global indexes once all is well again",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
 }

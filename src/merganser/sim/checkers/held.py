@@ -48,7 +48,7 @@ def writes_too_few_hold(history: History, states: Sequence[NodeState]) -> Iterat
 
 def _versions_too_few_hold(history: History, states: Sequence[NodeState]) -> Iterator[str]:
     newest: dict[bytes, Heard] = {}
-    deleted: set[bytes] = set()
+    deleted = set(history.items.deleted)
     for heard in history.items.heard:
         if heard.key not in newest or heard.version > newest[heard.key].version:
             newest[heard.key] = heard

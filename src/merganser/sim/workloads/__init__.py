@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from merganser.sim.clients import Clients
+from merganser.sim.indexes import INDEXES
 from merganser.sim.machine import Machine
 from merganser.sim.workloads.appends import Appends
 from merganser.sim.workloads.bank import Bank
@@ -18,6 +19,7 @@ from merganser.sim.workloads.counters import Counters
 from merganser.sim.workloads.deletes import Deletes
 from merganser.sim.workloads.handoff import Handoff
 from merganser.sim.workloads.index_queries import IndexQueries
+from merganser.sim.workloads.indexes import Indexes
 from merganser.sim.workloads.item_scans import ItemScans
 from merganser.sim.workloads.items import Items
 from merganser.sim.workloads.levels import Levels
@@ -57,11 +59,15 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "appends": Appends,
     "item-scans": ItemScans,
     "index-queries": IndexQueries,
+    "indexes": Indexes,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
 
-ON_LEADERS = frozenset(("items", "counters", "bank", "appends", "item-scans", "index-queries"))
+ON_LEADERS = frozenset(("items", "counters", "bank", "appends", "item-scans", "index-queries", "indexes"))
 """Those that work on a leader-based table."""
+
+INDEXED = {"indexes": INDEXES}
+"""The global indexes that the table is made with, for those that look at any."""
 
 LIMITED = {"bursts": LIMITS}
 """What the nodes take on at once, for workloads that would not reach what they take on otherwise."""
