@@ -108,7 +108,7 @@ def with_table(
             for number, index in enumerate(indexes, start=1)
         ),
     )
-    tables = (*cluster_map.tables, table, *(_table_of(table, index) for index in table.indexes))
+    tables = (*cluster_map.tables, table, *(index_table(table, index) for index in table.indexes))
     grown = _next_epoch(cluster_map, tables=tables)
     return msgspec.structs.replace(grown, next_table_id=tables[-1].id + 1)
 
@@ -197,7 +197,7 @@ def with_index(cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, 
         since=cluster_map.epoch + 1,
     )
     grown = _with_indexes(cluster_map, base, (*base.indexes, added))
-    tables = (*grown.tables, _table_of(base, added))
+    tables = (*grown.tables, index_table(base, added))
     return msgspec.structs.replace(grown, tables=tables, next_table_id=added.table + 1)
 
 
@@ -226,6 +226,19 @@ def without_index(cluster_map: ClusterMap, *, table: TableId, index: TableId) ->
 def index_named(table: Table, name: str) -> Index | None:
     """Return the global index of ``table`` with that name, in whatever state."""
     return next((index for index in table.indexes if index.name == name), None)
+
+
+def index_table(base: Table, index: Index) -> Table:
+    """Return the table of the entries of an index of ``base``: it has its replicas, partitions and leaders."""
+    return Table(
+        id=index.table,
+        name=f"{base.id}/{index.name}",
+        wire=base.wire + _INDEX_SUFFIX,
+        n=base.n,
+        definition=b"",
+        unique_id=f"{index.unique_id}/{index.table}",
+        replication="leader",
+    )
 
 
 def is_index(table: Table) -> bool:
@@ -271,19 +284,6 @@ def check(cluster_map: ClusterMap) -> None:
 
 def _with_id(cluster_map: ClusterMap, table: TableId) -> Table | None:
     return next((known for known in cluster_map.tables if known.id == table), None)
-
-
-def _table_of(base: Table, index: Index) -> Table:
-    """Return the table of the entries of an index: it has the replicas, partitions and leaders of its base."""
-    return Table(
-        id=index.table,
-        name=f"{base.id}/{index.name}",
-        wire=base.wire + _INDEX_SUFFIX,
-        n=base.n,
-        definition=b"",
-        unique_id=f"{index.unique_id}/{index.table}",
-        replication="leader",
-    )
 
 
 def _with_indexes(cluster_map: ClusterMap, base: Table, indexes: tuple[Index, ...]) -> ClusterMap:

@@ -34,6 +34,7 @@ from merganser.service.member import Member
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound
+from merganser.wire.dynamodb.index_items import local_indexer
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.session import WIRE, Services
 from merganser.wire.dynamodb.signature import Verifier
@@ -125,6 +126,7 @@ class Node:
                 repair_interval_s=self.settings.repair_interval_s,
                 scrub_interval_s=self.settings.scrub_interval_s,
                 evaluators={WIRE: evaluate},
+                local_indexers={WIRE: local_indexer},
                 on_damage=lambda what: failure("damage on the disk", reason=what),
             )
         await self._tell_of_loss(member)

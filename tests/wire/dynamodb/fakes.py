@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ import orjson
 from sortedcontainers import SortedDict
 
 from merganser.core.rows import is_tombstone, merge, stamp
-from merganser.model.cluster import ClusterMap, NodeRecord, Replication, Table
+from merganser.model.cluster import ClusterMap, Index, NodeRecord, Replication, Table
 from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, WriteLevel
 from merganser.model.errors import (
     IdempotentParameterMismatchError,
@@ -22,6 +22,7 @@ from merganser.model.errors import (
     TransactionCanceledError,
 )
 from merganser.model.ids import ClusterId, NodeId, TableId
+from merganser.model.index import IndexRequest
 from merganser.model.leader_messages import Changed, Led, LedRows
 from merganser.model.register import Decided, Version
 from merganser.model.row import Mutation, Row
@@ -29,8 +30,9 @@ from merganser.model.timestamp import Timestamp
 from merganser.model.transaction import Reason, ReasonKind
 from merganser.service.steps import WIRES
 from merganser.service.transactions import TransactItem
-from merganser.storage.keys import table_range
+from merganser.storage.keys import entry_of, table_in, table_range
 from merganser.wire.dynamodb.errors import Fault, fault_of
+from merganser.wire.dynamodb.index_items import indexer, local_indexer
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.session import Services
 from merganser.wire.dynamodb.steps import evaluate
@@ -114,6 +116,8 @@ class FakeLeaderBased:
         self.failure: Callable[[bytes], Exception | None] = lambda key: None
         self.page_items_max = 1000
         self.ranges_read = 0
+        self.tables: Callable[[], Iterable[Table]] = tuple
+        """All there are."""
         self._changes = 0
 
     async def change(self, table: Table, key: bytes, kind: int, payload: bytes, *, deadline: float) -> Changed:
@@ -144,6 +148,7 @@ class FakeLeaderBased:
         rows_max: int,
         bytes_max: int,
         deadline: float,
+        index: int | None = None,
     ) -> LedRows:
         assert rows_max >= 1
         assert bytes_max >= 1
@@ -151,11 +156,31 @@ class FakeLeaderBased:
         self._admit(start, deadline)
         self.are_consistent.append(is_consistent)
         rows: list[tuple[bytes, bytes]] = []
-        for key in self.items.irange(start, end, inclusive=(True, False), reverse=reverse):
+        kept = self._entries(table, index)
+        for key in kept.irange(start, end, inclusive=(True, False), reverse=reverse):
             if len(rows) == min(rows_max, self.page_items_max):
                 return LedRows(tuple(rows), key if not reverse else key + b"\x00")
-            rows.append((key, self.items[key]))
+            rows.append((key, kept[key]))
         return LedRows(tuple(rows), None)
+
+    def _entries(self, table: Table, index: int | None) -> SortedDict[bytes, bytes]:
+        """Return what is read: the items, or those that stand in an index, as if entries were always up to date."""
+        bases = [base for base in self.tables() if table.id in {one.table for one in base.indexes}]
+        if index is None and not bases:
+            return self.items
+        found: SortedDict[bytes, bytes] = SortedDict()
+        for base in bases or [table]:
+            for key in self.items.irange(*table_range(base.id), inclusive=(True, False)):
+                value = self.items[key]
+                if index is None:
+                    found.update(
+                        (one.key, one.value) for one in indexer(base, key, value) if table_in(one.key) == table.id
+                    )
+                else:
+                    local_keys = local_indexer(base)
+                    assert local_keys is not None
+                    found.update((entry_of(key, *one), value) for one in local_keys(value) if one[0] == index)
+        return found
 
     def _admit(self, key: bytes, deadline: float) -> None:
         assert deadline > asyncio.get_running_loop().time()
@@ -215,6 +240,7 @@ class FakeCatalog:
         self._kept: tuple[SortedDict[bytes, Any], ...] = (coordinator.rows, leader_based.items)
         self._tables: dict[tuple[str, str], Table] = {}
         self._next = 1
+        leader_based.tables = lambda: self._tables.values()
 
     async def table(self, wire: str, name: str, *, deadline: float) -> Table:
         try:
@@ -223,12 +249,25 @@ class FakeCatalog:
             raise TableNotFoundError(name) from None
 
     async def create_table(
-        self, *, wire: str, name: str, definition: bytes, unique_id: str, replication: Replication, deadline: float
+        self,
+        *,
+        wire: str,
+        name: str,
+        definition: bytes,
+        unique_id: str,
+        replication: Replication,
+        deadline: float,
+        indexes: Sequence[IndexRequest] = (),
     ) -> Table:
         if (wire, name) in self._tables:
             raise TableExistsError(name)
         table = Table(TableId(self._next), name, wire, 3, definition, unique_id, replication)
-        self._next += 1
+        self._next += 1 + len(indexes)
+        kept = tuple(
+            Index(one.name, TableId(table.id + number), one.definition, unique_id)
+            for number, one in enumerate(indexes, start=1)
+        )
+        table = msgspec.structs.replace(table, indexes=kept)
         self._tables[wire, name] = table
         return table
 

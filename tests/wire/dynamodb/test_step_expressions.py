@@ -12,9 +12,12 @@ from merganser.model.ids import TableId
 from merganser.model.register import EMPTY, Content, Decided
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.items import attributes_of, encoded, size_of
+from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
 from merganser.wire.dynamodb.steps import Action, ItemStep, Reason, Rejection, evaluate, payload_of, rejection_in
+from merganser.wire.dynamodb.tables import TableDefinition
 
-TABLE = Table(TableId(1), "t", "dynamodb", 3, b"", "u", "leader")
+DEFINITION = TableDefinition(KeySchema(KeyAttribute("p", "S")), created_ms=0, throughput=None, is_protected=False)
+TABLE = Table(TableId(1), "t", "dynamodb", 3, DEFINITION.encoded(), "u", "leader")
 KEY = {"p": {"S": "k"}}
 CONDITION = Rejection(Reason.CONDITION, "The conditional request failed")
 

@@ -8,6 +8,7 @@ from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
 from merganser.model.ids import TableId
 from merganser.model.register import EMPTY, Content, Decided
+from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
 from merganser.wire.dynamodb.steps import (
     DELETING,
     Action,
@@ -20,8 +21,10 @@ from merganser.wire.dynamodb.steps import (
     rejected,
     rejection_in,
 )
+from merganser.wire.dynamodb.tables import TableDefinition
 
-TABLE = Table(TableId(1), "t", "dynamodb", 3, b"", "u", "leader")
+DEFINITION = TableDefinition(KeySchema(KeyAttribute("p", "S")), created_ms=0, throughput=None, is_protected=False)
+TABLE = Table(TableId(1), "t", "dynamodb", 3, DEFINITION.encoded(), "u", "leader")
 OLD = b"\x00\x00\x00\x05" + b'{"p":{"S":"old"}}'
 NEW = b"\x00\x00\x00\x05" + b'{"p":{"S":"new"}}'
 

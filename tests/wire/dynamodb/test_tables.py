@@ -131,11 +131,6 @@ def violation(*messages: str) -> str:
             without(GlobalSecondaryIndexes=[]), INVALID + "List of GlobalSecondaryIndexes is empty", id="no indexes"
         ),
         pytest.param(
-            without(LocalSecondaryIndexes=[{}]),
-            "ValidationException | LocalSecondaryIndexes is not supported yet by Merganser",
-            id="local index",
-        ),
-        pytest.param(
             without(StreamSpecification={"StreamEnabled": True}),
             "ValidationException | StreamSpecification is not supported yet by Merganser",
             id="stream",

@@ -23,6 +23,7 @@ from merganser.wire.dynamodb.capacity import Consumptions, read_units, write_uni
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.legacy import check_names
@@ -233,7 +234,9 @@ async def _planned_writes(session: Session, tables: Mapping[str, Any], sizes: Se
         for one in requests:
             size, put = next(measures), one.get("PutRequest")
             if put is not None:
-                write = _Write(table, key_of_item(schema, table.id, put["Item"]), encoded(put["Item"], size), one)
+                key = key_of_item(schema, table.id, put["Item"])
+                check_item(table, put["Item"])
+                write = _Write(table, key, encoded(put["Item"], size), one)
             else:
                 write = _Write(table, key_of(schema, table.id, one["DeleteRequest"]["Key"]), None, one)
             writes.append(write)
@@ -249,7 +252,7 @@ async def _planned_reads(session: Session, tables: Mapping[str, Any], views: Map
         is_consistent = bool(asked.get("ConsistentRead"))
         keys = [key_of(schema, table.id, key or {}) for key in asked["Keys"]]
         view = views[name]
-        view.check_keys(schema)
+        view.check_keys(table)
         reads += [_Read(table, key, is_consistent, given, view) for key, given in zip(keys, asked["Keys"], strict=True)]
     _refuse_duplicates([one.key for one in reads])
     return reads

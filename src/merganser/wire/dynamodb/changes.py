@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from merganser.model.cluster import Table
 from merganser.query import expressions
 from merganser.query.legacy import Change, Check
-from merganser.query.syntax import Update
+from merganser.query.syntax import Assignment, Update, Value
 from merganser.wire.dynamodb.attributes import AttributeMap
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import placeholders_of
-from merganser.wire.dynamodb.keys import KeySchema
+from merganser.wire.dynamodb.index_items import indexes_of, type_mismatch
 from merganser.wire.dynamodb.legacy import is_any
 from merganser.wire.dynamodb.steps import Action, ItemStep
+from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.views import refuse_inside_keys
 
 
 def read_expressions(request: Mapping[str, Any]) -> Update | None:
@@ -41,19 +44,27 @@ def read_expressions(request: Mapping[str, Any]) -> Update | None:
     return update
 
 
-def refuse_key_changes(schema: KeySchema, update: Update) -> None:
-    """Refuse an update of attributes of the primary key, or of what would be inside of them.
+def check_key_changes(table: Table, update: Update) -> None:
+    """Refuse an update of attributes of the primary key, of what would be inside of keys, and of wrong index keys.
 
     Raises:
         ValidationError: there is one.
     """
-    names = [attribute.name for attribute in schema.attributes]
-    for action in update.actions:
-        if action.path.parts[0] in names:
+    changed = {str(action.path.parts[0]): action for action in update.actions}
+    for attribute in definition_of(table).schema.attributes:
+        if attribute.name in changed:
             raise ValidationError(
-                f"One or more parameter values were invalid: Cannot update attribute {action.path.parts[0]}. "
+                f"One or more parameter values were invalid: Cannot update attribute {attribute.name}. "
                 "This attribute is part of the key"
             )
+    for definition in indexes_of(table):
+        for attribute in definition.attributes:
+            action = changed.get(attribute.name)
+            if isinstance(action, Assignment) and len(action.path.parts) == 1 and isinstance(action.value, Value):
+                kind = next(iter(action.value.content))
+                if kind != attribute.kind:
+                    raise type_mismatch(definition, attribute, kind)
+    refuse_inside_keys(table, [action.path for action in update.actions])
 
 
 def step_of(

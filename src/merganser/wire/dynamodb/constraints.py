@@ -49,6 +49,7 @@ ENUMS: Final[Mapping[str, tuple[str, ...]]] = {
     "StreamViewType": ("NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES", "KEYS_ONLY"),
     "AttributeType": ("B", "N", "S"),
     "KeyType": ("HASH", "RANGE"),
+    "ProjectionType": ("ALL", "INCLUDE", "KEYS_ONLY"),
 }
 
 
@@ -120,6 +121,11 @@ class Violations:
         if request.get(name) is not None and table_in(request[name]) is None:
             self._pattern(request[name], member_name(name))
 
+    def name(self, value: str, at: str) -> None:
+        """Check a name of what belongs to a table."""
+        self._pattern(value, at)
+        self.length(value, len(value), at, least=3, most=255)
+
     def _pattern(self, value: str, at: str) -> None:
         if not _TABLE_NAME(value):
             self.add(value, at, f"Member must satisfy regular expression pattern: {_TABLE_PATTERN}")
@@ -133,6 +139,32 @@ class Violations:
         if self._found:
             plural = "s" if len(self._found) > 1 else ""
             raise ValidationError(f"{len(self._found)} validation error{plural} detected: {'; '.join(self._found)}")
+
+
+def key_schema_violations(violations: Violations, schema: Any, at: str, *, most: int) -> None:
+    """Add what is wrong with a KeySchema by the API's model."""
+    violations.length(_shown_schema(schema), len(schema), at, least=1, most=most)
+    element_violations(violations, schema, at, "KeyType")
+
+
+def element_violations(violations: Violations, elements: Any, at: str, kind: str) -> None:
+    """Add what is wrong with a list of attributes, each with a ``kind``."""
+    for number, element in enumerate(elements, start=1):
+        prefix = f"{at}.{number}.member."
+        if violations.required(element or {}, "AttributeName", prefix):
+            name = element["AttributeName"]
+            violations.length(name, len(name), prefix + "attributeName", least=1, most=255)
+        if violations.required(element or {}, kind, prefix):
+            violations.enum(element, kind, prefix)
+
+
+def _shown_schema(schema: Any) -> str:
+    """Print a key schema as DynamoDB's Java does."""
+    elements = (
+        f"KeySchemaElement(attributeName={one.get('AttributeName')}, keyType={one.get('KeyType')})" if one else "null"
+        for one in schema
+    )
+    return f"[{', '.join(elements)}]"
 
 
 def shown(value: Any) -> str:

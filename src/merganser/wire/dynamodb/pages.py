@@ -1,4 +1,4 @@
-"""Scan: a table's items in the order of their keys, a page at a time; and the pages Query shares.
+"""Scan: the items of a table or index in the order of their keys, a page at a time; and the pages Query shares.
 
 A page ends after ``Limit`` items, with the item that takes it to 1 MB, or with the range. In the first
 two cases it carries a LastEvaluatedKey, also when that item happens to be the last one: DynamoDB does
@@ -27,10 +27,10 @@ from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
 from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
-from merganser.wire.dynamodb.keys import KeySchema, key_of
 from merganser.wire.dynamodb.legacy import check_constraints, names_in
+from merganser.wire.dynamodb.looking import Looking, looking_at
 from merganser.wire.dynamodb.session import Session
-from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.sources import STARTING_KEY, Source, source_of
 from merganser.wire.dynamodb.views import WHOLE, View, legacy_view_of, view_of
 
 PAGE_BYTES_MAX: Final = 1024 * 1024
@@ -38,8 +38,6 @@ SEGMENTS_MAX: Final = 1_000_000
 FETCH_ROWS_MAX: Final = 200  # of one read of a range: some 3 ms in which the loop serves nobody else
 FETCH_GROWTH: Final = 4  # a read that met nothing but tombstones is followed by a longer one
 TOKENS: Final = 2**64
-
-STARTING_KEY = "The provided starting key is invalid: "
 
 _LEGACY = ("AttributesToGet", "ScanFilter", "ConditionalOperator")
 _EXPRESSIONS = ("ProjectionExpression", "FilterExpression")
@@ -73,7 +71,9 @@ class Page(NamedTuple):
     scanned: int
     """How many there are with those that the filter left out."""
     size: int
-    """Of all those, in bytes."""
+    """Of all those as they are in what was read, in bytes."""
+    fetched_units: float = 0.0
+    """Of the items that were looked up in the table for what a local index does not show."""
     last: bytes | None = None
     """In stored form, the one after which the page ended; None if it ended with the range."""
 
@@ -81,23 +81,23 @@ class Page(NamedTuple):
 async def scan(session: Session, request: dict[str, Any]) -> list[bytes]:
     """Return a page of a table, or of a segment of it."""
     view = _check(request)
-    table = await session.table(request["TableName"])
-    check_index(request)
-    schema = definition_of(table).schema
-    view.check_keys(schema)
-    span = segment_of(table, request)
+    source = source_of(await session.table(request["TableName"]), request)
+    looking = looking_at(source, request, view)
+    view.check_keys(source.table)
+    span = segment_of(source.read_from, request)
     start_key = request.get("ExclusiveStartKey")
     if start_key is not None:
-        key = starting_key(schema, table, start_key)
+        key = source.at(start_key)
         if not span.start <= key < span.end:
             raise ValidationError("Exclusive start key must lie within the segment")
         span = span.beyond(key)
-    page = await read_page(session, table, span, request, view)
-    return answer(page, table, request)
+    page = await read_page(session, source, span, request, looking)
+    return answer(page, source, request)
 
 
-async def read_page(session: Session, table: Table, span: Span, request: Mapping[str, Any], view: View) -> Page:
+async def read_page(session: Session, source: Source, span: Span, request: Mapping[str, Any], looking: Looking) -> Page:
     """Return the next page of a span, by the request's Limit and ConsistentRead."""
+    view, fetched_units = looking.view, 0.0
     limit = int(request["Limit"]) if request.get("Limit") is not None else None
     is_consistent = bool(request.get("ConsistentRead"))
     shown: list[bytes] = []
@@ -106,23 +106,27 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
     rows_max = FETCH_ROWS_MAX if limit is None else min(FETCH_ROWS_MAX, limit)
     while span.start < span.end:
         fetched = await session.page(
-            table,
+            source.read_from,
             span.start,
             span.end,
             reverse=span.reverse,
             is_consistent=is_consistent,
             rows_max=rows_max,
             bytes_max=room,
+            index=source.number,
         )
-        for item in fetched.items:
-            seen = view.of(item)
+        for whole in fetched.items:
+            item = looking.entry_of(whole)
+            seen = view.of(whole if looking.fetches else item)
             if seen is not None:
                 shown.append(seen)
             scanned += 1
             room -= size_of(item)
+            if looking.fetches:
+                fetched_units += read_units(size_of(whole), is_consistent=is_consistent)
             if scanned == limit or room <= 0:
-                return Page(shown, scanned, PAGE_BYTES_MAX - room, last=item)
-            if view.filter is not None and turn_began_at - room > TURN_BYTES:
+                return Page(shown, scanned, PAGE_BYTES_MAX - room, fetched_units, last=item)
+            if (view.filter is not None or looking.decodes) and turn_began_at - room > TURN_BYTES:
                 turn_began_at = room
                 await asyncio.sleep(0)
         if fetched.resume is None:
@@ -130,30 +134,27 @@ async def read_page(session: Session, table: Table, span: Span, request: Mapping
         span = span._replace(end=fetched.resume) if span.reverse else span._replace(start=fetched.resume)
         if not fetched.items:
             rows_max = min(FETCH_ROWS_MAX, rows_max * FETCH_GROWTH)
-    return Page(shown, scanned, PAGE_BYTES_MAX - room)
+    return Page(shown, scanned, PAGE_BYTES_MAX - room, fetched_units)
 
 
-def answer(page: Page, table: Table, request: Mapping[str, Any]) -> list[bytes]:
+def answer(page: Page, source: Source, request: Mapping[str, Any]) -> list[bytes]:
     """Return the body of a Scan or Query."""
     counts = (b'"Count":%d,"ScannedCount":%d' % (len(page.shown), page.scanned),)
     items = () if request.get("Select") == "COUNT" else (b'"Items":[', b",".join(page.shown), b"]")
     last: Sequence[bytes] = ()
     if page.last is not None:
-        last = (b'"LastEvaluatedKey":', orjson.dumps(definition_of(table).schema.of(attributes_of(page.last))))
+        last = (b'"LastEvaluatedKey":', orjson.dumps(source.position_of(attributes_of(page.last))))
+    return answer_of(counts, items, last, capacity.told(request, _consumption(page, source, request)))
+
+
+def _consumption(page: Page, source: Source, request: Mapping[str, Any]) -> Consumption:
     units = read_units(page.size, is_consistent=bool(request.get("ConsistentRead")))
-    return answer_of(counts, items, last, capacity.told(request, Consumption(table.name, units)))
-
-
-def starting_key(schema: KeySchema, table: Table, start_key: Mapping[str, Any]) -> bytes:
-    """Return the row key of an ExclusiveStartKey in normal form.
-
-    Raises:
-        ValidationError: not a key of the table.
-    """
-    try:
-        return key_of(schema, table.id, start_key)
-    except ValidationError as error:
-        raise ValidationError(STARTING_KEY + error.message) from None
+    if source.index is None:
+        return Consumption(source.table.name, units)
+    consumption = Consumption(source.table.name, page.fetched_units)
+    indexes = consumption.global_indexes if source.is_global else consumption.local_indexes
+    indexes[source.index.name] = units
+    return consumption
 
 
 def check_listed(violations: Violations, request: Mapping[str, Any]) -> None:
@@ -187,16 +188,6 @@ def check_start_and_select(request: Mapping[str, Any]) -> None:
     if select in _CHOICES and has_projection:
         name = "ProjectionExpression" if request.get("AttributesToGet") is None else "AttributesToGet"
         raise ValidationError(f"Cannot specify the {name} when choosing to get {_CHOICES[select]}")
-
-
-def check_index(request: Mapping[str, Any]) -> None:
-    """Refuse an index: no table has one yet.
-
-    Raises:
-        ValidationError: as DynamoDB says it of a table without that index.
-    """
-    if request.get("IndexName") is not None:
-        raise ValidationError(f"The table does not have the specified index: {request['IndexName']}")
 
 
 def _check(request: Mapping[str, Any]) -> View:

@@ -1,31 +1,28 @@
-"""Query: the items of one partition key, in the order of their sort keys."""
+"""Query: the items of one partition key of a table or index, in the order of their sort keys."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from merganser.model.cluster import Table
 from merganser.query.binding import Placeholders
 from merganser.query.key_condition import AttributeCondition, key_conditions
 from merganser.query.legacy import key_conditions_of
-from merganser.storage.keys import after, prefix_end
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
-from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, partition_bytes, prefix_of, sort_bytes
+from merganser.wire.dynamodb.keys import KeyAttribute
 from merganser.wire.dynamodb.legacy import checks_in
+from merganser.wire.dynamodb.looking import looking_at
 from merganser.wire.dynamodb.pages import (
     Span,
     answer,
-    check_index,
     check_listed,
     check_start_and_select,
     read_page,
-    starting_key,
 )
 from merganser.wire.dynamodb.session import Session
-from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.sources import OPERATORS, Source, source_of
 from merganser.wire.dynamodb.views import WHOLE, View, legacy_view_of, view_of
 
 _EXPRESSIONS = ("ProjectionExpression", "FilterExpression", "KeyConditionExpression")
@@ -42,20 +39,19 @@ Conditions = Mapping[str, AttributeCondition]
 async def query(session: Session, request: dict[str, Any]) -> list[bytes]:
     """Return a page of the items that the key condition chooses."""
     conditions, view = _check(request)
-    table = await session.table(request["TableName"])
-    check_index(request)
-    schema = definition_of(table).schema
+    source = source_of(await session.table(request["TableName"]), request)
     start_key = request.get("ExclusiveStartKey")
-    key = None if start_key is None else starting_key(schema, table, start_key)
-    span = _span(schema, table, conditions, reverse=request.get("ScanIndexForward") is False)
+    key = None if start_key is None else source.at(start_key)
+    prefix, span = _span(source, conditions, reverse=request.get("ScanIndexForward") is False)
     if key is not None:
-        _check_start(schema, table, conditions, span, key)
+        _check_start(prefix, span, key)
         span = span.beyond(key)
-    view.check_keys(schema, filters_keys=False)
-    page = await read_page(session, table, span, request, view)
-    if schema.sort is None:
+    view.check_keys(source.table, unfiltered=(*source.partition, *source.sort))
+    looking = looking_at(source, request, view)
+    page = await read_page(session, source, span, request, looking)
+    if source.index is None and not source.sort:
         page = page._replace(last=None)  # there cannot be a second item, and DynamoDB says so
-    return answer(page, table, request)
+    return answer(page, source, request)
 
 
 def _check(request: Mapping[str, Any]) -> tuple[Conditions, View]:
@@ -85,95 +81,64 @@ def _key_conditions(request: Mapping[str, Any], placeholders: Placeholders) -> C
     return conditions
 
 
-def _span(schema: KeySchema, table: Table, conditions: Conditions, *, reverse: bool) -> Span:
-    """Return the rows that the conditions choose.
+def _span(source: Source, conditions: Conditions, *, reverse: bool) -> tuple[bytes, Span]:
+    """Return what the conditions on the partition key choose, and what all of them do.
 
     Raises:
         ValidationError: they do not fit the key schema.
     """
-    partition = _partition_condition(schema, conditions)
-    sort = _sort_condition(schema, conditions)
-    prefix = prefix_of(table.id, partition_bytes(schema.partition, partition.operands[0]))
-    if schema.sort is None or sort is None:
-        return Span(prefix, prefix_end(prefix), reverse)
-    bounds = [sort_bytes(schema.sort, operand) for operand in sort.operands]
-    start, end = _BOUNDS[sort.operator](prefix, *bounds)
-    return Span(start, end, reverse)
+    partition, sort = source.partition, source.sort
+    if len(conditions) > max(2, len(partition) + len(sort)):
+        raise ValidationError(_ONE_OR_TWO if len(partition) == 1 and len(sort) < 2 else _NOT_SUPPORTED)
+    for attribute in partition:
+        _check_partition(attribute, conditions)
+    values = [conditions[attribute.name].operands[0] for attribute in partition]
+    ranged = _sort_conditions(sort, conditions, len(conditions) - len(partition))
+    prefix = source.prefix(values)
+    equal = [condition.operands[0] for condition in ranged[:-1]]
+    operator, operands = (ranged[-1].operator, ranged[-1].operands) if ranged else ("", ())
+    start, end = source.narrowed(prefix, equal, operator, operands)
+    return prefix, Span(start, end, reverse)
 
 
-def _partition_condition(schema: KeySchema, conditions: Conditions) -> AttributeCondition:
-    name = schema.partition.name
-    if len(conditions) > 2:
-        raise ValidationError(_ONE_OR_TWO)
-    if name not in conditions:
-        raise ValidationError(f"Query condition missed key schema element: {name}")
-    _check_kinds(schema.partition, conditions[name])
-    if conditions[name].operator != "=":
+def _check_partition(attribute: KeyAttribute, conditions: Conditions) -> None:
+    condition = conditions.get(attribute.name)
+    if condition is None:
+        raise ValidationError(f"Query condition missed key schema element: {attribute.name}")
+    _check_kinds(attribute, condition)
+    if condition.operator != "=":
         raise ValidationError(_NOT_SUPPORTED)
-    return conditions[name]
 
 
-def _sort_condition(schema: KeySchema, conditions: Conditions) -> AttributeCondition | None:
-    if len(conditions) == 1:
-        return None
-    if schema.sort is None:
+def _sort_conditions(sort: Sequence[KeyAttribute], conditions: Conditions, count: int) -> list[AttributeCondition]:
+    """Return the conditions on the first ``count`` sort attributes; all but the last are for equality.
+
+    Raises:
+        ValidationError: there are others.
+    """
+    if count > len(sort):
         raise ValidationError(_NOT_SUPPORTED)
-    if schema.sort.name not in conditions:
-        raise ValidationError(f"Query condition missed key schema element: {schema.sort.name}")
-    condition = conditions[schema.sort.name]
-    _check_kinds(schema.sort, condition)
-    return condition
+    found: list[AttributeCondition] = []
+    for attribute in sort[:count]:
+        condition = conditions.get(attribute.name)
+        if condition is None:
+            raise ValidationError(f"Query condition missed key schema element: {attribute.name}")
+        if found and found[-1].operator != "=":
+            raise ValidationError(_NOT_SUPPORTED)
+        _check_kinds(attribute, condition)
+        found.append(condition)
+    return found
 
 
 def _check_kinds(attribute: KeyAttribute, condition: AttributeCondition) -> None:
-    if condition.operator not in _BOUNDS:
+    if condition.operator not in OPERATORS:
         raise ValidationError("Attempted conditional constraint is not an indexable operation")
     if any(attribute.kind not in operand for operand in condition.operands):
         raise ValidationError(_TYPE_MISMATCH)
 
 
-def _check_start(schema: KeySchema, table: Table, conditions: Conditions, span: Span, key: bytes) -> None:
-    operand = conditions[schema.partition.name].operands[0]
-    if not key.startswith(prefix_of(table.id, partition_bytes(schema.partition, operand))):
+def _check_start(prefix: bytes, span: Span, key: bytes) -> None:
+    if not key.startswith(prefix):
         raise ValidationError("The provided starting key is outside query boundaries based on provided conditions")
     if not span.start <= key < span.end:
         raise ValidationError("The provided starting key does not match the range key predicate")
-
-
-def _equal(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
-    return prefix + bound, after(prefix + bound)
-
-
-def _less(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
-    return prefix, prefix + bound
-
-
-def _at_most(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
-    return prefix, after(prefix + bound)
-
-
-def _greater(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
-    return after(prefix + bound), prefix_end(prefix)
-
-
-def _at_least(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
-    return prefix + bound, prefix_end(prefix)
-
-
-def _between(prefix: bytes, low: bytes, high: bytes) -> tuple[bytes, bytes]:
-    return prefix + low, after(prefix + high)
-
-
-def _begins_with(prefix: bytes, bound: bytes) -> tuple[bytes, bytes]:
-    return prefix + bound, prefix_end(prefix + bound)
-
-
-_BOUNDS: Final[Mapping[str, Callable[..., tuple[bytes, bytes]]]] = {
-    "=": _equal,
-    "<": _less,
-    "<=": _at_most,
-    ">": _greater,
-    ">=": _at_least,
-    "BETWEEN": _between,
-    "begins_with": _begins_with,
-}

@@ -34,7 +34,7 @@ async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     table = await session.table(request["TableName"])
     schema = definition_of(table).schema
     key = key_of(schema, table.id, request["Key"])
-    view.check_keys(schema)
+    view.check_keys(table)
     is_consistent = bool(request.get("ConsistentRead"))
     item = await session.item(table, key, is_consistent=is_consistent)
     shown = None if item is None else view.of(item)

@@ -200,8 +200,13 @@ class Session:
         is_consistent: bool,
         rows_max: int,
         bytes_max: int,
+        index: int | None = None,
     ) -> ItemPage:
-        """Return items of a range, as `Coordinator.read_range` or `LeaderBased.read_range` does."""
+        """Return items of a range, as `Coordinator.read_range` or `LeaderBased.read_range` does.
+
+        Args:
+            index: of a local index; such tables have leaders.
+        """
         if table.has_leaders:
             self._refuse_levels()
             led = await self._services.leader_based.read_range(
@@ -213,6 +218,7 @@ class Session:
                 rows_max=rows_max,
                 bytes_max=bytes_max,
                 deadline=self.deadline,
+                index=index,
             )
             return ItemPage([value for _, value in led.rows], led.resume)
         page = await self._services.coordinator.read_range(

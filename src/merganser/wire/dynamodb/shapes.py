@@ -330,20 +330,29 @@ _TRANSACTED_GET = {
 }
 
 _TAG = structure("Tag", {"Key": string, "Value": string}, is_element=True)
-_SETTINGS = {
-    "TableName": string,
-    "BillingMode": string,
+_THROUGHPUT = {
     "ProvisionedThroughput": structure(
         "ProvisionedThroughput", {"ReadCapacityUnits": long, "WriteCapacityUnits": long}
     ),
+    "OnDemandThroughput": structure("OnDemandThroughput", {"MaxReadRequestUnits": long, "MaxWriteRequestUnits": long}),
+    "WarmThroughput": structure("WarmThroughput", {"ReadUnitsPerSecond": long, "WriteUnitsPerSecond": long}),
+}
+_KEY_SCHEMA = listing(structure("KeySchemaElement", {"AttributeName": string, "KeyType": string}, is_element=True))
+_INDEX = {
+    "IndexName": string,
+    "KeySchema": _KEY_SCHEMA,
+    "Projection": structure("Projection", {"ProjectionType": string, "NonKeyAttributes": listing(string)}),
+}
+_SETTINGS = {
+    "TableName": string,
+    "BillingMode": string,
+    **_THROUGHPUT,
     "StreamSpecification": structure("StreamSpecification", {"StreamEnabled": boolean, "StreamViewType": string}),
     "SSESpecification": structure(
         "SSESpecification", {"Enabled": boolean, "SSEType": string, "KMSMasterKeyId": string}
     ),
     "TableClass": string,
     "DeletionProtectionEnabled": boolean,
-    "OnDemandThroughput": structure("OnDemandThroughput", {"MaxReadRequestUnits": long, "MaxWriteRequestUnits": long}),
-    "WarmThroughput": structure("WarmThroughput", {"ReadUnitsPerSecond": long, "WriteUnitsPerSecond": long}),
 }
 
 OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
@@ -352,11 +361,11 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
         "AttributeDefinitions": listing(
             structure("AttributeDefinition", {"AttributeName": string, "AttributeType": string}, is_element=True)
         ),
-        "KeySchema": listing(
-            structure("KeySchemaElement", {"AttributeName": string, "KeyType": string}, is_element=True)
+        "KeySchema": _KEY_SCHEMA,
+        "LocalSecondaryIndexes": listing(structure("LocalSecondaryIndex", _INDEX, is_element=True)),
+        "GlobalSecondaryIndexes": listing(
+            structure("GlobalSecondaryIndex", {**_INDEX, **_THROUGHPUT}, is_element=True)
         ),
-        "LocalSecondaryIndexes": listing(structure("LocalSecondaryIndex", {}, is_element=True)),
-        "GlobalSecondaryIndexes": listing(structure("GlobalSecondaryIndex", {}, is_element=True)),
         "Tags": listing(_TAG),
     },
     "UpdateTable": {

@@ -36,6 +36,7 @@ from merganser.query.syntax import Condition, Update
 from merganser.query.update import WRONG_TYPE, removes_only, updated
 from merganser.wire.dynamodb.attributes import ITEM_BYTES_MAX, AttributeMap
 from merganser.wire.dynamodb.errors import CONDITION_FAILED, ApiError, ValidationError
+from merganser.wire.dynamodb.index_items import check_updated
 from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, remeasured, size_of
 
 _PUT, _DELETE, _STEP = b"PDS"
@@ -178,7 +179,7 @@ def evaluate(table: Table, payload: bytes, current: bytes | None) -> Decided:
     except msgspec.DecodeError as error:
         raise RequestError(f"a step that this release cannot read ({error}): run the same on all nodes") from None
     try:
-        decided = _evaluate(step, current)
+        decided = _evaluate(table, step, current)
         return _measured(decided, current) if step.measures and not decided.is_rejected else decided
     except RequestError as error:
         return rejected(Rejection(Reason.VALIDATION, str(error)))
@@ -193,7 +194,7 @@ def _measured(decided: Decided, current: bytes | None) -> Decided:
     return Decided(decided.content, _ENCODER.encode(Measured(before, after, decided.answer)))
 
 
-def _evaluate(step: ItemStep, current: bytes | None) -> Decided:
+def _evaluate(table: Table, step: ItemStep, current: bytes | None) -> Decided:
     is_looked_into = step.condition or step.checks or step.action is Action.UPDATE
     item = attributes_of(current) if is_looked_into and current is not None else {}
     placeholders = Placeholders(step.names, step.values)
@@ -202,7 +203,7 @@ def _evaluate(step: ItemStep, current: bytes | None) -> Decided:
         shown = json_of(current) if step.shows_failed and current is not None else None
         return rejected(Rejection(Reason.CONDITION, CONDITION_TEXT, shown))
     if step.action is Action.UPDATE:
-        return _updated(step, _update(step, placeholders), current, item)
+        return _updated(table, step, _update(step, placeholders), current, item)
     answer = json_of(current) if current is not None and step.returns == "ALL_OLD" else b""
     if step.action is Action.PUT:
         return Decided(Content(step.item), answer)
@@ -223,7 +224,7 @@ def _update(step: ItemStep, placeholders: Placeholders) -> Update:
     return update_of(step.changes) if step.changes else _NO_UPDATE
 
 
-def _updated(step: ItemStep, update: Update, current: bytes | None, item: AttributeMap) -> Decided:
+def _updated(table: Table, step: ItemStep, update: Update, current: bytes | None, item: AttributeMap) -> Decided:
     if current is None and removes_only(update):
         return _NOTHING_THERE
     try:
@@ -232,7 +233,9 @@ def _updated(step: ItemStep, update: Update, current: bytes | None, item: Attrib
         if current is None:
             after = {**step.key, **after}
             changed = dict.fromkeys(after)
-        stored = encoded(after, remeasured(after, item, 0 if current is None else size_of(current), changed))
+        size = remeasured(after, item, 0 if current is None else size_of(current), changed)
+        check_updated(table, after, changed)
+        stored = encoded(after, size)
     except RequestError as error:
         message = TYPE_MISMATCH if step.changes and str(error) == WRONG_TYPE else str(error)
         return rejected(Rejection(Reason.VALIDATION, message))

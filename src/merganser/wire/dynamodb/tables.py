@@ -15,9 +15,24 @@ import msgspec
 
 from merganser.model.cluster import Replication, Table
 from merganser.wire.dynamodb.arns import table_arn
-from merganser.wire.dynamodb.constraints import Violations, require_table_name
+from merganser.wire.dynamodb.constraints import (
+    Violations,
+    element_violations,
+    key_schema_violations,
+    require_table_name,
+)
 from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.index_descriptions import described_indexes
+from merganser.wire.dynamodb.index_requests import (
+    FIRST_NOT_HASH,
+    SAME_NAME,
+    SECOND_NOT_RANGE,
+    check_indexes,
+    find_index_violations,
+    local_definitions,
+)
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.secondary_indexes import IndexDefinition, global_indexes
 from merganser.wire.dynamodb.table_settings import (
     INVALID,
     NO_UNITS_ON_DEMAND,
@@ -37,7 +52,7 @@ from merganser.wire.dynamodb.table_settings import (
     units_of,
     warm_throughput_of,
 )
-from merganser.wire.dynamodb.tags import Tags, check_tags, find_tag_violations, replication_in, tags_of
+from merganser.wire.dynamodb.tags import LEADERLESS_TAG, Tags, check_tags, find_tag_violations, replication_in, tags_of
 from merganser.wire.dynamodb.unserved import refuse_unserved
 
 _INVALID = INVALID
@@ -61,6 +76,8 @@ class TableDefinition(msgspec.Struct, frozen=True):
     encryption: Encryption | None = None
     on_demand_limits: OnDemandLimits | None = None
     warm: WarmThroughput | None = None
+    local_indexes: tuple[IndexDefinition, ...] = ()
+    """In the order in which they were asked for, by which they are numbered."""
 
     @property
     def on_demand_since(self) -> int | None:
@@ -94,6 +111,11 @@ def check_create(request: Mapping[str, Any]) -> None:
     check_settings(request)
     check_on_demand_limits(request, is_on_demand=request.get("BillingMode") == "PAY_PER_REQUEST")
     check_tags(request.get("Tags") or ())
+    for name in ("LocalSecondaryIndexes", "GlobalSecondaryIndexes"):
+        if request.get(name) is not None and replication_for(request) != "leader":
+            raise ValidationError(
+                f"{name} needs a table with leaders: create the table without the tag {LEADERLESS_TAG}"
+            )
 
 
 def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefinition:
@@ -111,7 +133,16 @@ def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefin
         encryption=encryption_of(request, None),
         on_demand_limits=on_demand_limits_of(request, None),
         warm=warm_throughput_of(request, None),
+        local_indexes=local_definitions(request),
     )
+
+
+def key_attributes(table: Table) -> tuple[KeyAttribute, ...]:
+    """Return the attributes of the keys of a table and of its indexes, each once."""
+    definition = definition_of(table)
+    indexes = (*definition.local_indexes, *(index for _, index in global_indexes(table)))
+    listed = (*definition.schema.attributes, *(attribute for index in indexes for attribute in index.attributes))
+    return tuple({attribute.name: attribute for attribute in listed}.values())
 
 
 def replication_for(request: Mapping[str, Any]) -> Replication:
@@ -133,7 +164,7 @@ def describe(table: Table, *, status: str, region: str, account: str, now_ms: in
     description: dict[str, Any] = {
         "AttributeDefinitions": [
             {"AttributeName": one.name, "AttributeType": one.kind}
-            for one in sorted(definition.schema.attributes, key=lambda attribute: attribute.name)
+            for one in sorted(key_attributes(table), key=lambda attribute: attribute.name)
         ],
         "TableName": table.name,
         "KeySchema": [
@@ -163,6 +194,7 @@ def describe(table: Table, *, status: str, region: str, account: str, now_ms: in
         description["OnDemandThroughput"] = described_limits(definition.on_demand_limits)
     if definition.warm is not None:
         description["WarmThroughput"] = described_warmth(definition.warm, status)
+    description.update(described_indexes(table, definition.local_indexes, description["TableArn"], status, now_ms))
     return description
 
 
@@ -170,33 +202,13 @@ def _constraints(request: Mapping[str, Any]) -> None:
     violations = Violations()
     violations.table_pattern(request)
     if violations.required(request, "AttributeDefinitions"):
-        _element_constraints(violations, request["AttributeDefinitions"], "attributeDefinitions", "AttributeType")
+        element_violations(violations, request["AttributeDefinitions"], "attributeDefinitions", "AttributeType")
     if violations.required(request, "KeySchema"):
-        schema = request["KeySchema"]
-        violations.length(_shown(schema), len(schema), "keySchema", least=1, most=2)
-        _element_constraints(violations, schema, "keySchema", "KeyType")
+        key_schema_violations(violations, request["KeySchema"], "keySchema", most=2)
+    find_index_violations(violations, request)
     find_violations(violations, request)
     find_tag_violations(violations, request.get("Tags") or ())
     violations.settle()
-
-
-def _element_constraints(violations: Violations, elements: Any, at: str, kind: str) -> None:
-    for number, element in enumerate(elements, start=1):
-        prefix = f"{at}.{number}.member."
-        if violations.required(element or {}, "AttributeName", prefix):
-            name = element["AttributeName"]
-            violations.length(name, len(name), prefix + "attributeName", least=1, most=255)
-        if violations.required(element or {}, kind, prefix):
-            violations.enum(element, kind, prefix)
-
-
-def _shown(schema: Any) -> str:
-    """Print a key schema as DynamoDB's Java does."""
-    elements = (
-        f"KeySchemaElement(attributeName={one.get('AttributeName')}, keyType={one.get('KeyType')})" if one else "null"
-        for one in schema
-    )
-    return f"[{', '.join(elements)}]"
 
 
 def _billing(request: Mapping[str, Any]) -> None:
@@ -217,23 +229,14 @@ def _key_schema(request: Mapping[str, Any]) -> None:
     names = [one["AttributeName"] for one in schema]
     defined = [one["AttributeName"] for one in request["AttributeDefinitions"]]
     if schema[0]["KeyType"] != "HASH":
-        raise ValidationError("Invalid KeySchema: The first KeySchemaElement is not a HASH key type")
+        raise ValidationError(FIRST_NOT_HASH)
     if len(schema) == 2:
         if schema[1]["KeyType"] != "RANGE":
-            raise ValidationError("Invalid KeySchema: The second KeySchemaElement is not a RANGE key type")
+            raise ValidationError(SECOND_NOT_RANGE)
         if names[0] == names[1]:
-            raise ValidationError("Both the Hash Key and the Range Key element in the KeySchema have the same name")
+            raise ValidationError(SAME_NAME)
     if len(set(defined)) != len(defined):
         raise ValidationError("Cannot have two attributes with the same name")
     if not set(names) <= set(defined):
         raise ValidationError("Invalid KeySchema: Some index key attribute have no definition")
-    for name in ("LocalSecondaryIndexes", "GlobalSecondaryIndexes"):
-        if request.get(name) is not None:
-            if not request[name]:
-                raise ValidationError(f"{_INVALID}List of {name} is empty")
-            refuse_unserved("CreateTable", request, name)
-    if len(defined) != len(names):
-        raise ValidationError(
-            f"{_INVALID}Number of attributes in KeySchema does not exactly match number of attributes defined in "
-            "AttributeDefinitions"
-        )
+    check_indexes(request)

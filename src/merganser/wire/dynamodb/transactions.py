@@ -27,10 +27,11 @@ from merganser.wire.dynamodb import capacity
 from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumptions, Split, transact_read_units, transact_write_units
-from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
+from merganser.wire.dynamodb.changes import check_key_changes, read_expressions, step_of
 from merganser.wire.dynamodb.constraints import Violations, shown
 from merganser.wire.dynamodb.errors import CONFLICT_TEXT, TRANSACTION_CANCELED, ApiError, ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
@@ -114,7 +115,7 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
     tables = [await _table(session, get, "TransactGetItems") for get in gets]
     places = list(zip(tables, _each(_key, tables, gets), strict=True))
     for table, view in zip(tables, views, strict=True):
-        view.check_keys(definition_of(table).schema)
+        view.check_keys(table)
     _refuse_same([(table.id, key) for table, key in places])
     try:
         found = await session.snapshot(places)
@@ -235,6 +236,7 @@ def _item(table: Table, part: _Part, *, measures: bool) -> TransactItem:
     is_plain = request.get("ConditionExpression") is None and not measures
     if action is Action.PUT:
         key = key_of_item(definition_of(table).schema, table.id, request["Item"])
+        check_item(table, request["Item"])
         item = encoded(request["Item"], part.size)
         if is_plain:
             return TransactItem(table, key, putting(item))
@@ -244,7 +246,7 @@ def _item(table: Table, part: _Part, *, measures: bool) -> TransactItem:
         return TransactItem(table, key, DELETING)
     if action is Action.UPDATE:
         assert part.update is not None, "its UpdateExpression is required"
-        refuse_key_changes(definition_of(table).schema, part.update)
+        check_key_changes(table, part.update)
         return TransactItem(table, key, payload_of(step_of(request, action, key=request["Key"], measures=measures)))
     step = step_of(request, action, measures=measures)
     return TransactItem(table, key, payload_of(step), is_check=action is Action.CHECK)

@@ -26,7 +26,6 @@ UNLESS_DISABLED: Final = Unserved(lambda stream: bool(stream.get("StreamEnabled"
 
 UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
     "CreateTable": {
-        "LocalSecondaryIndexes": ANY,
         "GlobalSecondaryIndexes": ANY,
         "StreamSpecification": UNLESS_DISABLED,
         "ResourcePolicy": ANY,

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from merganser.model.cluster import Table
 from merganser.query import expressions
 from merganser.query.binding import Placeholders
 from merganser.query.documents import projected
@@ -21,8 +22,9 @@ from merganser.query.syntax import Condition, Path
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import placeholders_of
 from merganser.wire.dynamodb.items import attributes_of, json_of
-from merganser.wire.dynamodb.keys import KeySchema
+from merganser.wire.dynamodb.keys import KeyAttribute
 from merganser.wire.dynamodb.legacy import check_operator, checks_in, is_any, names_in
+from merganser.wire.dynamodb.tables import definition_of, key_attributes
 
 
 class View(msgspec.Struct, frozen=True):
@@ -48,26 +50,25 @@ class View(msgspec.Struct, frozen=True):
             return None
         return orjson.dumps(projected(attributes, self.paths)) if self.paths else json_of(item)
 
-    def check_keys(self, schema: KeySchema, *, filters_keys: bool = True) -> None:
+    def check_keys(self, table: Table, *, unfiltered: Iterable[KeyAttribute] = ()) -> None:
         """Check what is said of key attributes.
 
         Args:
-            schema: the table's.
-            filters_keys: the filter may look at key attributes, as it may in a Scan.
+            table: that is read.
+            unfiltered: key attributes that the filter may not look at; in a Scan it may look at all.
 
         Raises:
             ValidationError: they are taken for lists or maps, or looked at where they may not be.
         """
         filtered = () if self.filter is None else tuple(paths_in(self.filter))
-        refuse_inside_keys(schema, self.paths)
-        if not filters_keys:
-            for attribute in schema.attributes:
-                if any(path.parts[0] == attribute.name for path in filtered):
-                    raise ValidationError(
-                        f"{self.filter_name} can only contain non-primary key attributes: "
-                        f"Primary key attribute: {attribute.name}"
-                    )
-        refuse_inside_keys(schema, filtered)
+        refuse_inside_keys(table, self.paths)
+        for attribute in unfiltered:
+            if any(path.parts[0] == attribute.name for path in filtered):
+                raise ValidationError(
+                    f"{self.filter_name} can only contain non-primary key attributes: "
+                    f"Primary key attribute: {attribute.name}"
+                )
+        refuse_inside_keys(table, filtered)
 
 
 WHOLE: Final = View()
@@ -128,16 +129,19 @@ def projection_of(request: Mapping[str, Any]) -> View:
     return view
 
 
-def refuse_inside_keys(schema: KeySchema, paths: Iterable[Path]) -> None:
-    """Refuse paths that lead into an attribute of the primary key.
+def refuse_inside_keys(table: Table, paths: Iterable[Path]) -> None:
+    """Refuse paths that lead into an attribute of the primary key, or of the key of an index.
 
     Raises:
         ValidationError: there is one.
     """
     inside = [path.parts[0] for path in paths if len(path.parts) > 1]
-    for attribute in schema.attributes:
+    if not inside:
+        return
+    primary = definition_of(table).schema.attributes
+    for attribute in key_attributes(table):
         if attribute.name in inside:
             raise ValidationError(
                 "Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed: "
-                f"Key: {attribute.name}"
+                f"{'Key' if attribute in primary else 'IndexKey'}: {attribute.name}"
             )

@@ -11,10 +11,11 @@ from merganser.wire.dynamodb import capacity
 from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumption, write_units
-from merganser.wire.dynamodb.changes import read_expressions, refuse_key_changes, step_of
+from merganser.wire.dynamodb.changes import check_key_changes, read_expressions, step_of
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import encoded
 from merganser.wire.dynamodb.keys import key_of, key_of_item
 from merganser.wire.dynamodb.legacy import changes_in, check_constraints, expected_in
@@ -37,6 +38,7 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of_item(definition_of(table).schema, table.id, item)
+    check_item(table, item)
     stored = encoded(item, size)
     if _is_plain(request, checks):
         return await _replace(session, request, table, key, stored)
@@ -66,10 +68,9 @@ async def update_item(session: Session, request: dict[str, Any]) -> bytes | list
     changes, checks = changes_in(request), expected_in(request)
     update = update_of(changes) if changes else read_expressions(request)
     table = await session.table(request["TableName"])
-    schema = definition_of(table).schema
-    key = key_of(schema, table.id, request["Key"])
+    key = key_of(definition_of(table).schema, table.id, request["Key"])
     if update is not None:
-        refuse_key_changes(schema, update)
+        check_key_changes(table, update)
     require_leaders(table, "UpdateItem")
     step = step_of(
         request,
