@@ -328,6 +328,11 @@ class Cluster:
         assert isinstance(answer, Fault), answer
         return answer
 
+    def fault_or_none(self, operation: str, request: Any) -> Fault | None:
+        """Return the error, if there is one."""
+        answer = self._answer(operation, request, None)
+        return answer if isinstance(answer, Fault) else None
+
     def _answer(self, operation: str, request: Any, level: Consistency | None) -> bytes | list[bytes] | Fault:
         body = request if isinstance(request, bytes) else orjson.dumps(request)
         try:

@@ -19,10 +19,14 @@ class Unserved(NamedTuple):
     """Told of every value but null."""
     but: str = ""
     """What is served of it all the same, as the refusal says it after the name."""
+    note: str = ""
+    """As the compatibility page says it."""
 
 
 ANY: Final = Unserved(lambda value: True)
-UNLESS_DISABLED: Final = Unserved(lambda stream: bool(stream.get("StreamEnabled")) or len(stream) > 1)
+UNLESS_DISABLED: Final = Unserved(
+    lambda stream: bool(stream.get("StreamEnabled")) or len(stream) > 1, note=" unless disabled"
+)
 
 UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
     "CreateTable": {
