@@ -34,7 +34,7 @@ from merganser.service.member import Member
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound
-from merganser.wire.dynamodb.index_items import local_indexer
+from merganser.wire.dynamodb.index_items import indexer, local_indexer
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.session import WIRE, Services
 from merganser.wire.dynamodb.signature import Verifier
@@ -126,6 +126,7 @@ class Node:
                 repair_interval_s=self.settings.repair_interval_s,
                 scrub_interval_s=self.settings.scrub_interval_s,
                 evaluators={WIRE: evaluate},
+                indexers={WIRE: indexer},
                 local_indexers={WIRE: local_indexer},
                 on_damage=lambda what: failure("damage on the disk", reason=what),
             )

@@ -163,6 +163,28 @@ class FakeLeaderBased:
             rows.append((key, kept[key]))
         return LedRows(tuple(rows), None)
 
+    async def read_index(
+        self,
+        index: Table,
+        start: bytes,
+        end: bytes,
+        *,
+        reverse: bool,
+        rows_max: int,
+        bytes_max: int,
+        deadline: float,
+    ) -> LedRows:
+        return await self.read_range(
+            index,
+            start,
+            end,
+            reverse=reverse,
+            is_consistent=False,
+            rows_max=rows_max,
+            bytes_max=bytes_max,
+            deadline=deadline,
+        )
+
     def _entries(self, table: Table, index: int | None) -> SortedDict[bytes, bytes]:
         """Return what is read: the items, or those that stand in an index, as if entries were always up to date."""
         bases = [base for base in self.tables() if table.id in {one.table for one in base.indexes}]

@@ -24,6 +24,16 @@ def local(name: str = "byL", *names: str, **changes: Any) -> dict[str, Any]:
     return {"IndexName": name, "KeySchema": schema(*(names or ("p", "l"))), "Projection": ALL, **changes}
 
 
+def global_(name: str = "byG", *names: str, **changes: Any) -> dict[str, Any]:
+    return {"IndexName": name, "KeySchema": schema(*(names or ("l",))), "Projection": ALL, **changes}
+
+
+def keyed(partition: str, sort: str = "") -> list[dict[str, str]]:
+    """Return a key schema of several attributes, a letter each."""
+    kinds = [*("HASH" for _ in partition), *("RANGE" for _ in sort)]
+    return [{"AttributeName": name, "KeyType": kind} for name, kind in zip(partition + sort, kinds, strict=True)]
+
+
 def table(**changes: Any) -> dict[str, Any]:
     return {
         "TableName": "ind",
@@ -136,4 +146,123 @@ def test_local_indexes_are_described(cluster: Cluster) -> None:
     ],
 )
 def test_local_indexes_that_make_no_sense_are_refused(cluster: Cluster, request_: Any, answer: str) -> None:
+    assert cluster.call("CreateTable", request_) == answer
+
+
+UNITS = {"ReadCapacityUnits": 3, "WriteCapacityUnits": 4}
+
+
+def with_global(*indexes: Any, kinds: str = "psl", **changes: Any) -> dict[str, Any]:
+    return table(
+        AttributeDefinitions=defined(**dict.fromkeys(kinds, "S")),
+        LocalSecondaryIndexes=None,
+        GlobalSecondaryIndexes=list(indexes),
+        **changes,
+    )
+
+
+def test_global_indexes_are_described(cluster: Cluster) -> None:
+    keys_only = {"ProjectionType": "KEYS_ONLY"}
+    wide = global_("wide", KeySchema=keyed("abcd", "efgh"), Projection=keys_only, ProvisionedThroughput=UNITS)
+    request = with_global(
+        global_(ProvisionedThroughput=UNITS, WarmThroughput={"ReadUnitsPerSecond": 9, "WriteUnitsPerSecond": 8}),
+        wide,
+        kinds="pslabcdefgh",
+        BillingMode="PROVISIONED",
+        ProvisionedThroughput=UNITS,
+    )
+    created = cluster.call("CreateTable", request)["TableDescription"]
+    described = cluster.call("DescribeTable", {"TableName": "ind"})["Table"]
+    assert [one["IndexStatus"] for one in created["GlobalSecondaryIndexes"]] == ["CREATING", "CREATING"]
+    arn = described["TableArn"]
+    warm = {"ReadUnitsPerSecond": 9, "WriteUnitsPerSecond": 8, "Status": "ACTIVE"}
+    assert described["GlobalSecondaryIndexes"] == [
+        {
+            "IndexName": "byG",
+            "KeySchema": schema("l"),
+            "Projection": ALL,
+            "IndexArn": f"{arn}/index/byG",
+            "IndexStatus": "ACTIVE",
+            "ProvisionedThroughput": {"NumberOfDecreasesToday": 0, **UNITS},
+            "WarmThroughput": warm,
+        },
+        {
+            "IndexName": "wide",
+            "KeySchema": keyed("abcd", "efgh"),
+            "Projection": keys_only,
+            "IndexArn": f"{arn}/index/wide",
+            "IndexStatus": "ACTIVE",
+            "ProvisionedThroughput": {"NumberOfDecreasesToday": 0, **UNITS},
+        },
+    ]
+    assert {one["AttributeName"] for one in described["AttributeDefinitions"]} == set("pslabcdefgh")
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (with_global(), INVALID + "List of GlobalSecondaryIndexes is empty"),
+        (
+            with_global(global_("byG", "nowhere")),
+            INVALID + "Some index key attributes are not defined in AttributeDefinitions. Keys: [nowhere], "
+            "AttributeDefinitions: [p, s, l]",
+        ),
+        (
+            with_global(global_("byG", "l", "l")),
+            "ValidationException | Both the Hash Key and the Range Key element in the KeySchema have the same name",
+        ),
+        (
+            with_global(global_(KeySchema=keyed("", "l"))),
+            "ValidationException | Invalid KeySchema: The first KeySchemaElement is not a HASH key type",
+        ),
+        (
+            with_global(global_(KeySchema=[*keyed("l", "s"), *keyed("p")])),
+            INVALID + "A HASH key element comes after a RANGE key element for index: byG",
+        ),
+        (
+            with_global(global_(KeySchema=keyed("abcde")), kinds="pslabcde"),
+            INVALID + "Number of HASH key elements exceeds the limit of 4 for index: byG",
+        ),
+        (
+            with_global(global_(ProvisionedThroughput=UNITS)),
+            INVALID + "ProvisionedThroughput should not be specified for index: byG when BillingMode is "
+            "PAY_PER_REQUEST",
+        ),
+        (
+            with_global(global_(), BillingMode="PROVISIONED", ProvisionedThroughput=UNITS),
+            INVALID + "ProvisionedThroughput is not specified for index: byG",
+        ),
+        (with_global(global_(), global_()), INVALID + "Duplicate index name: byG"),
+        (
+            table(GlobalSecondaryIndexes=[global_("byL")]),
+            INVALID + "Duplicate index name: byL",
+        ),
+        (
+            with_global(*[global_(f"index-{number}") for number in range(21)]),
+            INVALID + "GlobalSecondaryIndex count exceeds the per-table limit of 20",
+        ),
+        (
+            with_global(global_("byG", "s")),
+            INVALID + "Some AttributeDefinitions are not used. AttributeDefinitions: [p, s, l], keys used: [p, s]",
+        ),
+        (
+            with_global(
+                *[
+                    global_(
+                        f"index-{n}",
+                        Projection={"ProjectionType": "INCLUDE", "NonKeyAttributes": [f"a{i}" for i in range(17)]},
+                    )
+                    for n in range(6)
+                ]
+            ),
+            INVALID + "Number of NonKeyAttributes over all secondary indexes exceeds the per-table limit of 100",
+        ),
+        (
+            with_global(global_(), Tags=[{"Key": "merganser:replication", "Value": "leaderless"}]),
+            "ValidationException | GlobalSecondaryIndexes needs a table with leaders: create the table without the "
+            "tag merganser:replication = leaderless",
+        ),
+    ],
+)
+def test_global_indexes_that_make_no_sense_are_refused(cluster: Cluster, request_: Any, answer: str) -> None:
     assert cluster.call("CreateTable", request_) == answer

@@ -11,9 +11,11 @@ import orjson
 
 from merganser.model.cluster import Table
 from merganser.model.errors import TableChangedError, TableExistsError, TableNotFoundError
+from merganser.model.index import IndexRequest
 from merganser.wire.dynamodb.arns import name_of
 from merganser.wire.dynamodb.constraints import Violations, check_table_name_length, require_table_name
 from merganser.wire.dynamodb.errors import RESOURCE_IN_USE, ApiError, NotFoundError, ValidationError
+from merganser.wire.dynamodb.index_requests import global_definitions
 from merganser.wire.dynamodb.session import WIRE, Session
 from merganser.wire.dynamodb.table_updates import check_update, described_while_updating, updated
 from merganser.wire.dynamodb.tables import (
@@ -51,6 +53,7 @@ class Administration:
                 unique_id=unique_id,
                 replication=replication_for(request),
                 deadline=session.deadline,
+                indexes=[IndexRequest(index.name, index.encoded()) for index in global_definitions(request)],
             )
         except TableExistsError:
             raise ApiError(RESOURCE_IN_USE, f"Table already exists: {name}") from None

@@ -29,7 +29,7 @@ from merganser.wire.dynamodb.expressions import check_parameters, placeholders_o
 from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
 from merganser.wire.dynamodb.legacy import check_constraints, names_in
 from merganser.wire.dynamodb.looking import Looking, looking_at
-from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.session import ItemPage, Session
 from merganser.wire.dynamodb.sources import STARTING_KEY, Source, source_of
 from merganser.wire.dynamodb.views import WHOLE, View, legacy_view_of, view_of
 
@@ -105,16 +105,7 @@ async def read_page(session: Session, source: Source, span: Span, request: Mappi
     room = turn_began_at = PAGE_BYTES_MAX
     rows_max = FETCH_ROWS_MAX if limit is None else min(FETCH_ROWS_MAX, limit)
     while span.start < span.end:
-        fetched = await session.page(
-            source.read_from,
-            span.start,
-            span.end,
-            reverse=span.reverse,
-            is_consistent=is_consistent,
-            rows_max=rows_max,
-            bytes_max=room,
-            index=source.number,
-        )
+        fetched = await _fetched(session, source, span, is_consistent=is_consistent, rows_max=rows_max, bytes_max=room)
         for whole in fetched.items:
             item = looking.entry_of(whole)
             seen = view.of(whole if looking.fetches else item)
@@ -135,6 +126,26 @@ async def read_page(session: Session, source: Source, span: Span, request: Mappi
         if not fetched.items:
             rows_max = min(FETCH_ROWS_MAX, rows_max * FETCH_GROWTH)
     return Page(shown, scanned, PAGE_BYTES_MAX - room, fetched_units)
+
+
+async def _fetched(
+    session: Session, source: Source, span: Span, *, is_consistent: bool, rows_max: int, bytes_max: int
+) -> ItemPage:
+    start, end, reverse = span
+    if source.is_global:
+        return await session.entries(
+            source.read_from, start, end, reverse=reverse, rows_max=rows_max, bytes_max=bytes_max
+        )
+    return await session.page(
+        source.read_from,
+        start,
+        end,
+        reverse=reverse,
+        is_consistent=is_consistent,
+        rows_max=rows_max,
+        bytes_max=bytes_max,
+        index=source.number,
+    )
 
 
 def answer(page: Page, source: Source, request: Mapping[str, Any]) -> list[bytes]:

@@ -235,6 +235,16 @@ class Session:
         items = [stored(row, now_s) for _, row in page.rows]
         return ItemPage([item for item in items if item is not None], page.resume)  # None: it expired on the way
 
+    async def entries(
+        self, index: Table, start: bytes, end: bytes, *, reverse: bool, rows_max: int, bytes_max: int
+    ) -> ItemPage:
+        """Return what a global index shows in a range of its table, as `LeaderBased.read_index` does."""
+        self._refuse_levels()
+        led = await self._services.leader_based.read_index(
+            index, start, end, reverse=reverse, rows_max=rows_max, bytes_max=bytes_max, deadline=self.deadline
+        )
+        return ItemPage([value for _, value in led.rows], led.resume)
+
     async def transact(self, items: Sequence[TransactItem], *, token: bytes | None, digest: bytes) -> list[bytes]:
         """Do steps on several items, all or none, and return their answers; as `Transactions.write`."""
         self._refuse_levels()

@@ -30,7 +30,6 @@ UNLESS_DISABLED: Final = Unserved(
 
 UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
     "CreateTable": {
-        "GlobalSecondaryIndexes": ANY,
         "StreamSpecification": UNLESS_DISABLED,
         "ResourcePolicy": ANY,
         "GlobalTableSourceArn": ANY,
