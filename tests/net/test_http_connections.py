@@ -116,6 +116,25 @@ def test_a_body_that_the_application_would_not_take_is_refused_before_it_is_read
     run(scenario())
 
 
+@pytest.mark.parametrize(("size", "status", "told"), [(MIB + 1, 400, b"no"), (8 * MIB + 1, 413, b"more than ")])
+def test_the_application_says_what_is_too_large_for_it(run: Run, size: int, status: int, told: bytes) -> None:
+    async def scenario() -> None:
+        limits = HttpLimits(body_bytes_max=8 * MIB)
+        no = Response(400, b"", b"no")
+        server = HttpServer(echo, on_error=no_errors, limits=limits, body_bound=bound, too_large=lambda headers: no)
+        try:
+            port = await server.listen("127.0.0.1", 0)
+            kind = b"small" if status == 400 else b"large"
+            head = b"POST / HTTP/1.1\r\nX-Kind: %b\r\nContent-Length: %d\r\n\r\n" % (kind, size)
+            ((heard, headers, text),) = await exchange(port, head + b"x" * size)
+            assert (heard, headers[b"connection"]) == (status, b"close")
+            assert text.startswith(told)
+        finally:
+            await server.close(0)
+
+    run(scenario())
+
+
 def test_the_bound_of_one_request_is_not_that_of_the_next(run: Run) -> None:
     async def scenario() -> None:
         server = HttpServer(echo, on_error=no_errors, body_bound=bound)

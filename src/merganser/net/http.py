@@ -19,13 +19,16 @@ from merganser.net.http_connection import Exchange, HttpConnection
 from merganser.net.http_limits import HttpLimits
 from merganser.net.http_messages import Request, Response, encode_response, text_response
 
-__all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "Response", "text_response"]
+__all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "Response", "TooLarge", "text_response"]
 
 Application = Callable[[Request], Awaitable[Response]]
 """Answers a request. What it raises is its bug: reported and answered with 500."""
 
 BodyBound = Callable[[list[tuple[bytes, bytes]]], int]
 """Returns how many bytes of body a request with these headers may have, asked before the body is read."""
+
+TooLarge = Callable[[list[tuple[bytes, bytes]]], Response | None]
+"""Returns the answer to a request whose body passes the bound that the application gave it; None is a plain 413."""
 
 _CLOSE = b"connection: close\r\n"
 _KEEP_ALIVE = b"connection: keep-alive\r\n"
@@ -41,14 +44,17 @@ class HttpServer:
         on_error: Callable[[BaseException], None],
         limits: HttpLimits | None = None,
         body_bound: BodyBound | None = None,
+        too_large: TooLarge | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Serve ``application``; report its bugs to ``on_error``.
 
         ``body_bound`` may allow a request less than ``limits`` do; it is asked about bodies over a mebibyte only.
+        ``too_large`` answers those that pass it.
         """
         self.limits = limits or HttpLimits()
         self.body_bound = body_bound
+        self.too_large = too_large
         self.refusals = 0
         """Connections that are being told that there are too many."""
         self.refused_connections = 0

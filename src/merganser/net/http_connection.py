@@ -324,9 +324,14 @@ class HttpConnection(asyncio.Protocol):
         if self._server.body_bound is not None:
             self._body_bytes_max = min(self._body_bytes_max, self._server.body_bound(self._headers))
 
+    def _is_too_large(self) -> Response | None:
+        server = self._server
+        is_of_any = self._body_bytes_max == self._limits.body_bytes_max
+        return None if is_of_any or server.too_large is None else server.too_large(self._headers)
+
     def _check_room(self, more_bytes: int) -> None:
         if self._body_bytes + more_bytes > self._body_bytes_max:
-            raise _RefusedRequestError(413, f"more than {self._body_bytes_max} bytes of body")
+            raise _RefusedRequestError(413, f"more than {self._body_bytes_max} bytes of body", self._is_too_large())
         most = self._limits.bodies_bytes_max
         if self._server.bodies_bytes + more_bytes > most:
             raise _RefusedRequestError(503, f"requests under way would hold more than {most} bytes; try again later")
@@ -478,6 +483,6 @@ class HttpConnection(asyncio.Protocol):
 class _RefusedRequestError(Exception):
     """Raised through the parser: the request is not to be read to its end."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, response: Response | None = None) -> None:
         super().__init__(message)
-        self.response = text_response(status, message)
+        self.response = response or text_response(status, message)

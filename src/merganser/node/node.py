@@ -33,7 +33,7 @@ from merganser.service.founding import Founding, check_address
 from merganser.service.member import Member
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
-from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound
+from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound, too_large
 from merganser.wire.dynamodb.index_items import indexer, local_indexer
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.session import WIRE, Services
@@ -220,7 +220,7 @@ class Node:
 
     def _dynamodb_server(self) -> http.HttpServer:
         limits = http.HttpLimits(connections_max=self.settings.connections_max)
-        return _server(self._answer_dynamodb, limits=limits, body_bound=body_bound)
+        return _server(self._answer_dynamodb, limits=limits, body_bound=body_bound, too_large=too_large)
 
     async def _take_port(self, name: str, port: int, listen: Callable[[str, int], Awaitable[int]]) -> int:
         host = self.settings.host
@@ -256,18 +256,22 @@ class Node:
             rng=self._rng,
             report=lambda error: failure("client request failed", error),
             places=member.admission.requests,
-            host=self.addresses["dynamodb"],
         )
 
 
 def _server(
-    application: http.Application, *, limits: http.HttpLimits | None = None, body_bound: http.BodyBound | None = None
+    application: http.Application,
+    *,
+    limits: http.HttpLimits | None = None,
+    body_bound: http.BodyBound | None = None,
+    too_large: http.TooLarge | None = None,
 ) -> http.HttpServer:
     return http.HttpServer(
         application,
         on_error=lambda error: failure("client request failed", error),
         limits=limits,
         body_bound=body_bound,
+        too_large=too_large,
     )
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
+import urllib.request
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import boto3
+import orjson
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from merganser.net.http import HttpServer
-from merganser.wire.dynamodb.http import DynamoDBApplication
+from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound, too_large
 from merganser.wire.dynamodb.signature import Verifier
 from wire.dynamodb.fakes import Cluster
 
@@ -30,7 +34,7 @@ def serve(cluster: Cluster, work: Callable[[Any], None]) -> None:
             rng=random.Random(3),
             report=errors.append,
         )
-        server = HttpServer(application, on_error=errors.append)
+        server = HttpServer(application, on_error=errors.append, body_bound=body_bound, too_large=too_large)
         port = await server.listen("127.0.0.1", 0)
         try:
             await asyncio.wait_for(loop.run_in_executor(None, work, client_of(port)), timeout=30)
@@ -153,5 +157,43 @@ def test_boto3_understands_our_errors(cluster: Cluster) -> None:
             client.get_item(TableName="str", Key={"q": {"S": "a"}})
         with pytest.raises(ClientError, match="UnknownOperationException"):
             client.list_backups()
+
+    serve(cluster, work)
+
+
+@pytest.mark.parametrize("size", [401 * 1024, 5 * 1024 * 1024])
+def test_boto3_is_told_that_an_item_is_too_large_however_large(cluster: Cluster, size: int) -> None:
+    def work(client: Any) -> None:
+        with pytest.raises(ClientError) as caught:
+            client.put_item(TableName="str", Item={"p": {"S": "a"}, "large": {"S": "x" * size}})
+        assert caught.value.response["Error"] == {
+            "Code": "ValidationException",
+            "Message": "Item size has exceeded the maximum allowed size",
+        }
+
+    serve(cluster, work)
+
+
+def test_a_compressed_request_gets_a_compressed_page_with_the_checksum_of_its_bytes(cluster: Cluster) -> None:
+    def work(client: Any) -> None:
+        for number in range(50):
+            client.put_item(TableName="tsn", Item={"p": {"S": "a"}, "s": {"N": str(number)}, "text": {"S": "x" * 50}})
+        request = urllib.request.Request(
+            client.meta.endpoint_url,
+            data=gzip.compress(b'{"TableName":"tsn"}'),
+            headers={
+                "X-Amz-Target": "DynamoDB_20120810.Scan",
+                "Content-Type": "application/x-amz-json-1.0",
+                "Content-Encoding": "gzip",
+                "Accept-Encoding": "gzip",
+                "X-Amz-Date": "20260921T133320Z",
+                "Authorization": "AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=host, Signature=0",
+            },
+        )
+        with urllib.request.urlopen(request) as response:
+            body = response.read()
+            assert response.headers["Content-Encoding"] == "gzip"
+            assert int(response.headers["x-amz-crc32"]) == zlib.crc32(body)
+            assert len(orjson.loads(gzip.decompress(body))["Items"]) == 50
 
     serve(cluster, work)

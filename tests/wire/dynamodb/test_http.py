@@ -17,7 +17,7 @@ from merganser.model.errors import OverloadedError
 from merganser.net.http import Request, Response
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.errors import fault_of
-from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound
+from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound, too_large
 from merganser.wire.dynamodb.signature import Verifier
 from wire.dynamodb.fakes import NOW_US, Cluster
 
@@ -334,6 +334,24 @@ def test_the_body_of_an_operation_may_be_as_large_as_what_it_can_need(operation:
     headers = [(b"content-type", b"application/x-amz-json-1.0"), (b"x-amz-target", b"DynamoDB_20120810." + operation)]
     assert body_bound(headers) == mebibytes * 1024 * 1024
     assert body_bound([]) == 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("operation", "told"),
+    [
+        (b"PutItem", "Item size has exceeded the maximum allowed size"),
+        (b"UpdateItem", "Item size to update has exceeded the maximum allowed size"),
+    ],
+)
+def test_item_beyond_the_body_of_a_put_is_told_as_too_large(operation: bytes, told: str) -> None:
+    response = too_large([(b"x-amz-target", b"DynamoDB_20120810." + operation)])
+    assert response is not None
+    assert response.status == 400
+    assert orjson.loads(body_of(response)) == {
+        "__type": "com.amazon.coral.validate#ValidationException",
+        "message": told,
+    }
+    assert too_large([(b"x-amz-target", b"DynamoDB_20120810.Query")]) is None
 
 
 def test_the_largest_item_there_can_be_fits_into_the_body_of_a_put() -> None:

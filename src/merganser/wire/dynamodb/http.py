@@ -27,6 +27,8 @@ from merganser.model.consistency import UNSAID, Levels, parse_levels
 from merganser.model.errors import UnknownOutcomeError
 from merganser.net.http import Request, Response
 from merganser.net.http_compression import BodyTooLargeError, UnreadableBodyError, expanded
+from merganser.query.update import TOO_LARGE
+from merganser.wire.dynamodb.attributes import TooLargeError
 from merganser.wire.dynamodb.errors import (
     INTERNAL,
     UNKNOWN_OPERATION,
@@ -46,6 +48,7 @@ _ITEM_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 """An item is 400 KB as DynamoDB measures it. Written as JSON that is 1.2 MB for text of which every character is
 escaped, and 3.7 MB at the very worst, a list of nothing but empty strings."""
 _BATCHES = frozenset((b"BatchWriteItem", b"BatchGetItem", b"TransactWriteItems", b"TransactGetItems"))
+_TOO_LARGE: Final = {b"PutItem": TooLargeError().message, b"UpdateItem": TOO_LARGE}
 _STRANGERS_BODY_BYTES_MAX: Final = 4 * 1024
 
 Report = Callable[[Exception], None]
@@ -61,6 +64,15 @@ def body_bound(headers: list[tuple[bytes, bytes]]) -> int:
         if name == b"x-amz-target":
             return _bound_of(value)
     return _ITEM_BODY_BYTES_MAX
+
+
+def too_large(headers: list[tuple[bytes, bytes]]) -> Response | None:
+    """Return what DynamoDB says of an item that does not fit into 4 MB of JSON; None of anything else."""
+    target = next((value for name, value in headers if name == b"x-amz-target"), b"")
+    message = _TOO_LARGE.get(target.removeprefix(TARGET_PREFIX))
+    if message is None:
+        return None
+    return Response(400, b"content-type: %b\r\n" % JSON, fault_of(ValidationError(message)).body())
 
 
 class DynamoDBApplication:
