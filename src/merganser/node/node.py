@@ -33,6 +33,7 @@ from merganser.service.founding import Founding, check_address
 from merganser.service.member import Member
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
+from merganser.wire.dynamodb.expiry import expiring
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound, too_large
 from merganser.wire.dynamodb.index_items import indexer, local_indexer
 from merganser.wire.dynamodb.operations import DynamoDB
@@ -128,6 +129,7 @@ class Node:
                 evaluators={WIRE: evaluate},
                 indexers={WIRE: indexer},
                 local_indexers={WIRE: local_indexer},
+                expiries={WIRE: expiring},
                 on_damage=lambda what: failure("damage on the disk", reason=what),
             )
         await self._tell_of_loss(member)

@@ -1,5 +1,7 @@
 """The hash trees of this node: one for each partition of a table it holds, true at every turn of the loop.
 
+The entries of `service.expiry_index` change in the batches of their registers, here and nowhere else.
+
 Every change of a row goes through `put` or `write`, which change the tree in the same turn as the engine's commit.
 A tree (`core.hash_tree`) is kept in memory, and on disk as an *image* under ``tree|``, table, partition::
 
@@ -41,6 +43,7 @@ from merganser.core.hash_tree import HashTree, fingerprint, leaf_at, leaf_shift,
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId, TableId
+from merganser.service.expiry_index import Expiring, ExpiryIndex
 from merganser.service.local_indexes import LocalIndexes, LocalKeys
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -71,6 +74,8 @@ class _Kept(msgspec.Struct):
     """The tree tells of the rows before this key; None: of all."""
     local_keys: LocalKeys | None
     """Of the table's local indexes, None if it has none."""
+    expiring: Expiring | None
+    """How the table's items expire, None if they do not."""
     has_image: bool = False
     is_plain: bool = False
     """It tells of all rows, there is no image, and something has changed since the last look."""
@@ -89,6 +94,7 @@ class HashTrees:
         engine: Engine,
         *,
         admit: Callable[[], Awaitable[None]],
+        expiries: ExpiryIndex | None = None,
         look_s: float = LOOK_S,
         local: LocalIndexes | None = None,
     ) -> None:
@@ -98,12 +104,14 @@ class HashTrees:
             topology: knows the tables and what this node holds.
             engine: holds rows and images.
             admit: waits between slices while clients need this node more.
+            expiries: when items expire, which changes with them.
             look_s: between two looks for partitions that are quiet.
             local: the local indexes of the rows.
         """
         self._local = local or LocalIndexes(engine)
         self._topology = topology
         self._engine = engine
+        self._expiries = expiries or ExpiryIndex(topology, engine)
         self._admit = admit
         self._look_s = look_s
         self._loop = asyncio.get_running_loop()
@@ -135,8 +143,8 @@ class HashTrees:
             self.write(((table, key, before, after),))
             return
         batch = Batch().put(key, after)
-        if kept.local_keys is not None:
-            batch.operations += self._local.changes(kept.local_keys, key, before, after)
+        if kept.local_keys is not None or kept.expiring is not None:
+            batch.operations += self._derived((table, partition), kept, key, before, after)
         self._engine.commit(batch)
         seed = kept.seed
         change = fingerprint(key, after, seed)
@@ -161,9 +169,7 @@ class HashTrees:
             touched[place] = kept = self._of(place)
             wanted.append((place, kept, key, before, after))
             batch.operations.append((key, after))
-            if kept.local_keys is not None:
-                local = self._local.changes(kept.local_keys, key, before, after, is_doubtful=is_doubtful)
-                batch.operations += local
+            batch.operations += self._derived(place, kept, key, before, after, is_doubtful=is_doubtful)
         for place, kept in touched.items():
             if kept.has_image:
                 batch.delete(_image_key(place))
@@ -184,6 +190,24 @@ class HashTrees:
         for leaf in dict.fromkeys(self.leaf_of(table, partition, key) for _, key, _, _ in changes):
             with contextlib.suppress(CorruptionError):  # a block of it cannot be read: it stays as it is
                 self.recount(table, partition, leaf)
+
+    def _derived(
+        self,
+        place: Place,
+        kept: _Kept,
+        key: bytes,
+        before: bytes | None,
+        after: bytes | None,
+        *,
+        is_doubtful: bool = False,
+    ) -> list[tuple[bytes, bytes | None]]:
+        """Return what follows from the change of a row, for its batch."""
+        derived: list[tuple[bytes, bytes | None]] = []
+        if kept.local_keys is not None:
+            derived += self._local.changes(kept.local_keys, key, before, after, is_doubtful=is_doubtful)
+        if kept.expiring is not None:
+            derived += self._expiries.changes(kept.expiring, place, key, before, after)
+        return derived
 
     def _toggle(self, place: Place, kept: _Kept, key: bytes, before: bytes | None, after: bytes | None) -> None:
         if kept.counted_to is not None and key >= kept.counted_to:
@@ -416,10 +440,11 @@ class HashTrees:
 
     def _opened(self, place: Place) -> _Kept:
         table = self._known(place[0])
-        seed, local_keys, image = seed_of(table.unique_id), self._local.of(table), self._image(place)
+        seed, image = seed_of(table.unique_id), self._image(place)
+        local_keys, expiring = self._local.of(table), self._expiries.of(table)
         if image is not None:
-            return _Kept(image, seed, None, local_keys, has_image=True)
-        return _Kept(HashTree(), seed, self._range(place)[0], local_keys)
+            return _Kept(image, seed, None, local_keys, expiring, has_image=True)
+        return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring)
 
     def _image(self, place: Place) -> HashTree | None:
         image_key = _image_key(place)
@@ -444,6 +469,9 @@ class HashTrees:
 
     def _look_at(self, current: ClusterMap) -> None:
         self._forget_dropped(current)
+        expiring = {table.id: self._expiries.of(table) for table in current.tables}
+        for (table, _), kept in self._kept.items():
+            kept.expiring = expiring[table]
         self._news.set()
 
     def _forget_dropped(self, current: ClusterMap) -> None:

@@ -33,6 +33,8 @@ from merganser.model.messages import Reply
 from merganser.service.admission import UnderWay
 from merganser.service.asking import Asker
 from merganser.service.damage import Damage
+from merganser.service.expirer import Expirer
+from merganser.service.expiry_index import ExpiryIndex
 from merganser.service.generations import Generations
 from merganser.service.hash_trees import HashTrees
 from merganser.service.hedging import Hedging
@@ -47,7 +49,7 @@ from merganser.service.local_indexes import LocalIndexes
 from merganser.service.outboxes import Outboxes
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
-from merganser.service.steps import INDEXES, TRANSACTIONS, WIRES, Evaluator, Indexer, of_indexes, of_wires
+from merganser.service.steps import EXPIRY, INDEXES, TRANSACTIONS, WIRES, Evaluator, Indexer, of_indexes, of_wires
 from merganser.service.topology import Topology
 from merganser.service.transaction_recovery import Recovery
 from merganser.service.transaction_steps import maker
@@ -74,6 +76,10 @@ class LeaderTables:
         range_turns: Turns,
         under_way: UnderWay,
         admit: Callable[[], Awaitable[None]],
+        expiries: ExpiryIndex,
+        expiry_look_s: float,
+        wall_us: Callable[[], int],
+        check_clock: Callable[[], None],
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         on_error: Callable[[BaseException], None],
@@ -90,6 +96,10 @@ class LeaderTables:
             range_turns: for reads of ranges, and
             under_way: what counts reads and writes through this node.
             local: the local indexes of this node's registers.
+            expiries: when items expire.
+            expiry_look_s: between two looks for what has.
+            wall_us: microseconds since 1970.
+            check_clock: raises a ClockSkewError if that is certainly wrong.
         """
         self._topology = topology
         self._on_error = on_error
@@ -156,6 +166,18 @@ class LeaderTables:
         self.transactions = Transactions(self.ledger, self.recovery, self.leader_based, rng=rng, on_error=on_error)
         self.leader.makers[TRANSACTIONS] = maker(evaluators, when_begun=self.sweep.notice)
         self.leader.resolver = self.recovery
+        self.expirer = Expirer(
+            topology,
+            expiries,
+            self.leadership,
+            self.leader_based,
+            wall_us=wall_us,
+            check_clock=check_clock,
+            rng=rng,
+            admit=admit,
+            look_s=expiry_look_s,
+        )
+        self.leader.makers[EXPIRY] = self.expirer.maker()
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Campaign: self.leadership.campaign,
             Pulse: self.leadership.pulse,
@@ -176,6 +198,7 @@ class LeaderTables:
             self.sweep.run,
             self.indexer.run,
             self.indexer.go_through,
+            self.expirer.run,
         ]
         """What runs in the background; others may add theirs before `start`."""
         self._background: list[asyncio.Task[None]] = []

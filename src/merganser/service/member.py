@@ -49,6 +49,8 @@ from merganser.service.catalog import Acceptor, Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.damage import Damage
+from merganser.service.expirer import LOOK_S as EXPIRY_LOOK_S
+from merganser.service.expiry_index import Expiry, ExpiryIndex
 from merganser.service.failure_detector import FailureDetector
 from merganser.service.hash_trees import LOOK_S, HashTrees
 from merganser.service.healing import Healing
@@ -99,6 +101,8 @@ class Member:
         trees_look_s: float = LOOK_S,
         pulse_s: float = PULSE_S,
         evaluators: Mapping[str, Evaluator] | None = None,
+        expiries: Mapping[str, Expiry] | None = None,
+        expiry_look_s: float = EXPIRY_LOOK_S,
         indexers: Mapping[str, Indexer] | None = None,
         local_indexers: Mapping[str, LocalIndexer] | None = None,
     ) -> None:
@@ -111,6 +115,8 @@ class Member:
             evaluators: what the wires do to items of leader-based tables, by the names of the wires.
             indexers: what items are in their tables' global indexes, likewise.
             local_indexers: how the wires index the items of one partition key, likewise.
+            expiries: how items of leader-based tables expire, likewise.
+            expiry_look_s: between two looks for what has expired.
             pulse_s: between two signs of life to those who share a leader with this node.
         """
         self._on_error = on_error
@@ -131,7 +137,15 @@ class Member:
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
         local = LocalIndexes(engine, local_indexers)
-        self.trees = HashTrees(self.topology, engine, admit=self.admission.background, look_s=trees_look_s, local=local)
+        self.expiries = ExpiryIndex(self.topology, engine, expiries)
+        self.trees = HashTrees(
+            self.topology,
+            engine,
+            admit=self.admission.background,
+            look_s=trees_look_s,
+            local=local,
+            expiries=self.expiries,
+        )
         self.damage = Damage(
             in_flight_s=in_flight_s,
             on_damage=on_damage,
@@ -252,6 +266,10 @@ class Member:
             range_turns=self.coordinator.range_turns,
             under_way=self.admission.operations,
             admit=self.admission.background,
+            expiries=self.expiries,
+            expiry_look_s=expiry_look_s,
+            wall_us=wall_us,
+            check_clock=self.clock_watch.check,
             rng=rng,
             catch_up=self.catalog.catch_up,
             on_error=on_error,

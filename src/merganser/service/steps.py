@@ -29,6 +29,9 @@ TRANSACTIONS: Final = 1
 INDEXES: Final = 2
 """What an entry of a global index is to show (`service.indexer`); the item is the entry."""
 
+EXPIRY: Final = 3
+"""The removal of an item that has expired (`service.expirer`); its payload is empty."""
+
 Evaluator = Callable[[Table, bytes, bytes | None], Decided]
 """Of a wire: from the table, the payload and the current value (None: no such item) to what becomes of it."""
 

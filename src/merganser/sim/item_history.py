@@ -14,6 +14,7 @@ import msgspec
 from merganser.model.register import Version
 
 if TYPE_CHECKING:
+    from merganser.sim.checkers.expiries import Expirable
     from merganser.sim.checkers.linearizable import Operation
     from merganser.sim.checkers.serializable import Transaction
 
@@ -131,6 +132,10 @@ class ItemHistory:
         """Items that a transaction, or a change that is no `Operation`, may have deleted."""
         self.indexed: list[Indexed] = []
         self.index_looks: list[IndexLook] = []
+        self.expirables: list[Expirable] = []
+        """Of each item in the order in which its owner asked."""
+        self.expires_from_s: float | None = None
+        """When it was first asked that items expire."""
         self.bank_total: int | None = None
         """What all accounts together hold, always; None: there is no bank."""
         self.broken_promises: list[str] = []
@@ -144,12 +149,16 @@ class ItemHistory:
 
     def acked(self) -> int:
         """Return how many writes were acknowledged, each transaction as one."""
-        return sum(heard.has_written for heard in self.heard) + self.committed
+        done = sum(one.is_acked for one in self.expirables)
+        return sum(heard.has_written for heard in self.heard) + self.committed + done
 
     def unknown(self) -> int:
         """Return how many writes are of unknown outcome."""
-        return sum(one.ended_s == inf for one in self.operations) + self.undecided
+        unknown = sum(one.is_unknown for one in self.expirables)
+        return sum(one.ended_s == inf for one in self.operations) + self.undecided + unknown
 
     def reads(self) -> int:
         """Return how many reads of items were answered."""
-        return sum(not heard.has_written for heard in self.heard) + len(self.glimpses) + len(self.balances)
+        expirable = sum(not one.is_write for one in self.expirables)
+        heard = sum(not heard.has_written for heard in self.heard)
+        return heard + len(self.glimpses) + len(self.balances) + expirable

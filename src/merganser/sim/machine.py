@@ -22,6 +22,7 @@ from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S
+from merganser.service.expiry_index import Expiry
 from merganser.service.founding import Founding
 from merganser.service.local_indexes import LocalIndexer
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
@@ -40,6 +41,7 @@ T = TypeVar("T")
 
 IN_FLIGHT_S = 2.5  # simulated clients give a request two seconds
 EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
+EXPIRY_LOOK_S = 0.5  # what is due is removed while the clients still work
 TREES_LOOK_S = 0.5  # images of hash trees come and go between two requests, as they do in hours of real life
 
 
@@ -64,6 +66,8 @@ class Machine:
         self.witness = witness or Witness()
         self.skew_us = 0
         """How far the wall clock is off, apart from what it drifts."""
+        self.latest_wall_us = 0
+        """The latest time that the wall clock was seen to show."""
         self._drift = 0.0
         self._drifts_since_s = 0.0
         self.clock_skew_max_s = CLOCK_SKEW_MAX_S
@@ -79,6 +83,8 @@ class Machine:
         """How they index the items of one partition key, by wire."""
         self.indexers: Mapping[str, Indexer] = {steps.WIRE: indexes.entries}
         """What items are in the indexes of their tables, by wire."""
+        self.expiries: Mapping[str, Expiry] = {steps.WIRE: steps.expiring}
+        """How items of leader-based tables expire, by wire."""
         self.accepts_loss = False
         """All eight of its next lives."""
         self.wire_addresses: dict[str, str] = {}
@@ -116,7 +122,9 @@ class Machine:
         """Return what the machine's wall clock shows."""
         now_s = self._loop.time()
         drifted_s = self._drift * (now_s - self._drifts_since_s) if self._drift else 0.0
-        return EPOCH_US + int((now_s + drifted_s) * 1e6) + self.skew_us
+        shown_us = EPOCH_US + int((now_s + drifted_s) * 1e6) + self.skew_us
+        self.latest_wall_us = max(self.latest_wall_us, shown_us)
+        return shown_us
 
     def drift(self, rate: float) -> None:
         """Let the wall clock gain ``rate`` seconds a second from now on; what it has drifted so far stays."""
@@ -208,6 +216,8 @@ class Machine:
             evaluators=self.evaluators,
             local_indexers=self.local_indexers,
             indexers=self.indexers,
+            expiries=self.expiries,
+            expiry_look_s=EXPIRY_LOOK_S,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )

@@ -12,6 +12,7 @@ import msgspec
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
 from merganser.model.register import EMPTY, Content, Decided
+from merganser.service.expiry_index import Expiring
 from merganser.sim.checkers.linearizable import number_in
 
 WIRE: Final = "sim"
@@ -67,6 +68,27 @@ def payload_of(step: Step) -> bytes:
 def value_in(answer: bytes) -> bytes | None:
     """Return what the item was before a step, be it done or rejected, from the answer."""
     return _VALUES.decode(answer)
+
+
+EXPIRING: Final = b"expiring"
+"""The definition of a table whose items expire."""
+_TIME = b"@"
+
+
+def until(value: bytes, at_s: int) -> bytes:
+    """Return a value that expires at a time, in seconds since 1970."""
+    return b"%b%b%d" % (value, _TIME, at_s)
+
+
+def expires_at(value: bytes) -> int | None:
+    """Return when a value expires."""
+    _, _, at_s = value.partition(_TIME)
+    return int(at_s) if at_s.isdigit() else None
+
+
+def expiring(table: Table) -> Expiring | None:
+    """Return how items of a table expire; the `service.expiry_index.Expiry` of this wire."""
+    return Expiring(EXPIRING, expires_at) if table.definition == EXPIRING else None
 
 
 def evaluate(_table: Table, payload: bytes, value: bytes | None) -> Decided:

@@ -31,6 +31,7 @@ from merganser.sim.item_clients import ItemClients
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.workloads import Concluding, Workload
 from merganser.storage import keys
+from merganser.storage.registers import decode_register
 
 SETTLE_S = 60.0
 EQUAL_S = 300.0
@@ -241,7 +242,34 @@ def _state_of(machine: Machine, *, with_trees: bool) -> NodeState:
         load=member.admission.load(),
         leading=frozenset(map(_group_of, member.leader_tables.leadership.leading())),
         limits=machine.limits or AdmissionLimits(),
+        times=_times(member, rows),
+        indexed_times=_indexed_times(member),
     )
+
+
+def _times(member: Member, rows: dict[bytes, bytes]) -> dict[bytes, int]:
+    """Return when registers expire, as they say themselves, where the index claims to tell all."""
+    ring, found = member.topology.ring, dict[bytes, int]()
+    for key, stored in rows.items():
+        table = member.topology.table(keys.table_in(key))
+        expiring = None if table is None else member.expiries.of(table)
+        if table is not None and expiring is not None:
+            value = decode_register(key, stored).value
+            at_s = None if value is None else expiring.expires_at(value)
+            if at_s is not None and member.expiries.is_whole(
+                (table.id, ring.partition_of(keys.token_in(key))), expiring
+            ):
+                found[key] = at_s
+    return found
+
+
+def _indexed_times(member: Member) -> dict[bytes, tuple[int, ...]]:
+    found: dict[bytes, tuple[int, ...]] = {}
+    for table, partition in member.topology.held():
+        if member.expiries.of(table) is not None:
+            for entry in member.expiries.entries((table.id, partition)):
+                found[entry.key] = (*found.get(entry.key, ()), entry.at_s)
+    return found
 
 
 def _group_of(led: Led) -> Group:

@@ -92,6 +92,23 @@ def _part(stored: bytes, at: int) -> tuple[bytes, int]:
     return stored[start:end], end
 
 
+def value_in(key: bytes, stored: bytes) -> bytes | None:
+    """Return the value of a stored register, whose checksum the caller has checked, or does not mind.
+
+    Raises:
+        CorruptionError: this is no register.
+    """
+    flags = _head(key, stored)[1]
+    if not flags & _HAS_VALUE:
+        return None
+    if flags & _HAS_INTENT:
+        try:
+            return stored[_VALUE_AT + _LENGTH.size + _LENGTH.unpack_from(stored, _VALUE_AT)[0] :]
+        except struct.error:
+            raise damaged(key, stored, "the intent ends too early") from None
+    return stored[_VALUE_AT:]
+
+
 def version_of(key: bytes, stored: bytes) -> Version:
     """Return the version of a stored register, whose checksum the caller has checked.
 

@@ -9,6 +9,7 @@ from merganser.sim.scenario import run_scenario
 from sim.mutations import (  # noqa: F401  # they plant
     planted,
     planted_exchange,
+    planted_expiry,
     planted_leaders,
     planted_led_repair,
     planted_local_indexes,

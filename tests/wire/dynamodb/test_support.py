@@ -30,6 +30,11 @@ BASES: dict[str, dict[str, Any]] = {
     "TagResource": {"ResourceArn": ARN, "Tags": [{"Key": "a", "Value": "b"}]},
     "UntagResource": {"ResourceArn": ARN, "TagKeys": ["a"]},
     "ListTagsOfResource": {"ResourceArn": ARN},
+    "UpdateTimeToLive": {
+        "TableName": "str",
+        "TimeToLiveSpecification": {"Enabled": True, "AttributeName": "a"},
+    },
+    "DescribeTimeToLive": {"TableName": "str"},
     "DescribeLimits": {},
     "DescribeEndpoints": {},
     "DescribeContinuousBackups": {"TableName": "str"},

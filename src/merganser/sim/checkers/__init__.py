@@ -18,6 +18,7 @@ from merganser.sim.checkers.available import unanswered_requests
 from merganser.sim.checkers.bank import money_made_or_lost
 from merganser.sim.checkers.bounds import exceeded_bounds
 from merganser.sim.checkers.counters import counters_that_do_not_add_up
+from merganser.sim.checkers.expiries import expiries_at_a_wrong_time, times_not_indexed
 from merganser.sim.checkers.hash_trees import trees_that_are_wrong
 from merganser.sim.checkers.held import writes_too_few_hold
 from merganser.sim.checkers.indexes import (
@@ -78,6 +79,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "queries": queries_that_lie,
     "promises": broken_promises,
     "index looks": entries_of_nothing_written,
+    "expiries": expiries_at_a_wrong_time,
 }
 OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "convergence": replicas_that_differ,
@@ -93,6 +95,7 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "ledger": undecided_transactions,
     "indexes": indexes_that_are_wrong,
     "outboxes": outboxes_that_stay,
+    "times": times_not_indexed,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
     "held": writes_too_few_hold,
@@ -121,6 +124,7 @@ PROMISES = {
     "queries": "a page of a local index is in order, each item once and where its value puts it",
     "promises": "a replica serves no leader that is older than one it has promised to follow, over all its lives",
     "index looks": "an index shows only what some value of an item would show",
+    "expiries": "no item goes before its time, none stays a minute after it, and none comes back",
     "held": "as many replicas hold an acknowledged write as acknowledged it",
     "available": "a request is answered while as many nodes are well as its level needs",
     "convergence": "all replicas of a key hold the same bytes",
@@ -136,6 +140,7 @@ PROMISES = {
     "ledger": "no transaction is left undecided",
     "indexes": "each global index is what follows from the items of its table, once all is well again",
     "outboxes": "no item is ahead of its entries in global indexes once all is well again",
+    "times": "each replica has an entry for each item that expires in its index of times",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
 }

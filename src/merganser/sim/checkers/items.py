@@ -100,6 +100,10 @@ def glimpses_of_nothing_written(history: History) -> Iterator[str]:
     written: dict[bytes, list[Operation]] = {}
     for operation in history.items.operations:
         written.setdefault(operation.key, []).append(operation)
+    for record in history.items.expirables:
+        if record.is_write:
+            operation = Operation(record.key, Put(record.value), record.began_s)
+            written.setdefault(record.key, []).append(operation)
     looks = [
         *history.items.glimpses,
         *(

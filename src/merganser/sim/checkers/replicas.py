@@ -42,6 +42,10 @@ class NodeState(msgspec.Struct, frozen=True):
     load: Load | None = None
     """In its present life."""
     limits: AdmissionLimits = AdmissionLimits()
+    times: dict[bytes, int] = {}
+    """When registers expire, of those partitions whose index of times claims to be whole."""
+    indexed_times: dict[bytes, tuple[int, ...]] = {}
+    """What the index says of these."""
 
 
 def replicas_that_differ(states: Sequence[NodeState]) -> Iterator[str]:

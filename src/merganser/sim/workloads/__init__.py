@@ -17,6 +17,7 @@ from merganser.sim.workloads.bank import Bank
 from merganser.sim.workloads.bursts import LIMITS, Bursts
 from merganser.sim.workloads.counters import Counters
 from merganser.sim.workloads.deletes import Deletes
+from merganser.sim.workloads.expiries import Expiries
 from merganser.sim.workloads.handoff import Handoff
 from merganser.sim.workloads.index_queries import IndexQueries
 from merganser.sim.workloads.indexes import Indexes
@@ -60,10 +61,11 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "item-scans": ItemScans,
     "index-queries": IndexQueries,
     "indexes": Indexes,
+    "expiries": Expiries,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
 
-ON_LEADERS = frozenset(("items", "counters", "bank", "appends", "item-scans", "index-queries", "indexes"))
+ON_LEADERS = frozenset(("items", "counters", "bank", "appends", "item-scans", "index-queries", "indexes", "expiries"))
 """Those that work on a leader-based table."""
 
 INDEXED = {"indexes": INDEXES}

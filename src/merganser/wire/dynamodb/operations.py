@@ -22,6 +22,7 @@ from merganser.wire.dynamodb.administration import Administration
 from merganser.wire.dynamodb.attributes import TooLargeError
 from merganser.wire.dynamodb.batches import batch_get_item, batch_write_item
 from merganser.wire.dynamodb.errors import UNKNOWN_OPERATION, ApiError, SerializationError
+from merganser.wire.dynamodb.expiry import Expiries
 from merganser.wire.dynamodb.pages import scan
 from merganser.wire.dynamodb.queries import query
 from merganser.wire.dynamodb.reads import get_item
@@ -62,6 +63,7 @@ class DynamoDB:
         self._services = services
         self._timeout_s = timeout_s
         tables = Administration(wall_us=services.coordinator.wall_us, rng=rng, region=region, account=account)
+        expiries = Expiries(rng=rng)
         service = ServiceOperations(host=host)
         self._operations: Mapping[str, Operation] = {
             "CreateTable": tables.create_table,
@@ -72,6 +74,8 @@ class DynamoDB:
             "TagResource": tag_resource,
             "UntagResource": untag_resource,
             "ListTagsOfResource": list_tags_of_resource,
+            "UpdateTimeToLive": expiries.update_time_to_live,
+            "DescribeTimeToLive": expiries.describe_time_to_live,
             "DescribeLimits": service.describe_limits,
             "DescribeEndpoints": service.describe_endpoints,
             "DescribeContinuousBackups": service.describe_continuous_backups,

@@ -378,6 +378,11 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     "TagResource": {"ResourceArn": string, "Tags": listing(_TAG)},
     "UntagResource": {"ResourceArn": string, "TagKeys": listing(string)},
     "ListTagsOfResource": {"ResourceArn": string, "NextToken": string},
+    "UpdateTimeToLive": {
+        "TableName": string,
+        "TimeToLiveSpecification": structure("TimeToLiveSpecification", {"Enabled": boolean, "AttributeName": string}),
+    },
+    "DescribeTimeToLive": {"TableName": string},
     "DescribeLimits": {},
     "DescribeEndpoints": {},
     "DescribeContinuousBackups": {"TableName": string},

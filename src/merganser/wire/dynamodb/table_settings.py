@@ -101,6 +101,14 @@ class Encryption(msgspec.Struct, frozen=True):
         return {"Status": "ENABLED", "SSEType": "KMS", "KMSMasterKeyArn": key}
 
 
+class TimeToLive(msgspec.Struct, frozen=True):
+    """By which attribute items expire."""
+
+    attribute: str
+    unique_id: str
+    """A UUID drawn when it was switched on."""
+
+
 def find_violations(violations: Violations, request: Mapping[str, Any]) -> None:
     """Add what is wrong with the settings by the API's model."""
     violations.enums(request, "BillingMode", "TableClass")

@@ -40,6 +40,7 @@ from merganser.wire.dynamodb.table_settings import (
     Encryption,
     OnDemandLimits,
     Throughput,
+    TimeToLive,
     WarmThroughput,
     check_on_demand_limits,
     check_settings,
@@ -78,6 +79,7 @@ class TableDefinition(msgspec.Struct, frozen=True):
     warm: WarmThroughput | None = None
     local_indexes: tuple[IndexDefinition, ...] = ()
     """In the order in which they were asked for, by which they are numbered."""
+    time_to_live: TimeToLive | None = None
 
     @property
     def on_demand_since(self) -> int | None:
