@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check bench soak lock clean
+.PHONY: help setup demo run test clients check bench soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -34,6 +34,9 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 
 test: check ## the checks and every test
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+
+clients: $(STAMP) ## every client in every language that is installed here (go, mvn, npm, chromium)
+	@$(BIN)/pytest tests/clients -m "clients or not soak" -rs
 
 bench: $(STAMP) ## throughput, latency and CPU per operation of a local cluster
 	@$(BIN)/merganser bench

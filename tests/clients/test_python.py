@@ -51,3 +51,14 @@ def test_pynamodb(run: Run, packages: Path) -> None:
             "cancelled": ["TransactionCanceledException", ["ConditionalCheckFailed", "None"]],  # it sends checks first
         },
     }
+
+
+@pytest.mark.clients
+def test_aws_cli(run: Run) -> None:
+    """Some thirty processes; `tests/end_to_end/test_clients.py` has fewer of them."""
+    seen = run(sys.executable, "python/aws_cli.py")
+    assert seen == {
+        **EXPECTED,
+        "pages": {**EXPECTED["pages"], "query": 25, "scan": 25},
+        "items": {**EXPECTED["items"], "refused": "ConditionalCheckFailedException"},
+    }

@@ -1,0 +1,64 @@
+"""dynamodb-admin, which many look into their tables with, as it is, in a browser.
+
+Its form for new tables sends numbers as strings, which DynamoDB refuses.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import pytest
+
+from clients.conftest import HERE, Install, Run
+from merganser.testing import Server
+
+pytestmark = [pytest.mark.process, pytest.mark.clients]
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """A browser of the Chromium family; one that npm could bring would be fetched from elsewhere."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser is installed: none of {', '.join(BROWSERS)}")
+    return found
+
+
+def test_a_table_is_filled_looked_at_and_deleted_with_dynamodb_admin(
+    run: Run, install: Install, tool: Callable[[str], str], browser: str, tmp_path: Path, server: Server, table: str
+) -> None:
+    client = boto3.client("dynamodb", **server.client_settings)
+    client.create_table(
+        TableName=table,
+        AttributeDefinitions=[
+            {"AttributeName": "species", "AttributeType": "S"},
+            {"AttributeName": "seen", "AttributeType": "N"},
+        ],
+        KeySchema=[
+            {"AttributeName": "species", "KeyType": "HASH"},
+            {"AttributeName": "seen", "KeyType": "RANGE"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    node, npm = tool("node"), tool("npm")
+    packages = install(
+        "browser",
+        ["package.json", "package-lock.json"],
+        lambda _: [[npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]],
+    )
+    shutil.copy(HERE / "browser" / "admin.mjs", tmp_path)
+    (tmp_path / "node_modules").symlink_to(packages / "node_modules")
+    seen = run(node, "admin.mjs", browser, cwd=tmp_path)
+    assert seen["problems"] == []
+    assert (seen["listed"], seen["described"]) == (1, True)
+    assert [set(row) >= {"1758"} for row in seen["both"]] == [True, True]
+    assert seen["opened"] == {"species": "merganser", "seen": 1758, "genus": "Mergus"}
+    assert len(seen["one"]) == 1
+    assert {'"smew"', '"Mergellus"'} <= set(seen["one"][0])
+    assert table not in client.list_tables()["TableNames"]
+    client.close()
