@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from merganser.model.errors import CorruptionError
 from merganser.model.register import EMPTY, UNWRITTEN, Content, Intent, Register, Version
-from merganser.storage.registers import decode_register, encode_register, is_tombstone, may_have_outbox, version_of
+from merganser.storage.registers import (
+    decode_register,
+    encode_register,
+    is_tombstone,
+    may_have_outbox,
+    value_at,
+    version_of,
+)
 from merganser.storage.values import check_row, decode_row
 
 KEY = b"\x00\x00\x00\x01\x80\x00\x00\x00\x00\x00\x00\x00user\x00\x01"
@@ -26,6 +33,8 @@ def test_a_register_comes_back_as_it_was_stored(key: bytes, register: Register) 
     assert version_of(key, stored) == register.version
     assert is_tombstone(key, stored) == (register.content == EMPTY)
     assert may_have_outbox(stored) == bool(register.content.outbox)
+    at = value_at(key, stored)
+    assert (None if at is None else stored[at:]) == register.content.value
 
 
 @given(registers, st.data())

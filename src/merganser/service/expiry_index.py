@@ -35,7 +35,7 @@ from merganser.model.ids import PartitionId, TableId
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
-from merganser.storage.registers import decode_register, value_in
+from merganser.storage.registers import decode_register, value_at
 from merganser.storage.values import seal, unseal
 
 WALK_ROWS: Final = 256  # some 3 ms, half of it JSON
@@ -212,8 +212,8 @@ def _time_of(expiring: Expiring, key: bytes, stored: bytes | None) -> int | None
     Raises:
         CorruptionError: it is damaged beyond that.
     """
-    value = None if stored is None else value_in(key, stored)
-    return None if value is None else expiring.expires_at(value)
+    at = None if stored is None else value_at(key, stored)
+    return None if stored is None or at is None else expiring.expires_at(stored[at:])
 
 
 def _mark(place: Place) -> bytes:

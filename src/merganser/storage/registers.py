@@ -92,8 +92,8 @@ def _part(stored: bytes, at: int) -> tuple[bytes, int]:
     return stored[start:end], end
 
 
-def value_in(key: bytes, stored: bytes) -> bytes | None:
-    """Return the value of a stored register, whose checksum the caller has checked, or does not mind.
+def value_at(key: bytes, stored: bytes) -> int | None:
+    """Return where the value of a stored register begins, None if there is none, without a look at its checksum.
 
     Raises:
         CorruptionError: this is no register.
@@ -101,12 +101,14 @@ def value_in(key: bytes, stored: bytes) -> bytes | None:
     flags = _head(key, stored)[1]
     if not flags & _HAS_VALUE:
         return None
-    if flags & _HAS_INTENT:
-        try:
-            return stored[_VALUE_AT + _LENGTH.size + _LENGTH.unpack_from(stored, _VALUE_AT)[0] :]
-        except struct.error:
-            raise damaged(key, stored, "the intent ends too early") from None
-    return stored[_VALUE_AT:]
+    at = _VALUE_AT
+    try:
+        for part in (_HAS_INTENT, _HAS_OUTBOX):
+            if flags & part:
+                at += _LENGTH.size + _LENGTH.unpack_from(stored, at)[0]
+    except struct.error:
+        raise damaged(key, stored, "the intent or outbox ends too early") from None
+    return at
 
 
 def version_of(key: bytes, stored: bytes) -> Version:
