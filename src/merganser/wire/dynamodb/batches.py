@@ -20,9 +20,11 @@ from merganser.wire.dynamodb import capacity
 from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumptions, read_units, write_units
+from merganser.wire.dynamodb.collections import Written, metrics_of_all
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
@@ -63,6 +65,13 @@ class _Write(NamedTuple):
     item: bytes | None
     """In stored form; None: delete it."""
     request: Mapping[str, Any]
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """The item, or the key."""
+        put = self.request.get("PutRequest")
+        attributes: Mapping[str, Any] = self.request["DeleteRequest"]["Key"] if put is None else put["Item"]
+        return attributes
 
 
 class _Read(NamedTuple):
@@ -117,13 +126,19 @@ async def batch_write_item(session: Session, request: dict[str, Any]) -> list[by
     writes = await _planned_writes(session, request["RequestItems"], sizes)
     done = await _all(writes, _replacing(session, measures=capacity.is_wanted(request)))
     unprocessed: dict[str, list[Mapping[str, Any]]] = {}
+    written: list[Written] = []
     consumed = Consumptions()
     for one, outcome in zip(writes, done, strict=True):
         if isinstance(outcome, Exception):
             unprocessed.setdefault(one.table.name, []).append(one.request)
-        elif outcome is not None:
-            consumed.of(one.table.name).units += write_units(outcome.before, outcome.after)
-    return answer_of((b'"UnprocessedItems":', orjson.dumps(unprocessed)), consumed.told(request))
+            continue
+        written.append((one.table, one.attributes))
+        if outcome is not None:
+            consumption = consumed.of(one.table.name)
+            consumption.units += write_units(outcome.before, outcome.after)
+            add_index_writes(consumption, one.table, outcome.indexes)
+    metrics = await metrics_of_all(session, request, written)
+    return answer_of((b'"UnprocessedItems":', orjson.dumps(unprocessed)), consumed.told(request), metrics)
 
 
 async def batch_get_item(session: Session, request: dict[str, Any]) -> list[bytes]:

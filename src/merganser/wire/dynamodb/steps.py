@@ -36,6 +36,7 @@ from merganser.query.syntax import Condition, Update
 from merganser.query.update import WRONG_TYPE, removes_only, updated
 from merganser.wire.dynamodb.attributes import ITEM_BYTES_MAX, AttributeMap
 from merganser.wire.dynamodb.errors import CONDITION_FAILED, ApiError, ValidationError
+from merganser.wire.dynamodb.index_capacity import index_writes
 from merganser.wire.dynamodb.index_items import check_updated
 from merganser.wire.dynamodb.items import attributes_of, encoded, json_of, remeasured, size_of
 
@@ -91,6 +92,8 @@ class Measured(msgspec.Struct, frozen=True, array_like=True):
     """Size of the item as it is, 0 if there is none."""
     attributes: bytes = b""
     """JSON of what the request wants back, or nothing."""
+    indexes: dict[str, float] = {}
+    """Units that the secondary indexes of the table took, by name."""
 
 
 class Reason(enum.IntEnum):
@@ -180,18 +183,16 @@ def evaluate(table: Table, payload: bytes, current: bytes | None) -> Decided:
         raise RequestError(f"a step that this release cannot read ({error}): run the same on all nodes") from None
     try:
         decided = _evaluate(table, step, current)
-        return _measured(decided, current) if step.measures and not decided.is_rejected else decided
+        return _measured(table, decided, current) if step.measures and not decided.is_rejected else decided
     except RequestError as error:
         return rejected(Rejection(Reason.VALIDATION, str(error)))
 
 
-def _measured(decided: Decided, current: bytes | None) -> Decided:
-    before = 0 if current is None else size_of(current)
-    after = before
-    if decided.content is not None:
-        value = decided.content.value
-        after = 0 if value is None else size_of(value)
-    return Decided(decided.content, _ENCODER.encode(Measured(before, after, decided.answer)))
+def _measured(table: Table, decided: Decided, current: bytes | None) -> Decided:
+    after = current if decided.content is None else decided.content.value
+    before_size, after_size = (0 if item is None else size_of(item) for item in (current, after))
+    measured = Measured(before_size, after_size, decided.answer, index_writes(table, current, after))
+    return Decided(decided.content, _ENCODER.encode(measured))
 
 
 def _evaluate(table: Table, step: ItemStep, current: bytes | None) -> Decided:

@@ -28,9 +28,11 @@ from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumptions, Split, transact_read_units, transact_write_units
 from merganser.wire.dynamodb.changes import check_key_changes, read_expressions, step_of
+from merganser.wire.dynamodb.collections import metrics_of_all
 from merganser.wire.dynamodb.constraints import Violations, shown
 from merganser.wire.dynamodb.errors import CONFLICT_TEXT, TRANSACTION_CANCELED, ApiError, ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
 from merganser.wire.dynamodb.keys import key_of, key_of_item
@@ -101,7 +103,15 @@ async def transact_write_items(session: Session, request: dict[str, Any]) -> byt
         )
     except TransactionCanceledError as error:
         raise _cancelled([_told(reason) for reason in error.reasons]) from None
-    return await _consumed(session, request, items, answers) if measures else b"{}"
+    if not measures and request.get("ReturnItemCollectionMetrics") is None:
+        return b"{}"
+    written = [
+        (table, part.request[part.kind.content])
+        for table, part in zip(tables, parts, strict=True)
+        if part.kind.action is not Action.CHECK
+    ]
+    consumed = await _consumed(session, request, items, answers) if measures else ()
+    return answer_of(consumed, await metrics_of_all(session, request, written))
 
 
 async def transact_get_items(session: Session, request: dict[str, Any]) -> list[bytes]:
@@ -131,16 +141,18 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
 
 async def _consumed(
     session: Session, request: Mapping[str, Any], items: Sequence[TransactItem], answers: Sequence[bytes]
-) -> list[bytes]:
-    """Return the answer of a transaction that tells what it consumed; one that had happened before only reads."""
+) -> Sequence[bytes]:
+    """Return the member that tells what a transaction consumed; one that had happened before only reads."""
     if not all(answers):
         found = await asyncio.gather(*[session.item(item.table, item.key, is_consistent=True) for item in items])
-        return answer_of(_read_consumed([item.table for item in items], found).told(request, Split.READ))
+        return _read_consumed([item.table for item in items], found).told(request, Split.READ)
     consumed = Consumptions()
     for item, answer in zip(items, answers, strict=True):
         measured = measured_in(answer)
-        consumed.of(item.table.name).units += transact_write_units(measured.before, measured.after)
-    return answer_of(consumed.told(request, Split.WRITE))
+        consumption = consumed.of(item.table.name)
+        consumption.units += transact_write_units(measured.before, measured.after)
+        add_index_writes(consumption, item.table, measured.indexes)
+    return consumed.told(request, Split.WRITE)
 
 
 def _read_consumed(tables: Sequence[Table], found: Sequence[bytes | None]) -> Consumptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from merganser.model.cluster import Table
 from merganser.query.legacy import Check, update_of
@@ -12,9 +12,11 @@ from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumption, write_units
 from merganser.wire.dynamodb.changes import check_key_changes, read_expressions, step_of
+from merganser.wire.dynamodb.collections import metrics_of
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import encoded
 from merganser.wire.dynamodb.keys import key_of, key_of_item
@@ -26,6 +28,15 @@ from merganser.wire.dynamodb.tables import definition_of
 _LEGACY: Final = ("Expected", "ConditionalOperator")
 _CONDITION: Final = ("ConditionExpression",)
 _UPDATE: Final = ("UpdateExpression", "ConditionExpression")
+
+
+class _Place(NamedTuple):
+    """Where a request writes."""
+
+    table: Table
+    key: bytes
+    attributes: Mapping[str, Any]
+    """With the primary key among them, in normal form."""
 
 
 async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
@@ -41,9 +52,9 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     check_item(table, item)
     stored = encoded(item, size)
     if _is_plain(request, checks):
-        return await _replace(session, request, table, key, stored)
+        return await _replace(session, request, _Place(table, key, item), stored)
     step = step_of(request, Action.PUT, item=stored, checks=checks, measures=capacity.is_wanted(request))
-    return await _do(session, request, table, key, step)
+    return await _do(session, request, _Place(table, key, item), step)
 
 
 async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
@@ -56,9 +67,9 @@ async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     if _is_plain(request, checks):
-        return await _replace(session, request, table, key, None)
+        return await _replace(session, request, _Place(table, key, request["Key"]), None)
     step = step_of(request, Action.DELETE, checks=checks, measures=capacity.is_wanted(request))
-    return await _do(session, request, table, key, step)
+    return await _do(session, request, _Place(table, key, request["Key"]), step)
 
 
 async def update_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
@@ -80,7 +91,7 @@ async def update_item(session: Session, request: dict[str, Any]) -> bytes | list
         changes=changes,
         measures=capacity.is_wanted(request),
     )
-    return await _do(session, request, table, key, step)
+    return await _do(session, request, _Place(table, key, request["Key"]), step)
 
 
 def _is_plain(request: Mapping[str, Any], checks: tuple[Check, ...]) -> bool:
@@ -89,29 +100,37 @@ def _is_plain(request: Mapping[str, Any], checks: tuple[Check, ...]) -> bool:
 
 
 async def _replace(
-    session: Session, request: Mapping[str, Any], table: Table, key: bytes, item: bytes | None
+    session: Session, request: Mapping[str, Any], place: _Place, item: bytes | None
 ) -> bytes | list[bytes]:
+    table, key, _ = place
     if capacity.is_wanted(request):
-        return _answer(request, table, await session.replace_measured(table, key, item))
+        measured = await session.replace_measured(table, key, item)
+        return await _answer(session, request, place, measured)
     await session.replace(table, key, item)
-    return b"{}"
+    if request.get("ReturnItemCollectionMetrics") is None:
+        return b"{}"
+    return answer_of(await metrics_of(session, request, (table, place.attributes)))
 
 
-async def _do(
-    session: Session, request: Mapping[str, Any], table: Table, key: bytes, step: ItemStep
-) -> bytes | list[bytes]:
+async def _do(session: Session, request: Mapping[str, Any], place: _Place, step: ItemStep) -> bytes | list[bytes]:
+    table, key, _ = place
     condition = "ConditionExpression" if step.condition else "Expected" if step.checks else ""
     require_leaders(table, condition or f"ReturnValues {step.returns}")
     answer = await session.step(table, key, step)
     if step.measures:
-        return _answer(request, table, measured_in(answer))
-    return [b'{"Attributes":', answer, b"}"] if answer else b"{}"
+        return await _answer(session, request, place, measured_in(answer))
+    if request.get("ReturnItemCollectionMetrics") is None:
+        return [b'{"Attributes":', answer, b"}"] if answer else b"{}"
+    attributes = (b'"Attributes":', answer) if answer else ()
+    return answer_of(attributes, await metrics_of(session, request, (table, place.attributes)))
 
 
-def _answer(request: Mapping[str, Any], table: Table, measured: Measured) -> list[bytes]:
+async def _answer(session: Session, request: Mapping[str, Any], place: _Place, measured: Measured) -> list[bytes]:
     attributes = (b'"Attributes":', measured.attributes) if measured.attributes else ()
-    consumption = Consumption(table.name, write_units(measured.before, measured.after))
-    return answer_of(attributes, capacity.told(request, consumption))
+    consumption = Consumption(place.table.name, write_units(measured.before, measured.after))
+    add_index_writes(consumption, place.table, measured.indexes)
+    metrics = await metrics_of(session, request, (place.table, place.attributes))
+    return answer_of(attributes, capacity.told(request, consumption), metrics)
 
 
 def _check(
