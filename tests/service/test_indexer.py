@@ -219,7 +219,7 @@ async def test_message_that_names_another_epoch_of_the_index_is_refused(world: W
     known = member(machine).leader_tables.leadership
     index = member(machine).topology.table(entries)
     assert index is not None
-    group = member(machine).leader_tables.indexer._epochs.group_of(index, key)
+    group = member(machine).leader_tables.indexer.epochs.group_of(index, key)
     leader = next(one for one in world.machines if member(one).leader_tables.leadership.led(group))
     old = member(leader).leader_tables.leadership.led(group)
     assert old is not None

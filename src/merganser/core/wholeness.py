@@ -33,6 +33,7 @@ import msgspec
 
 from merganser.model.ids import PartitionId, TableId
 from merganser.model.leader_messages import (
+    Backfill,
     Change,
     CompareLed,
     Drop,
@@ -83,6 +84,7 @@ OfGroup = (
     | Settle
     | CompareLed
     | Rejoin
+    | Backfill
 )
 """What a node is asked as a member of one group. Elections ask for each group by itself (`service.voting`).
 

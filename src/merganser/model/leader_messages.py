@@ -215,6 +215,18 @@ class Drop(msgspec.Struct, frozen=True, array_like=True, tag=49):
     tombstones: tuple[tuple[bytes, Version], ...]
 
 
+class Backfill(msgspec.Struct, frozen=True, array_like=True, tag=65):
+    """Let an index show what it should of the next items from ``start`` on. Answered by `Backfilled`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    epoch: Epoch
+    index: TableId
+    """The table of its entries."""
+    start: bytes
+
+
 class Promised(msgspec.Struct, frozen=True, array_like=True, tag=150):
     """What is promised now, durably, in the order of the bids; the bid is won where that is the epoch asked for.
     Answering a poll: that epoch where it would be won."""
@@ -262,6 +274,13 @@ class LedRows(msgspec.Struct, frozen=True, array_like=True, tag=159):
     """Where to go on (the exclusive end, when reversed); None: the range is read to its end."""
 
 
+class Backfilled(msgspec.Struct, frozen=True, array_like=True, tag=166):
+    """The items up to ``resume`` are in the index as they are, and stay so."""
+
+    resume: bytes | None
+    """Where to go on; None: they were the last of the partition, or there is no such index any more."""
+
+
 class Settled(msgspec.Struct, frozen=True, array_like=True, tag=161):
     """What the leader holds under the keys, in their order, None for nothing; all of it is known in its epoch."""
 
@@ -297,9 +316,9 @@ Leading = Campaign | Pulse | Confirm | TakeOver
 FromLeader = Touch | TouchRange | TouchTree | Replicate | Drop
 """From a leader to replicas."""
 
-ToLeader = Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin
+ToLeader = Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin | Backfill
 Restoring = Restore | MadeWhole
 """From a leader to a replica that has lost rows."""
 
 LeaderRequest = Leading | FromLeader | ToLeader | Restoring
-LeaderReply = Promised | Pulsed | Standing | Changed | Led | LedRows | Settled | Compared
+LeaderReply = Promised | Pulsed | Standing | Changed | Led | LedRows | Settled | Compared | Backfilled

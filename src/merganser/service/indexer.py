@@ -62,6 +62,7 @@ AGAIN_S_MAX: Final = 5.0
 WAITING_MAX: Final = 100_000
 """Items, 20 MB of them; what is more is found again by going through the partition."""
 SLICE_ROWS: Final = 512  # looked at in one turn of the loop: half a millisecond
+FILL_PAUSE_S: Final = 0.005
 SCAN_LOOK_S: Final = 0.25  # between two looks for places to go through
 _REQUEST_BYTES: Final = 16
 
@@ -106,7 +107,7 @@ class Indexer:
         self._leadership = leadership
         self._leader = leader
         self._outboxes = outboxes
-        self._epochs = epochs
+        self.epochs = epochs
         self._rng = rng
         self._admit = admit
         self._on_error = on_error
@@ -231,6 +232,28 @@ class Indexer:
         )
         return is_open and len(sent) == len(due) and not self._is_any_unknown(table, outbox)
 
+    async def fill(self, led: Led, table: Table, key: bytes, index: TableId) -> bool:
+        """Let one index show what follows from an item, whatever is in the item's outbox; returns whether it does.
+
+        Raises:
+            MerganserError: nothing could be done.
+        """
+        item = led, table.id, key
+        while True:  # of one item there is one delivery at a time, of no earlier version than the last
+            if item not in self._busy:
+                break
+            await asyncio.sleep(FILL_PAUSE_S)
+        self._busy[item] = False
+        try:
+            head = await self._leader.chosen(table, key, led=led)
+            shown = self._outboxes.entries(self._outboxes.newest(table), key, head.value)
+            due: dict[Pending, bytes | None] = {entry: value for entry, value in shown.items() if entry[0] == index}
+            return len(await self.send(led, head.version, due)) == len(due)
+        finally:
+            if self._busy.pop(item):
+                self._ready[item] = None
+            self._news.set()
+
     async def send(
         self, led: Led, version: Version, entries: dict[Pending, bytes | None]
     ) -> dict[Pending, bytes | None]:
@@ -258,7 +281,7 @@ class Indexer:
     async def _epoch(self, entry: Pending) -> Epoch | None:
         table = self._topology.table(entry[0])
         try:
-            return None if table is None else await self._epochs.of(table, entry[1])
+            return None if table is None else await self.epochs.of(table, entry[1])
         except UnavailableError:
             return None
 
@@ -275,10 +298,10 @@ class Indexer:
         table = self._topology.table(entry[0])
         if table is None:
             return
-        group = self._epochs.group_of(table, entry[1])
+        group = self.epochs.group_of(table, entry[1])
         if isinstance(error, RefusedError) and error.code == NOT_LEADING:
             self._leadership.learned(group, error.epoch)
-        self._epochs.failed(group)
+        self.epochs.failed(group)
 
     def _is_any_unknown(self, table: Table, outbox: tuple[Pending, ...]) -> bool:
         return any(self._outboxes.fate(table, entries) is Fate.UNKNOWN for entries, _ in outbox)

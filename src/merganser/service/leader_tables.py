@@ -16,6 +16,7 @@ from merganser.core.leadership import PULSE_S
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
 from merganser.model.leader_messages import (
+    Backfill,
     Campaign,
     Change,
     Confirm,
@@ -32,6 +33,8 @@ from merganser.model.leader_messages import (
 from merganser.model.messages import Reply
 from merganser.service.admission import UnderWay
 from merganser.service.asking import Asker
+from merganser.service.backfill import Backfiller
+from merganser.service.catalog import Catalog
 from merganser.service.damage import Damage
 from merganser.service.expirer import Expirer
 from merganser.service.expiry_index import ExpiryIndex
@@ -43,9 +46,10 @@ from merganser.service.indexer import Indexer as IndexDelivery
 from merganser.service.leader import Leader
 from merganser.service.leader_based import LeaderBased
 from merganser.service.leadership import Leadership
-from merganser.service.ledger import Ledger, Tables
+from merganser.service.ledger import Ledger
 from merganser.service.ledger_sweep import LedgerSweep
 from merganser.service.local_indexes import LocalIndexes
+from merganser.service.markers import Markers
 from merganser.service.outboxes import Outboxes
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
@@ -68,7 +72,7 @@ class LeaderTables:
         engine: Engine,
         trees: HashTrees,
         damage: Damage,
-        tables: Tables,
+        tables: Catalog,
         *,
         evaluators: Mapping[str, Evaluator],
         indexers: Mapping[str, Indexer],
@@ -89,7 +93,7 @@ class LeaderTables:
         """Assemble them; `start` sets them going.
 
         Args:
-            tables: the catalog, which makes the ledger when it is needed.
+            tables: the catalog, which makes the ledger when it is needed, and changes indexes.
             evaluators: of the wires, by their names, and
             indexers: likewise.
             hedging: shared with the coordinator of leaderless tables, as are
@@ -158,6 +162,22 @@ class LeaderTables:
             admit=admit,
             on_error=on_error,
         )
+        self.markers = Markers(topology, engine, self.leadership, self.leader, rng=rng, admit=admit)
+        self.backfiller = Backfiller(
+            topology,
+            asker,
+            engine,
+            self.leadership,
+            self.leader,
+            self.leader_based,
+            self.outboxes,
+            self.indexer,
+            tables,
+            rng=rng,
+            admit=admit,
+            catch_up=catch_up,
+            on_error=on_error,
+        )
         self.ledger = Ledger(tables, self.leader_based)
         self.recovery = Recovery(topology, self.ledger, self.leader_based)
         self.sweep = LedgerSweep(
@@ -191,6 +211,7 @@ class LeaderTables:
             Change: self.leader.change,
             ReadLed: self.leader.read,
             ReadRangeLed: self.leader.read_range,
+            Backfill: self.backfiller.backfill,
         }
         self.works: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.leadership.run,
@@ -199,6 +220,8 @@ class LeaderTables:
             self.indexer.run,
             self.indexer.go_through,
             self.expirer.run,
+            self.backfiller.run,
+            self.markers.run,
         ]
         """What runs in the background; others may add theirs before `start`."""
         self._background: list[asyncio.Task[None]] = []
@@ -223,6 +246,7 @@ class LeaderTables:
         if self._background:
             await asyncio.wait(self._background)
         await self.indexer.close()
+        await self.backfiller.close()
 
     def _look(self, current: ClusterMap) -> None:
         if self._background or not any(table.has_leaders for table in current.tables):

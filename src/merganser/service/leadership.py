@@ -409,6 +409,18 @@ class Leadership:
             for group in groups:
                 self._handing_over.pop(group, None)
 
+    async def renew(self, group: Group) -> None:
+        """Lead ``group`` in a new epoch, if nothing is in flight there soon, and nobody else is made its leader."""
+        if group in self._handing_over:
+            return
+        self._handing_over[group] = None
+        try:
+            left = await self._leave(group, self._loop.time() + HANDOVER_S)
+        finally:
+            self._handing_over.pop(group, None)
+        if left is not None and self._is_running and not self._is_closing:
+            self._bid_for((group,), is_handover=True)
+
     async def _leave(self, group: Group, deadline: float) -> Epoch | None:
         led = self._led.get(group)
         if led is None or not await self.quiesce(led, deadline) or not led.is_standing:

@@ -22,7 +22,16 @@ from merganser.core.wholeness import Condition, OfGroup, Place, Recovery
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import InvariantError, MerganserError, RefusedError
 from merganser.model.ids import PartitionId
-from merganser.model.leader_messages import CompareLed, Drop, ReadRangeLed, Rejoin, Settle, TouchRange, TouchTree
+from merganser.model.leader_messages import (
+    Backfill,
+    CompareLed,
+    Drop,
+    ReadRangeLed,
+    Rejoin,
+    Settle,
+    TouchRange,
+    TouchTree,
+)
 from merganser.model.leadership import Group
 from merganser.model.messages import LookAgain, Request
 from merganser.service.catalog import Acceptor, Catalog
@@ -336,7 +345,7 @@ def _group_of(request: OfGroup, topology: Topology) -> Group:
         return Group(request.n, request.partition)
     table = topology.table(request.table)
     n = 0 if table is None else table.n
-    if isinstance(request, Settle | CompareLed | Drop | TouchTree | LookAgain):
+    if isinstance(request, Settle | CompareLed | Drop | TouchTree | LookAgain | Backfill):
         return Group(n, request.partition)
     key = request.start if isinstance(request, TouchRange | ReadRangeLed) else request.key
     return Group(n, topology.ring.partition_of(keys.token_in(key)) if len(key) >= keys.TOKEN_END else PartitionId(0))

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from merganser.model.cluster import Table
 from merganser.model.consistency import Need
 from merganser.model.errors import InvariantError, MerganserError, RequestError, UnavailableError
 from merganser.model.ids import TableId
@@ -214,8 +215,8 @@ class ItemClients:
             ended_s = self._loop.time() if ended is Ended.DONE else inf
             self._history.items.operations += [Operation(key, Put(value), began_s, ended_s) for key, value in values]
 
-    async def look_at_index(self, machine: Machine, index: TableId, *, client: int) -> None:
-        """Read one page of an index, from a drawn place on, one way or the other."""
+    async def look_at_index(self, machine: Machine, base: Table, index: TableId, *, client: int) -> None:
+        """Read one page of an index of ``base``, one way or the other."""
         table = None if machine.member is None else machine.member.topology.table(index)
         if machine.member is None or table is None:
             return
@@ -234,7 +235,7 @@ class ItemClients:
         task = await self.clients.ask(machine, work, what, client)
         self._note_failure(task, what, None, machine, began_s, is_of_leader=False)
         if _ended(task) is Ended.DONE:
-            self._history.items.index_looks.append(IndexLook(task.result().rows, began_s, self._loop.time()))
+            self._history.items.index_looks.append(IndexLook(base, task.result().rows, began_s, self._loop.time()))
 
     async def transact(
         self, machine: Machine, steps: Sequence[tuple[bytes, Step]], *, client: int, token: bytes | None = None

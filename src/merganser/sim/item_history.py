@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from merganser.model.cluster import Table
 from merganser.model.register import Version
 
 if TYPE_CHECKING:
@@ -98,17 +99,18 @@ class Balances(msgspec.Struct, frozen=True):
 
 
 class Indexed(msgspec.Struct, frozen=True):
-    """What a value that was to be written would show in the indexes of its table."""
+    """A value that was to be written to an item of a table with indexes."""
 
     key: bytes
-    shown: tuple[tuple[bytes, bytes], ...]
-    """Keys and values of entries."""
+    value: bytes
     began_s: float
 
 
 class IndexLook(msgspec.Struct, frozen=True):
     """One page of an index."""
 
+    table: Table
+    """That the index is one of, as it was known."""
     rows: tuple[tuple[bytes, bytes], ...]
     began_s: float
     ended_s: float

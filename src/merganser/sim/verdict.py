@@ -22,7 +22,7 @@ from merganser.service.leadership import Led
 from merganser.service.member import Member
 from merganser.sim import checkers
 from merganser.sim.checkers import Violation
-from merganser.sim.checkers.indexes import outboxes_that_stay
+from merganser.sim.checkers.indexes import indexes_under_way, outboxes_that_stay
 from merganser.sim.checkers.leaders import intents_that_stay, undecided_transactions
 from merganser.sim.checkers.replicas import NodeState, replicas_that_differ
 from merganser.sim.clients import Clients, member_of, name_of
@@ -193,6 +193,7 @@ class Verdict:
         yield from intents_that_stay(states)
         yield from undecided_transactions(states)
         yield from outboxes_that_stay(states)
+        yield from indexes_under_way(states)
 
     async def _look_up_tables(self) -> None:
         for name in sorted({change.name for change in self._history.table_changes}):

@@ -10,6 +10,7 @@ from sim.mutations import (  # noqa: F401  # they plant
     planted,
     planted_exchange,
     planted_expiry,
+    planted_indexes,
     planted_leaders,
     planted_led_repair,
     planted_local_indexes,

@@ -40,12 +40,12 @@ CLOCKS, READ_REPAIR, HANDOFF, RANGES = "clocks", "read repair", "sloppy quorum a
 TABLES, DISKS, OVERLOAD, MEMBERSHIP = "tables", "disks", "overload", "membership"
 HASH_TREES, ANTI_ENTROPY, WHOLENESS, HEALING = "hash trees", "anti-entropy", "wholeness", "healing"
 ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS = "elections", "items with leaders", "first touch", "transactions"
-LED_REPAIR, LOCAL_INDEXES = "repair of leader-based tables", "local indexes"
+LED_REPAIR, LOCAL_INDEXES, INDEXES = "repair of leader-based tables", "local indexes", "global indexes"
 EXPIRY = "expiry of items"
 MECHANISMS = (
     *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
     *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
-    *(ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS, LED_REPAIR, LOCAL_INDEXES, EXPIRY),
+    *(ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS, LED_REPAIR, LOCAL_INDEXES, INDEXES, EXPIRY),
 )
 
 

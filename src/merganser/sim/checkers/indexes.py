@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from merganser.core.indexing import decoded
-from merganser.model.cluster import Table
+from merganser.model.cluster import Index, Table
 from merganser.model.errors import CorruptionError
 from merganser.model.ids import TableId
 from merganser.model.register import UNWRITTEN, Register
@@ -22,13 +22,16 @@ from merganser.storage.registers import decode_register
 
 def entries_of_nothing_written(history: History) -> Iterator[str]:
     """Yield a sentence for each entry that was found in an index, and that no value of its item would show."""
-    begun: dict[tuple[bytes, bytes], float] = {}
-    for indexed in history.items.indexed:
-        for entry in indexed.shown:
-            begun.setdefault(entry, indexed.began_s)
+    shown: dict[tuple[Index, ...], dict[tuple[bytes, bytes], float]] = {}
     for look in history.items.index_looks:
+        known = look.table.indexes
+        if known not in shown:
+            shown[known] = {}
+            for indexed in history.items.indexed:
+                for entry in indexes.entries(look.table, indexed.key, indexed.value):
+                    shown[known].setdefault((entry.key, entry.value), indexed.began_s)
         for key, value in look.rows:
-            began_s = begun.get((key, value))
+            began_s = shown[known].get((key, value))
             if began_s is None or began_s > look.ended_s:
                 when = f"from {look.began_s:.4f} to {look.ended_s:.4f} s"
                 yield f"from nowhere: a look at an index {when} found {key!r} {value!r}"
@@ -51,10 +54,8 @@ def indexes_that_are_wrong(states: Sequence[NodeState]) -> Iterator[str]:
     indexed = [table for table in tables if table.indexes]
     wanted = {table.id for table in indexed} | {index.table for table in indexed for index in table.indexes}
     held = _newest_registers(states, wanted)
+    yield from indexes_under_way(states)
     for table in indexed:
-        for index in table.indexes:
-            if index.state != "active":
-                yield f"index {index.name} of table {table.name} is {index.state}, though nobody is at work"
         shown = {
             entry.key: entry.value
             for key, register in held.items()
@@ -70,6 +71,14 @@ def indexes_that_are_wrong(states: Sequence[NodeState]) -> Iterator[str]:
         for key in sorted({*shown, *found}):
             if shown.get(key) != found.get(key):
                 yield f"entry {key!r} shows {found.get(key)!r}, and {shown.get(key)!r} follows from its item"
+
+
+def indexes_under_way(states: Sequence[NodeState]) -> Iterator[str]:
+    """Yield a sentence for each index that is being filled or dropped."""
+    for table in _newest_tables(states):
+        for index in table.indexes:
+            if index.state != "active":
+                yield f"index {index.name} of table {table.name} is {index.state}, though nobody is at work"
 
 
 def _shown(register: Register) -> bytes | None:

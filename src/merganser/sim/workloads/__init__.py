@@ -19,6 +19,7 @@ from merganser.sim.workloads.counters import Counters
 from merganser.sim.workloads.deletes import Deletes
 from merganser.sim.workloads.expiries import Expiries
 from merganser.sim.workloads.handoff import Handoff
+from merganser.sim.workloads.index_changes import IndexChanges
 from merganser.sim.workloads.index_queries import IndexQueries
 from merganser.sim.workloads.indexes import Indexes
 from merganser.sim.workloads.item_scans import ItemScans
@@ -62,10 +63,13 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "index-queries": IndexQueries,
     "indexes": Indexes,
     "expiries": Expiries,
+    "index-changes": IndexChanges,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
 
-ON_LEADERS = frozenset(("items", "counters", "bank", "appends", "item-scans", "index-queries", "indexes", "expiries"))
+ON_LEADERS = frozenset(
+    ("items", "counters", "bank", "appends", "item-scans", "index-queries", "indexes", "expiries", "index-changes")
+)
 """Those that work on a leader-based table."""
 
 INDEXED = {"indexes": INDEXES}
