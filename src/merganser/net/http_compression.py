@@ -48,7 +48,7 @@ def expanded(request: Request, encoding: bytes, *, bytes_max: int) -> bytes:
         OverloadedError: the requests under way hold too much already.
     """
     encoding = encoding.strip().lower()
-    if encoding == b"identity":
+    if encoding in (b"", b"identity"):
         return request.body
     window_bits = _WINDOW_BITS.get(encoding)
     if window_bits is None:
