@@ -160,3 +160,68 @@ def test_indexes_are_right_after_a_node_was_killed_while_they_changed(
                     lambda: by_date(client, f"customer-{customer}", is_consistent=is_consistent) == wanted  # noqa: B023
                 )
         eventually(lambda: by_status(client, "sent") == sent)  # noqa: B023
+
+
+def test_an_index_is_added_while_items_change_and_taken_away_again(
+    clients: list[DynamoDBClient], eventually: Any
+) -> None:
+    first, second, third = clients
+    for number in range(30):
+        first.put_item(TableName=TABLE, Item={**order("eve", number, "2024"), "region": {"S": f"r{number % 3}"}})
+    told = second.update_table(
+        TableName=TABLE,
+        AttributeDefinitions=[
+            {"AttributeName": "region", "AttributeType": "S"},
+            {"AttributeName": "order", "AttributeType": "N"},
+        ],
+        GlobalSecondaryIndexUpdates=[
+            {
+                "Create": {
+                    "IndexName": "by-region",
+                    "KeySchema": [
+                        {"AttributeName": "region", "KeyType": "HASH"},
+                        {"AttributeName": "order", "KeyType": "RANGE"},
+                    ],
+                    "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["placed"]},
+                }
+            }
+        ],
+    )["TableDescription"]
+    assert [(one["IndexName"], one["IndexStatus"]) for one in told["GlobalSecondaryIndexes"]] == [
+        ("by-status", "ACTIVE"),
+        ("by-region", "CREATING"),
+    ]
+    for number in range(0, 30, 3):
+        third.update_item(
+            TableName=TABLE,
+            Key={"customer": {"S": "eve"}, "order": {"N": str(number)}},
+            UpdateExpression="SET #r = :r",
+            ExpressionAttributeNames={"#r": "region"},
+            ExpressionAttributeValues={":r": {"S": "r1"}},
+        )
+
+    def states(client: DynamoDBClient) -> dict[str, str]:
+        described = client.describe_table(TableName=TABLE)["Table"]["GlobalSecondaryIndexes"]
+        return {one["IndexName"]: one["IndexStatus"] for one in described}
+
+    def by_region(client: DynamoDBClient, region: str) -> list[int]:
+        found = client.query(
+            TableName=TABLE,
+            IndexName="by-region",
+            KeyConditionExpression="#r = :r",
+            ExpressionAttributeNames={"#r": "region"},
+            ExpressionAttributeValues={":r": {"S": region}},
+        )["Items"]
+        assert all(item.keys() == {"customer", "order", "placed", "region"} for item in found)
+        return [int(item["order"]["N"]) for item in found]
+
+    for client in clients:
+        eventually(lambda: states(client) == {"by-status": "ACTIVE", "by-region": "ACTIVE"})  # noqa: B023
+        eventually(lambda: by_region(client, "r0") == [])  # noqa: B023
+        eventually(lambda: by_region(client, "r1") == [n for n in range(30) if n % 3 < 2])  # noqa: B023
+        eventually(lambda: by_region(client, "r2") == list(range(2, 30, 3)))  # noqa: B023
+    first.update_table(TableName=TABLE, GlobalSecondaryIndexUpdates=[{"Delete": {"IndexName": "by-region"}}])
+    for client in clients:
+        eventually(lambda: states(client) == {"by-status": "ACTIVE"})  # noqa: B023
+        with pytest.raises(ClientError, match="does not have the specified index: by-region"):
+            by_region(client, "r1")

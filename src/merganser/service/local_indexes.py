@@ -72,11 +72,14 @@ class LocalIndexes:
             key: of the register.
             before: what is stored.
             after: what is to be stored instead, intact.
-            is_doubtful: nobody knows whether ``before`` is what the entries were made of. So it is if it is damaged.
+            is_doubtful: something else may be stored than ``before``, which could not be read. What is damaged tells
+                nothing, either, of what the entries were made of.
         """
         new = _entries_of(keys_of, key, after)
         try:
-            old = self._held(key) if is_doubtful else _entries_of(keys_of, key, before)
+            if is_doubtful and self._engine.get(key) != before:
+                raise CorruptionError(f"what is stored under {key[:64].hex()} could not be read")
+            old = _entries_of(keys_of, key, before)
         except CorruptionError:
             old = self._held(key)
         gone: list[tuple[bytes, bytes | None]] = [(keys.local_key(entry), None) for entry in old if entry not in new]

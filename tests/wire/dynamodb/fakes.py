@@ -12,10 +12,11 @@ import orjson
 from sortedcontainers import SortedDict
 
 from merganser.core.rows import is_tombstone, merge, stamp
-from merganser.model.cluster import ClusterMap, Index, NodeRecord, Replication, Table
+from merganser.model.cluster import ClusterMap, Index, IndexState, NodeRecord, Replication, Table
 from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, WriteLevel
 from merganser.model.errors import (
     IdempotentParameterMismatchError,
+    IndexExistsError,
     TableChangedError,
     TableExistsError,
     TableNotFoundError,
@@ -300,6 +301,32 @@ class FakeCatalog:
         redefined = msgspec.structs.replace(known, definition=definition)
         self._tables[table.wire, table.name] = redefined
         return redefined
+
+    async def add_index(self, table: Table, index: IndexRequest, *, unique_id: str, deadline: float) -> Table:
+        known = self._tables[table.wire, table.name]
+        if any(one.name == index.name for one in known.indexes):
+            raise IndexExistsError(index.name)
+        added = Index(index.name, TableId(self._next), index.definition, unique_id, "creating")
+        self._next += 1
+        return self._with_indexes(known, (*known.indexes, added))
+
+    async def drop_index(self, table: Table, name: str, *, deadline: float) -> Table:
+        return self.moved(table.name, name, "deleting")
+
+    def moved(self, table: str, index: str, state: IndexState) -> Table:
+        """Bring an index into another state, as the services do in the background; what is deleted stays so."""
+        known = self._tables["dynamodb", table]
+        indexes = [msgspec.structs.replace(one, state=state) if one.name == index else one for one in known.indexes]
+        return self._with_indexes(known, tuple(indexes))
+
+    def without_index(self, table: str, index: str) -> Table:
+        known = self._tables["dynamodb", table]
+        return self._with_indexes(known, tuple(one for one in known.indexes if one.name != index))
+
+    def _with_indexes(self, table: Table, indexes: tuple[Index, ...]) -> Table:
+        changed = msgspec.structs.replace(table, indexes=indexes)
+        self._tables[table.wire, table.name] = changed
+        return changed
 
     async def drop_table(self, table: Table, *, deadline: float) -> None:
         del self._tables[table.wire, table.name]

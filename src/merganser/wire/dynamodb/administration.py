@@ -16,6 +16,7 @@ from merganser.wire.dynamodb.arns import name_of
 from merganser.wire.dynamodb.constraints import Violations, check_table_name_length, require_table_name
 from merganser.wire.dynamodb.errors import RESOURCE_IN_USE, ApiError, NotFoundError, ValidationError
 from merganser.wire.dynamodb.index_requests import global_definitions
+from merganser.wire.dynamodb.index_updates import do_index_updates
 from merganser.wire.dynamodb.session import WIRE, Session
 from merganser.wire.dynamodb.table_updates import check_update, described_while_updating, updated
 from merganser.wire.dynamodb.tables import (
@@ -44,7 +45,7 @@ class Administration:
         check_create(request)
         name = name_of(request["TableName"])
         definition = definition_for(request, created_ms=self._now_ms)
-        unique_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        unique_id = self._unique_id()
         try:
             table = await session.catalog.create_table(
                 wire=WIRE,
@@ -64,8 +65,9 @@ class Administration:
         check_update(request)
         name, now_ms = name_of(request["TableName"]), self._now_ms
         before, table = await session.redefine(
-            name, lambda definition: updated(definition, request, now_ms=now_ms), _not_found(name)
+            name, lambda table: updated(table, request, now_ms=now_ms), _not_found(name)
         )
+        table = await do_index_updates(session, table, request, unique_id=self._unique_id())
         description = self.describe(table, "UPDATING")
         return orjson.dumps({"TableDescription": described_while_updating(description, before, definition_of(table))})
 
@@ -110,6 +112,9 @@ class Administration:
     def describe(self, table: Table, status: str) -> dict[str, Any]:
         """Return the TableDescription of a table."""
         return describe(table, status=status, region=self._region, account=self._account, now_ms=self._now_ms)
+
+    def _unique_id(self) -> str:
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     @property
     def _now_ms(self) -> int:

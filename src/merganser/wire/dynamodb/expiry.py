@@ -46,8 +46,8 @@ class Expiries:
         attribute = asked["AttributeName"]
         begun = TimeToLive(attribute, str(uuid.UUID(int=self._rng.getrandbits(128), version=4)))
 
-        def change(definition: TableDefinition) -> TableDefinition:
-            return _switched(definition, attribute, begun if asked["Enabled"] else None)
+        def change(table: Table) -> TableDefinition:
+            return _switched(definition_of(table), attribute, begun if asked["Enabled"] else None)
 
         await session.redefine(name, change, _not_found(name))
         return orjson.dumps({"TimeToLiveSpecification": {"Enabled": asked["Enabled"], "AttributeName": attribute}})

@@ -40,6 +40,7 @@ class _Kind(NamedTuple):
     too_many: str
 
 
+TOO_MANY_GLOBAL: Final = f"{INVALID}GlobalSecondaryIndex count exceeds the per-table limit of {GLOBAL_MAX}"
 _LOCAL: Final = _Kind(
     "LocalSecondaryIndexes",
     2,
@@ -48,7 +49,7 @@ _LOCAL: Final = _Kind(
 _GLOBAL: Final = _Kind(
     "GlobalSecondaryIndexes",
     2 * ATTRIBUTES_MAX,
-    f"{INVALID}GlobalSecondaryIndex count exceeds the per-table limit of {GLOBAL_MAX}",
+    TOO_MANY_GLOBAL,
 )
 
 
@@ -164,7 +165,7 @@ def check_global(index: Mapping[str, Any], defined: Sequence[str], *, is_on_dema
     check_throughput(index, is_on_demand=is_on_demand)
 
 
-def check_throughput(index: Mapping[str, Any], *, is_on_demand: bool) -> None:
+def check_throughput(index: Mapping[str, Any], *, is_on_demand: bool, is_new: bool = True) -> None:
     """Check that a global index says as much of its throughput as the billing mode of its table wants.
 
     Raises:
@@ -176,7 +177,7 @@ def check_throughput(index: Mapping[str, Any], *, is_on_demand: bool) -> None:
             f"{INVALID}ProvisionedThroughput should not be specified for index: {name} when BillingMode is "
             "PAY_PER_REQUEST"
         )
-    if not is_on_demand and units is None:
+    if is_new and not is_on_demand and units is None:
         raise ValidationError(f"{INVALID}ProvisionedThroughput is not specified for index: {name}")
     if units is not None:
         check_units(units)

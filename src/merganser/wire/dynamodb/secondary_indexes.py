@@ -94,6 +94,16 @@ def global_indexes(table: Table) -> tuple[tuple[Index, IndexDefinition], ...]:
     return tuple((index, definition_of_index(index)) for index in table.indexes if index.state != "deleting")
 
 
+def described_index(index: IndexDefinition, table_arn: str) -> dict[str, Any]:
+    """Return what is told of any index of a table with that ARN."""
+    return {
+        "IndexName": index.name,
+        "KeySchema": index.described_keys(),
+        "Projection": index.projection.described(),
+        "IndexArn": f"{table_arn}/index/{index.name}",
+    }
+
+
 ATTRIBUTES_MAX: Final = 4
 """Key attributes of a global index, of either kind."""
 

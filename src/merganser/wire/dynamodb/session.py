@@ -118,19 +118,19 @@ class Session:
         return table if arn is None else msgspec.structs.replace(table, name=arn)
 
     async def redefine(
-        self, name: str, change: Callable[[TableDefinition], TableDefinition], not_found: NotFoundError
+        self, name: str, change: Callable[[Table], TableDefinition], not_found: NotFoundError
     ) -> tuple[TableDefinition, Table]:
         """Change the definition of a table; returns what it was, and the table as it is afterwards.
 
         Args:
             name: of the table, no ARN.
-            change: may be called several times, each time with a newer definition; raises to give up.
+            change: of the table as it is; may be called several times, each time with a newer one; raises to give up.
             not_found: raised if there is no such table.
         """
         while True:
             table = await self.table(name, not_found.message)
             before = definition_of(table)
-            wanted = change(before)
+            wanted = change(table)
             if wanted == before:
                 return before, table
             try:

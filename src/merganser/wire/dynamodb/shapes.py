@@ -338,6 +338,9 @@ _THROUGHPUT = {
     "WarmThroughput": structure("WarmThroughput", {"ReadUnitsPerSecond": long, "WriteUnitsPerSecond": long}),
 }
 _KEY_SCHEMA = listing(structure("KeySchemaElement", {"AttributeName": string, "KeyType": string}, is_element=True))
+_DEFINED = listing(
+    structure("AttributeDefinition", {"AttributeName": string, "AttributeType": string}, is_element=True)
+)
 _INDEX = {
     "IndexName": string,
     "KeySchema": _KEY_SCHEMA,
@@ -358,9 +361,7 @@ _SETTINGS = {
 OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     "CreateTable": {
         **_SETTINGS,
-        "AttributeDefinitions": listing(
-            structure("AttributeDefinition", {"AttributeName": string, "AttributeType": string}, is_element=True)
-        ),
+        "AttributeDefinitions": _DEFINED,
         "KeySchema": _KEY_SCHEMA,
         "LocalSecondaryIndexes": listing(structure("LocalSecondaryIndex", _INDEX, is_element=True)),
         "GlobalSecondaryIndexes": listing(
@@ -370,7 +371,18 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
     },
     "UpdateTable": {
         **_SETTINGS,
-        "GlobalSecondaryIndexUpdates": listing(structure("GlobalSecondaryIndexUpdate", {}, is_element=True)),
+        "AttributeDefinitions": _DEFINED,
+        "GlobalSecondaryIndexUpdates": listing(
+            structure(
+                "GlobalSecondaryIndexUpdate",
+                {
+                    "Update": structure("UpdateGlobalSecondaryIndexAction", {"IndexName": string, **_THROUGHPUT}),
+                    "Create": structure("CreateGlobalSecondaryIndexAction", {**_INDEX, **_THROUGHPUT}),
+                    "Delete": structure("DeleteGlobalSecondaryIndexAction", {"IndexName": string}),
+                },
+                is_element=True,
+            )
+        ),
     },
     "DescribeTable": {"TableName": string},
     "DeleteTable": {"TableName": string},

@@ -140,6 +140,24 @@ def check_units(units: Mapping[str, Any]) -> None:
             raise ValidationError(f"Given value {int(units[name])} for {name} is out of bounds")
 
 
+def unchanged(units: Throughput, what: str, kind: str) -> ValidationError:
+    """Return what is said of an update to units that are provisioned already.
+
+    Args:
+        units: as they are.
+        what: is said to have them.
+        kind: table or index.
+    """
+    told = " ".join(
+        f"Current {name} provisioned for the {kind}: {amount}. Requested {name}: {amount}."
+        for name, amount in zip(_UNIT_NAMES, (units.read_units, units.write_units), strict=True)
+    )
+    return ValidationError(
+        f"The provisioned throughput for the {what} will not change. The requested value equals the current value. "
+        f"{told} Refer to the Amazon DynamoDB Developer Guide for current limits and how to request higher limits."
+    )
+
+
 def units_of(request: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the units that a checked request asks for, None if it does not say."""
     units = request.get("ProvisionedThroughput")

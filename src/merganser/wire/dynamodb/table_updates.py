@@ -12,23 +12,25 @@ from typing import Any, Final
 
 import msgspec
 
+from merganser.model.cluster import Table
 from merganser.wire.dynamodb.constraints import Violations, require_table_name
 from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.index_updates import check_index_updates, find_update_violations, with_index_settings
 from merganser.wire.dynamodb.table_settings import (
     INVALID,
     NO_UNITS_ON_DEMAND,
     ON_DEMAND,
-    Throughput,
     check_on_demand_limits,
     check_settings,
     check_units,
     encryption_of,
     find_violations,
     on_demand_limits_of,
+    unchanged,
     units_of,
     warm_throughput_of,
 )
-from merganser.wire.dynamodb.tables import TableDefinition
+from merganser.wire.dynamodb.tables import TableDefinition, definition_of
 from merganser.wire.dynamodb.unserved import refuse_unserved
 
 _CHANGES: Final = (
@@ -55,6 +57,7 @@ def check_update(request: Mapping[str, Any]) -> None:
     violations = Violations()
     violations.table_pattern(request)
     find_violations(violations, request)
+    find_update_violations(violations, request)
     violations.settle()
     refuse_unserved("UpdateTable", request)
     if all(request.get(name) in (None, []) for name in _CHANGES):
@@ -68,14 +71,16 @@ def check_update(request: Mapping[str, Any]) -> None:
     if units is not None:
         check_units(units)
     check_settings(request)
+    check_index_updates(request)
 
 
-def updated(definition: TableDefinition, request: Mapping[str, Any], *, now_ms: int) -> TableDefinition:
-    """Return what a checked UpdateTable makes of a table.
+def updated(table: Table, request: Mapping[str, Any], *, now_ms: int) -> TableDefinition:
+    """Return what a checked UpdateTable makes of the definition of a table.
 
     Raises:
-        ValidationError: it makes no sense for this table.
+        ApiError: it makes no sense for this table.
     """
+    definition = definition_of(table)
     is_protected, table_class = request.get("DeletionProtectionEnabled"), request.get("TableClass")
     after = msgspec.structs.replace(
         _rebilled(definition, request, now_ms=now_ms),
@@ -87,7 +92,8 @@ def updated(definition: TableDefinition, request: Mapping[str, Any], *, now_ms: 
     if table_class is not None:
         after = msgspec.structs.replace(after, table_class=table_class, class_changed_ms=now_ms)
     limits = on_demand_limits_of(request, definition.on_demand_limits) if after.throughput is None else None
-    return msgspec.structs.replace(after, on_demand_limits=limits)
+    after = msgspec.structs.replace(after, on_demand_limits=limits)
+    return with_index_settings(table, definition, after, request, now_ms=now_ms)
 
 
 def described_while_updating(
@@ -117,18 +123,7 @@ def _rebilled(definition: TableDefinition, request: Mapping[str, Any], *, now_ms
     if units is None:
         return definition
     if before is not None and units == (before.read_units, before.write_units):
-        raise _unchanged(before)
+        raise unchanged(before, "table", "table")
     since_ms = definition.on_demand_since
     throughput = (before or ON_DEMAND).changed_to(*units, now_ms=now_ms)
     return msgspec.structs.replace(definition, throughput=throughput, on_demand_since_ms=since_ms)
-
-
-def _unchanged(units: Throughput) -> ValidationError:
-    told = " ".join(
-        f"Current {name} provisioned for the table: {amount}. Requested {name}: {amount}."
-        for name, amount in (("ReadCapacityUnits", units.read_units), ("WriteCapacityUnits", units.write_units))
-    )
-    return ValidationError(
-        "The provisioned throughput for the table will not change. The requested value equals the current value. "
-        f"{told} Refer to the Amazon DynamoDB Developer Guide for current limits and how to request higher limits."
-    )

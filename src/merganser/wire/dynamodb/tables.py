@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from merganser.model.cluster import Replication, Table
+from merganser.model.cluster import Index, Replication, Table
 from merganser.wire.dynamodb.arns import table_arn
 from merganser.wire.dynamodb.constraints import (
     Violations,
@@ -22,7 +22,6 @@ from merganser.wire.dynamodb.constraints import (
     require_table_name,
 )
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.index_descriptions import described_indexes
 from merganser.wire.dynamodb.index_requests import (
     FIRST_NOT_HASH,
     SAME_NAME,
@@ -32,7 +31,12 @@ from merganser.wire.dynamodb.index_requests import (
     local_definitions,
 )
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
-from merganser.wire.dynamodb.secondary_indexes import IndexDefinition, global_indexes
+from merganser.wire.dynamodb.secondary_indexes import (
+    IndexDefinition,
+    definition_of_index,
+    described_index,
+    global_indexes,
+)
 from merganser.wire.dynamodb.table_settings import (
     INVALID,
     NO_UNITS_ON_DEMAND,
@@ -59,6 +63,17 @@ from merganser.wire.dynamodb.unserved import refuse_unserved
 _INVALID = INVALID
 
 
+class IndexSettings(msgspec.Struct, frozen=True):
+    """What an UpdateTable has made of the settings of a global index."""
+
+    entries: int
+    """The id of the table of its entries."""
+    throughput: Throughput | None
+    """None: PAY_PER_REQUEST."""
+    on_demand_limits: OnDemandLimits | None = None
+    warm: WarmThroughput | None = None
+
+
 class TableDefinition(msgspec.Struct, frozen=True):
     """What is kept of a CreateTable."""
 
@@ -80,6 +95,8 @@ class TableDefinition(msgspec.Struct, frozen=True):
     local_indexes: tuple[IndexDefinition, ...] = ()
     """In the order in which they were asked for, by which they are numbered."""
     time_to_live: TimeToLive | None = None
+    index_settings: tuple[IndexSettings, ...] = ()
+    """Of global indexes, where they are others than the index was made with."""
 
     @property
     def on_demand_since(self) -> int | None:
@@ -139,6 +156,15 @@ def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefin
     )
 
 
+def settings_of(definition: TableDefinition, index: Index) -> IndexSettings:
+    """Return the settings of a global index of a table."""
+    for kept in definition.index_settings:
+        if kept.entries == index.table:
+            return kept
+    made = definition_of_index(index)
+    return IndexSettings(index.table, made.throughput, made.on_demand_limits, made.warm)
+
+
 def key_attributes(table: Table) -> tuple[KeyAttribute, ...]:
     """Return the attributes of the keys of a table and of its indexes, each once."""
     definition = definition_of(table)
@@ -196,8 +222,35 @@ def describe(table: Table, *, status: str, region: str, account: str, now_ms: in
         description["OnDemandThroughput"] = described_limits(definition.on_demand_limits)
     if definition.warm is not None:
         description["WarmThroughput"] = described_warmth(definition.warm, status)
-    description.update(described_indexes(table, definition.local_indexes, description["TableArn"], status, now_ms))
+    if definition.local_indexes:
+        local = [described_index(index, description["TableArn"]) for index in definition.local_indexes]
+        description["LocalSecondaryIndexes"] = local
+    if table.indexes:
+        description["GlobalSecondaryIndexes"] = [
+            _described_global(index, settings_of(definition, index), description, now_ms) for index in table.indexes
+        ]
     return description
+
+
+def _described_global(
+    index: Index, settings: IndexSettings, description: Mapping[str, Any], now_ms: int
+) -> dict[str, Any]:
+    status = description["TableStatus"]
+    if status not in ("CREATING", "DELETING"):
+        status = _STATES[index.state]
+    described = described_index(definition_of_index(index), description["TableArn"])
+    described["IndexStatus"] = status
+    if index.state == "creating":
+        described["Backfilling"] = True
+    described["ProvisionedThroughput"] = (settings.throughput or ON_DEMAND).described(now_ms)
+    if settings.on_demand_limits is not None:
+        described["OnDemandThroughput"] = described_limits(settings.on_demand_limits)
+    if settings.warm is not None:
+        described["WarmThroughput"] = described_warmth(settings.warm, status)
+    return described
+
+
+_STATES: Final = {"creating": "CREATING", "active": "ACTIVE", "deleting": "DELETING"}
 
 
 def _constraints(request: Mapping[str, Any]) -> None:

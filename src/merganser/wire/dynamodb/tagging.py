@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from merganser.model.cluster import Table
 from merganser.wire.dynamodb.arns import is_resource, table_in
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ACCESS_DENIED, ApiError, NotFoundError, ValidationError
@@ -37,7 +38,8 @@ async def tag_resource(session: Session, request: dict[str, Any]) -> bytes:
     check_tags(request["Tags"])
     added = tags_of(request)
 
-    def change(definition: TableDefinition) -> TableDefinition:
+    def change(table: Table) -> TableDefinition:
+        definition = definition_of(table)
         return msgspec.structs.replace(definition, tags=tagged(definition.tags, added))
 
     await session.redefine(name, change, _not_found(arn))
@@ -56,7 +58,8 @@ async def untag_resource(session: Session, request: dict[str, Any]) -> bytes:
     if not request["TagKeys"]:
         raise ValidationError("Atleast one Tag Key needs to be provided as Input.")  # sic
 
-    def change(definition: TableDefinition) -> TableDefinition:
+    def change(table: Table) -> TableDefinition:
+        definition = definition_of(table)
         return msgspec.structs.replace(definition, tags=untagged(definition.tags, request["TagKeys"]))
 
     await session.redefine(name, change, NotFoundError())

@@ -37,7 +37,6 @@ UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
         "VectorIndexes": ANY,
     },
     "UpdateTable": {
-        "GlobalSecondaryIndexUpdates": ANY,
         "StreamSpecification": UNLESS_DISABLED,
         "ReplicaUpdates": ANY,
         "MultiRegionConsistency": ANY,
