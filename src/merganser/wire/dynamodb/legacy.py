@@ -104,7 +104,8 @@ def expected_in(request: Mapping[str, Any]) -> tuple[Check, ...]:
     Raises:
         ValidationError: one of the conditions makes no sense.
     """
-    checks = tuple(_expected(attribute, one or {}) for attribute, one in (request.get("Expected") or {}).items())
+    expected = request.get("Expected")
+    checks = tuple([_expected(attribute, one or {}) for attribute, one in expected.items()]) if expected else ()
     check_operator(request, checks)
     return checks
 
@@ -130,7 +131,8 @@ def changes_in(request: Mapping[str, Any]) -> tuple[Change, ...]:
     Raises:
         ValidationError: one of the changes makes no sense.
     """
-    return tuple(_change(attribute, one or {}) for attribute, one in (request.get("AttributeUpdates") or {}).items())
+    updates = request.get("AttributeUpdates")
+    return tuple([_change(attribute, one or {}) for attribute, one in updates.items()]) if updates else ()
 
 
 def _change(attribute: str, one: Mapping[str, Any]) -> Change:

@@ -82,6 +82,12 @@ class ItemStep(msgspec.Struct, frozen=True, array_like=True):
     changes: tuple[Change, ...] = ()
     """AttributeUpdates."""
 
+    @property
+    def is_blind(self) -> bool:
+        """Tell whether nothing of what is there matters to it."""
+        is_whole = self.action in (Action.PUT, Action.DELETE)
+        return is_whole and self.returns == "NONE" and not self.condition and not self.checks
+
 
 class Measured(msgspec.Struct, frozen=True, array_like=True):
     """The answer of a step that measures; new members go to the end, with defaults."""

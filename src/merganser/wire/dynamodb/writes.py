@@ -52,7 +52,8 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     check_item(table, item)
     stored = encoded(item, size)
     if _is_plain(request, checks):
-        return await _replace(session, request, _Place(table, key, item), stored)
+        await session.replace(table, key, stored)
+        return b"{}"
     step = step_of(request, Action.PUT, item=stored, checks=checks, measures=capacity.is_wanted(request))
     return await _do(session, request, _Place(table, key, item), step)
 
@@ -67,7 +68,8 @@ async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     if _is_plain(request, checks):
-        return await _replace(session, request, _Place(table, key, request["Key"]), None)
+        await session.replace(table, key, None)
+        return b"{}"
     step = step_of(request, Action.DELETE, checks=checks, measures=capacity.is_wanted(request))
     return await _do(session, request, _Place(table, key, request["Key"]), step)
 
@@ -95,25 +97,20 @@ async def update_item(session: Session, request: dict[str, Any]) -> bytes | list
 
 
 def _is_plain(request: Mapping[str, Any], checks: tuple[Check, ...]) -> bool:
-    """Tell whether nothing of what is there matters."""
-    return request.get("ReturnValues") in (None, "NONE") and request.get("ConditionExpression") is None and not checks
-
-
-async def _replace(
-    session: Session, request: Mapping[str, Any], place: _Place, item: bytes | None
-) -> bytes | list[bytes]:
-    table, key, _ = place
-    if capacity.is_wanted(request):
-        measured = await session.replace_measured(table, key, item)
-        return await _answer(session, request, place, measured)
-    await session.replace(table, key, item)
-    if request.get("ReturnItemCollectionMetrics") is None:
-        return b"{}"
-    return answer_of(await metrics_of(session, request, (table, place.attributes)))
+    """Tell whether nothing of what is there matters, and nothing is to be told."""
+    return (
+        request.get("ReturnValues") in (None, "NONE")
+        and request.get("ConditionExpression") is None
+        and not checks
+        and request.get("ReturnConsumedCapacity") is None
+        and request.get("ReturnItemCollectionMetrics") is None
+    )
 
 
 async def _do(session: Session, request: Mapping[str, Any], place: _Place, step: ItemStep) -> bytes | list[bytes]:
     table, key, _ = place
+    if step.is_blind:
+        return await _replace(session, request, place, step)
     condition = "ConditionExpression" if step.condition else "Expected" if step.checks else ""
     require_leaders(table, condition or f"ReturnValues {step.returns}")
     answer = await session.step(table, key, step)
@@ -123,6 +120,15 @@ async def _do(session: Session, request: Mapping[str, Any], place: _Place, step:
         return [b'{"Attributes":', answer, b"}"] if answer else b"{}"
     attributes = (b'"Attributes":', answer) if answer else ()
     return answer_of(attributes, await metrics_of(session, request, (table, place.attributes)))
+
+
+async def _replace(session: Session, request: Mapping[str, Any], place: _Place, step: ItemStep) -> bytes | list[bytes]:
+    """Do a step that needs no leader, and tell what the request wants to know of it."""
+    item = step.item if step.action is Action.PUT else None
+    if step.measures:
+        return await _answer(session, request, place, await session.replace_measured(place.table, place.key, item))
+    await session.replace(place.table, place.key, item)
+    return answer_of(await metrics_of(session, request, (place.table, place.attributes)))
 
 
 async def _answer(session: Session, request: Mapping[str, Any], place: _Place, measured: Measured) -> list[bytes]:
