@@ -15,9 +15,11 @@ from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
 from merganser.node.admin import HEADER, Admin
 from merganser.service.transactions import TransactItem
+from merganser.sim.indexes import BY_COLOR
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from service.plays import key_of, member, plant, simulated, started, started_with_leaders, until
+from service.test_indexer import RED, begun, put, settled
 from service.transactions_by_hand import evaluate
 
 HOUR_US = 3_600_000_000
@@ -99,6 +101,16 @@ async def test_status_tells_what_became_of_transactions(world: World) -> None:
         "given_up_for_others": 0,
         "ended_for_others": 0,
     }
+
+
+@simulated()
+async def test_status_tells_how_far_indexes_are_behind(world: World) -> None:
+    table = await begun(world, names=[BY_COLOR])
+    await put(world.machines[0], table, b"a", RED)
+    await settled(world, table)
+    found = [(await page(machine, b"/status"))[1]["indexes"] for machine in world.machines]
+    assert sum(one["entries_delivered"] for one in found) == 1
+    assert all(one["items_waiting"] == one["markers_removed"] == 0 for one in found)
 
 
 async def post(

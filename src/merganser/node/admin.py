@@ -209,6 +209,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         "hints": _hints(member),
         "leadership": msgspec.to_builtins(member.leader_tables.leadership.view()),
         "transactions": _transactions(member),
+        "indexes": _indexes(member),
         "membership": msgspec.to_builtins(member.failure_detector.view()),
     }
 
@@ -271,6 +272,16 @@ def _transactions(member: Member) -> dict[str, object]:
         "cancelled": led.transactions.cancelled,
         "given_up_for_others": led.recovery.aborted,
         "ended_for_others": led.sweep.ended,
+    }
+
+
+def _indexes(member: Member) -> dict[str, int]:
+    """Tell how far indexes are behind the items that this node leads, and what it has done about it since its start."""
+    led = member.leader_tables
+    return {
+        "items_waiting": led.indexer.waiting,
+        "entries_delivered": led.indexer.delivered,
+        "markers_removed": led.markers.removed,
     }
 
 

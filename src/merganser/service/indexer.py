@@ -162,6 +162,8 @@ class Indexer:
                 elif item[0].is_standing:
                     self._busy[item] = False
                     self._spawn(self._deliver(item))
+                else:
+                    self._failures.pop(item, None)
             wait_s = self._later[0][0] - now if self._later and len(self._busy) < AT_ONCE else None
             try:
                 async with asyncio.timeout(wait_s):
