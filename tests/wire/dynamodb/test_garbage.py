@@ -30,23 +30,7 @@ HEADERS = (
 )
 KINDS = ("com.amazonaws.dynamodb.v20120810#", "com.amazon.coral.service#", "com.amazon.coral.validate#")
 NUMBERS = (0, -1, 1, 25, 2**31, -(2**63), 2**64 - 1, 1e30, 1.5, -0.0, 1e308, 5e-324)
-TEXTS = (
-    "",
-    "a",
-    "p",
-    "str",
-    "tss",
-    "#n",
-    ":v",
-    "\x00",
-    "é😀",
-    "ALL_OLD",
-    "1e400",
-    "AA==",
-    "true",
-    "x" * 3000,
-    "p = :v",
-)
+TEXTS = ("", *"a p str idx idx-a #n :v \x00 é😀 ALL_OLD 1e400 AA== true".split(" "), "x" * 3000)
 EXPRESSIONS = ("p = :v", "SET a = :v", "a = :v AND (((", "#n", "size(a) > :v", "a[99999999999999999999]", "REMOVE a,,")
 JUNK: tuple[Callable[[], Any], ...] = (
     list,
@@ -58,10 +42,27 @@ JUNK: tuple[Callable[[], Any], ...] = (
 )
 
 
+INDEXED = {
+    "TableName": "idx",
+    "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in "ap"],
+    "KeySchema": [{"AttributeName": "p", "KeyType": "HASH"}],
+    "GlobalSecondaryIndexes": [
+        {
+            "IndexName": "idx-a",
+            "KeySchema": [{"AttributeName": "a", "KeyType": "HASH"}],
+            "Projection": {"ProjectionType": "KEYS_ONLY"},
+        }
+    ],
+    "BillingMode": "PAY_PER_REQUEST",
+}
+
+
 @pytest.fixture
 def door() -> Iterator[Door]:
     for cluster in stocked(is_leaderless=False):
-        cluster.call("PutItem", {"TableName": "str", "Item": {**KEY, "a": {"L": [{"N": "1"}, {"SS": ["a"]}]}}})
+        assert isinstance(cluster.call("CreateTable", INDEXED), dict)
+        for name, value in (("str", {"L": [{"N": "1"}, {"SS": ["a"]}]}), ("idx", {"S": "a"})):
+            assert cluster.call("PutItem", {"TableName": name, "Item": {**KEY, "a": value}}) == {}
         yield Door(cluster)
 
 
@@ -109,7 +110,8 @@ class Drawing:
 
     def request(self, operation: str) -> dict[str, Any]:
         """A request that is served, with other parameters of the operation, and spoilt in some place or other."""
-        given: dict[str, Any] = orjson.loads(orjson.dumps(BASES[operation]))
+        base = orjson.dumps(BASES[operation])
+        given: dict[str, Any] = orjson.loads(base.replace(b'"str"', b'"idx"') if self.rng.random() < 0.3 else base)
         for name, shape in members(operation).items():
             if self.rng.random() < (0.03 if name in given else 0.15):
                 given[name] = self.value(shape, 0)
