@@ -23,8 +23,7 @@ from merganser.model.leadership import Epoch
 from merganser.model.messages import Reply, Request
 from merganser.model.register import UNWRITTEN, Version
 from merganser.net.transport import Traffic
-from merganser.service.in_flight import LARGE_BYTES, Untold, lightened, weight_of
-from merganser.service.leader import ANSWERS_BYTES_MAX, REQUESTS_KEPT_S
+from merganser.service.in_flight import ANSWERS_BYTES_MAX, LARGE_BYTES, REQUESTS_KEPT_S, Untold, lightened, weight_of
 from merganser.service.leadership import Led
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
@@ -182,7 +181,7 @@ async def test_large_answers_are_kept_while_there_is_room(world: World) -> None:
 @simulated()
 async def test_what_could_not_be_remembered_is_not_done(world: World) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("merganser.service.leader.REQUESTS_MAX", 2)
+        patch.setattr("merganser.service.in_flight.REQUESTS_MAX", 2)
         table = await started_led(world)
     leader = the_leader(world, table, K)
     for _ in range(2):

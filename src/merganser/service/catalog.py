@@ -21,7 +21,6 @@ from merganser.core import cluster_map
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.core.register import (
     NO_BALLOT,
-    AcceptorState,
     AcceptRound,
     PrepareRound,
     next_ballot,
@@ -53,6 +52,7 @@ from merganser.model.messages import (
     Reply,
     Request,
 )
+from merganser.service.acceptor import Acceptor
 from merganser.service.asking import Asker, Reading, Writing
 from merganser.service.topology import Topology
 from merganser.storage import keys
@@ -66,47 +66,10 @@ ROUND_HEDGE_S = 0.05
 BACKOFF_S_MAX = 0.1
 CHANGE_TIMEOUT_S = 5.0
 
-_REGISTER_KEY = keys.metadata_key("register")
 _ROUND_KEY = keys.metadata_key("register_round")
 
 Change = Callable[[ClusterMap], ClusterMap]
 """Returns the next map, or the same object to change nothing; may raise a RequestError to give up."""
-
-
-class Acceptor:
-    """This node's vote on the register: the pure state, kept on disk before every answer."""
-
-    def __init__(self, engine: Engine, founding: ClusterMap) -> None:
-        """Continue from what the engine holds; a fresh register holds ``founding``."""
-        self._engine = engine
-        stored = engine.get(_REGISTER_KEY)
-        if stored is None:
-            self._state = AcceptorState(value=founding)
-        else:
-            self._state = msgspec.msgpack.decode(unseal(_REGISTER_KEY, stored), type=AcceptorState)
-
-    async def prepare(self, request: Prepare) -> Promise:
-        """Promise to refuse older ballots, durably."""
-        state, promise = self._state.prepare(request.ballot)
-        await self._keep(state)
-        return promise
-
-    async def accept(self, request: Accept) -> Accepted:
-        """Accept a value unless a newer ballot was promised, durably."""
-        cluster_map.check(request.value)
-        state, accepted = self._state.accept(request.ballot, request.value)
-        await self._keep(state)
-        return accepted
-
-    async def rejoin(self, ballot: Ballot, value: ClusterMap) -> None:
-        """Hold to ``ballot``, under which the others have accepted ``value`` since this voter lost its memory."""
-        await self._keep(AcceptorState(ballot, ballot, value))
-
-    async def _keep(self, state: AcceptorState) -> None:
-        if state is not self._state:
-            self._engine.commit(Batch().put(_REGISTER_KEY, seal(_REGISTER_KEY, msgspec.msgpack.encode(state))))
-            self._state = state
-        await self._engine.durable()
 
 
 def _too_few(answered: int, needed: int) -> UnavailableError:

@@ -25,6 +25,7 @@ from functools import partial
 import msgspec
 
 from merganser.core.leadership import majority
+from merganser.core.once import Once
 from merganser.core.quorum import WriteQuorum
 from merganser.model.errors import RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, TableId
@@ -42,6 +43,12 @@ STRAGGLER_RESENDS_MAX = 3
 PATIENCE_S = 5.0  # a client gives a request less
 LARGE_BYTES = 1024
 STRAGGLERS_MAX = 1_000  # of one replica; what has more to make up for does so in an exchange
+
+REQUESTS_KEPT_S = 30.0
+"""A node repeats a request within its client's deadline, which is shorter than `core.healing.IN_FLIGHT_S`."""
+ANSWERS_BYTES_MAX = 32 * 2**20
+"""Of large answers, which tell what the item was or became. A request is repeated a second after that at most."""
+REQUESTS_MAX = 300_000  # 100 MiB; 10,000 a second, more than a node does
 
 
 class Proposal:
@@ -124,6 +131,17 @@ def lightened(outcome: Outcome) -> Outcome:
     if isinstance(outcome, Told):
         return "what was answered then is not kept any more"
     return Untold() if isinstance(outcome, Changed) else outcome
+
+
+def outcomes() -> Once[Outcome]:
+    """Return a leader's memory of what became of requests, empty."""
+    return Once(
+        keep_s=REQUESTS_KEPT_S,
+        most=REQUESTS_MAX,
+        weight_max=ANSWERS_BYTES_MAX,
+        weight_of=weight_of,
+        lightened=lightened,
+    )
 
 
 class LocalAcks:

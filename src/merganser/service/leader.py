@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from merganser.core.once import Once
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
     CorruptionError,
@@ -54,7 +53,7 @@ from merganser.service.damage import Damage
 from merganser.service.first_touches import FirstTouches, Term
 from merganser.service.group_gate import GroupGate, not_leading
 from merganser.service.hash_trees import HashTrees
-from merganser.service.in_flight import Flight, LocalAcks, Outcome, Proposal, Told, Untold, lightened, weight_of
+from merganser.service.in_flight import REQUESTS_MAX, Flight, LocalAcks, Outcome, Proposal, Told, Untold, outcomes
 from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
@@ -69,11 +68,6 @@ from merganser.storage.registers import decode_register, encode_register
 
 PATIENCE_S = 10.0
 """How long a request waits here for anything: longer than any client does, so that its own deadline comes first."""
-REQUESTS_KEPT_S = 30.0
-"""A node repeats a request within its client's deadline, which is shorter than `core.healing.IN_FLIGHT_S`."""
-ANSWERS_BYTES_MAX = 32 * 2**20
-"""Of large answers, which tell what the item was or became. A request is repeated a second after that at most."""
-REQUESTS_MAX = 300_000  # 100 MiB; 10,000 a second, more than a node does
 IN_FLIGHT_MAX = 4_096  # of one group; as many requests as a node takes on at once
 LOOKS_MAX = 16
 """How often a request finds that the item has become unknown, or locked again, before it gives up."""
@@ -132,13 +126,7 @@ class Leader:
         self._loop = asyncio.get_running_loop()
         self._terms: dict[Group, Term] = {}
         self._local = LocalAcks(engine)
-        self._requests = Once[Outcome](
-            keep_s=REQUESTS_KEPT_S,
-            most=REQUESTS_MAX,
-            weight_max=ANSWERS_BYTES_MAX,
-            weight_of=weight_of,
-            lightened=lightened,
-        )
+        self._requests = outcomes()
         self._touches = FirstTouches(
             topology,
             asker,

@@ -42,10 +42,11 @@ from merganser.model.messages import (
     Tally,
 )
 from merganser.net.transport import Transport
+from merganser.service.acceptor import Acceptor
 from merganser.service.admission import Admission
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S, AntiEntropy
 from merganser.service.asking import Asker
-from merganser.service.catalog import Acceptor, Catalog
+from merganser.service.catalog import Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.damage import Damage

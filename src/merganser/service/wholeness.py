@@ -34,7 +34,8 @@ from merganser.model.leader_messages import (
 )
 from merganser.model.leadership import Group
 from merganser.model.messages import LookAgain, Request
-from merganser.service.catalog import Acceptor, Catalog
+from merganser.service.acceptor import Acceptor
+from merganser.service.catalog import Catalog
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
 from merganser.service.purger import Purger
