@@ -30,7 +30,8 @@ HEADERS = (
 )
 KINDS = ("com.amazonaws.dynamodb.v20120810#", "com.amazon.coral.service#", "com.amazon.coral.validate#")
 NUMBERS = (0, -1, 1, 25, 2**31, -(2**63), 2**64 - 1, 1e30, 1.5, -0.0, 1e308, 5e-324)
-TEXTS = ("", *"a p str idx idx-a #n :v \x00 é😀 ALL_OLD 1e400 AA== true".split(" "), "x" * 3000)
+NAMES = ("", "a", "p", "str", "idx", "idx-a", "#n", ":v", "é😀", "x" * 3000)
+TEXTS = (*NAMES, "\x00", "ALL_OLD", "1e400", "AA==", "true")
 EXPRESSIONS = ("p = :v", "SET a = :v", "a = :v AND (((", "#n", "size(a) > :v", "a[99999999999999999999]", "REMOVE a,,")
 JUNK: tuple[Callable[[], Any], ...] = (
     list,
