@@ -69,4 +69,8 @@ def test_items_expire(
     clients[2].put_item(TableName=name, Item={**over, "pk": {"S": "after"}})
     stays = {"pk": {"S": "stays"}, "until": {"N": str(now_s + 3600)}}
     clients[2].put_item(TableName=name, Item=stays)
+    eventually(lambda: clients[1].describe_table(TableName=name)["Table"].get("ItemCount") in (1, 2, 3))
     eventually(lambda: clients[0].scan(TableName=name, ConsistentRead=True)["Items"] == [stays])
+    eventually(lambda: clients[1].describe_table(TableName=name)["Table"]["ItemCount"] == 1)
+    size = len("pkstaysuntil") + 6  # a number of ten digits
+    assert clients[1].describe_table(TableName=name)["Table"]["TableSizeBytes"] == size

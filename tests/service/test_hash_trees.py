@@ -17,7 +17,7 @@ from merganser.model.errors import CorruptionError, StorageFailedError, Unavaila
 from merganser.model.ids import ClusterId, NodeId, PartitionId, TableId
 from merganser.model.row import Cell, Row
 from merganser.model.timestamp import Timestamp
-from merganser.service import hash_trees
+from merganser.service import hash_trees, tree_images
 from merganser.service.hash_trees import HashTrees
 from merganser.service.topology import Topology
 from merganser.sim.machine import Machine
@@ -352,8 +352,8 @@ async def test_a_dropped_table_takes_its_trees_and_images_and_leaves_those_of_ot
 @on_a_loop
 async def test_images_of_a_table_whose_drop_was_cut_short_go_at_the_next_start() -> None:
     engine = MemoryEngine()
-    stale = hash_trees._image_key((TableId(8), PartitionId(2)))
-    kept = hash_trees._image_key((TABLE.id, PartitionId(2)))
+    stale = tree_images.image_key((TableId(8), PartitionId(2)))
+    kept = tree_images.image_key((TABLE.id, PartitionId(2)))
     engine.commit(Batch().put(stale, b"x").put(kept, b"x"))
     trees_on(engine)
     assert images(engine) == [kept]
@@ -394,9 +394,9 @@ async def test_image_and_rows_agree_after_every_power_cut(first: int) -> None:
                 await step(trees, engine, dice, 100 * life + version)
             engine.power_cut(dice.randint(0, engine.unsynced_batches))
             for partition, tree in rebuilt(engine).items():
-                image = trees_on(engine)._image((TABLE.id, PartitionId(partition)))
+                image = tree_images.TreeImages(engine).load((TABLE.id, PartitionId(partition)))
                 believed += image is not None
-                assert image is None or image == tree, f"seed {seed}, life {life}"
+                assert image is None or image[0] == tree, f"seed {seed}, life {life}"
             assert await agrees(trees_on(engine), engine)
     assert believed > 100, "hardly any image was there to be judged"
 

@@ -73,6 +73,12 @@ def is_marker(value: bytes) -> bool:
     return not _head(value)[1]
 
 
+def shown_at(stored: bytes, at: int) -> int | None:
+    """Return where the projected item begins, in an entry's value that begins at ``at``; None if it shows none."""
+    end = at + _HEAD.size
+    return end if len(stored) >= end and stored[end - 1] else None
+
+
 def _head(value: bytes) -> tuple[Version, bool]:
     try:
         number, leader, sequence, is_shown = _HEAD.unpack_from(value)

@@ -310,6 +310,18 @@ class Met(msgspec.Struct, frozen=True, array_like=True, tag=124):
     """The replica's."""
 
 
+class CountItems(msgspec.Struct, frozen=True, array_like=True, tag=33):
+    """How many items does the node hold of a table? Answered by `Counted`."""
+
+    table: TableId
+
+
+class Counted(msgspec.Struct, frozen=True, array_like=True, tag=133):
+    """Partition, items, and their size in bytes; of the partitions that the node holds and has counted."""
+
+    counts: tuple[tuple[int, int, int], ...]
+
+
 class TimeIs(msgspec.Struct, frozen=True, array_like=True, tag=138):
     """What the wall clock of the node shows, in microseconds since 1970."""
 
@@ -362,6 +374,7 @@ Request = (
     | Accept
     | Handoff
     | AskTime
+    | CountItems
     | Purging
     | Exchanging
     | Gossip
@@ -377,6 +390,7 @@ Reply = (
     | Promise
     | Accepted
     | TimeIs
+    | Counted
     | Sealed
     | Exchanged
     | Gossiped

@@ -36,8 +36,9 @@ from merganser.storage.rocks import RocksEngine
 from merganser.wire.dynamodb.expiry import expiring
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound, too_large
 from merganser.wire.dynamodb.index_items import indexer, local_indexer
+from merganser.wire.dynamodb.items import measure, measure_entry
 from merganser.wire.dynamodb.operations import DynamoDB
-from merganser.wire.dynamodb.session import WIRE, Services
+from merganser.wire.dynamodb.session import INDEX_WIRE, WIRE, Services
 from merganser.wire.dynamodb.signature import Verifier
 from merganser.wire.dynamodb.steps import evaluate
 
@@ -130,6 +131,7 @@ class Node:
                 indexers={WIRE: indexer},
                 local_indexers={WIRE: local_indexer},
                 expiries={WIRE: expiring},
+                measures={WIRE: measure, INDEX_WIRE: measure_entry},
                 on_damage=lambda what: failure("damage on the disk", reason=what),
             )
         await self._tell_of_loss(member)
@@ -250,7 +252,7 @@ class Node:
         led = member.leader_tables
         self._dynamodb = DynamoDBApplication(
             DynamoDB(
-                Services(member.coordinator, led.leader_based, led.transactions, member.catalog),
+                Services(member.coordinator, led.leader_based, led.transactions, member.catalog, member.counting),
                 rng=self._rng,
                 host=self.addresses["dynamodb"],
             ),

@@ -34,8 +34,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -43,12 +42,14 @@ from merganser.core.hash_tree import HashTree, fingerprint, leaf_at, leaf_shift,
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId, TableId
+from merganser.service.counts import Count, Counter, Measure
 from merganser.service.expiry_index import Expiring, ExpiryIndex
 from merganser.service.local_indexes import LocalIndexes, LocalKeys
 from merganser.service.topology import Topology
+from merganser.service.tree_images import Place, TreeImages, image_key
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
-from merganser.storage.values import check_row, seal, unseal
+from merganser.storage.values import check_row
 
 LOOK_S = 60.0
 """Between two looks for partitions that are quiet: an image costs 8 KiB, and the next change throws it away."""
@@ -56,13 +57,8 @@ CLOSE_S = 5.0  # a thousand images take 50 ms; what has none is counted at the n
 SLICE_ROWS = 256  # counted between two turns of the loop: about a millisecond
 SLICE_BYTES = 1_000_000  # the same, where rows are large
 
-Place = tuple[TableId, PartitionId]
-
 Change = tuple[TableId, bytes, bytes | None, bytes | None]
 """Table, key, what is stored, and what is to be stored instead."""
-
-_PREFIX = keys.metadata_key("tree|")
-_PLACE = struct.Struct(">IQ")
 
 
 class _Kept(msgspec.Struct):
@@ -76,6 +72,8 @@ class _Kept(msgspec.Struct):
     """Of the table's local indexes, None if it has none."""
     expiring: Expiring | None
     """How the table's items expire, None if they do not."""
+    counter: Counter
+    """Of the items before ``counted_to``."""
     has_image: bool = False
     is_plain: bool = False
     """It tells of all rows, there is no image, and something has changed since the last look."""
@@ -97,6 +95,7 @@ class HashTrees:
         expiries: ExpiryIndex | None = None,
         look_s: float = LOOK_S,
         local: LocalIndexes | None = None,
+        measures: Mapping[str, Measure] | None = None,
     ) -> None:
         """Know the trees of what ``engine`` holds; forget, now and later, the tables that ``topology`` no longer knows.
 
@@ -107,11 +106,14 @@ class HashTrees:
             expiries: when items expire, which changes with them.
             look_s: between two looks for partitions that are quiet.
             local: the local indexes of the rows.
+            measures: what items of leader-based tables are, by wire.
         """
         self._local = local or LocalIndexes(engine)
         self._topology = topology
         self._engine = engine
         self._expiries = expiries or ExpiryIndex(topology, engine)
+        self._measures = measures or {}
+        self._images = TreeImages(engine)
         self._admit = admit
         self._look_s = look_s
         self._loop = asyncio.get_running_loop()
@@ -151,6 +153,7 @@ class HashTrees:
         if before is not None:
             change ^= fingerprint(key, before, seed)
         kept.tree.toggle(leaf_at(keys.token_in(key), self._shift), change)
+        kept.counter.change(key, before, after)
 
     def write(self, changes: Iterable[Change], *, is_doubtful: bool = False) -> None:
         """Change rows, all together; what is stored has been read in this turn of the loop.
@@ -172,7 +175,7 @@ class HashTrees:
             batch.operations += self._derived(place, kept, key, before, after, is_doubtful=is_doubtful)
         for place, kept in touched.items():
             if kept.has_image:
-                batch.delete(_image_key(place))
+                batch.delete(image_key(place))
         self._engine.commit(batch)
         for kept in touched.values():
             kept.has_image, kept.is_plain = False, kept.counted_to is None
@@ -212,6 +215,7 @@ class HashTrees:
     def _toggle(self, place: Place, kept: _Kept, key: bytes, before: bytes | None, after: bytes | None) -> None:
         if kept.counted_to is not None and key >= kept.counted_to:
             return
+        kept.counter.change(key, before, after)
         leaf = leaf_at(keys.token_in(key), self._shift)
         if before is not None and not _is_intact(key, before):  # it may have been counted before it rotted, or after
             self._recount_or_forget(place, leaf)
@@ -290,6 +294,11 @@ class HashTrees:
         """Tell whether damaged rows were met when a partition was counted, and may still be there."""
         return bool(self._of((table, partition)).flawed)
 
+    def count(self, table: TableId, partition: PartitionId) -> Count | None:
+        """Return what there is of a leader-based table's items; None as long as they are still counted."""
+        kept = self._of((table, partition))
+        return None if kept.counted_to is not None else kept.counter.count
+
     def fingerprint_of(self, table: TableId, key: bytes, stored: bytes) -> int:
         """Return what a row that is intact adds to its leaf.
 
@@ -332,7 +341,7 @@ class HashTrees:
         if found == 0:
             return True
         if kept.has_image:
-            self._engine.commit(Batch().delete(_image_key(place)))
+            self._images.delete(place)
         kept.has_image, kept.is_plain = False, kept.counted_to is None
         kept.tree.toggle(leaf, found)
         return False
@@ -349,7 +358,7 @@ class HashTrees:
         """
         place = (table, partition)
         self._kept.pop(place, None)
-        self._engine.commit(Batch().delete(_image_key(place)))
+        self._images.delete(place)
 
     # In the background
 
@@ -397,6 +406,7 @@ class HashTrees:
                 leaf = leaf_at(keys.token_in(key), self._shift)
                 if _is_intact(key, stored):
                     kept.tree.toggle(leaf, fingerprint(key, stored, kept.seed))
+                    kept.counter.change(key, None, stored)
                 else:
                     kept.flawed.add(leaf)
                 kept.counted_to, rows, size = keys.after(key), rows + 1, size + len(stored)
@@ -418,8 +428,7 @@ class HashTrees:
             if kept.is_plain and not is_quiet:
                 kept.is_plain = False
             elif not kept.tree.is_empty and self._engine.shortage is None:
-                image_key = _image_key(place)
-                self._engine.commit(Batch().put(image_key, seal(image_key, kept.tree.pack())))
+                self._images.keep(place, kept.tree, kept.counter.count)
                 kept.has_image, kept.is_plain = True, False
                 await asyncio.sleep(0)
 
@@ -440,20 +449,13 @@ class HashTrees:
 
     def _opened(self, place: Place) -> _Kept:
         table = self._known(place[0])
-        seed, image = seed_of(table.unique_id), self._image(place)
+        seed, image = seed_of(table.unique_id), self._images.load(place)
+        measure = self._measures.get(table.wire) if table.has_leaders else None
         local_keys, expiring = self._local.of(table), self._expiries.of(table)
         if image is not None:
-            return _Kept(image, seed, None, local_keys, expiring, has_image=True)
-        return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring)
-
-    def _image(self, place: Place) -> HashTree | None:
-        image_key = _image_key(place)
-        try:
-            stored = self._engine.get(image_key)
-            return None if stored is None else HashTree.unpack(unseal(image_key, stored))
-        except CorruptionError:
-            self._engine.commit(Batch().delete(image_key))
-            return None
+            tree, count = image
+            return _Kept(tree, seed, None, local_keys, expiring, Counter(measure, *count), has_image=True)
+        return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring, Counter(measure))
 
     def _seed_of(self, table: TableId) -> int:
         return seed_of(self._known(table).unique_id)
@@ -478,31 +480,7 @@ class HashTrees:
         known = {table.id for table in current.tables}
         for place in [place for place in self._kept if place[0] not in known]:
             del self._kept[place]
-        batch = Batch()
-        for start, end in _between(sorted(known)):
-            if self._holds_any(start, end):
-                batch.delete_range(start, end)
-        if batch.operations:
-            self._engine.commit(batch)
-
-    def _holds_any(self, start: bytes, end: bytes) -> bool:
-        try:
-            return next(iter(self._engine.scan(start, end)), None) is not None
-        except CorruptionError:
-            return True
-
-
-def _image_key(place: Place) -> bytes:
-    return _PREFIX + _PLACE.pack(*place)
-
-
-def _between(tables: Sequence[TableId]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the ranges of images of all other tables."""
-    start = _PREFIX
-    for table in tables:
-        yield start, _image_key((table, PartitionId(0)))
-        start = _image_key((TableId(table + 1), PartitionId(0)))
-    yield start, keys.prefix_end(_PREFIX)
+        self._images.forget_others(sorted(known))
 
 
 def _is_intact(key: bytes, stored: bytes) -> bool:

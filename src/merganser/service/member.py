@@ -22,6 +22,7 @@ from merganser.model.messages import (
     Apply,
     AskTime,
     Complete,
+    CountItems,
     FetchMap,
     Gossip,
     Hint,
@@ -49,6 +50,8 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.counting import Counting
+from merganser.service.counts import Measure
 from merganser.service.damage import Damage
 from merganser.service.expirer import LOOK_S as EXPIRY_LOOK_S
 from merganser.service.expiry_index import Expiry, ExpiryIndex
@@ -104,6 +107,7 @@ class Member:
         evaluators: Mapping[str, Evaluator] | None = None,
         expiries: Mapping[str, Expiry] | None = None,
         expiry_look_s: float = EXPIRY_LOOK_S,
+        measures: Mapping[str, Measure] | None = None,
         indexers: Mapping[str, Indexer] | None = None,
         local_indexers: Mapping[str, LocalIndexer] | None = None,
     ) -> None:
@@ -118,6 +122,7 @@ class Member:
             local_indexers: how the wires index the items of one partition key, likewise.
             expiries: how items of leader-based tables expire, likewise.
             expiry_look_s: between two looks for what has expired.
+            measures: what items are, and how large, likewise.
             pulse_s: between two signs of life to those who share a leader with this node.
         """
         self._on_error = on_error
@@ -146,7 +151,9 @@ class Member:
             look_s=trees_look_s,
             local=local,
             expiries=self.expiries,
+            measures=measures,
         )
+        self.counting = Counting(self.topology, asker, self.trees)
         self.damage = Damage(
             in_flight_s=in_flight_s,
             on_damage=on_damage,
@@ -315,6 +322,7 @@ class Member:
             Prepare: self._prepare,
             Accept: self._accept,
             AskTime: self.clock_watch.answer,
+            CountItems: self.counting.answer,
             Gossip: self.failure_detector.answer,
             Seal: self.purger.seal,
             Complete: self.purger.complete,

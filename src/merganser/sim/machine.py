@@ -22,6 +22,7 @@ from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S
+from merganser.service.counts import Measure
 from merganser.service.expiry_index import Expiry
 from merganser.service.founding import Founding
 from merganser.service.local_indexes import LocalIndexer
@@ -85,6 +86,8 @@ class Machine:
         """What items are in the indexes of their tables, by wire."""
         self.expiries: Mapping[str, Expiry] = {steps.WIRE: steps.expiring}
         """How items of leader-based tables expire, by wire."""
+        self.measures: Mapping[str, Measure] = {steps.WIRE: steps.measure}
+        """What items of leader-based tables are, by wire."""
         self.accepts_loss = False
         """All eight of its next lives."""
         self.wire_addresses: dict[str, str] = {}
@@ -218,6 +221,7 @@ class Machine:
             indexers=self.indexers,
             expiries=self.expiries,
             expiry_look_s=EXPIRY_LOOK_S,
+            measures=self.measures,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )

@@ -91,6 +91,11 @@ def expiring(table: Table) -> Expiring | None:
     return Expiring(EXPIRING, expires_at) if table.definition == EXPIRING else None
 
 
+def measure(stored: bytes, at: int) -> int | None:
+    """Return the size of an item; the `service.counts.Measure` of this wire."""
+    return len(stored) - at
+
+
 def evaluate(_table: Table, payload: bytes, value: bytes | None) -> Decided:
     """Return what the step makes of an item; it answers with what the item was.
 

@@ -98,7 +98,11 @@ def value_at(key: bytes, stored: bytes) -> int | None:
     Raises:
         CorruptionError: this is no register.
     """
-    flags = _head(key, stored)[1]
+    if len(stored) < _VALUE_AT or stored[BODY_AT] != SHAPE:
+        raise damaged(key, stored, "no register")
+    flags = stored[_FLAGS_AT]
+    if flags == _HAS_VALUE:  # of nearly all
+        return _VALUE_AT
     if not flags & _HAS_VALUE:
         return None
     at = _VALUE_AT

@@ -29,11 +29,13 @@ from merganser.model.register import Decided, Version
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.model.transaction import Reason, ReasonKind
+from merganser.service.counts import Count
 from merganser.service.steps import WIRES
 from merganser.service.transactions import TransactItem
 from merganser.storage.keys import entry_of, table_in, table_range
 from merganser.wire.dynamodb.errors import Fault, fault_of
 from merganser.wire.dynamodb.index_items import indexer, local_indexer
+from merganser.wire.dynamodb.items import size_of
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.session import Services
 from merganser.wire.dynamodb.steps import evaluate
@@ -339,6 +341,17 @@ class FakeCatalog:
         return sorted((table for table in self._tables.values() if table.wire == wire), key=lambda table: table.name)
 
 
+class FakeCounting:
+    """Counts at once."""
+
+    def __init__(self, leader_based: FakeLeaderBased) -> None:
+        self._items = leader_based.items
+
+    async def count(self, table: TableId, n: int) -> Count:
+        sizes = [size_of(self._items[key]) for key in self._items.irange(*table_range(table), inclusive=(True, False))]
+        return Count(len(sizes), sum(sizes))
+
+
 class Cluster:
     """A DynamoDB over the fakes, called as clients call it."""
 
@@ -354,6 +367,7 @@ class Cluster:
             self.leader_based,  # type: ignore[arg-type]
             self.transactions,  # type: ignore[arg-type]
             self.catalog,  # type: ignore[arg-type]
+            FakeCounting(self.leader_based),  # type: ignore[arg-type]
         )
         self.dynamodb = DynamoDB(services, rng=random.Random(7))
         self._loop = asyncio.new_event_loop()

@@ -185,6 +185,8 @@ def test_global_indexes_are_described(cluster: Cluster) -> None:
             "IndexStatus": "ACTIVE",
             "ProvisionedThroughput": {"NumberOfDecreasesToday": 0, **UNITS},
             "WarmThroughput": warm,
+            "ItemCount": 0,
+            "IndexSizeBytes": 0,
         },
         {
             "IndexName": "wide",
@@ -193,6 +195,8 @@ def test_global_indexes_are_described(cluster: Cluster) -> None:
             "IndexArn": f"{arn}/index/wide",
             "IndexStatus": "ACTIVE",
             "ProvisionedThroughput": {"NumberOfDecreasesToday": 0, **UNITS},
+            "ItemCount": 0,
+            "IndexSizeBytes": 0,
         },
     ]
     assert {one["AttributeName"] for one in described["AttributeDefinitions"]} == set("pslabcdefgh")

@@ -193,11 +193,22 @@ def test_table_is_described_as_dynamodb_describes_it(cluster: Cluster) -> None:
         "TableArn": "arn:aws:dynamodb:us-east-1:000000000000:table/abc",
         "TableId": created["TableId"],
         "DeletionProtectionEnabled": False,
+        "ItemCount": 0,
+        "TableSizeBytes": 0,
     }
     assert cluster.call("DescribeTable", {"TableName": "abc"}) == {"Table": {**created, "TableStatus": "ACTIVE"}}
+    del created["ItemCount"], created["TableSizeBytes"]
     assert cluster.call("DeleteTable", {"TableName": "abc"}) == {
         "TableDescription": {**created, "TableStatus": "DELETING"}
     }
+
+
+def test_items_are_counted(cluster: Cluster, leaderless: Cluster) -> None:
+    for name in "a", "b":
+        cluster.call("PutItem", {"TableName": "str", "Item": {"p": {"S": name}, "q": {"S": "12345"}}})
+    table = cluster.call("DescribeTable", {"TableName": "str"})["Table"]
+    assert (table["ItemCount"], table["TableSizeBytes"]) == (2, 16)
+    assert "ItemCount" not in leaderless.call("DescribeTable", {"TableName": "str"})["Table"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from merganser.wire.dynamodb.constraints import Violations, check_table_name_len
 from merganser.wire.dynamodb.errors import RESOURCE_IN_USE, ApiError, NotFoundError, ValidationError
 from merganser.wire.dynamodb.index_requests import global_definitions
 from merganser.wire.dynamodb.index_updates import do_index_updates
+from merganser.wire.dynamodb.item_counts import Counts, add_counts, nothing_in
 from merganser.wire.dynamodb.session import WIRE, Session
 from merganser.wire.dynamodb.table_updates import check_update, described_while_updating, updated
 from merganser.wire.dynamodb.tables import (
@@ -58,7 +59,7 @@ class Administration:
             )
         except TableExistsError:
             raise ApiError(RESOURCE_IN_USE, f"Table already exists: {name}") from None
-        return self._described("TableDescription", table, "CREATING")
+        return self._described("TableDescription", table, "CREATING", nothing_in(table))
 
     async def update_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Change the settings of a table; it has them when this returns, though it is described as UPDATING."""
@@ -68,13 +69,13 @@ class Administration:
             name, lambda table: updated(table, request, now_ms=now_ms), _not_found(name)
         )
         table = await do_index_updates(session, table, request, unique_id=self._unique_id())
-        description = self.describe(table, "UPDATING")
+        description = self.describe(table, "UPDATING", await session.counts(table))
         return orjson.dumps({"TableDescription": described_while_updating(description, before, definition_of(table))})
 
     async def describe_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Describe a table."""
         table = await self._named(session, request)
-        return self._described("Table", table, "ACTIVE")
+        return self._described("Table", table, "ACTIVE", await session.counts(table))
 
     async def delete_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Drop a table and everything in it, unless it is protected."""
@@ -91,7 +92,7 @@ class Administration:
                 raise _not_found(table.name) from None
             except TableChangedError:  # it may be protected by now
                 continue
-            return self._described("TableDescription", table, "DELETING")
+            return self._described("TableDescription", table, "DELETING", {})
 
     async def list_tables(self, session: Session, request: dict[str, Any]) -> bytes:
         """List names in order, a page at a time."""
@@ -109,9 +110,10 @@ class Administration:
             page["LastEvaluatedTableName"] = names[limit - 1]
         return orjson.dumps(page)
 
-    def describe(self, table: Table, status: str) -> dict[str, Any]:
+    def describe(self, table: Table, status: str, counts: Counts) -> dict[str, Any]:
         """Return the TableDescription of a table."""
-        return describe(table, status=status, region=self._region, account=self._account, now_ms=self._now_ms)
+        described = describe(table, status=status, region=self._region, account=self._account, now_ms=self._now_ms)
+        return add_counts(described, table, counts)
 
     def _unique_id(self) -> str:
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
@@ -128,8 +130,8 @@ class Administration:
         name = name_of(request["TableName"])
         return await session.table(name, f"Requested resource not found: Table: {name} not found")
 
-    def _described(self, member: str, table: Table, status: str) -> bytes:
-        return orjson.dumps({member: self.describe(table, status)})
+    def _described(self, member: str, table: Table, status: str, counts: Counts) -> bytes:
+        return orjson.dumps({member: self.describe(table, status, counts)})
 
 
 def _not_found(name: str) -> NotFoundError:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import orjson
 
+from merganser.core import indexing
 from merganser.core.rows import live_value
 from merganser.model.errors import CorruptionError
 from merganser.model.row import CellWrite, Mutation, Row
@@ -75,6 +76,17 @@ def stored(row: Row | None, now_s: int) -> bytes | None:
 def size_of(item: bytes) -> int:
     """Return the size of a stored item as DynamoDB counts it."""
     return int.from_bytes(item[:_SIZE_BYTES], "big")
+
+
+def measure(stored: bytes, at: int) -> int | None:
+    """Return the size of the item that begins at ``at``; the `service.counts.Measure` of tables."""
+    return int.from_bytes(stored[at : at + _SIZE_BYTES], "big")
+
+
+def measure_entry(stored: bytes, at: int) -> int | None:
+    """Return the size of the item that an entry of a global index shows; the `service.counts.Measure` of these."""
+    start = indexing.shown_at(stored, at)
+    return None if start is None else measure(stored, start)
 
 
 def json_of(item: bytes) -> bytes:

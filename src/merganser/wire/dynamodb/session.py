@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -34,15 +35,20 @@ from merganser.wire.dynamodb.tables import TableDefinition, definition_of
 from merganser.wire.dynamodb.tags import LEADERLESS_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from merganser.model.ids import TableId
     from merganser.model.leader_messages import Changed
     from merganser.service.catalog import Catalog
     from merganser.service.coordinator import Coordinator
+    from merganser.service.counting import Counting
+    from merganser.service.counts import Count
     from merganser.service.leader_based import LeaderBased
     from merganser.service.transactions import Transactions, TransactItem
 
 WIRE: Final = "dynamodb"
+INDEX_WIRE: Final = "dynamodb.index"
+"""Of the tables of global indexes (`core.cluster_map`)."""
 
 
 class Services(NamedTuple):
@@ -56,6 +62,8 @@ class Services(NamedTuple):
     """Does several of those at once."""
     catalog: Catalog
     """Knows the tables."""
+    counting: Counting
+    """Knows how many items they have."""
 
 
 class ItemPage(NamedTuple):
@@ -116,6 +124,14 @@ class Session:
         except TableNotFoundError:
             raise NotFoundError(not_found) from None
         return table if arn is None else msgspec.structs.replace(table, name=arn)
+
+    async def counts(self, table: Table) -> Mapping[TableId, Count]:
+        """Return how many items a table and its global indexes have, as far as that is counted."""
+        if not table.has_leaders:
+            return {}
+        tables = [table.id, *(index.table for index in table.indexes)]
+        counted = await asyncio.gather(*(self._services.counting.count(one, table.n) for one in tables))
+        return dict(zip(tables, counted, strict=True))
 
     async def redefine(
         self, name: str, change: Callable[[Table], TableDefinition], not_found: NotFoundError

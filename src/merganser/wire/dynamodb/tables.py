@@ -1,8 +1,7 @@
 """Tables: what CreateTable accepts, what is kept of it, and how a table is described.
 
-The definition travels in the cluster map as msgpack, opaque to everything but this wire. Of what
-DynamoDB describes, ``ItemCount`` and ``TableSizeBytes`` are left out: nothing counts them yet. Settings that
-UpdateTable changes as well are those of `wire.dynamodb.table_settings`.
+The definition travels in the cluster map as msgpack, opaque to everything but this wire. Settings that UpdateTable
+changes as well are those of `wire.dynamodb.table_settings`; what is counted is added by `wire.dynamodb.item_counts`.
 """
 
 from __future__ import annotations

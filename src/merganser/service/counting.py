@@ -1,0 +1,101 @@
+"""How many items tables have: put together from what replicas have counted of their partitions.
+
+This node's own counts cost nothing; for partitions it does not hold, or still counts, one of their replicas is asked,
+each node once for all it holds. What nobody answered is taken to be what it was when it was known last. So a count is
+about right, and says what one replica of each partition had a moment ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from merganser.model.cluster import ClusterMap
+from merganser.model.errors import InvariantError, MerganserError
+from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.messages import Counted, CountItems
+from merganser.service.asking import Asker
+from merganser.service.counts import Count
+from merganser.service.hash_trees import HashTrees
+from merganser.service.topology import Topology
+
+TIMEOUT_S: Final = 1.0
+ROUNDS_MAX: Final = 2
+"""A partition whose first two replicas do not answer is counted as it was."""
+
+Counts = dict[PartitionId, Count]
+
+
+class Counting:
+    """The counts of this node and of others; see the module's docstring."""
+
+    def __init__(self, topology: Topology, asker: Asker, trees: HashTrees) -> None:
+        """Count by ``trees``, and ask others."""
+        self._topology = topology
+        self._asker = asker
+        self._trees = trees
+        self._last: dict[TableId, Counts] = {}
+        """What was known last, of the tables that were asked for."""
+        topology.when_changed(self._forget_dropped)
+
+    async def count(self, table: TableId, n: int) -> Count:
+        """Return how many items a table with leaders and ``n`` replicas has, and their size in bytes."""
+        counts = self._own(table, n)
+        tried: set[NodeId] = {self._asker.node}
+        for _ in range(ROUNDS_MAX):
+            wanted = self._to_ask(n, counts, tried)
+            if not wanted:
+                break
+            tried |= set(wanted)
+            for answer in await asyncio.gather(*(self._ask(node, table) for node in wanted)):
+                counts = {**answer, **counts}
+        known = {**self._last.get(table, {}), **counts}
+        if self._topology.table(table) is not None:
+            self._last[table] = known
+        return Count(sum(one.items for one in known.values()), sum(one.size_bytes for one in known.values()))
+
+    async def answer(self, _sender: NodeId, request: CountItems) -> Counted:
+        """Tell a peer what is counted here."""
+        table = self._topology.table(request.table)
+        own = {} if table is None else self._own(table.id, table.n)
+        return Counted(tuple((partition, *count) for partition, count in own.items()))
+
+    def _own(self, table: TableId, n: int) -> Counts:
+        found: Counts = {}
+        ring, node = self._topology.ring, self._asker.node
+        for partition in map(PartitionId, range(ring.partitions)):
+            if ring.holds(node, partition, n):
+                try:
+                    count = self._trees.count(table, partition)
+                except MerganserError:  # dropped meanwhile
+                    return {}
+                if count is not None:
+                    found[partition] = count
+        return found
+
+    def _to_ask(self, n: int, counts: Counts, tried: set[NodeId]) -> Sequence[NodeId]:
+        """Return nodes that hold what is missing, the one for most of it that is reachable and was not asked."""
+        ring, wanted = self._topology.ring, dict[NodeId, None]()
+        for partition in map(PartitionId, range(ring.partitions)):
+            if partition not in counts:
+                left = [node for node in ring.preference_list(partition, n) if node not in tried]
+                if left and not any(node in wanted for node in left):
+                    wanted[self._asker.nearest_first(left)[0]] = None
+        return list(wanted)
+
+    async def _ask(self, node: NodeId, table: TableId) -> Counts:
+        try:
+            answer = await self._asker.ask(node, CountItems(table), timeout_s=TIMEOUT_S)
+        except InvariantError:
+            raise
+        except MerganserError:
+            return {}
+        if not isinstance(answer, Counted):
+            return {}
+        return {PartitionId(partition): Count(items, size) for partition, items, size in answer.counts}
+
+    def _forget_dropped(self, current: ClusterMap) -> None:
+        known = {table.id for table in current.tables}
+        for table in [table for table in self._last if table not in known]:
+            del self._last[table]

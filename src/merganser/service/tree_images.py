@@ -1,0 +1,97 @@
+"""Images of hash trees on disk: what saves counting a partition again after a restart.
+
+::
+
+    key      tree| table 4 partition 8
+    value    items 8, their bytes 8 (`service.counts`), the tree (`core.hash_tree`); sealed
+
+Integers are big-endian and unsigned.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+from merganser.core.hash_tree import HashTree
+from merganser.model.errors import CorruptionError
+from merganser.model.ids import PartitionId, TableId
+from merganser.service.counts import Count
+from merganser.storage import keys
+from merganser.storage.engine import Batch, Engine
+from merganser.storage.values import seal, unseal
+
+Place = tuple[TableId, PartitionId]
+
+_PREFIX = keys.metadata_key("tree|")
+_PLACE = struct.Struct(">IQ")
+_COUNT = struct.Struct(">QQ")
+
+
+def image_key(place: Place) -> bytes:
+    """Return the key of a place's image."""
+    return _PREFIX + _PLACE.pack(*place)
+
+
+class TreeImages:
+    """The images that an engine holds."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Keep them in ``engine``."""
+        self._engine = engine
+
+    def load(self, place: Place) -> tuple[HashTree, Count] | None:
+        """Return a place's tree and count; None if there is no image, or none that can be used, which is deleted."""
+        key = image_key(place)
+        try:
+            stored = self._engine.get(key)
+            if stored is None:
+                return None
+            packed = unseal(key, stored)
+            tree = HashTree.unpack(packed[_COUNT.size :])
+            return tree, Count(*_COUNT.unpack_from(packed))
+        except CorruptionError:  # damaged, or of a release that counted nothing
+            self.delete(place)
+            return None
+
+    def keep(self, place: Place, tree: HashTree, count: Count) -> None:
+        """Keep an image.
+
+        Raises:
+            StorageFailedError: it is unknown whether it is kept.
+        """
+        key = image_key(place)
+        packed = _COUNT.pack(max(0, count.items), max(0, count.size_bytes)) + tree.pack()
+        self._engine.commit(Batch().put(key, seal(key, packed)))
+
+    def delete(self, place: Place) -> None:
+        """Delete an image, if there is one.
+
+        Raises:
+            StorageFailedError: it is unknown whether it is gone.
+        """
+        self._engine.commit(Batch().delete(image_key(place)))
+
+    def forget_others(self, tables: Sequence[TableId]) -> None:
+        """Delete the images of all tables but these, which are in ascending order."""
+        batch = Batch()
+        for start, end in _between(tables):
+            if self._holds_any(start, end):
+                batch.delete_range(start, end)
+        if batch.operations:
+            self._engine.commit(batch)
+
+    def _holds_any(self, start: bytes, end: bytes) -> bool:
+        try:
+            return next(iter(self._engine.scan(start, end)), None) is not None
+        except CorruptionError:
+            return True
+
+
+def _between(tables: Sequence[TableId]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the ranges of images of all other tables."""
+    start = _PREFIX
+    for table in tables:
+        yield start, image_key((table, PartitionId(0)))
+        start = image_key((TableId(table + 1), PartitionId(0)))
+    yield start, keys.prefix_end(_PREFIX)
