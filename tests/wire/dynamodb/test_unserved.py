@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from merganser.wire.dynamodb.unserved import UNSERVED
-from wire.dynamodb.test_support import model
+from wire.dynamodb.api import model
 
 
 @pytest.mark.parametrize(("place", "name"), [(place, name) for place, names in UNSERVED.items() for name in names])
