@@ -29,6 +29,7 @@ import struct
 from array import array
 from collections.abc import Sequence
 from functools import reduce
+from itertools import chain
 
 import mmh3
 
@@ -38,6 +39,7 @@ from merganser.model.ids import Token
 
 FANOUT = 32
 LEAVES = FANOUT * FANOUT
+ALL_LEAVES = range(LEAVES)
 LEVELS = (1, FANOUT, LEAVES)
 """How many nodes there are on each level, the root first."""
 LEAF_LEVEL = len(LEVELS) - 1
@@ -161,6 +163,8 @@ class HashTree:
         """
         if not 0 <= level < len(LEVELS):
             raise ValueError(f"a hash tree has levels 0 to {len(LEVELS) - 1}, not {level}")
+        if positions == ALL_LEAVES and level == LEAF_LEVEL:  # asked for often, and a thousand
+            return tuple(chain.from_iterable(map(self.leaves_of, range(FANOUT))))
         if positions and not 0 <= min(positions) <= max(positions) < LEVELS[level]:
             raise ValueError(f"level {level} of a hash tree has nodes 0 to {LEVELS[level] - 1}")
         if level == 0:

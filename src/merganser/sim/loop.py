@@ -23,7 +23,7 @@ import heapq
 import inspect
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -57,12 +57,26 @@ class _NoSelector:
         """Do nothing; the base class closes its selector."""
 
 
+class _Timer(asyncio.TimerHandle):
+    """Of two timers of one moment, neither is less, and comparing them looks no further."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    __hash__ = object.__hash__
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """A loop without sockets and threads; see the module's docstring."""
 
     # the base class's own, which typeshed leaves out
     _ready: collections.deque[Any]
-    _scheduled: list[Any]
+    _scheduled: list[Any]  # here pairs of a time and a timer, which are compared without a call into Python
     _timer_cancelled_count: int
 
     def __init__(self, rng: random.Random) -> None:
@@ -82,6 +96,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
         return self._now_s
+
+    def call_at(  # type: ignore[override]  # typeshed ties the arguments to the callback
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call ``callback`` at a virtual time."""
+        timer: Any = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, (when, timer))
+        timer._scheduled = True
+        return cast("asyncio.TimerHandle", timer)
 
     def note(self, *what: object) -> None:
         """Add ``what``, at this moment, to the trace."""
@@ -176,26 +199,26 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if self._timer_cancelled_count > CANCELLED_MAX and 2 * self._timer_cancelled_count > len(self._scheduled):
             self._drop_cancelled()
         scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:
+        while scheduled and scheduled[0][1]._cancelled:
             self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)._scheduled = False
+            heapq.heappop(scheduled)[1]._scheduled = False
         if not self._ready:
             if not scheduled:
                 raise SimulationError(f"nothing can run at {self._now_s:.3f} s")
-            self._now_s = max(self._now_s, scheduled[0]._when)
-        while scheduled and scheduled[0]._when <= self._now_s:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            if handle._cancelled:
+            self._now_s = max(self._now_s, scheduled[0][0])
+        while scheduled and scheduled[0][0] <= self._now_s:
+            _, timer = heapq.heappop(scheduled)
+            timer._scheduled = False
+            if timer._cancelled:
                 self._timer_cancelled_count -= 1
             else:
-                self._ready.append(handle)
+                self._ready.append(timer)
 
     def _drop_cancelled(self) -> None:
         """Forget timers that were cancelled: nearly all are deadlines of requests that were answered."""
-        for handle in self._scheduled:
-            handle._scheduled = not handle._cancelled
-        self._scheduled = [handle for handle in self._scheduled if handle._scheduled]
+        for _, timer in self._scheduled:
+            timer._scheduled = not timer._cancelled
+        self._scheduled = [entry for entry in self._scheduled if entry[1]._scheduled]
         heapq.heapify(self._scheduled)
         self._timer_cancelled_count = 0
 

@@ -33,6 +33,7 @@ from merganser.sim.loop import Incarnation, SimulatedLoop
 _ENCODE = msgspec.msgpack.Encoder().encode
 _REQUEST = msgspec.msgpack.Decoder(Request)
 _REPLY = msgspec.msgpack.Decoder(Reply)
+_CALL: msgspec.msgpack.Decoder[tuple[NodeId, msgspec.Raw]] = msgspec.msgpack.Decoder(tuple[NodeId, msgspec.Raw])
 
 UNNOTICED_S_MAX = 11.0  # what `net.sockets` asks of the kernel
 _DATAGRAM = "datagram"  # goes over no connection
@@ -269,7 +270,7 @@ class SimulatedTransport:
     async def _answer(self, sender: str, number: int, payload: bytes) -> None:
         if self._handler is None:
             return
-        node, raw = msgspec.msgpack.decode(payload, type=tuple[NodeId, msgspec.Raw])
+        node, raw = _CALL.decode(payload)
         try:
             reply = await self._handler(node, _REQUEST.decode(raw))
         except RefusedError as error:
