@@ -18,7 +18,7 @@ from merganser.testing import Server
 
 HERE = Path(__file__).parent
 CACHE = Path(__file__).parents[2] / ".venv" / "clients"
-RUN_TIMEOUT_S = 120.0
+RUN_TIMEOUT_S = 300.0  # the AWS CLI is a process for each step
 INSTALL_TIMEOUT_S = 400.0
 
 Run = Callable[..., Any]

@@ -8,7 +8,11 @@ pages         query in pages of 10; the first 3 backwards; those of a size above
 items         put, get, get what is not there, count up twice, put on a condition that fails, delete
 types         an item of every type, written and read back
 transactions  two puts; the same again under its token; one whose second condition fails; two gets
-dropped       delete the table, wait until it is gone, describe it, list tables
+indexes       a second table with a local index by ``size`` and a global one by ``genus`` that has ``name``, too;
+              three items, one without genus; the local index; the global one once it is there, and consistently
+settings      time to live, tags, protection against deletion, on the second table
+legacy        a put that Expected refuses, a query with KeyConditions, QueryFilter and AttributesToGet, on the same one
+dropped       delete both tables, wait until they are gone, describe the first, list tables
 """
 
 from __future__ import annotations
@@ -59,5 +63,14 @@ EXPECTED: dict[str, Any] = {
         "read": ["one", "two"],
         "cancelled": ["TransactionCanceledException", ["None", "ConditionalCheckFailed"]],
     },
+    "indexes": {
+        "described": ["by-genus", "ACTIVE", "by-size"],
+        "local": [3, 2, 1],
+        "global": [1, 2],
+        "projected": ["genus", "name", "seen", "species"],
+        "consistent": "ValidationException",
+    },
+    "settings": {"expiry": ["ENABLED", "expires"], "tags": [["b", "2"]], "protected": "ValidationException"},
+    "legacy": {"refused": "ConditionalCheckFailedException", "seen": [1, 2]},
     "dropped": {"gone": "ResourceNotFoundException", "is_listed": False},
 }

@@ -41,7 +41,9 @@ def test_aiobotocore(run: Run, packages: Path) -> None:
 def test_pynamodb(run: Run, packages: Path) -> None:
     seen = run(sys.executable, "python/pynamodb_models.py", environment={"PYTHONPATH": str(packages)})
     assert seen == {
-        **EXPECTED,
+        **{scenario: answer for scenario, answer in EXPECTED.items() if scenario != "legacy"},
+        "indexes": {name: answer for name, answer in EXPECTED["indexes"].items() if name != "described"},
+        "settings": {"expires_in_days": 1},
         "batches": {"written": 25, "read": 25},
         "pages": {**EXPECTED["pages"], "query": 25, "scan": 25},
         "items": {"read": "Mergus", "absent": True, "counted": "2", "refused": "ConditionalCheckFailedException"},
@@ -55,7 +57,7 @@ def test_pynamodb(run: Run, packages: Path) -> None:
 
 @pytest.mark.clients
 def test_aws_cli(run: Run) -> None:
-    """Some thirty processes; `tests/end_to_end/test_clients.py` has fewer of them."""
+    """Some fifty processes; `tests/end_to_end/test_clients.py` has fewer of them."""
     seen = run(sys.executable, "python/aws_cli.py")
     assert seen == {
         **EXPECTED,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"time"
@@ -27,6 +28,7 @@ const waitAtMost = 30 * time.Second
 var (
 	ctx    = context.Background()
 	table  = os.Args[1]
+	second = table + "-2"
 	client = dynamodb.New(dynamodb.Options{
 		BaseEndpoint: aws.String(os.Getenv("AWS_ENDPOINT_URL_DYNAMODB")),
 		Region:       os.Getenv("AWS_REGION"),
@@ -74,16 +76,11 @@ func tables() object {
 			{AttributeName: aws.String("species"), AttributeType: types.ScalarAttributeTypeS},
 			{AttributeName: aws.String("seen"), AttributeType: types.ScalarAttributeTypeN},
 		},
-		KeySchema: []types.KeySchemaElement{
-			{AttributeName: aws.String("species"), KeyType: types.KeyTypeHash},
-			{AttributeName: aws.String("seen"), KeyType: types.KeyTypeRange},
-		},
+		KeySchema:   keys("species", "seen"),
 		BillingMode: types.BillingModePayPerRequest,
 	}
 	must(client.CreateTable(ctx, schema))
-	waiter := dynamodb.NewTableExistsWaiter(client)
-	check(waiter.Wait(ctx, &dynamodb.DescribeTableInput{TableName: &table}, waitAtMost))
-	described := must(client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &table})).Table
+	described := waitFor(&table)
 	made := []string{string(described.TableStatus)}
 	for _, one := range described.KeySchema {
 		made = append(made, *one.AttributeName)
@@ -359,20 +356,161 @@ func transactions() object {
 	return object{"read": read, "cancelled": []any{codeOf(cancelled), reasons}}
 }
 
+func waitFor(name *string) *types.TableDescription {
+	input := &dynamodb.DescribeTableInput{TableName: name}
+	check(dynamodb.NewTableExistsWaiter(client).Wait(ctx, input, waitAtMost))
+	return must(client.DescribeTable(ctx, input)).Table
+}
+
+func keys(partition, sort string) []types.KeySchemaElement {
+	return []types.KeySchemaElement{
+		{AttributeName: &partition, KeyType: types.KeyTypeHash},
+		{AttributeName: &sort, KeyType: types.KeyTypeRange},
+	}
+}
+
+func indexes() object {
+	must(client.CreateTable(ctx, &dynamodb.CreateTableInput{
+		TableName: &second,
+		AttributeDefinitions: []types.AttributeDefinition{
+			{AttributeName: aws.String("species"), AttributeType: types.ScalarAttributeTypeS},
+			{AttributeName: aws.String("seen"), AttributeType: types.ScalarAttributeTypeN},
+			{AttributeName: aws.String("size"), AttributeType: types.ScalarAttributeTypeN},
+			{AttributeName: aws.String("genus"), AttributeType: types.ScalarAttributeTypeS},
+		},
+		KeySchema: keys("species", "seen"),
+		LocalSecondaryIndexes: []types.LocalSecondaryIndex{{
+			IndexName:  aws.String("by-size"),
+			KeySchema:  keys("species", "size"),
+			Projection: &types.Projection{ProjectionType: types.ProjectionTypeKeysOnly},
+		}},
+		GlobalSecondaryIndexes: []types.GlobalSecondaryIndex{{
+			IndexName: aws.String("by-genus"),
+			KeySchema: keys("genus", "seen"),
+			Projection: &types.Projection{
+				ProjectionType: types.ProjectionTypeInclude, NonKeyAttributes: []string{"name"},
+			},
+		}},
+		BillingMode: types.BillingModePayPerRequest,
+	}))
+	waitFor(&second)
+	for i := 1; i <= 3; i++ {
+		item := key(i)
+		item["size"], item["name"], item["other"] = n(10-i), s(strconv.Itoa(i)), s("x")
+		if i < 3 {
+			item["genus"] = s("Mergus")
+		}
+		must(client.PutItem(ctx, &dynamodb.PutItemInput{TableName: &second, Item: item}))
+	}
+	local := must(client.Query(ctx, &dynamodb.QueryInput{
+		TableName:                 &second,
+		IndexName:                 aws.String("by-size"),
+		KeyConditionExpression:    aws.String("species = :s"),
+		ExpressionAttributeValues: values{":s": s("merganser")},
+		ConsistentRead:            aws.Bool(true),
+	}))
+	byGenus := &dynamodb.QueryInput{
+		TableName:                 &second,
+		IndexName:                 aws.String("by-genus"),
+		KeyConditionExpression:    aws.String("genus = :g"),
+		ExpressionAttributeValues: values{":g": s("Mergus")},
+	}
+	found := must(client.Query(ctx, byGenus))
+	for tries := 0; found.Count < 2 && tries < 1000; tries++ {
+		found = must(client.Query(ctx, byGenus))
+	}
+	byGenus.ConsistentRead = aws.Bool(true)
+	_, consistent := client.Query(ctx, byGenus)
+	projected := []string{}
+	for name := range found.Items[0] {
+		projected = append(projected, name)
+	}
+	sort.Strings(projected)
+	described := waitFor(&second)
+	global := described.GlobalSecondaryIndexes[0]
+	return object{
+		"described": []string{
+			*global.IndexName, string(global.IndexStatus), *described.LocalSecondaryIndexes[0].IndexName,
+		},
+		"local":      seenOf(local.Items),
+		"global":     seenOf(found.Items),
+		"projected":  projected,
+		"consistent": codeOf(refused[smithy.APIError](consistent)),
+	}
+}
+
+func settings() object {
+	must(client.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{
+		TableName: &second,
+		TimeToLiveSpecification: &types.TimeToLiveSpecification{
+			Enabled: aws.Bool(true), AttributeName: aws.String("expires"),
+		},
+	}))
+	expiry := must(client.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: &second}))
+	arn := waitFor(&second).TableArn
+	must(client.TagResource(ctx, &dynamodb.TagResourceInput{ResourceArn: arn, Tags: []types.Tag{
+		{Key: aws.String("a"), Value: aws.String("1")}, {Key: aws.String("b"), Value: aws.String("2")},
+	}}))
+	must(client.UntagResource(ctx, &dynamodb.UntagResourceInput{ResourceArn: arn, TagKeys: []string{"a"}}))
+	tags := [][]string{}
+	for _, tag := range must(client.ListTagsOfResource(ctx, &dynamodb.ListTagsOfResourceInput{ResourceArn: arn})).Tags {
+		tags = append(tags, []string{*tag.Key, *tag.Value})
+	}
+	protect := func(isProtected bool) {
+		must(client.UpdateTable(ctx, &dynamodb.UpdateTableInput{
+			TableName: &second, DeletionProtectionEnabled: &isProtected,
+		}))
+		waitFor(&second)
+	}
+	protect(true)
+	_, protected := client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &second})
+	protect(false)
+	ttl := expiry.TimeToLiveDescription
+	return object{
+		"expiry":    []string{string(ttl.TimeToLiveStatus), *ttl.AttributeName},
+		"tags":      tags,
+		"protected": codeOf(refused[smithy.APIError](protected)),
+	}
+}
+
+func legacy() object {
+	_, err := client.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &second,
+		Item:      key(1),
+		Expected:  map[string]types.ExpectedAttributeValue{"species": {Exists: aws.Bool(false)}},
+	})
+	found := must(client.Query(ctx, &dynamodb.QueryInput{
+		TableName: &second,
+		KeyConditions: map[string]types.Condition{"species": {
+			AttributeValueList: []types.AttributeValue{s("merganser")},
+			ComparisonOperator: types.ComparisonOperatorEq,
+		}},
+		QueryFilter: map[string]types.Condition{"size": {
+			AttributeValueList: []types.AttributeValue{n(8)},
+			ComparisonOperator: types.ComparisonOperatorGe,
+		}},
+		AttributesToGet: []string{"seen"},
+	}))
+	return object{
+		"refused": codeOf(refused[*types.ConditionalCheckFailedException](err)),
+		"seen":    seenOf(found.Items),
+	}
+}
+
 func dropped() object {
-	must(client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &table}))
-	waiter := dynamodb.NewTableNotExistsWaiter(client)
-	check(waiter.Wait(ctx, &dynamodb.DescribeTableInput{TableName: &table}, waitAtMost))
+	for _, name := range []string{table, second} {
+		must(client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &name}))
+		waiter := dynamodb.NewTableNotExistsWaiter(client)
+		check(waiter.Wait(ctx, &dynamodb.DescribeTableInput{TableName: &name}, waitAtMost))
+	}
 	_, gone := client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &table})
 	names := []string{}
 	for list := dynamodb.NewListTablesPaginator(client, nil); list.HasMorePages(); {
 		names = append(names, must(list.NextPage(ctx)).TableNames...)
 	}
-	sort.Strings(names)
-	at := sort.SearchStrings(names, table)
 	return object{
 		"gone":      codeOf(refused[*types.ResourceNotFoundException](gone)),
-		"is_listed": at < len(names) && names[at] == table,
+		"is_listed": slices.Contains(names, table) || slices.Contains(names, second),
 	}
 }
 
@@ -384,6 +522,9 @@ func main() {
 	seen["items"] = items()
 	seen["types"] = everyType()
 	seen["transactions"] = transactions()
+	seen["indexes"] = indexes()
+	seen["settings"] = settings()
+	seen["legacy"] = legacy()
 	seen["dropped"] = dropped()
 	check(json.NewEncoder(os.Stdout).Encode(seen))
 }

@@ -26,6 +26,7 @@ public class Scenarios {
                     ENVIRONMENT.get("AWS_ACCESS_KEY_ID"), ENVIRONMENT.get("AWS_SECRET_ACCESS_KEY"))))
             .build();
     static String table;
+    static String second;
     static String item;
 
     static <T extends AwsServiceException> T refused(Class<T> kind, Callable<?> call) throws Exception {
@@ -62,17 +63,12 @@ public class Scenarios {
     static Object tables() throws Exception {
         CreateTableRequest schema = CreateTableRequest.builder()
                 .tableName(table)
-                .attributeDefinitions(
-                        AttributeDefinition.builder().attributeName("species").attributeType("S").build(),
-                        AttributeDefinition.builder().attributeName("seen").attributeType("N").build())
-                .keySchema(
-                        KeySchemaElement.builder().attributeName("species").keyType(KeyType.HASH).build(),
-                        KeySchemaElement.builder().attributeName("seen").keyType(KeyType.RANGE).build())
+                .attributeDefinitions(attributes("species", "S", "seen", "N"))
+                .keySchema(keys("species", "seen"))
                 .billingMode(BillingMode.PAY_PER_REQUEST)
                 .build();
         CLIENT.createTable(schema);
-        CLIENT.waiter().waitUntilTableExists(request -> request.tableName(table));
-        TableDescription described = CLIENT.describeTable(request -> request.tableName(table)).table();
+        TableDescription described = waitFor(table);
         List<Object> made = new ArrayList<>(List.of(described.tableStatusAsString()));
         described.keySchema().forEach(one -> made.add(one.attributeName()));
         return object(
@@ -253,12 +249,107 @@ public class Scenarios {
                 "cancelled", List.of(codeOf(cancelled), reasons));
     }
 
+    static List<KeySchemaElement> keys(String partition, String sort) {
+        return List.of(
+                KeySchemaElement.builder().attributeName(partition).keyType(KeyType.HASH).build(),
+                KeySchemaElement.builder().attributeName(sort).keyType(KeyType.RANGE).build());
+    }
+
+    static List<AttributeDefinition> attributes(String... namesAndTypes) {
+        return IntStream.range(0, namesAndTypes.length / 2).mapToObj(i -> AttributeDefinition.builder()
+                .attributeName(namesAndTypes[2 * i]).attributeType(namesAndTypes[2 * i + 1]).build()).toList();
+    }
+
+    static TableDescription waitFor(String name) {
+        CLIENT.waiter().waitUntilTableExists(request -> request.tableName(name));
+        return CLIENT.describeTable(request -> request.tableName(name)).table();
+    }
+
+    static Object indexes() throws Exception {
+        CLIENT.createTable(request -> request.tableName(second)
+                .attributeDefinitions(attributes("species", "S", "seen", "N", "size", "N", "genus", "S"))
+                .keySchema(keys("species", "seen"))
+                .localSecondaryIndexes(LocalSecondaryIndex.builder()
+                        .indexName("by-size").keySchema(keys("species", "size"))
+                        .projection(projection -> projection.projectionType(ProjectionType.KEYS_ONLY)).build())
+                .globalSecondaryIndexes(GlobalSecondaryIndex.builder()
+                        .indexName("by-genus").keySchema(keys("genus", "seen"))
+                        .projection(projection -> projection
+                                .projectionType(ProjectionType.INCLUDE).nonKeyAttributes("name")).build())
+                .billingMode(BillingMode.PAY_PER_REQUEST));
+        waitFor(second);
+        for (int i = 1; i <= 3; i++) {
+            Map<String, AttributeValue> item = new LinkedHashMap<>(key(i));
+            item.putAll(Map.of("size", n(10 - i), "name", s(Integer.toString(i)), "other", s("x")));
+            if (i < 3) {
+                item.put("genus", s("Mergus"));
+            }
+            CLIENT.putItem(request -> request.tableName(second).item(item));
+        }
+        QueryResponse local = CLIENT.query(query -> query.tableName(second).indexName("by-size")
+                .keyConditionExpression("species = :s").expressionAttributeValues(Map.of(":s", s("merganser")))
+                .consistentRead(true));
+        QueryRequest byGenus = QueryRequest.builder().tableName(second).indexName("by-genus")
+                .keyConditionExpression("genus = :g").expressionAttributeValues(Map.of(":g", s("Mergus"))).build();
+        QueryResponse found = CLIENT.query(byGenus);
+        for (int tries = 0; found.count() < 2 && tries < 1000; tries++) {
+            found = CLIENT.query(byGenus);
+        }
+        TableDescription described = waitFor(second);
+        GlobalSecondaryIndexDescription global = described.globalSecondaryIndexes().get(0);
+        return object(
+                "described", List.of(global.indexName(), global.indexStatusAsString(),
+                        described.localSecondaryIndexes().get(0).indexName()),
+                "local", seenOf(local.items()),
+                "global", seenOf(found.items()),
+                "projected", found.items().get(0).keySet().stream().sorted().toList(),
+                "consistent", codeOf(refused(DynamoDbException.class,
+                        () -> CLIENT.query(byGenus.toBuilder().consistentRead(true).build()))));
+    }
+
+    static Object settings() throws Exception {
+        CLIENT.updateTimeToLive(request -> request.tableName(second)
+                .timeToLiveSpecification(expiry -> expiry.enabled(true).attributeName("expires")));
+        TimeToLiveDescription expiry =
+                CLIENT.describeTimeToLive(request -> request.tableName(second)).timeToLiveDescription();
+        String arn = waitFor(second).tableArn();
+        CLIENT.tagResource(request -> request.resourceArn(arn).tags(
+                Tag.builder().key("a").value("1").build(), Tag.builder().key("b").value("2").build()));
+        CLIENT.untagResource(request -> request.resourceArn(arn).tagKeys("a"));
+        List<Tag> tags = CLIENT.listTagsOfResource(request -> request.resourceArn(arn)).tags();
+        CLIENT.updateTable(request -> request.tableName(second).deletionProtectionEnabled(true));
+        waitFor(second);
+        DynamoDbException kept = refused(DynamoDbException.class,
+                () -> CLIENT.deleteTable(request -> request.tableName(second)));
+        CLIENT.updateTable(request -> request.tableName(second).deletionProtectionEnabled(false));
+        waitFor(second);
+        return object(
+                "expiry", List.of(expiry.timeToLiveStatusAsString(), expiry.attributeName()),
+                "tags", tags.stream().map(tag -> List.of(tag.key(), tag.value())).toList(),
+                "protected", codeOf(kept));
+    }
+
+    static Object legacy() throws Exception {
+        ConditionalCheckFailedException failed = refused(ConditionalCheckFailedException.class,
+                () -> CLIENT.putItem(request -> request.tableName(second).item(key(1)).expected(
+                        Map.of("species", ExpectedAttributeValue.builder().exists(false).build()))));
+        QueryResponse found = CLIENT.query(query -> query.tableName(second)
+                .keyConditions(Map.of("species", Condition.builder()
+                        .attributeValueList(s("merganser")).comparisonOperator(ComparisonOperator.EQ).build()))
+                .queryFilter(Map.of("size", Condition.builder()
+                        .attributeValueList(n(8)).comparisonOperator(ComparisonOperator.GE).build()))
+                .attributesToGet("seen"));
+        return object("refused", codeOf(failed), "seen", seenOf(found.items()));
+    }
+
     static Object dropped() throws Exception {
-        CLIENT.deleteTable(request -> request.tableName(table));
-        CLIENT.waiter().waitUntilTableNotExists(request -> request.tableName(table));
+        for (String name : List.of(table, second)) {
+            CLIENT.deleteTable(request -> request.tableName(name));
+            CLIENT.waiter().waitUntilTableNotExists(request -> request.tableName(name));
+        }
         ResourceNotFoundException gone = refused(ResourceNotFoundException.class,
                 () -> CLIENT.describeTable(request -> request.tableName(table)));
-        boolean isListed = CLIENT.listTablesPaginator().tableNames().stream().anyMatch(table::equals);
+        boolean isListed = CLIENT.listTablesPaginator().tableNames().stream().anyMatch(List.of(table, second)::contains);
         return object("gone", codeOf(gone), "is_listed", isListed);
     }
 
@@ -289,9 +380,11 @@ public class Scenarios {
 
     public static void main(String[] arguments) throws Exception {
         table = arguments[0];
+        second = table + "-2";
         item = arguments[1];
         System.out.println(json(object(
                 "tables", tables(), "batches", batches(), "pages", pages(), "items", items(), "types", types(),
-                "transactions", transactions(), "dropped", dropped())));
+                "transactions", transactions(), "indexes", indexes(), "settings", settings(), "legacy", legacy(),
+                "dropped", dropped())));
     }
 }

@@ -1,12 +1,16 @@
 // The scenarios through the AWS SDK for JavaScript, version 3.
 import {
   BatchGetItemCommand, BatchWriteItemCommand, ConditionalCheckFailedException, CreateTableCommand, DeleteItemCommand,
-  DeleteTableCommand, DescribeTableCommand, DynamoDBClient, DynamoDBServiceException, GetItemCommand, PutItemCommand,
+  DeleteTableCommand, DescribeTableCommand, DescribeTimeToLiveCommand, DynamoDBClient, DynamoDBServiceException,
+  GetItemCommand, ListTagsOfResourceCommand, PutItemCommand, TagResourceCommand, UntagResourceCommand,
+  UpdateTableCommand, UpdateTimeToLiveCommand,
   QueryCommand, ResourceInUseException, ResourceNotFoundException, TransactGetItemsCommand, TransactWriteItemsCommand,
   TransactionCanceledException, UpdateItemCommand, paginateListTables, paginateQuery, paginateScan,
   waitUntilTableExists, waitUntilTableNotExists,
 } from "@aws-sdk/client-dynamodb";
-import { all, counter, errorOf, item, schema, table, token, upTo } from "./scenarios.mjs";
+import {
+  all, counter, errorOf, indexNames, item, schema, second, secondSchema, soon, table, token, upTo,
+} from "./scenarios.mjs";
 
 const client = new DynamoDBClient();
 const send = (command) => client.send(command);
@@ -138,16 +142,86 @@ async function transactions() {
   };
 }
 
+async function indexes() {
+  await send(new CreateTableCommand(secondSchema));
+  await waitUntilTableExists(waiting, { TableName: second });
+  for (const i of upTo(3)) {
+    const more = i < 3 ? { genus: { S: "Mergus" } } : {};
+    const rest = { size: { N: String(10 - i) }, name: { S: String(i) }, other: { S: "x" }, ...more };
+    await send(new PutItemCommand({ TableName: second, Item: { ...key(i), ...rest } }));
+  }
+  const seenOf = (answer) => answer.Items.map((one) => Number(one.seen.N));
+  const local = await send(new QueryCommand({
+    TableName: second,
+    IndexName: "by-size",
+    KeyConditionExpression: "species = :s",
+    ExpressionAttributeValues: { ":s": { S: "merganser" } },
+    ConsistentRead: true,
+  }));
+  const byGenus = {
+    TableName: second,
+    IndexName: "by-genus",
+    KeyConditionExpression: "genus = :g",
+    ExpressionAttributeValues: { ":g": { S: "Mergus" } },
+  };
+  const found = await soon(() => send(new QueryCommand(byGenus)), (answer) => answer.Count === 2);
+  const asked = { ...byGenus, ConsistentRead: true };
+  const consistent = await errorOf(send(new QueryCommand(asked)), DynamoDBServiceException);
+  return {
+    described: indexNames((await send(new DescribeTableCommand({ TableName: second }))).Table),
+    local: seenOf(local),
+    global: seenOf(found),
+    projected: Object.keys(found.Items[0]).sort(),
+    consistent: consistent.name,
+  };
+}
+
+async function settings() {
+  const TimeToLiveSpecification = { Enabled: true, AttributeName: "expires" };
+  await send(new UpdateTimeToLiveCommand({ TableName: second, TimeToLiveSpecification }));
+  const { TimeToLiveDescription } = await send(new DescribeTimeToLiveCommand({ TableName: second }));
+  const ResourceArn = (await send(new DescribeTableCommand({ TableName: second }))).Table.TableArn;
+  const tags = [{ Key: "a", Value: "1" }, { Key: "b", Value: "2" }];
+  await send(new TagResourceCommand({ ResourceArn, Tags: tags }));
+  await send(new UntagResourceCommand({ ResourceArn, TagKeys: ["a"] }));
+  const { Tags } = await send(new ListTagsOfResourceCommand({ ResourceArn }));
+  await send(new UpdateTableCommand({ TableName: second, DeletionProtectionEnabled: true }));
+  await waitUntilTableExists(waiting, { TableName: second });
+  const kept = await errorOf(send(new DeleteTableCommand({ TableName: second })), DynamoDBServiceException);
+  await send(new UpdateTableCommand({ TableName: second, DeletionProtectionEnabled: false }));
+  await waitUntilTableExists(waiting, { TableName: second });
+  return {
+    expiry: [TimeToLiveDescription.TimeToLiveStatus, TimeToLiveDescription.AttributeName],
+    tags: Tags.map((tag) => [tag.Key, tag.Value]),
+    protected: kept.name,
+  };
+}
+
+async function legacy() {
+  const Expected = { species: { Exists: false } };
+  const put = send(new PutItemCommand({ TableName: second, Item: key(1), Expected }));
+  const refused = await errorOf(put, ConditionalCheckFailedException);
+  const { Items } = await send(new QueryCommand({
+    TableName: second,
+    KeyConditions: { species: { AttributeValueList: [{ S: "merganser" }], ComparisonOperator: "EQ" } },
+    QueryFilter: { size: { AttributeValueList: [{ N: "8" }], ComparisonOperator: "GE" } },
+    AttributesToGet: ["seen"],
+  }));
+  return { refused: refused.name, seen: Items.map((one) => Number(one.seen.N)) };
+}
+
 async function dropped() {
-  await send(new DeleteTableCommand({ TableName: table }));
-  await waitUntilTableNotExists(waiting, { TableName: table });
+  for (const TableName of [table, second]) {
+    await send(new DeleteTableCommand({ TableName }));
+    await waitUntilTableNotExists(waiting, { TableName });
+  }
   const gone = await errorOf(send(new DescribeTableCommand({ TableName: table })), ResourceNotFoundException);
   const names = (await all(paginateListTables({ client }, {}))).flatMap((page) => page.TableNames);
-  return { gone: gone.name, is_listed: names.includes(table) };
+  return { gone: gone.name, is_listed: names.includes(table) || names.includes(second) };
 }
 
 const seen = {};
-for (const scenario of [tables, batches, pages, items, types, transactions, dropped]) {
+for (const scenario of [tables, batches, pages, items, types, transactions, indexes, settings, legacy, dropped]) {
   seen[scenario.name] = await scenario();
 }
 console.log(JSON.stringify(seen));

@@ -1,18 +1,22 @@
 // The scenarios through the document client of the AWS SDK for JavaScript, version 3: plain values, sets, big numbers.
 import {
-  ConditionalCheckFailedException, CreateTableCommand, DeleteTableCommand, DescribeTableCommand, DynamoDBClient,
-  DynamoDBServiceException, ResourceInUseException, ResourceNotFoundException, TransactionCanceledException,
-  paginateListTables, waitUntilTableExists, waitUntilTableNotExists,
+  ConditionalCheckFailedException, CreateTableCommand, DeleteTableCommand, DescribeTableCommand,
+  DescribeTimeToLiveCommand, DynamoDBClient, DynamoDBServiceException, ListTagsOfResourceCommand,
+  ResourceInUseException, ResourceNotFoundException, TagResourceCommand, TransactionCanceledException,
+  UntagResourceCommand, UpdateTableCommand, UpdateTimeToLiveCommand, paginateListTables, waitUntilTableExists, waitUntilTableNotExists,
 } from "@aws-sdk/client-dynamodb";
 import {
   BatchGetCommand, BatchWriteCommand, DeleteCommand, DynamoDBDocumentClient, GetCommand, NumberValue, PutCommand,
   QueryCommand, TransactGetCommand, TransactWriteCommand, UpdateCommand, paginateQuery, paginateScan,
 } from "@aws-sdk/lib-dynamodb";
-import { all, counter, errorOf, item, schema, table, token, upTo } from "./scenarios.mjs";
+import {
+  all, counter, errorOf, indexNames, item, schema, second, secondSchema, soon, table, token, upTo,
+} from "./scenarios.mjs";
 
 const bare = new DynamoDBClient();
 const client = DynamoDBDocumentClient.from(bare);
 const exact = DynamoDBDocumentClient.from(new DynamoDBClient(), { unmarshallOptions: { wrapNumbers: true } });
+const sparse = DynamoDBDocumentClient.from(new DynamoDBClient(), { marshallOptions: { removeUndefinedValues: true } });
 const send = (command) => client.send(command);
 const waiting = { client, maxWaitTime: 30 };
 const key = (seen) => ({ species: "merganser", seen });
@@ -163,16 +167,84 @@ async function transactions() {
   };
 }
 
+async function indexes() {
+  await send(new CreateTableCommand(secondSchema));
+  await waitUntilTableExists(waiting, { TableName: second });
+  for (const i of upTo(3)) {
+    const genus = i < 3 ? "Mergus" : undefined; // which is left out
+    const Item = { ...key(i), size: 10 - i, name: String(i), other: "x", genus };
+    await sparse.send(new PutCommand({ TableName: second, Item }));
+  }
+  const local = await send(new QueryCommand({
+    TableName: second,
+    IndexName: "by-size",
+    KeyConditionExpression: "species = :s",
+    ExpressionAttributeValues: { ":s": "merganser" },
+    ConsistentRead: true,
+  }));
+  const byGenus = {
+    TableName: second,
+    IndexName: "by-genus",
+    KeyConditionExpression: "genus = :g",
+    ExpressionAttributeValues: { ":g": "Mergus" },
+  };
+  const found = await soon(() => send(new QueryCommand(byGenus)), (answer) => answer.Count === 2);
+  const asked = { ...byGenus, ConsistentRead: true };
+  const consistent = await errorOf(send(new QueryCommand(asked)), DynamoDBServiceException);
+  return {
+    described: indexNames((await send(new DescribeTableCommand({ TableName: second }))).Table),
+    local: local.Items.map((one) => one.seen),
+    global: found.Items.map((one) => one.seen),
+    projected: Object.keys(found.Items[0]).sort(),
+    consistent: consistent.name,
+  };
+}
+
+async function settings() {
+  const TimeToLiveSpecification = { Enabled: true, AttributeName: "expires" };
+  await send(new UpdateTimeToLiveCommand({ TableName: second, TimeToLiveSpecification }));
+  const { TimeToLiveDescription } = await send(new DescribeTimeToLiveCommand({ TableName: second }));
+  const ResourceArn = (await send(new DescribeTableCommand({ TableName: second }))).Table.TableArn;
+  const tags = [{ Key: "a", Value: "1" }, { Key: "b", Value: "2" }];
+  await send(new TagResourceCommand({ ResourceArn, Tags: tags }));
+  await send(new UntagResourceCommand({ ResourceArn, TagKeys: ["a"] }));
+  const { Tags } = await send(new ListTagsOfResourceCommand({ ResourceArn }));
+  await send(new UpdateTableCommand({ TableName: second, DeletionProtectionEnabled: true }));
+  await waitUntilTableExists(waiting, { TableName: second });
+  const kept = await errorOf(send(new DeleteTableCommand({ TableName: second })), DynamoDBServiceException);
+  await send(new UpdateTableCommand({ TableName: second, DeletionProtectionEnabled: false }));
+  await waitUntilTableExists(waiting, { TableName: second });
+  return {
+    expiry: [TimeToLiveDescription.TimeToLiveStatus, TimeToLiveDescription.AttributeName],
+    tags: Tags.map((tag) => [tag.Key, tag.Value]),
+    protected: kept.name,
+  };
+}
+
+async function legacy() {
+  const put = send(new PutCommand({ TableName: second, Item: key(1), Expected: { species: { Exists: false } } }));
+  const refused = await errorOf(put, ConditionalCheckFailedException);
+  const { Items } = await send(new QueryCommand({
+    TableName: second,
+    KeyConditions: { species: { AttributeValueList: ["merganser"], ComparisonOperator: "EQ" } },
+    QueryFilter: { size: { AttributeValueList: [8], ComparisonOperator: "GE" } },
+    AttributesToGet: ["seen"],
+  }));
+  return { refused: refused.name, seen: Items.map((one) => one.seen) };
+}
+
 async function dropped() {
-  await send(new DeleteTableCommand({ TableName: table }));
-  await waitUntilTableNotExists(waiting, { TableName: table });
+  for (const TableName of [table, second]) {
+    await send(new DeleteTableCommand({ TableName }));
+    await waitUntilTableNotExists(waiting, { TableName });
+  }
   const gone = await errorOf(send(new DescribeTableCommand({ TableName: table })), ResourceNotFoundException);
   const names = (await all(paginateListTables({ client: bare }, {}))).flatMap((page) => page.TableNames);
-  return { gone: gone.name, is_listed: names.includes(table) };
+  return { gone: gone.name, is_listed: names.includes(table) || names.includes(second) };
 }
 
 const seen = {};
-for (const scenario of [tables, batches, pages, items, types, transactions, dropped]) {
+for (const scenario of [tables, batches, pages, items, types, transactions, indexes, settings, legacy, dropped]) {
   seen[scenario.name] = await scenario();
 }
 console.log(JSON.stringify(seen));

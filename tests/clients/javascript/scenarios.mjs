@@ -35,4 +35,41 @@ export const counter = {
   ExpressionAttributeNames: { "#count": "count" },
   ReturnValues: "UPDATED_NEW",
 };
+export const second = `${table}-2`;
+const keys = (partition, sort) => [
+  { AttributeName: partition, KeyType: "HASH" },
+  { AttributeName: sort, KeyType: "RANGE" },
+];
+export const secondSchema = {
+  TableName: second,
+  AttributeDefinitions: [
+    ...schema.AttributeDefinitions,
+    { AttributeName: "size", AttributeType: "N" },
+    { AttributeName: "genus", AttributeType: "S" },
+  ],
+  KeySchema: schema.KeySchema,
+  LocalSecondaryIndexes: [
+    { IndexName: "by-size", KeySchema: keys("species", "size"), Projection: { ProjectionType: "KEYS_ONLY" } },
+  ],
+  GlobalSecondaryIndexes: [
+    {
+      IndexName: "by-genus",
+      KeySchema: keys("genus", "seen"),
+      Projection: { ProjectionType: "INCLUDE", NonKeyAttributes: ["name"] },
+    },
+  ],
+  BillingMode: "PAY_PER_REQUEST",
+};
+export async function soon(look, isThere) {
+  let found;
+  for (let i = 0; i < 1000; i++) {
+    found = await look();
+    if (isThere(found)) break;
+  }
+  return found;
+}
+export const indexNames = (described) => [
+  ...described.GlobalSecondaryIndexes.flatMap((index) => [index.IndexName, index.IndexStatus]),
+  ...described.LocalSecondaryIndexes.map((index) => index.IndexName),
+];
 export const token = `token of ${table}`.slice(0, 36);

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from aiobotocore.session import get_session
-from boto3_client import from_json, key, name_of, to_json
+from boto3_client import SECOND, TRIES, from_json, indexed, key, name_of, to_json
 
 SPECIES = {"S": "merganser"}
 
@@ -155,12 +155,79 @@ async def transactions(client: Any, table: str) -> dict[str, Any]:
     return {"read": [answer["Item"]["name"]["S"] for answer in read], "cancelled": [name_of(cancelled), reasons]}
 
 
-async def dropped(client: Any, table: str) -> dict[str, Any]:
-    await client.delete_table(TableName=table)
-    await client.get_waiter("table_not_exists").wait(TableName=table)
+async def indexes(client: Any, table: str) -> dict[str, Any]:
+    await client.create_table(TableName=table, **SECOND)
+    await client.get_waiter("table_exists").wait(TableName=table)
+    await asyncio.gather(*(client.put_item(TableName=table, Item=indexed(seen)) for seen in (1, 2, 3)))
+    by_size = {"TableName": table, "IndexName": "by-size", "KeyConditionExpression": "species = :s"}
+    local = await client.query(**by_size, ExpressionAttributeValues={":s": SPECIES}, ConsistentRead=True)
+    by_genus = {
+        "TableName": table,
+        "IndexName": "by-genus",
+        "KeyConditionExpression": "genus = :g",
+        "ExpressionAttributeValues": {":g": {"S": "Mergus"}},
+    }
+    for _ in range(TRIES):
+        found = (await client.query(**by_genus))["Items"]
+        if len(found) == 2:
+            break
+    described = (await client.describe_table(TableName=table))["Table"]
+    (of_genus,) = described["GlobalSecondaryIndexes"]
+    names = [index["IndexName"] for index in described["LocalSecondaryIndexes"]]
+    consistent = await error_of(client.query, client.exceptions.ClientError, **by_genus, ConsistentRead=True)
+    return {
+        "described": [of_genus["IndexName"], of_genus["IndexStatus"], *names],
+        "local": [int(item["seen"]["N"]) for item in local["Items"]],
+        "global": [int(item["seen"]["N"]) for item in found],
+        "projected": sorted(found[0]),
+        "consistent": name_of(consistent),
+    }
+
+
+async def settings(client: Any, table: str) -> dict[str, Any]:
+    expiry = {"Enabled": True, "AttributeName": "expires"}
+    await client.update_time_to_live(TableName=table, TimeToLiveSpecification=expiry)
+    expires = (await client.describe_time_to_live(TableName=table))["TimeToLiveDescription"]
+    arn = (await client.describe_table(TableName=table))["Table"]["TableArn"]
+    await client.tag_resource(ResourceArn=arn, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+    await client.untag_resource(ResourceArn=arn, TagKeys=["a"])
+    tags = (await client.list_tags_of_resource(ResourceArn=arn))["Tags"]
+    await client.update_table(TableName=table, DeletionProtectionEnabled=True)
+    await client.get_waiter("table_exists").wait(TableName=table)
+    protected = await error_of(client.delete_table, client.exceptions.ClientError, TableName=table)
+    await client.update_table(TableName=table, DeletionProtectionEnabled=False)
+    await client.get_waiter("table_exists").wait(TableName=table)
+    return {
+        "expiry": [expires["TimeToLiveStatus"], expires["AttributeName"]],
+        "tags": [[tag["Key"], tag["Value"]] for tag in tags],
+        "protected": name_of(protected),
+    }
+
+
+async def legacy(client: Any, table: str) -> dict[str, Any]:
+    refused = await error_of(
+        client.put_item,
+        client.exceptions.ConditionalCheckFailedException,
+        TableName=table,
+        Item=key(1),
+        Expected={"species": {"Exists": False}},
+    )
+    found = await client.query(
+        TableName=table,
+        KeyConditions={"species": {"AttributeValueList": [SPECIES], "ComparisonOperator": "EQ"}},
+        QueryFilter={"size": {"AttributeValueList": [{"N": "8"}], "ComparisonOperator": "GE"}},
+        AttributesToGet=["seen"],
+    )
+    return {"refused": name_of(refused), "seen": [int(item["seen"]["N"]) for item in found["Items"]]}
+
+
+async def dropped(client: Any, table: str, second: str) -> dict[str, Any]:
+    for name in (table, second):
+        await client.delete_table(TableName=name)
+        await client.get_waiter("table_not_exists").wait(TableName=name)
     gone = await error_of(client.describe_table, client.exceptions.ResourceNotFoundException, TableName=table)
     names = [name async for page in client.get_paginator("list_tables").paginate() for name in page["TableNames"]]
-    return {"gone": name_of(gone), "is_listed": table in names}
+    return {"gone": name_of(gone), "is_listed": table in names or second in names}
 
 
 async def main() -> None:
@@ -173,7 +240,10 @@ async def main() -> None:
             "items": await items(client, table),
             "types": await types(client, table, item),
             "transactions": await transactions(client, table),
-            "dropped": await dropped(client, table),
+            "indexes": await indexes(client, f"{table}-2"),
+            "settings": await settings(client, f"{table}-2"),
+            "legacy": await legacy(client, f"{table}-2"),
+            "dropped": await dropped(client, table, f"{table}-2"),
         }
     json.dump(seen, sys.stdout)
 

@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from boto3_client import SECOND, indexed
+
 AWS = [sys.executable, str(Path(sys.executable).with_name("aws")), "dynamodb"]
-TABLE, ITEM = sys.argv[1], json.loads(sys.argv[2])
+TABLE, TWO, ITEM = sys.argv[1], f"{sys.argv[1]}-2", json.loads(sys.argv[2])
 ERROR = re.compile(r"An error occurred \((\w+)\) when calling the (\w+) operation: (.*)")
 
 
@@ -159,16 +161,78 @@ def transactions() -> dict[str, Any]:
     }
 
 
-def dropped() -> dict[str, Any]:
-    aws("delete-table", table_name=TABLE)
-    aws("wait", "table-not-exists", table_name=TABLE)
+def indexes() -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "attribute_definitions": SECOND["AttributeDefinitions"],
+        "key_schema": SECOND["KeySchema"],
+        "local_secondary_indexes": SECOND["LocalSecondaryIndexes"],
+        "global_secondary_indexes": SECOND["GlobalSecondaryIndexes"],
+        "billing_mode": "PAY_PER_REQUEST",
+    }
+    aws("create-table", table_name=TWO, **given)
+    aws("wait", "table-exists", table_name=TWO)
+    aws("batch-write-item", request_items={TWO: [{"PutRequest": {"Item": indexed(seen)}} for seen in (1, 2, 3)]})
+    by_size: dict[str, Any] = {"index_name": "by-size", "key_condition_expression": "species = :s"}
+    by_size["expression_attribute_values"] = {":s": {"S": "merganser"}}
+    by_genus: dict[str, Any] = {"index_name": "by-genus", "key_condition_expression": "genus = :g"}
+    by_genus["expression_attribute_values"] = {":g": {"S": "Mergus"}}
+    for _ in range(10):
+        found = aws("query", table_name=TWO, **by_genus)
+        if found["Count"] == 2:
+            break
+    described = aws("describe-table", table_name=TWO)["Table"]
+    (of_genus,) = described["GlobalSecondaryIndexes"]
     return {
-        "gone": aws("describe-table", table_name=TABLE)[0],
-        "is_listed": TABLE in aws("list-tables")["TableNames"],
+        "described": [
+            *(of_genus["IndexName"], of_genus["IndexStatus"]),
+            *(index["IndexName"] for index in described["LocalSecondaryIndexes"]),
+        ],
+        "local": seen_of(aws("query", "--consistent-read", table_name=TWO, **by_size)),
+        "global": seen_of(found),
+        "projected": sorted(found["Items"][0]),
+        "consistent": aws("query", "--consistent-read", table_name=TWO, **by_genus)[0],
     }
 
 
-SCENARIOS = (tables, batches, pages, items, types, transactions, dropped)
+def settings() -> dict[str, Any]:
+    aws("update-time-to-live", table_name=TWO, time_to_live_specification="Enabled=true,AttributeName=expires")
+    expires = aws("describe-time-to-live", table_name=TWO)["TimeToLiveDescription"]
+    arn = aws("describe-table", table_name=TWO)["Table"]["TableArn"]
+    aws("tag-resource", resource_arn=arn, tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+    aws("untag-resource", resource_arn=arn, tag_keys="a")
+    tags = aws("list-tags-of-resource", resource_arn=arn)["Tags"]
+    aws("update-table", "--deletion-protection-enabled", table_name=TWO)
+    protected = aws("delete-table", table_name=TWO)[0]
+    aws("update-table", "--no-deletion-protection-enabled", table_name=TWO)
+    return {
+        "expiry": [expires["TimeToLiveStatus"], expires["AttributeName"]],
+        "tags": [[tag["Key"], tag["Value"]] for tag in tags],
+        "protected": protected,
+    }
+
+
+def legacy() -> dict[str, Any]:
+    refused = aws("put-item", table_name=TWO, item=key(1), expected={"species": {"Exists": False}})
+    species = {"AttributeValueList": [{"S": "merganser"}], "ComparisonOperator": "EQ"}
+    size = {"AttributeValueList": [{"N": "8"}], "ComparisonOperator": "GE"}
+    conditions = {"key_conditions": {"species": species}, "query_filter": {"size": size}}
+    return {
+        "refused": refused[0],
+        "seen": seen_of(aws("query", table_name=TWO, attributes_to_get="seen", **conditions)),
+    }
+
+
+def dropped() -> dict[str, Any]:
+    for name in (TABLE, TWO):
+        aws("delete-table", table_name=name)
+        aws("wait", "table-not-exists", table_name=name)
+    return {
+        "gone": aws("describe-table", table_name=TABLE)[0],
+        "is_listed": bool({TABLE, TWO} & set(aws("list-tables")["TableNames"])),
+    }
+
+
+SCENARIOS = (tables, batches, pages, items, types, transactions, indexes, settings, legacy, dropped)
 
 if __name__ == "__main__":
     json.dump({scenario.__name__: scenario() for scenario in SCENARIOS}, sys.stdout)

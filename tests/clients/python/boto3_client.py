@@ -10,6 +10,8 @@ from typing import Any
 import boto3
 
 SPECIES = {"S": "merganser"}
+TRIES = 1000
+"""To find in a global index what was just written: it comes soon, and no later than the client has asked so often."""
 
 
 def error_of(call: Any, *kinds: Any, **arguments: Any) -> Any:
@@ -169,12 +171,115 @@ def transactions(client: Any, table: str) -> dict[str, Any]:
     }
 
 
-def dropped(client: Any, table: str) -> dict[str, Any]:
-    client.delete_table(TableName=table)
-    client.get_waiter("table_not_exists").wait(TableName=table)
+SECOND = {
+    "AttributeDefinitions": [
+        {"AttributeName": "species", "AttributeType": "S"},
+        {"AttributeName": "seen", "AttributeType": "N"},
+        {"AttributeName": "size", "AttributeType": "N"},
+        {"AttributeName": "genus", "AttributeType": "S"},
+    ],
+    "KeySchema": [{"AttributeName": "species", "KeyType": "HASH"}, {"AttributeName": "seen", "KeyType": "RANGE"}],
+    "LocalSecondaryIndexes": [
+        {
+            "IndexName": "by-size",
+            "KeySchema": [
+                {"AttributeName": "species", "KeyType": "HASH"},
+                {"AttributeName": "size", "KeyType": "RANGE"},
+            ],
+            "Projection": {"ProjectionType": "KEYS_ONLY"},
+        }
+    ],
+    "GlobalSecondaryIndexes": [
+        {
+            "IndexName": "by-genus",
+            "KeySchema": [{"AttributeName": "genus", "KeyType": "HASH"}, {"AttributeName": "seen", "KeyType": "RANGE"}],
+            "Projection": {"ProjectionType": "INCLUDE", "NonKeyAttributes": ["name"]},
+        }
+    ],
+    "BillingMode": "PAY_PER_REQUEST",
+}
+
+
+def indexed(seen: int) -> dict[str, Any]:
+    more = {"genus": {"S": "Mergus"}} if seen < 3 else {}
+    return {**key(seen), "size": {"N": str(10 - seen)}, "name": {"S": str(seen)}, "other": {"S": "x"}, **more}
+
+
+def indexes(client: Any, table: str) -> dict[str, Any]:
+    client.create_table(TableName=table, **SECOND)
+    client.get_waiter("table_exists").wait(TableName=table)
+    for seen in (1, 2, 3):
+        client.put_item(TableName=table, Item=indexed(seen))
+    by_size = {"TableName": table, "IndexName": "by-size", "KeyConditionExpression": "species = :s"}
+    local = client.query(**by_size, ExpressionAttributeValues={":s": SPECIES}, ConsistentRead=True)["Items"]
+    by_genus = {
+        "TableName": table,
+        "IndexName": "by-genus",
+        "KeyConditionExpression": "genus = :g",
+        "ExpressionAttributeValues": {":g": {"S": "Mergus"}},
+    }
+    for _ in range(TRIES):
+        found = client.query(**by_genus)["Items"]
+        if len(found) == 2:
+            break
+    described = client.describe_table(TableName=table)["Table"]
+    (of_genus,) = described["GlobalSecondaryIndexes"]
+    return {
+        "described": [
+            *(of_genus["IndexName"], of_genus["IndexStatus"]),
+            *(index["IndexName"] for index in described["LocalSecondaryIndexes"]),
+        ],
+        "local": [int(item["seen"]["N"]) for item in local],
+        "global": [int(item["seen"]["N"]) for item in found],
+        "projected": sorted(found[0]),
+        "consistent": name_of(error_of(client.query, client.exceptions.ClientError, **by_genus, ConsistentRead=True)),
+    }
+
+
+def settings(client: Any, table: str) -> dict[str, Any]:
+    expiry = {"Enabled": True, "AttributeName": "expires"}
+    client.update_time_to_live(TableName=table, TimeToLiveSpecification=expiry)
+    expires = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+    arn = client.describe_table(TableName=table)["Table"]["TableArn"]
+    client.tag_resource(ResourceArn=arn, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+    client.untag_resource(ResourceArn=arn, TagKeys=["a"])
+    tags = client.list_tags_of_resource(ResourceArn=arn)["Tags"]
+    client.update_table(TableName=table, DeletionProtectionEnabled=True)
+    client.get_waiter("table_exists").wait(TableName=table)
+    protected = error_of(client.delete_table, client.exceptions.ClientError, TableName=table)
+    client.update_table(TableName=table, DeletionProtectionEnabled=False)
+    client.get_waiter("table_exists").wait(TableName=table)
+    return {
+        "expiry": [expires["TimeToLiveStatus"], expires["AttributeName"]],
+        "tags": [[tag["Key"], tag["Value"]] for tag in tags],
+        "protected": name_of(protected),
+    }
+
+
+def legacy(client: Any, table: str) -> dict[str, Any]:
+    refused = error_of(
+        client.put_item,
+        client.exceptions.ConditionalCheckFailedException,
+        TableName=table,
+        Item=key(1),
+        Expected={"species": {"Exists": False}},
+    )
+    found = client.query(
+        TableName=table,
+        KeyConditions={"species": {"AttributeValueList": [SPECIES], "ComparisonOperator": "EQ"}},
+        QueryFilter={"size": {"AttributeValueList": [{"N": "8"}], "ComparisonOperator": "GE"}},
+        AttributesToGet=["seen"],
+    )
+    return {"refused": name_of(refused), "seen": [int(item["seen"]["N"]) for item in found["Items"]]}
+
+
+def dropped(client: Any, table: str, second: str) -> dict[str, Any]:
+    for name in (table, second):
+        client.delete_table(TableName=name)
+        client.get_waiter("table_not_exists").wait(TableName=name)
     gone = error_of(client.describe_table, client.exceptions.ResourceNotFoundException, TableName=table)
     names = [name for page in client.get_paginator("list_tables").paginate() for name in page["TableNames"]]
-    return {"gone": name_of(gone), "is_listed": table in names}
+    return {"gone": name_of(gone), "is_listed": table in names or second in names}
 
 
 def main() -> None:
@@ -187,7 +292,10 @@ def main() -> None:
         "items": items(client, table),
         "types": types(client, table, item),
         "transactions": transactions(client, table),
-        "dropped": dropped(client, table),
+        "indexes": indexes(client, f"{table}-2"),
+        "settings": settings(client, f"{table}-2"),
+        "legacy": legacy(client, f"{table}-2"),
+        "dropped": dropped(client, table, f"{table}-2"),
     }
     json.dump(seen, sys.stdout)
 

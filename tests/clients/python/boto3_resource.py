@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 from boto3.dynamodb.conditions import Attr, Key
 from boto3.dynamodb.types import Binary, TypeDeserializer, TypeSerializer
+from boto3_client import SECOND, TRIES
 from botocore.exceptions import ClientError
 
 
@@ -172,17 +173,82 @@ def transactions(dynamodb: Any, table: Any) -> dict[str, Any]:
     return {"read": [answer["Item"]["name"] for answer in read], "cancelled": [name_of(cancelled), reasons]}
 
 
-def dropped(dynamodb: Any, table: Any) -> dict[str, Any]:
-    table.delete()
-    table.wait_until_not_exists()
+def indexes(dynamodb: Any, name: str) -> dict[str, Any]:
+    table = dynamodb.create_table(TableName=name, **SECOND)
+    table.wait_until_exists()
+    table.reload()
+    with table.batch_writer() as batch:
+        for seen in (1, 2, 3):
+            more = {"genus": "Mergus"} if seen < 3 else {}
+            batch.put_item(Item={**key(seen), "size": 10 - seen, "name": str(seen), "other": "x", **more})
+    local = table.query(
+        IndexName="by-size", KeyConditionExpression=Key("species").eq("merganser"), ConsistentRead=True
+    )["Items"]
+    by_genus: Any = {"IndexName": "by-genus", "KeyConditionExpression": Key("genus").eq("Mergus")}
+    for _ in range(TRIES):
+        found = table.query(**by_genus)["Items"]
+        if len(found) == 2:
+            break
+    (of_genus,) = table.global_secondary_indexes
+    names = [index["IndexName"] for index in table.local_secondary_indexes]
+    return {
+        "described": [of_genus["IndexName"], of_genus["IndexStatus"], *names],
+        "local": [int(item["seen"]) for item in local],
+        "global": [int(item["seen"]) for item in found],
+        "projected": sorted(found[0]),
+        "consistent": name_of(error_of(table.query, ClientError, **by_genus, ConsistentRead=True)),
+    }
+
+
+def settings(dynamodb: Any, table: Any) -> dict[str, Any]:
+    """Time to live and tags are the client's that the resource carries."""
+    client = dynamodb.meta.client
+    expiry = {"Enabled": True, "AttributeName": "expires"}
+    client.update_time_to_live(TableName=table.name, TimeToLiveSpecification=expiry)
+    expires = client.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
+    client.tag_resource(ResourceArn=table.table_arn, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+    client.untag_resource(ResourceArn=table.table_arn, TagKeys=["a"])
+    tags = client.list_tags_of_resource(ResourceArn=table.table_arn)["Tags"]
+    table.update(DeletionProtectionEnabled=True)
+    table.wait_until_exists()
+    protected = error_of(table.delete, ClientError)
+    table.update(DeletionProtectionEnabled=False)
+    table.wait_until_exists()
+    return {
+        "expiry": [expires["TimeToLiveStatus"], expires["AttributeName"]],
+        "tags": [[tag["Key"], tag["Value"]] for tag in tags],
+        "protected": name_of(protected),
+    }
+
+
+def legacy(dynamodb: Any, table: Any) -> dict[str, Any]:
+    refused = error_of(
+        table.put_item,
+        dynamodb.meta.client.exceptions.ConditionalCheckFailedException,
+        Item=key(1),
+        Expected={"species": {"Exists": False}},
+    )
+    found = table.query(
+        KeyConditions={"species": {"AttributeValueList": ["merganser"], "ComparisonOperator": "EQ"}},
+        QueryFilter={"size": {"AttributeValueList": [8], "ComparisonOperator": "GE"}},
+        AttributesToGet=["seen"],
+    )
+    return {"refused": name_of(refused), "seen": [int(item["seen"]) for item in found["Items"]]}
+
+
+def dropped(dynamodb: Any, table: Any, second: Any) -> dict[str, Any]:
+    for one in (table, second):
+        one.delete()
+        one.wait_until_not_exists()
     gone = error_of(table.load, dynamodb.meta.client.exceptions.ResourceNotFoundException)
-    return {"gone": name_of(gone), "is_listed": table.name in [one.name for one in dynamodb.tables.all()]}
+    names = {one.name for one in dynamodb.tables.all()}
+    return {"gone": name_of(gone), "is_listed": bool(names & {table.name, second.name})}
 
 
 def main() -> None:
     name, item = sys.argv[1], json.loads(sys.argv[2])
     dynamodb = boto3.resource("dynamodb")
-    table = dynamodb.Table(name)
+    table, second = dynamodb.Table(name), dynamodb.Table(f"{name}-2")
     seen = {
         "tables": tables(dynamodb, name),
         "batches": batches(dynamodb, table),
@@ -190,7 +256,10 @@ def main() -> None:
         "items": items(dynamodb, table),
         "types": types(table, item),
         "transactions": transactions(dynamodb, table),
-        "dropped": dropped(dynamodb, table),
+        "indexes": indexes(dynamodb, second.name),
+        "settings": settings(dynamodb, second),
+        "legacy": legacy(dynamodb, second),
+        "dropped": dropped(dynamodb, table, second),
     }
     json.dump(seen, sys.stdout)
 

@@ -11,11 +11,21 @@ import json
 import os
 import sys
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pynamodb import attributes
 from pynamodb.connection import Connection
-from pynamodb.exceptions import DeleteError, DoesNotExist, PutError, TableDoesNotExist, TableError, TransactWriteError
+from pynamodb.exceptions import (
+    DeleteError,
+    DoesNotExist,
+    PutError,
+    QueryError,
+    TableDoesNotExist,
+    TableError,
+    TransactWriteError,
+)
+from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyProjection, LocalSecondaryIndex
 from pynamodb.models import Model
 from pynamodb.transactions import TransactGet, TransactWrite
 
@@ -35,6 +45,42 @@ class Duck(Model):
     counted = attributes.NumberAttribute(attr_name="count", null=True)
     genus = attributes.UnicodeAttribute(null=True)
     name = attributes.UnicodeAttribute(null=True)
+
+
+class BySize(LocalSecondaryIndex[Any]):
+    class Meta:
+        index_name = "by-size"
+        projection = KeysOnlyProjection()
+
+    species = attributes.UnicodeAttribute(hash_key=True)
+    size = attributes.NumberAttribute(range_key=True)
+
+
+class ByGenus(GlobalSecondaryIndex[Any]):
+    class Meta:
+        index_name = "by-genus"
+        projection = IncludeProjection(["name"])
+
+    genus = attributes.UnicodeAttribute(hash_key=True)
+    seen = attributes.NumberAttribute(range_key=True)
+
+
+class Indexed(Model):
+    class Meta:
+        table_name = f"{sys.argv[1]}-2"
+        host = HOST
+        region = REGION
+        billing_mode = "PAY_PER_REQUEST"
+        tags = {"b": "2"}  # noqa: RUF012
+
+    species = attributes.UnicodeAttribute(hash_key=True)
+    seen = attributes.NumberAttribute(range_key=True)
+    size = attributes.NumberAttribute()
+    genus = attributes.UnicodeAttribute(null=True)
+    name = attributes.UnicodeAttribute()
+    expires = attributes.TTLAttribute(null=True)
+    by_size = BySize()
+    by_genus = ByGenus()
 
 
 class EveryType(Model):
@@ -167,7 +213,37 @@ def transactions() -> dict[str, Any]:
     return {"read": [one.get().name for one in read], "cancelled": [error.cause_response_code, reasons]}
 
 
+def indexes() -> dict[str, Any]:
+    """It asks for no states of indexes, so only that the model's indexes are usable is told."""
+    Indexed.create_table(wait=True)
+    for seen in (1, 2, 3):
+        Indexed("merganser", seen, size=10 - seen, name=str(seen), genus="Mergus" if seen < 3 else None).save()
+    for _ in range(1000):
+        found = list(Indexed.by_genus.query("Mergus"))
+        if len(found) == 2:
+            break
+    consistent = error_of(lambda: list(Indexed.by_genus.query("Mergus", consistent_read=True)), QueryError)
+    return {
+        "local": [item.seen for item in Indexed.by_size.query("merganser", consistent_read=True)],
+        "global": [item.seen for item in found],
+        "projected": sorted(name for name, value in found[0].attribute_values.items() if value is not None),
+        "consistent": consistent.cause_response_code,
+    }
+
+
+def settings() -> dict[str, Any]:
+    """Time to live was asked for when the table was made; asked for again, it says so."""
+    again = error_of(Indexed.update_ttl, TableError, ignore_update_ttl_errors=False)
+    assert "TimeToLive is already enabled" in str(again)
+    item = Indexed("merganser", 4, size=1, name="4", expires=timedelta(days=1))
+    item.save()
+    item.refresh(consistent_read=True)
+    assert item.expires > datetime.now(UTC)
+    return {"expires_in_days": round((item.expires - datetime.now(UTC)) / timedelta(days=1))}
+
+
 def dropped() -> dict[str, Any]:
+    Indexed.delete_table()
     Duck.delete_table()
     gone = error_of(Connection(region=REGION, host=HOST).describe_table, TableDoesNotExist, Duck.Meta.table_name)
     names = Connection(region=REGION, host=HOST).list_tables()["TableNames"]
@@ -186,6 +262,8 @@ def main() -> None:
         "items": items(),
         "types": types(item),
         "transactions": transactions(),
+        "indexes": indexes(),
+        "settings": settings(),
         "dropped": dropped(),
     }
     json.dump(seen, sys.stdout)
