@@ -5,7 +5,7 @@ import pytest
 from merganser.query.reserved_words import RESERVED_WORDS, is_reserved
 
 
-@pytest.mark.parametrize("word", ["name", "NAME", "Status", "abort", "zone", "count", "and"])
+@pytest.mark.parametrize("word", ["name", "NAME", "Status", "size", "convert", "abort", "zone", "count", "and"])
 def test_reserved_word_is_known_in_any_case(word: str) -> None:
     assert is_reserved(word)
 
@@ -16,4 +16,4 @@ def test_other_word_is_free(word: str) -> None:
 
 
 def test_list_is_whole() -> None:
-    assert len(RESERVED_WORDS) == 572
+    assert len(RESERVED_WORDS) == 573
