@@ -294,6 +294,7 @@ class FakeCatalog:
         )
         table = msgspec.structs.replace(table, indexes=kept)
         self._tables[wire, name] = table
+        self._take_over()
         return table
 
     async def redefine_table(self, table: Table, definition: bytes, *, deadline: float) -> Table:
@@ -302,6 +303,7 @@ class FakeCatalog:
             raise TableChangedError(table.name)
         redefined = msgspec.structs.replace(known, definition=definition)
         self._tables[table.wire, table.name] = redefined
+        self._take_over()
         return redefined
 
     async def add_index(self, table: Table, index: IndexRequest, *, unique_id: str, deadline: float) -> Table:
@@ -336,6 +338,12 @@ class FakeCatalog:
         for kept in self._kept:
             for key in list(kept.irange(start, end)):
                 del kept[key]
+
+    def _take_over(self) -> None:
+        """Have another map, as every change makes one."""
+        self.current = msgspec.structs.replace(
+            self.current, epoch=self.current.epoch + 1, tables=tuple(self._tables.values())
+        )
 
     def tables(self, wire: str) -> list[Table]:
         return sorted((table for table in self._tables.values() if table.wire == wire), key=lambda table: table.name)

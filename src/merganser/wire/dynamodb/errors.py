@@ -46,6 +46,7 @@ UNAVAILABLE = API + "ServiceUnavailable"
 THROTTLING = API + "ThrottlingException"
 TABLE_NOT_FOUND = API + "TableNotFoundException"
 ACCESS_DENIED = SERVICE + "AccessDeniedException"
+THROUGHPUT_EXCEEDED = API + "ProvisionedThroughputExceededException"
 CONDITION_FAILED = API + "ConditionalCheckFailedException"
 TRANSACTION_CONFLICT = API + "TransactionConflictException"
 TRANSACTION_CANCELED = API + "TransactionCanceledException"
@@ -100,6 +101,23 @@ class NotFoundError(ApiError):
         super().__init__(RESOURCE_NOT_FOUND, message)
 
 
+class ThroughputExceededError(UnavailableError):
+    """The table has no throughput left, and has asked to be held to it; nothing was done."""
+
+    kind = THROUGHPUT_EXCEEDED
+    text = (
+        "The level of configured provisioned throughput for the table was exceeded. Consider increasing your "
+        "provisioning level with the UpdateTable API."
+    )
+
+
+class OnDemandLimitError(ThroughputExceededError):
+    """The same of a table on demand."""
+
+    kind = THROTTLING
+    text = "Throughput exceeds the maximum OnDemandThroughput configured on table or index"
+
+
 class Fault(NamedTuple):
     """What goes on the wire."""
 
@@ -133,6 +151,8 @@ def fault_of(error: Exception) -> Fault:
             return Fault(400, TRANSACTION_CONFLICT, CONFLICT_TEXT)
         case RequestError():
             return Fault(400, VALIDATION, str(error))
+        case ThroughputExceededError():
+            return Fault(400, error.kind, error.text)
         case OverloadedError():
             return Fault(400, THROTTLING, f"Too many requests: {error}")
         case UnavailableError():

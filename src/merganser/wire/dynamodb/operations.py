@@ -23,6 +23,7 @@ from merganser.wire.dynamodb.attributes import TooLargeError
 from merganser.wire.dynamodb.batches import batch_get_item, batch_write_item
 from merganser.wire.dynamodb.errors import UNKNOWN_OPERATION, ApiError, SerializationError
 from merganser.wire.dynamodb.expiry import Expiries
+from merganser.wire.dynamodb.metering import Meters
 from merganser.wire.dynamodb.pages import scan
 from merganser.wire.dynamodb.queries import query
 from merganser.wire.dynamodb.reads import get_item
@@ -60,7 +61,7 @@ class DynamoDB:
             host: where clients reach this node, host:port.
             timeout_s: how long a request may take.
         """
-        self._services = services
+        self._meters = Meters(services)
         self._timeout_s = timeout_s
         tables = Administration(wall_us=services.coordinator.wall_us, rng=rng, region=region, account=account)
         expiries = Expiries(rng=rng)
@@ -114,7 +115,7 @@ class DynamoDB:
         request = _parsed(body)
         shapes.check(operation, request, deep=False)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
-        session = Session(self._services, levels=levels, deadline=deadline)
+        session = self._meters.session(levels=levels, deadline=deadline)
         try:
             try:
                 return await serve(session, request)

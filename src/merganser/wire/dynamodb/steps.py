@@ -82,6 +82,10 @@ class ItemStep(msgspec.Struct, frozen=True, array_like=True):
     changes: tuple[Change, ...] = ()
     """AttributeUpdates."""
 
+    def measured(self) -> ItemStep:
+        """Return the same step, measuring."""
+        return self if self.measures else msgspec.structs.replace(self, measures=True)
+
     @property
     def is_blind(self) -> bool:
         """Tell whether nothing of what is there matters to it."""
@@ -143,6 +147,11 @@ _MEASURED = msgspec.msgpack.Decoder(Measured)
 def putting(item: bytes) -> bytes:
     """Return the payload that puts an item, in stored form, whatever is there."""
     return b"P" + item
+
+
+def put_in(payload: bytes) -> bytes | None:
+    """Return the item that a payload puts, in stored form, None if it does something else, or more."""
+    return payload[1:] if payload[:1] == b"P" else None
 
 
 def payload_of(step: ItemStep) -> bytes:

@@ -1,8 +1,9 @@
 """Tags of tables: which there may be, and those that mean something to Merganser.
 
-=========================  ==================================================================================
-merganser:replication      how the table is kept, for its whole life: leader, as without the tag, or leaderless
-=========================  ==================================================================================
+============================  ===============================================================================
+merganser:replication         how the table is kept, for its whole life: leader, as without the tag, or leaderless
+merganser:enforce-throughput  true: the table is held to its throughput (`wire.dynamodb.metering`)
+============================  ===============================================================================
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ VALUE_LENGTH_MAX: Final = 256
 REPLICATION_TAG: Final = "merganser:replication"
 LEADERLESS_TAG: Final = f"{REPLICATION_TAG} = leaderless"
 """As errors name it."""
+ENFORCEMENT_TAG: Final = "merganser:enforce-throughput"
+_TRUTHS: Final = ("true", "false")
 _RESERVED_PREFIX: Final = "aws:"
 
 
@@ -55,6 +58,11 @@ def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
             raise ValidationError(
                 f"{INVALID}The tag {REPLICATION_TAG} is {tag['Value']!r}, and can be leader, which it is without the "
                 "tag, or leaderless"
+            )
+        if tag["Key"] == ENFORCEMENT_TAG and tag["Value"] not in _TRUTHS:
+            raise ValidationError(
+                f"{INVALID}The tag {ENFORCEMENT_TAG} is {tag['Value']!r}, and can be true, or false, which it is "
+                "without the tag"
             )
 
 
@@ -104,6 +112,11 @@ def untagged(tags: Tags, keys: Sequence[str]) -> Tags:
 def replication_in(tags: Mapping[str, str]) -> Replication:
     """Return how a table with these tags is kept."""
     return "leaderless" if tags.get(REPLICATION_TAG) == "leaderless" else "leader"
+
+
+def is_enforced(tags: Tags) -> bool:
+    """Tell whether a table with these tags is held to its throughput."""
+    return (ENFORCEMENT_TAG, "true") in tags
 
 
 def _check_replication(before: Tags, after: Mapping[str, str]) -> None:

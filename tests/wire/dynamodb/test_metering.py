@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from merganser.wire.dynamodb import metering
+from merganser.wire.dynamodb.session import Session
+from wire.dynamodb.fakes import Cluster
+
+TAG = "merganser:enforce-throughput"
+ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/held"
+EXCEEDED = (
+    "ProvisionedThroughputExceededException | The level of configured provisioned throughput for the table was "
+    "exceeded. Consider increasing your provisioning level with the UpdateTable API."
+)
+ON_DEMAND = "ThrottlingException | Throughput exceeds the maximum OnDemandThroughput configured on table or index"
+NODES = 3  # of the fake cluster, each of which has a third of the throughput
+
+
+class Clock:
+    now_s = 100.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(metering, "_now_s", lambda: clock.now_s)
+    return clock
+
+
+def make(cluster: Cluster, *, tag: str | None = "true", read: int = 2, write: int = 2, **others: Any) -> Any:
+    billing = others or {
+        "ProvisionedThroughput": {"ReadCapacityUnits": read * NODES, "WriteCapacityUnits": write * NODES}
+    }
+    return cluster.call(
+        "CreateTable",
+        {
+            "TableName": "held",
+            "AttributeDefinitions": [{"AttributeName": "p", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "p", "KeyType": "HASH"}],
+            "Tags": [] if tag is None else [{"Key": TAG, "Value": tag}],
+            **billing,
+        },
+    )
+
+
+@pytest.fixture
+def held(cluster: Cluster, clock: Clock) -> Cluster:
+    """A cluster with a table that may take two units a second of each kind through this node."""
+    assert isinstance(make(cluster), dict)
+    return cluster
+
+
+def put(cluster: Cluster, name: str = "a", size: int = 0, **others: Any) -> Any:
+    item = {"p": {"S": name}, "q": {"S": "x" * size}}
+    return cluster.call("PutItem", {"TableName": "held", "Item": item, **others})
+
+
+def get(cluster: Cluster, **others: Any) -> Any:
+    return cluster.call("GetItem", {"TableName": "held", "Key": {"p": {"S": "a"}}, **others})
+
+
+@pytest.mark.parametrize("tag", [None, "false"])
+def test_throughput_is_not_enforced_unless_a_table_asks(cluster: Cluster, clock: Clock, tag: str | None) -> None:
+    make(cluster, tag=tag, read=1, write=1)
+    assert {str(put(cluster)) for _ in range(50)} == {"{}"}
+
+
+def test_writes_beyond_the_throughput_are_refused_until_time_has_passed(held: Cluster, clock: Clock) -> None:
+    assert [put(held) for _ in range(3)] == [{}, {}, EXCEEDED]
+    clock.now_s += 1
+    assert [put(held) for _ in range(3)] == [{}, {}, EXCEEDED]
+    assert isinstance(get(held), dict)  # reads are counted apart
+    assert held.call("PutItem", {"TableName": "str", "Item": {"p": {"S": "a"}}}) == {}
+
+
+def test_a_large_write_is_done_and_paid_for_afterwards(held: Cluster, clock: Clock) -> None:
+    assert put(held, size=9 * 1024) == {}
+    clock.now_s += 3.9
+    assert put(held) == EXCEEDED
+    clock.now_s += 0.2
+    assert put(held) == {}
+
+
+def test_an_update_takes_what_its_item_was_or_becomes(held: Cluster, clock: Clock) -> None:
+    put(held, size=3 * 1024)
+    clock.now_s += 2
+    change = {
+        "TableName": "held",
+        "Key": {"p": {"S": "a"}},
+        "UpdateExpression": "SET q = :q",
+        "ExpressionAttributeValues": {":q": {"S": "y"}},
+        "ReturnValues": "UPDATED_NEW",
+    }
+    assert held.call("UpdateItem", change) == {"Attributes": {"q": {"S": "y"}}}
+    assert held.call("UpdateItem", change) == EXCEEDED
+
+
+def test_a_condition_that_does_not_hold_takes_a_unit(held: Cluster, clock: Clock) -> None:
+    refused = put(held, ConditionExpression="attribute_exists(p)")
+    assert refused.startswith("ConditionalCheckFailedException")
+    put(held)
+    assert put(held) == EXCEEDED
+
+
+def test_reads_take_half_unless_they_are_consistent(held: Cluster, clock: Clock) -> None:
+    assert [get(held) for _ in range(5)] == [{}, {}, {}, {}, EXCEEDED]
+    clock.now_s += 1
+    assert [get(held, ConsistentRead=True) for _ in range(3)] == [{}, {}, EXCEEDED]
+
+
+def test_a_scan_is_let_in_once_and_pays_for_all(held: Cluster, clock: Clock) -> None:
+    for number in range(12):
+        clock.now_s += 2
+        put(held, f"k{number}", size=2 * 1024)
+    clock.now_s += 1000
+    held.stops_after(3)
+    assert held.call("Scan", {"TableName": "held", "ConsistentRead": True})["Count"] == 12
+    for _ in range(300 * 2 - 8):
+        assert get(held, ConsistentRead=True) == {}
+    assert [get(held, ConsistentRead=True) for _ in range(3)][-1] == EXCEEDED
+
+
+def test_what_a_batch_cannot_write_is_unprocessed(held: Cluster, clock: Clock) -> None:
+    requests = [{"PutRequest": {"Item": {"p": {"S": f"k{number}"}}}} for number in range(4)]
+    batch = {"RequestItems": {"held": requests}}
+    assert len(held.call("BatchWriteItem", batch)["UnprocessedItems"]["held"]) == 2
+    assert held.call("BatchWriteItem", batch) == EXCEEDED
+
+
+def test_a_transaction_takes_twice_as_much(held: Cluster, clock: Clock) -> None:
+    write = {"TransactItems": [{"Put": {"TableName": "held", "Item": {"p": {"S": "a"}}}}]}
+    assert [held.call("TransactWriteItems", write) for _ in range(2)] == [{}, EXCEEDED]
+    read = {"TransactItems": [{"Get": {"TableName": "held", "Key": {"p": {"S": "a"}}}}]}
+    assert held.call("TransactGetItems", read) == {"Responses": [{"Item": {"p": {"S": "a"}}}]}
+    assert held.call("TransactGetItems", read) == EXCEEDED
+
+
+def test_an_update_of_the_table_and_of_its_tags_hold_at_once(held: Cluster, clock: Clock) -> None:
+    while put(held) == {}:
+        pass
+    units = {"ReadCapacityUnits": 300, "WriteCapacityUnits": 300}
+    held.call("UpdateTable", {"TableName": "held", "ProvisionedThroughput": units})
+    assert put(held) == EXCEEDED
+    clock.now_s += 0.2
+    assert [put(held) for _ in range(10)] == [{}] * 10
+    while put(held) == {}:
+        pass
+    held.run(
+        held.dynamodb.call(
+            "TagResource", b'{"ResourceArn":"%b","Tags":[{"Key":"%b","Value":"false"}]}' % (ARN.encode(), TAG.encode())
+        )
+    )
+    assert put(held) == {}
+
+
+def test_limits_of_a_table_on_demand_are_enforced_where_there_are_any(cluster: Cluster, clock: Clock) -> None:
+    make(cluster, BillingMode="PAY_PER_REQUEST", OnDemandThroughput={"MaxWriteRequestUnits": NODES})
+    assert [put(cluster) for _ in range(2)] == [{}, ON_DEMAND]
+    assert [get(cluster) for _ in range(20)] == [{"Item": {"p": {"S": "a"}, "q": {"S": ""}}}] * 20
+
+
+def test_leaderless_tables_are_held_to_it_as_well(cluster: Cluster, clock: Clock) -> None:
+    tags = [{"Key": TAG, "Value": "true"}, {"Key": "merganser:replication", "Value": "leaderless"}]
+    make(cluster, Tags=tags, ProvisionedThroughput={"ReadCapacityUnits": NODES, "WriteCapacityUnits": NODES})
+    assert [put(cluster) for _ in range(2)] == [{}, EXCEEDED]
+    assert [get(cluster, ConsistentRead=True) for _ in range(2)][-1] == EXCEEDED
+
+
+def test_another_value_of_the_tag_is_refused(cluster: Cluster) -> None:
+    assert make(cluster, tag="yes") == (
+        f"ValidationException | One or more parameter values were invalid: The tag {TAG} is 'yes', and can be true, or "
+        "false, which it is without the tag"
+    )
+
+
+def test_sessions_are_not_metered_while_no_table_asks(cluster: Cluster, clock: Clock) -> None:
+    meters = cluster.dynamodb._meters
+    assert type(meters.session(levels=None, deadline=0.0)) is Session  # type: ignore[arg-type]
+    make(cluster)
+    assert type(meters.session(levels=None, deadline=0.0)) is not Session  # type: ignore[arg-type]
