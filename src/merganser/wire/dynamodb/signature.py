@@ -40,9 +40,10 @@ _MISMATCH = (
     "and signing method. Consult the service documentation for details."
 )
 _SPACES = re.compile(rb" +")
-_USUAL = re.compile(
-    rb"(AWS4-HMAC-SHA256) Credential=([^,\s]+), ?SignedHeaders=([^,\s]+), ?Signature=([^,\s]+)"
-).fullmatch
+_BLOCK_BYTES: Final = 64
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))  # RFC 2104
+_FIELDS = (b"Credential", b"SignedHeaders", b"Signature")
 _IN_QUERY = b"X-Amz-Algorithm"
 _QUERY_MEMBERS = (_IN_QUERY, b"X-Amz-Credential", b"X-Amz-Signature", b"X-Amz-SignedHeaders", b"X-Amz-Date")
 
@@ -99,8 +100,10 @@ class Verifier:
         if secret is None:
             raise _error("UnrecognizedClient", _INVALID_TOKEN)
         to_sign = _string_to_sign(request, headers, claim, b"%b/%b/dynamodb/aws4_request" % (day, region))
-        expected = hmac.digest(_signing_key(secret, day, region), to_sign, "sha256").hex()
-        if not hmac.compare_digest(expected.encode(), claim.signature):
+        inner, outer = (state.copy() for state in _keyed(secret, day, region))
+        inner.update(to_sign)
+        outer.update(inner.digest())
+        if not hmac.compare_digest(outer.hexdigest().encode(), claim.signature):
             raise _error("InvalidSignature", _MISMATCH)
 
     def _check_age(self, claim: Claim) -> None:
@@ -139,11 +142,21 @@ def _claim_of(request: Request, headers: Headers) -> Claim:
     if header is None:
         raise _error("MissingAuthenticationToken", _MISSING)
     date = headers.get(b"x-amz-date") or headers.get(b"date") or b""
-    usual = _USUAL(header)
-    if usual is not None and date:
-        algorithm, credential, signed_headers, signature = usual.groups()
-        return Claim(algorithm, credential, signed_headers, signature, date)
-    return _claim_in_header(header.strip(), date)
+    return _usual_claim(header, date) or _claim_in_header(header.strip(), date)
+
+
+def _usual_claim(header: bytes, date: bytes) -> Claim | None:
+    """Return the claim of a header as SDKs write it, None of any other."""
+    algorithm, _, rest = header.partition(b" ")
+    parts = rest.split(b", ")
+    if algorithm != ALGORITHM or len(parts) != 3 or not date:
+        return None
+    (first, _, credential), (second, _, signed_headers), (third, _, signature) = [
+        part.partition(b"=") for part in parts
+    ]
+    if (first, second, third) != _FIELDS or not (credential and signed_headers and signature):
+        return None
+    return Claim(ALGORITHM, credential, signed_headers, signature, date)
 
 
 def _claim_in_header(header: bytes, date: bytes) -> Claim:
@@ -235,30 +248,38 @@ def _string_to_sign(request: Request, headers: Headers, claim: Claim, scope: byt
 
 
 @functools.lru_cache(maxsize=1024)
-def _signing_key(secret: str, day: bytes, region: bytes) -> bytes:
+def _keyed(secret: str, day: bytes, region: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Return both hashes of an HMAC with the signing key of a day, begun.
+
+    To go on with copies of them takes a third of the time of `hmac.digest`.
+    """
     key = f"AWS4{secret}".encode()
     for part in (day, region, SERVICE_NAME, TERMINATOR):
         key = hmac.digest(key, part, "sha256")
-    return key
+    block = key.ljust(_BLOCK_BYTES, b"\0")
+    return hashlib.sha256(block.translate(_INNER)), hashlib.sha256(block.translate(_OUTER))
 
 
 def _canonical_request(request: Request, headers: Headers, signed_headers: bytes) -> bytes:
     path, _, query = request.path.partition(b"?")
-    lines = [request.method, _canonical_path(path), _canonical_query(query)]
-    is_repeated = len(headers) != len(request.headers)
-    for name in signed_headers.split(b";"):
-        if is_repeated:
-            value = b",".join([_trimmed(value) for header, value in request.headers if header == name])
-        else:
-            value = _trimmed(headers.get(name, b""))
-        lines.append(b"%b:%b" % (name, value))
-    lines += [b"", signed_headers, hashlib.sha256(request.body).hexdigest().encode()]
-    return b"\n".join(lines)
+    names = signed_headers.split(b";")
+    block = b"\n".join([name + b":" + headers.get(name, b"").strip() for name in names])
+    if len(headers) != len(request.headers) or b"  " in block:
+        block = b"\n".join([name + b":" + _value_of(request, name) for name in names])
+    body = hashlib.sha256(request.body).hexdigest().encode()
+    return b"%b\n%b\n%b\n%b\n\n%b\n%b" % (
+        request.method,
+        _canonical_path(path),
+        _canonical_query(query),
+        block,
+        signed_headers,
+        body,
+    )
 
 
-def _trimmed(value: bytes) -> bytes:
-    value = value.strip()
-    return _SPACES.sub(b" ", value) if b"  " in value else value
+def _value_of(request: Request, name: bytes) -> bytes:
+    """Return all values of a header, each with single spaces."""
+    return b",".join([_SPACES.sub(b" ", value.strip()) for header, value in request.headers if header == name])
 
 
 def _canonical_path(path: bytes) -> bytes:
