@@ -46,6 +46,13 @@ def make_table(dynamodb: DynamoDBClient, name: str, *, is_protected: bool = Fals
         TableName=name,
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
         KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": "index",
+                "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "ALL"},
+            }
+        ],
         BillingMode="PAY_PER_REQUEST",
         DeletionProtectionEnabled=is_protected,
     )
@@ -59,6 +66,7 @@ def test_clear_drops_every_table_and_what_was_in_it(server: Server, dynamodb: Dy
     assert dynamodb.list_tables()["TableNames"] == []
     make_table(dynamodb, "one")
     assert dynamodb.scan(TableName="one", ConsistentRead=True)["Items"] == []
+    assert dynamodb.scan(TableName="one", IndexName="index")["Items"] == []
 
 
 def test_clear_forgets_the_tokens_of_transactions(server: Server, dynamodb: DynamoDBClient) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 
 SPECIES = {"S": "merganser"}
+LARGE_ITEMS, LARGE_BYTES = 44, 399_000
 TRIES = 1000
 """To find in a global index what was just written: it comes soon, and no later than the client has asked so often."""
 
@@ -93,6 +94,28 @@ def pages(client: Any, table: str) -> dict[str, Any]:
         "filtered": [int(item["seen"]["N"]) for item in filtered["Items"]],
         "scan": [page["Count"] for page in scanned],
         "segments": sum(page["Count"] for segment in segments for page in segment),
+    }
+
+
+def unprocessed(client: Any, table: str) -> dict[str, Any]:
+    """Ask for more than the 16 MB that one answer holds."""
+    keys = [{"species": {"S": "large"}, "seen": {"N": str(i)}} for i in range(LARGE_ITEMS)]
+    puts = [{"PutRequest": {"Item": {**one, "text": {"S": "x" * LARGE_BYTES}}}} for one in keys]
+    for half in (puts[::2], puts[1::2]):
+        left = {table: half}
+        while left:
+            left = client.batch_write_item(RequestItems=left)["UnprocessedItems"]
+    wanted: Any = {table: {"Keys": keys, "ConsistentRead": True, "ProjectionExpression": "seen"}}
+    found: list[list[int]] = []
+    while wanted:
+        answer = client.batch_get_item(RequestItems=wanted)
+        found.append(sorted(int(item["seen"]["N"]) for item in answer["Responses"][table]))
+        wanted = answer["UnprocessedKeys"]
+    for half in (keys[::2], keys[1::2]):
+        client.batch_write_item(RequestItems={table: [{"DeleteRequest": {"Key": one}} for one in half]})
+    return {
+        "answers": len(found),
+        "found": sorted(seen for answer in found for seen in answer) == list(range(LARGE_ITEMS)),
     }
 
 
@@ -289,6 +312,7 @@ def main() -> None:
         "tables": tables(client, table),
         "batches": batches(client, table),
         "pages": pages(client, table),
+        "unprocessed": unprocessed(client, table),
         "items": items(client, table),
         "types": types(client, table, item),
         "transactions": transactions(client, table),
