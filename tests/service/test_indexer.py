@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -9,8 +10,9 @@ import pytest
 
 from merganser.core.indexing import OUTBOX_MAX, Shown, decoded, encoded
 from merganser.model.cluster import Table
-from merganser.model.errors import OverloadedError
+from merganser.model.errors import OverloadedError, UnavailableError
 from merganser.model.leader_messages import Change
+from merganser.model.leadership import Epoch
 from merganser.model.register import Content, Pending, Register, Version
 from merganser.service.steps import INDEXES, WIRES
 from merganser.service.transactions import TransactItem
@@ -228,3 +230,28 @@ async def test_message_that_names_another_epoch_of_the_index_is_refused(world: W
     late = Change(0, entries, key, earlier, bytes(16), INDEXES, encoded(Shown(Version(9, 9, 9), b"late")))
     with pytest.raises(Exception, match="takes no requests for partition"):
         await leader.spawn(member(leader).serve(member(leader).topology.node, late))
+
+
+@simulated()
+async def test_epoch_that_was_only_heard_of_is_named_in_no_message(world: World) -> None:
+    table, machine = await begun(world), world.machines[0]
+    await put(machine, table, b"a", RED)
+    await settled(world, table)
+    entries, key = entry_of(table, b"a", RED)
+    index = member(machine).topology.table(entries)
+    assert index is not None
+    epochs, leadership = member(machine).leader_tables.indexer.epochs, member(machine).leader_tables.leadership
+    group = epochs.group_of(index, key)
+    never_begun = leadership.known(group)._replace(number=leadership.known(group).number + 100)
+    leadership.learned(group, never_begun)
+    named: list[Epoch] = []
+
+    async def name() -> None:
+        while not named:
+            with contextlib.suppress(UnavailableError):
+                named.append(await epochs.of(index, key))
+
+    await machine.spawn(name())
+    led = [member(one).leader_tables.leadership.led(group) for one in world.machines]
+    assert named == [term.epoch for term in led if term is not None]
+    assert named != [never_begun]

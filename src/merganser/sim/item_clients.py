@@ -88,6 +88,8 @@ class ItemClients:
             )
         if is_noted:
             self._note(key, step, answer, began_s)
+        else:
+            self._history.items.has_others = True
         return answer
 
     async def read(self, machine: Machine, key: bytes, *, client: int) -> Read | None:

@@ -149,6 +149,9 @@ class ItemHistory:
         self.has_transactions = False
         """An item may then become another without a new version: its intent has it already."""
 
+        self.has_others = False
+        """There are changes to items that no `Operation` tells of."""
+
     def acked(self) -> int:
         """Return how many writes were acknowledged, each transaction as one."""
         done = sum(one.is_acked for one in self.expirables)

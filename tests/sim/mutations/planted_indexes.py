@@ -7,21 +7,18 @@ from typing import Any
 
 import pytest
 
-from merganser.core import indexing
-from merganser.core.indexing import Shown, encoded
 from merganser.model.cluster import Table
-from merganser.model.register import EMPTY, Content, Decided, Register
+from merganser.model.register import Content
 from merganser.service import indexer
+from merganser.service.backfill import Backfiller
 from merganser.service.indexer import Indexer
-from merganser.service.leader import Leader
-from merganser.service.leadership import Led
 from merganser.service.outboxes import Outboxes
 from sim.mutations.planting import INDEXES, planted
 
 WRONG = ("indexes", "index looks")
 
 
-@planted(*WRONG, mechanism=INDEXES, workload="indexes", nemesis="partitions+crashes", hot_keys=1)
+@planted(*WRONG, mechanism=INDEXES, likely=1, workload="indexes", nemesis="partitions+crashes", hot_keys=1)
 def outbox_forgotten_by_the_next_write(patch: pytest.MonkeyPatch) -> None:
     real = Outboxes.of_write
 
@@ -29,11 +26,6 @@ def outbox_forgotten_by_the_next_write(patch: pytest.MonkeyPatch) -> None:
         return real(self, table, key, Content(before.value, before.intent), after)
 
     patch.setattr(Outboxes, "of_write", of_write)
-
-
-@planted(*WRONG, mechanism=INDEXES, workload="indexes", nemesis="partitions+storms+crashes", hot_keys=1)
-def entry_changed_whatever_version_it_shows(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(indexing, "applied", lambda _content, shown: Decided(Content(encoded(shown))))
 
 
 @planted(*WRONG, mechanism=INDEXES, workload="indexes", nemesis="partitions+crashes")
@@ -44,23 +36,12 @@ def outbox_cleared_before_it_is_acknowledged(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(indexer, "_errors_of", errors_of)
 
 
-@planted("outboxes", *WRONG, mechanism=INDEXES, workload="indexes", nemesis="crashes")
+@planted("outboxes", *WRONG, mechanism=INDEXES, likely=2, workload="indexes", nemesis="crashes")
 def outboxes_of_an_earlier_leader_left_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Indexer, "_elected", lambda _self, _led: None)
 
 
-@planted(*WRONG, mechanism=INDEXES, workload="indexes", nemesis="partitions+storms+crashes", hot_keys=1)
-def nothing_left_where_an_entry_was(patch: pytest.MonkeyPatch) -> None:
-    real = indexing.applied
-
-    def applied(content: Content, shown: Shown) -> Decided:
-        decided = real(content, shown)
-        return decided if shown.value is not None or decided.content is None else Decided(EMPTY)
-
-    patch.setattr(indexing, "applied", applied)
-
-
-@planted(*WRONG, mechanism=INDEXES, workload="indexes", nemesis="crashes+partitions")
+@planted(*WRONG, mechanism=INDEXES, likely=9, workload="indexes", nemesis="crashes+partitions")
 def outbox_lost_when_a_register_is_adopted(patch: pytest.MonkeyPatch) -> None:
     def of_adopted(_self: Outboxes, _table: Table, _key: bytes, adopted: Content, _met: object) -> Content:
         return Content(adopted.value, adopted.intent)
@@ -78,9 +59,9 @@ def nothing_left_behind_by_a_transaction(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outboxes, "of_write", of_write)
 
 
-@planted(*WRONG, mechanism=INDEXES, workload="indexes", nemesis="partitions+crashes", hot_keys=1, pace="slow")
-def delivered_before_it_is_chosen(patch: pytest.MonkeyPatch) -> None:
-    async def chosen(self: Leader, table: Table, key: bytes, *, led: Led) -> Register:
-        return (await self._known(self._term(led.group, led.epoch), table, key))[1]
+@planted(*WRONG, mechanism=INDEXES, workload="index-changes", nemesis="none")
+def index_called_active_before_it_is_filled(patch: pytest.MonkeyPatch) -> None:
+    async def fill(_self: Backfiller, _table: object, _index: object) -> None:
+        return
 
-    patch.setattr(Leader, "chosen", chosen)
+    patch.setattr(Backfiller, "_fill", fill)

@@ -95,7 +95,7 @@ def _told(heard: Heard) -> str:
 
 def glimpses_of_nothing_written(history: History) -> Iterator[str]:
     """Yield a sentence for each eventually consistent read that returned what nobody wrote."""
-    if history.items.has_transactions:
+    if history.items.has_transactions or history.items.has_others:
         return  # of what those wrote, only they know
     written: dict[bytes, list[Operation]] = {}
     for operation in history.items.operations:
