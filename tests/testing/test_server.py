@@ -25,7 +25,7 @@ pytestmark = pytest.mark.process
 
 START_S = 0.5
 CLEAR_S = 0.005
-TRIES = 5  # the machine may be busy with other things in some
+TRIES = 5
 
 
 @pytest.fixture(scope="module")
@@ -93,17 +93,24 @@ def test_clear_takes_less_than_five_milliseconds(server: Server, dynamodb: Dynam
     assert min(took_s) < CLEAR_S, took_s
 
 
-def test_a_start_takes_less_than_half_a_second_of_a_core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not tell who waited for a core")
+def test_a_start_takes_less_than_half_a_second(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the two processes waited for a core is taken off: the machine may be busy with other things."""
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))  # as pip leaves packages: compiled
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))  # as pip leaves packages: compiled, after the first
     took_s = []
     for _ in range(TRIES):
+        began, waited_s = time.perf_counter(), waited_for_a_core_s("self")
         with Server() as other:
-            fields = Path(f"/proc/{other.pid}/stat").read_text().rpartition(") ")[2].split()
-        took_s.append((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
+            waited_s = waited_for_a_core_s("self") - waited_s + waited_for_a_core_s(other.pid)
+            took_s.append(time.perf_counter() - began - waited_s)
         if took_s[-1] < START_S:
             return
-    pytest.fail(f"starts took {took_s} s of CPU time")
+    pytest.fail(f"starts took {took_s} s")
+
+
+def waited_for_a_core_s(process: object) -> float:
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
 
 
 def test_a_server_that_ended_says_so_with_its_log_and_starts_again_where_it_was() -> None:
