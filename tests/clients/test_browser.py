@@ -1,6 +1,7 @@
 """dynamodb-admin, which many look into their tables with, as it is, in a browser.
 
-Its form for new tables sends numbers as strings, which DynamoDB refuses.
+Its form for new tables sends numbers as strings, which DynamoDB refuses. A script on its pages speaks to the server
+itself, too, which is another origin for the browser.
 """
 
 from __future__ import annotations
@@ -60,5 +61,9 @@ def test_a_table_is_filled_looked_at_and_deleted_with_dynamodb_admin(
     assert seen["opened"] == {"species": "merganser", "seen": 1758, "genus": "Mergus"}
     assert len(seen["one"]) == 1
     assert {'"smew"', '"Mergellus"'} <= set(seen["one"][0])
+    scanned, unknown = seen["crossed"]
+    assert (scanned["status"], scanned["body"]["Count"], unknown["status"]) == (200, 2, 400)
+    assert unknown["body"] == {"__type": "com.amazon.coral.service#UnknownOperationException"}
+    assert all(len(answer["id"]) == 52 for answer in seen["crossed"])
     assert table not in client.list_tables()["TableNames"]
     client.close()

@@ -21,7 +21,7 @@ async function listening() {
 
 async function visit(page, home, problems) {
   page.on("pageerror", (error) => problems.push(String(error)));
-  page.on("response", (answer) => answer.status() >= 400 && problems.push(`${answer.status()} ${answer.url()}`));
+  page.on("response", (answer) => answer.url().startsWith(home) && answer.status() >= 400 && problems.push(`${answer.status()} ${answer.url()}`));
   page.on("dialog", (dialog) => dialog.accept());
   const rows = async () => {
     await page.goto(`${home}/tables/${table}`);
@@ -47,11 +47,32 @@ async function visit(page, home, problems) {
   await page.waitForURL(`${home}/tables/${table}`);
   const one = await rows();
   await page.goto(`${home}/tables/${table}/meta`);
+  const crossed = await page.evaluate(across, [process.env.AWS_ENDPOINT_URL_DYNAMODB, table]);
   const described = (await page.textContent("body")).includes(table);
   await page.goto(home);
   await page.locator(`#table-list [data-table-name="${table}"] >> text=Delete`).click();
   await page.waitForFunction((name) => !document.querySelector(`[data-table-name="${name}"]`), table);
-  return { listed, both, opened, one, described };
+  return { listed, both, opened, one, described, crossed };
+}
+
+// A script of another origin, which sees what a browser lets it see.
+function across([endpoint, tableName]) {
+  const call = async (operation, body) => {
+    const answer = await fetch(endpoint, {
+      method: "POST",
+      headers: {
+        "X-Amz-Target": `DynamoDB_20120810.${operation}`,
+        "Content-Type": "application/x-amz-json-1.0",
+        "X-Amz-Date": "20260921T133320Z",
+        Authorization: "AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=host, Signature=0",
+      },
+      body: JSON.stringify(body),
+    });
+    return { status: answer.status, id: answer.headers.get("x-amzn-requestid"), body: await answer.json() };
+  };
+  const item = { species: { S: "gull" }, seen: { N: "1" }, call: { S: "kee-ow ".repeat(1000) } };
+  return call("PutItem", { TableName: tableName, Item: item })
+    .then(() => Promise.all([call("Scan", { TableName: tableName }), call("Nope", {})]));
 }
 
 let browser;
