@@ -55,22 +55,58 @@ def test_an_update_through_one_node_is_seen_through_all(
     clients[1].get_waiter("table_not_exists").wait(TableName=name)
 
 
-def test_items_expire(
-    clients: list[DynamoDBClient], make_table: Callable[..., str], eventually: Callable[[Callable[[], object]], None]
+def test_items_expire_and_leave_their_indexes(
+    clients: list[DynamoDBClient], eventually: Callable[[Callable[[], object]], None]
 ) -> None:
-    name, now_s = make_table(clients[0]), int(time.time())
-    over = {"pk": {"S": "before"}, "until": {"N": str(now_s - 60)}}
-    clients[0].put_item(TableName=name, Item=over)
+    name, now_s = "mortals", int(time.time())
+    clients[0].create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": one, "AttributeType": "S"} for one in ("pk", "sk", "group")],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        LocalSecondaryIndexes=[
+            {
+                "IndexName": "local",
+                "KeySchema": [
+                    {"AttributeName": "pk", "KeyType": "HASH"},
+                    {"AttributeName": "group", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "ALL"},
+            }
+        ],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": "global",
+                "KeySchema": [{"AttributeName": "group", "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "ALL"},
+            }
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    whole = {"pk": {"S": "p"}, "group": {"S": "g"}, "until": {"N": str(now_s - 60)}}
+    stays = {**whole, "sk": {"S": "stays"}, "until": {"N": str(now_s + 3600)}}
+    clients[0].put_item(TableName=name, Item={**whole, "sk": {"S": "before"}})
     clients[1].update_time_to_live(TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "until"})
     assert clients[2].describe_time_to_live(TableName=name)["TimeToLiveDescription"] == {
         "TimeToLiveStatus": "ENABLED",
         "AttributeName": "until",
     }
-    clients[2].put_item(TableName=name, Item={**over, "pk": {"S": "after"}})
-    stays = {"pk": {"S": "stays"}, "until": {"N": str(now_s + 3600)}}
+    clients[2].put_item(TableName=name, Item={**whole, "sk": {"S": "after"}})
     clients[2].put_item(TableName=name, Item=stays)
-    eventually(lambda: clients[1].describe_table(TableName=name)["Table"].get("ItemCount") in (1, 2, 3))
     eventually(lambda: clients[0].scan(TableName=name, ConsistentRead=True)["Items"] == [stays])
-    eventually(lambda: clients[1].describe_table(TableName=name)["Table"]["ItemCount"] == 1)
-    size = len("pkstaysuntil") + 6  # a number of ten digits
+    local = clients[1].query(
+        TableName=name,
+        IndexName="local",
+        KeyConditionExpression="pk = :p",
+        ExpressionAttributeValues={":p": {"S": "p"}},
+        ConsistentRead=True,
+    )
+    assert local["Items"] == [stays]
+    eventually(lambda: clients[1].scan(TableName=name, IndexName="global")["Items"] == [stays])
+    eventually(lambda: counted(clients[1], name) == [1, 1])
+    size = len("pkpskstaysgroupguntil") + 6  # a number of ten digits
     assert clients[1].describe_table(TableName=name)["Table"]["TableSizeBytes"] == size
+
+
+def counted(client: DynamoDBClient, name: str) -> list[int]:
+    table = client.describe_table(TableName=name)["Table"]
+    return [table["ItemCount"], table["GlobalSecondaryIndexes"][0]["ItemCount"]]

@@ -37,6 +37,16 @@ def definition_at(machine: Machine, table: Table) -> bytes | None:
     return None if known is None else known.definition
 
 
+def is_whole(machine: Machine, table: Table) -> bool:
+    """Tell whether the machine has the index of times of all it holds, whoever leads."""
+    topology, index = member(machine).topology, member(machine).expiries
+    known = topology.table(table.id)
+    assert known is not None
+    how = index.of(known)
+    assert how is not None
+    return all(index.is_whole((table.id, partition), how) for held, partition in topology.held() if held.id == table.id)
+
+
 async def let_expire(world: World, table: Table, definition: bytes = EXPIRING) -> None:
     machine = world.machines[0]
     known = member(machine).topology.table(table.id)
@@ -98,6 +108,7 @@ async def test_a_new_leader_goes_on(world: World) -> None:
     await let_expire(world, table)
     leader = the_leader(world, table, b"k")
     await put(leader, table, b"k", expiring_at(b"v", wall_s() + 2 - MARGIN_S))
+    await until(lambda: all(is_whole(machine, table) for machine in world.machines))
     leader.crash()
     (other, _) = (machine for machine in world.machines if machine is not leader)
     await waited_until_gone(other, table, b"k")
@@ -120,6 +131,16 @@ async def test_a_node_whose_clock_is_wrong_removes_nothing(world: World) -> None
     with pytest.raises(RequestError, match="does not know what time it is"):
         await leader.spawn(work)
     assert await get(leader, table, b"k") is not None
+
+
+@simulated(machines=3, partitions=4)
+async def test_a_node_that_has_not_compared_its_clock_yet_removes_nothing(world: World) -> None:
+    await started_with_leaders(world)
+    watch = member(world.machines[0]).clock_watch
+    watch.check_compared()
+    watch._compared.clear()
+    with pytest.raises(ClockSkewError, match="yet to compare"):
+        watch.check_compared()
 
 
 @simulated(machines=3, partitions=4)

@@ -210,6 +210,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         "leadership": msgspec.to_builtins(member.leader_tables.leadership.view()),
         "transactions": _transactions(member),
         "indexes": _indexes(member),
+        "expired": member.leader_tables.expirer.removed,
         "membership": msgspec.to_builtins(member.failure_detector.view()),
     }
 

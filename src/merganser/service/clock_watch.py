@@ -107,6 +107,16 @@ class ClockWatch:
             self._tell()
             raise ClockSkewError(self._refusal(difference_us))
 
+    def check_compared(self) -> None:
+        """As `check`, for what can wait until the clock was compared.
+
+        Raises:
+            ClockSkewError: it is certainly off, or was not compared since the start.
+        """
+        if not self.has_compared:
+            raise ClockSkewError("this node has yet to compare its clock with those of its peers")
+        self.check()
+
     def standing(self) -> Standing:
         """Return how the clock compares just now."""
         difference_us = self._difference_us()

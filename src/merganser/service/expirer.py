@@ -2,11 +2,14 @@
 
 ::
 
-    not whole --walked--> whole --every few seconds: the entries that are due--> right? --yes--> a step of kind EXPIRY
-                                                                                   |               removed, or it has
-                                                                                   no: dropped     become another: kept
+    index not whole --walked, at every replica--> whole
+                                                    |
+    the leader, every few seconds: entries that are due --right--> step EXPIRY --> removed, or kept
+                                                    |
+                                                    +--wrong--> dropped
 
-The index (`service.expiry_index`) only says where to look. Whether an item is removed is decided in the turn of the
+The index (`service.expiry_index`) only says where to look; every replica has it whole, so that a new leader goes on at
+once. Whether an item is removed is decided in the turn of the
 loop in which its leader looks at what it is: a write that moved its time, or made another item of it, has come before,
 or comes after and finds it gone. A removal is a write like a client's: it has a version, goes to the replicas, and
 takes entries of secondary indexes with it.
@@ -37,6 +40,7 @@ LOOK_S: Final = 5.0
 AT_ONCE: Final = 16  # 2,000 a second where a write takes 8 ms
 PLACES_AT_ONCE: Final = 8
 """So that one that cannot reach a majority does not keep the others waiting."""
+TURN_PLACES: Final = 1_000  # looked at between two turns of the loop: a millisecond
 TIMEOUT_S: Final = 5.0
 
 _KEPT = Decided(None, is_rejected=True)
@@ -67,7 +71,7 @@ class Expirer:
             leadership: knows what it leads.
             leader_based: has steps done by whoever leads.
             wall_us: microseconds since 1970.
-            check_clock: raises a ClockSkewError if that is certainly wrong.
+            check_clock: raises a ClockSkewError if nobody can rely on that.
             rng: spreads the work.
             admit: waits while clients need this node more.
             look_s: between two looks.
@@ -94,9 +98,22 @@ class Expirer:
         while True:
             await asyncio.sleep(self._look_s * self._rng.uniform(0.8, 1.2))
             tables = [table for table in self._topology.map.tables if self._index.of(table) is not None]
+            await self._walk(tables)
             places = [(led, table) for led in self._leadership.leading() for table in tables if table.n == led.group.n]
             for at in range(0, len(places), PLACES_AT_ONCE):
                 await asyncio.gather(*(self._look(*place) for place in places[at : at + PLACES_AT_ONCE]))
+
+    async def _walk(self, tables: Sequence[Table]) -> None:
+        """Make the index whole of what this node holds."""
+        ids = {table.id for table in tables}
+        for number, (table, partition) in enumerate(self._topology.held() if ids else ()):
+            if table.id in ids:
+                try:
+                    await self._make_whole(table, partition)
+                except CorruptionError:  # of the disk, which others take care of
+                    continue
+            if number % TURN_PLACES == 0:
+                await self._admit()
 
     async def _look(self, led: Led, table: Table) -> None:
         try:
@@ -115,7 +132,7 @@ class Expirer:
             MerganserError: an item could not be removed.
         """
         partition, removed, last = led.group.partition, 0, None
-        await self._make_whole(led, table)
+        await self._make_whole(table, partition)
         while led.is_standing:
             await self._admit()
             self._check_clock()
@@ -131,9 +148,9 @@ class Expirer:
             last = due[-1]
         return removed
 
-    async def _make_whole(self, led: Led, table: Table) -> None:
-        place, position, identity = (table.id, led.group.partition), None, None
-        while led.is_standing:
+    async def _make_whole(self, table: Table, partition: PartitionId) -> None:
+        place, position, identity = (table.id, partition), None, None
+        while True:
             expiring = self._expiring(table)
             if expiring is None or self._index.is_whole(place, expiring):
                 return

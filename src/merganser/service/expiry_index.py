@@ -83,6 +83,8 @@ class ExpiryIndex:
         self._topology = topology
         self._engine = engine
         self._wires = wires or {}
+        self._whole: dict[Place, bytes] = {}
+        """The identities in marks that were seen."""
         self._forget_others(topology.map)
         topology.when_changed(self._forget_others)
 
@@ -111,12 +113,17 @@ class ExpiryIndex:
 
     def is_whole(self, place: Place, expiring: Expiring) -> bool:
         """Tell whether every register of the place that expires has its entry."""
+        if self._whole.get(place) == expiring.identity:
+            return True
         mark = _mark(place)
         try:
             stored = self._engine.get(mark)
-            return stored is not None and unseal(mark, stored) == expiring.identity
+            if stored is None or unseal(mark, stored) != expiring.identity:
+                return False
         except CorruptionError:
             return False
+        self._whole[place] = expiring.identity
+        return True
 
     def walk(self, place: Place, expiring: Expiring, start: bytes | None) -> bytes | None:
         """Add the entries of a slice of a place, in this turn of the loop, and the mark at its end.
@@ -165,6 +172,7 @@ class ExpiryIndex:
         try:
             return [_due_in(key) for key, _ in islice(self._engine.scan(start, _second(place, newest_s)), DUE_MAX)]
         except CorruptionError:
+            self._whole.pop(place, None)
             self._engine.commit(Batch().delete(_mark(place)))
             raise
 
@@ -187,6 +195,8 @@ class ExpiryIndex:
     def _forget_others(self, current: ClusterMap) -> None:
         """Drop the entries and marks of tables that are gone, or whose items do not expire."""
         expiring = sorted(table.id for table in current.tables if self.of(table) is not None)
+        kept = set(expiring)
+        self._whole = {place: identity for place, identity in self._whole.items() if place[0] in kept}
         batch = Batch()
         for prefix in (_ENTRIES, _MARKS):
             start = prefix

@@ -103,7 +103,7 @@ class LeaderTables:
             expiries: when items expire.
             expiry_look_s: between two looks for what has.
             wall_us: microseconds since 1970.
-            check_clock: raises a ClockSkewError if that is certainly wrong.
+            check_clock: raises a ClockSkewError if nobody can rely on that.
         """
         self._topology = topology
         self._on_error = on_error

@@ -277,7 +277,7 @@ class Member:
             expiries=self.expiries,
             expiry_look_s=expiry_look_s,
             wall_us=wall_us,
-            check_clock=self.clock_watch.check,
+            check_clock=self.clock_watch.check_compared,
             rng=rng,
             catch_up=self.catalog.catch_up,
             on_error=on_error,
