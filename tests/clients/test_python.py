@@ -26,7 +26,10 @@ def packages(install: Install) -> Path:
 
 
 def test_boto3_client(run: Run) -> None:
-    more = {"unprocessed": {"answers": 2, "found": True}}
+    more = {
+        "unprocessed": {"answers": 2, "found": True},
+        "index_changes": {"became": ["CREATING"], "found": True, "left": {"by-genus": "ACTIVE"}},
+    }
     assert run(sys.executable, "python/boto3_client.py") == {**EXPECTED, **more}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import time
 from typing import Any
 
 import boto3
@@ -259,6 +260,48 @@ def indexes(client: Any, table: str) -> dict[str, Any]:
     }
 
 
+def index_changes(client: Any, table: str) -> dict[str, Any]:
+    """Add an index to a table with items, wait for it, read it, drop it."""
+    added = {
+        "IndexName": "by-name",
+        "KeySchema": [{"AttributeName": "name", "KeyType": "HASH"}],
+        "Projection": {"ProjectionType": "ALL"},
+    }
+    became = client.update_table(
+        TableName=table,
+        AttributeDefinitions=[{"AttributeName": "name", "AttributeType": "S"}],
+        GlobalSecondaryIndexUpdates=[{"Create": added}],
+    )["TableDescription"]
+    until(lambda: states_of(client, table).get("by-name") == "ACTIVE")
+    found = client.query(
+        TableName=table,
+        IndexName="by-name",
+        KeyConditionExpression="#n = :n",
+        ExpressionAttributeNames={"#n": "name"},
+        ExpressionAttributeValues={":n": {"S": "3"}},
+    )["Items"]
+    client.update_table(TableName=table, GlobalSecondaryIndexUpdates=[{"Delete": {"IndexName": "by-name"}}])
+    until(lambda: "by-name" not in states_of(client, table))
+    return {
+        "became": [one["IndexStatus"] for one in became["GlobalSecondaryIndexes"] if one["IndexName"] == "by-name"],
+        "found": found == [indexed(3)],
+        "left": states_of(client, table),
+    }
+
+
+def states_of(client: Any, table: str) -> dict[str, str]:
+    described = client.describe_table(TableName=table)["Table"]
+    return {index["IndexName"]: index["IndexStatus"] for index in described["GlobalSecondaryIndexes"]}
+
+
+def until(condition: Any) -> None:
+    """There is no waiter for indexes: clients look again and again."""
+    deadline = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
 def settings(client: Any, table: str) -> dict[str, Any]:
     expiry = {"Enabled": True, "AttributeName": "expires"}
     client.update_time_to_live(TableName=table, TimeToLiveSpecification=expiry)
@@ -317,6 +360,7 @@ def main() -> None:
         "types": types(client, table, item),
         "transactions": transactions(client, table),
         "indexes": indexes(client, f"{table}-2"),
+        "index_changes": index_changes(client, f"{table}-2"),
         "settings": settings(client, f"{table}-2"),
         "legacy": legacy(client, f"{table}-2"),
         "dropped": dropped(client, table, f"{table}-2"),
