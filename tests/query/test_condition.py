@@ -123,3 +123,30 @@ def test_tree_that_is_kept_knows_nothing_of_the_values_it_was_bound_to() -> None
     for content in ({"S": "a"}, {"S": "b"}):
         bound = expressions.condition("a = :s", Placeholders({}, {":s": content}))
         assert content in (bound.right.content,)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = foo(a) AND #gone = contains(a, :s)", "Invalid function name; function: foo"),
+        (
+            "name = :s AND contains(a, begins_with(a, :s))",
+            "The function is not allowed to be used this way in an expression; function: begins_with",
+        ),
+        (
+            "begins_with(a, :gone) = contains(a) AND name = :s",
+            "The function is not allowed to be used this way in an expression; function: begins_with",
+        ),
+        ("attribute_exists(:s) AND name = :s", "Attribute name is a reserved keyword; reserved keyword: name"),
+        (
+            "size(a, b) < :gone",
+            "An expression attribute value used in expression is not defined; attribute value: :gone",
+        ),
+        (
+            "attribute_exists(:s) AND a = :gone",
+            "Operator or function requires a document path; operator or function: attribute_exists",
+        ),
+    ],
+)
+def test_one_thing_is_looked_for_after_the_other(text: str, message: str) -> None:
+    assert refusal(text) == message

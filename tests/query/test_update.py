@@ -189,6 +189,16 @@ def test_update_that_an_item_is_not_made_for_is_refused(
         ("SET a = :s - a", WRONG_TYPE + "operator or function: -, operand type: S"),
         ("ADD a :s", WRONG_TYPE + "operator: ADD, operand type: STRING, typeSet: ALLOWED_FOR_ADD_OPERAND"),
         ("DELETE a :n", WRONG_TYPE + "operator: DELETE, operand type: NUMBER, typeSet: ALLOWED_FOR_DELETE_OPERAND"),
+        ("SET a = foo(b), name = :n", "Attribute name is a reserved keyword; reserved keyword: name"),
+        ("SET a = size(b) SET b = :n", "The function is not allowed in an update expression; function: size"),
+        (
+            "SET a = :gone REMOVE #gone",
+            "An expression attribute name used in the document path is not defined; attribute name: #gone",
+        ),
+        (
+            "SET a = if_not_exists(:n, :n) ADD b :s",
+            WRONG_TYPE + "operator: ADD, operand type: STRING, typeSet: ALLOWED_FOR_ADD_OPERAND",
+        ),
     ],
 )
 def test_wrong_update_is_refused(text: str, message: str) -> None:

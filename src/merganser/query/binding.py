@@ -9,16 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from merganser.query.inspection import FUNCTIONS, UPDATE_FUNCTIONS
-from merganser.query.operands import (
-    check_action,
-    check_between,
-    check_call,
-    check_choices,
-    check_comparison,
-    check_paths,
-    misused,
-)
+from merganser.query.mentions import paths_of_update
+from merganser.query.operands import check_actions, check_comparison, check_leaf, check_paths
 from merganser.query.syntax import (
     Action,
     Assignment,
@@ -71,16 +63,15 @@ class Placeholders:
                 return Not(self.bind(inner))
             case Between(operand, low, high):
                 between = Between(self._operand(operand), self._operand(low), self._operand(high))
-                check_between(between)
+                check_leaf(between)
                 return between
             case In(operand, choices):
                 member = In(self._operand(operand), tuple(self._operand(choice) for choice in choices))
-                check_choices(member)
+                check_leaf(member)
                 return member
             case Call():
                 call = self._call(tree)
-                if call.function == "size":
-                    raise misused(call)
+                check_leaf(call)
                 return call
 
     def bind_update(self, tree: Update) -> Update:
@@ -90,13 +81,14 @@ class Placeholders:
             ExpressionError: one is not defined, two paths cannot both be changed, or an operand does not suit its
                 operator.
         """
-        update = Update(
-            tuple([Section(section.keyword, tuple(map(self._action, section.actions))) for section in tree.sections])
-        )
-        actions = update.actions
-        check_paths([action.path for action in actions])
-        for action in actions:
-            check_action(action)
+        try:
+            filled = [Section(section.keyword, tuple(map(self._action, section.actions))) for section in tree.sections]
+        except ExpressionError:
+            self._check_names(tree)  # DynamoDB looks for all names before it looks for values
+            raise
+        update = Update(tuple(filled))
+        check_paths([action.path for action in update.actions])
+        check_actions(update.actions)
         return update
 
     def bind_paths(self, paths: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -129,10 +121,7 @@ class Placeholders:
             return self._value(operand.name)
         if isinstance(operand, Value):
             return operand
-        call = self._call(operand)
-        if call.function != "size":
-            raise misused(call)
-        return call
+        return self._call(operand)
 
     def _action(self, action: Action) -> Action:
         path = self._path(action.path)
@@ -140,18 +129,12 @@ class Placeholders:
             return Removal(path)
         value = action.value
         if isinstance(value, Sum):
-            return Assignment(
-                path, Sum(value.operator, self._update_operand(value.left), self._update_operand(value.right))
-            )
-        return type(action)(path, self._update_operand(value))
+            return Assignment(path, Sum(value.operator, self._operand(value.left), self._operand(value.right)))
+        return type(action)(path, self._operand(value))
 
-    def _update_operand(self, operand: Operand) -> Operand:
-        """Fill in an operand of an update; what operands it has is looked at when all are filled in."""
-        if not isinstance(operand, Call):
-            return self._operand(operand)
-        if operand.function in FUNCTIONS:
-            raise ExpressionError(f"The function is not allowed in an update expression; function: {operand.function}")
-        return Call(operand.function, tuple(map(self._update_operand, operand.operands)))
+    def _check_names(self, tree: Update) -> None:
+        for path in paths_of_update(tree):
+            self._path(path)
 
     def _path(self, path: Path) -> Path:
         for part in path.parts:
@@ -178,8 +161,4 @@ class Placeholders:
         return Value(self._values[name])
 
     def _call(self, call: Call) -> Call:
-        if call.function in UPDATE_FUNCTIONS:
-            raise ExpressionError(f"The function is not allowed in a condition expression; function: {call.function}")
-        bound = Call(call.function, tuple(self._operand(operand) for operand in call.operands))
-        check_call(bound)
-        return bound
+        return Call(call.function, tuple([self._operand(operand) for operand in call.operands]))

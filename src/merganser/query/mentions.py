@@ -1,10 +1,24 @@
-"""Which paths a condition mentions."""
+"""Which paths a condition or an update mentions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from merganser.query.syntax import Between, Both, Call, Comparison, Condition, Either, In, Not, Operand, Path
+from merganser.query.syntax import (
+    Assignment,
+    Between,
+    Both,
+    Call,
+    Comparison,
+    Condition,
+    Either,
+    In,
+    Not,
+    Operand,
+    Path,
+    Sum,
+    Update,
+)
 
 
 def paths_in(condition: Condition) -> Iterator[Path]:
@@ -23,6 +37,15 @@ def paths_in(condition: Condition) -> Iterator[Path]:
             yield from _paths_of(operand, *choices)
         case Call(_, operands):
             yield from _paths_of(*operands)
+
+
+def paths_of_update(update: Update) -> Iterator[Path]:
+    """Yield every path of an update, as often as it stands there, from left to right."""
+    for action in update.actions:
+        yield action.path
+        if isinstance(action, Assignment):
+            value = action.value
+            yield from _paths_of(*((value.left, value.right) if isinstance(value, Sum) else (value,)))
 
 
 def _paths_of(*operands: Operand) -> Iterator[Path]:

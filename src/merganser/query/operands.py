@@ -60,15 +60,48 @@ _LONG_NAMES: Final = {
 }
 
 
+def check_leaf(leaf: Comparison | Between | In | Call) -> None:
+    """Check one of the conditions that AND, OR and NOT connect.
+
+    How many operands there are comes before what they are, also inside of the operands.
+    """
+    match leaf:
+        case Comparison():
+            check_comparison(leaf)
+        case Between():
+            _check_calls_in(leaf.operand, leaf.low, leaf.high)
+            _check_between(leaf)
+        case In(operand, choices):
+            _check_calls_in(operand, *choices)
+            _check_distinct("IN", operand, *choices)
+        case Call():
+            _check_calls_in(leaf)
+
+
 def check_comparison(comparison: Comparison) -> None:
-    """Check what ``=``, ``<`` and the like compare."""
-    _check_distinct(comparison.operator, comparison.left, comparison.right)
-    if comparison.operator not in ("=", "<>"):
-        _check_kinds(comparison.operator, ORDERED, comparison.left, comparison.right)
+    """Check the most common of those conditions."""
+    operator, left, right = comparison.operator, comparison.left, comparison.right
+    if isinstance(left, Call) or isinstance(right, Call):
+        _check_calls_in(left, right)
+    _check_distinct(operator, left, right)
+    if operator not in ("=", "<>"):
+        _check_kinds(operator, ORDERED, left, right)
 
 
-def check_between(between: Between) -> None:
-    """Check the operand and the bounds of BETWEEN."""
+def _check_calls_in(*operands: Operand) -> None:
+    calls = [call for operand in operands if isinstance(operand, Call) for call in _innermost_first(operand)]
+    for call in calls:
+        _check_arity(call)
+    for call in calls:
+        _check_call(call)
+
+
+def _innermost_first(call: Call) -> list[Call]:
+    inner = [one for operand in call.operands if isinstance(operand, Call) for one in _innermost_first(operand)]
+    return [*inner, call]
+
+
+def _check_between(between: Between) -> None:
     _check_distinct("BETWEEN", between.operand, between.low, between.high)
     _check_kinds("BETWEEN", ORDERED, between.operand, between.low, between.high)
     low, high = between.low, between.high
@@ -86,18 +119,16 @@ def check_between(between: Between) -> None:
         )
 
 
-def check_choices(member: In) -> None:
-    """Check what IN chooses from."""
-    _check_distinct("IN", member.operand, *member.choices)
-
-
-def check_call(call: Call) -> None:
-    """Check the operands of a function, be it of conditions or of updates."""
+def _check_arity(call: Call) -> None:
     if len(call.operands) != _ARITY[call.function]:
         raise ExpressionError(
             "Incorrect number of operands for operator or function; "
             f"operator or function: {call.function}, number of operands: {len(call.operands)}"
         )
+
+
+def _check_call(call: Call) -> None:
+    """Check the operands of a function, be it of conditions or of updates."""
     if call.function in FUNCTIONS:
         _check_distinct(call.function, *call.operands)
     if call.function in _OF_PATHS and not isinstance(call.operands[0], Path):
@@ -113,26 +144,21 @@ def check_call(call: Call) -> None:
             _check_kinds(call.function, _LIST, *call.operands)
 
 
-def check_action(action: Action) -> None:
-    """Check what an action of an update does with its operands."""
-    if isinstance(action, Assignment):
-        value = action.value
-        if isinstance(value, Sum):
-            _check_calls(value.left, value.right)
-            _check_kinds(value.operator, _NUMBER, value.left, value.right)
-        else:
-            _check_calls(value)
-    elif isinstance(action, Addition):
-        _check_change("ADD", _ADDED, action.value)
-    elif isinstance(action, Deletion):
-        _check_change("DELETE", SETS, action.value)
-
-
-def misused(call: Call) -> ExpressionError:
-    """Return what is said of a function that stands where no such function may."""
-    return ExpressionError(
-        f"The function is not allowed to be used this way in an expression; function: {call.function}"
-    )
+def check_actions(actions: Sequence[Action]) -> None:
+    """Check what the actions of an update do with their operands, ADD and DELETE first."""
+    for action in actions:
+        if isinstance(action, Addition):
+            _check_change("ADD", _ADDED, action.value)
+        elif isinstance(action, Deletion):
+            _check_change("DELETE", SETS, action.value)
+    for action in actions:
+        if isinstance(action, Assignment):
+            value = action.value
+            if isinstance(value, Sum):
+                _check_calls(value.left, value.right)
+                _check_kinds(value.operator, _NUMBER, value.left, value.right)
+            else:
+                _check_calls(value)
 
 
 class _Place:
@@ -185,7 +211,8 @@ def _check_calls(*operands: Operand) -> None:
     for operand in operands:
         if isinstance(operand, Call):
             _check_calls(*operand.operands)
-            check_call(operand)
+            _check_arity(operand)
+            _check_call(operand)
 
 
 def _check_change(operator: str, kinds: frozenset[str], operand: Operand) -> None:

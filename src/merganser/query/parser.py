@@ -20,7 +20,7 @@ whether a condition or an operand follows, so both are read by one routine and t
 turned out to be; nothing is ever read twice.
 
 A tree depends on nothing but the text, so those read last are kept. A first walk over the finished tree
-(`inspection`) finds unknown functions, reserved words and excess, in the order in which DynamoDB does;
+(`inspection`) finds excess, unknown and misplaced functions, and reserved words, in the order in which DynamoDB does;
 `binding` is the second.
 """
 
@@ -30,7 +30,7 @@ import functools
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from merganser.query.inspection import Inspector
+from merganser.query.inspection import inspect_condition, inspect_paths, inspect_update
 from merganser.query.lexer import EOF, IDENTIFIER, INDEX, NAME, VALUE, Token, tokens_of
 from merganser.query.syntax import (
     Action,
@@ -77,7 +77,7 @@ def parse_condition(text: str) -> Condition:
     """
     _check_size(text)
     tree = _Parser(text).condition()
-    Inspector().condition(tree)
+    inspect_condition(tree)
     return tree
 
 
@@ -90,7 +90,7 @@ def parse_update(text: str) -> Update:
     """
     _check_size(text)
     tree = _Parser(text).update()
-    Inspector().update(tree)
+    inspect_update(tree)
     return tree
 
 
@@ -103,7 +103,7 @@ def parse_projection(text: str) -> tuple[Path, ...]:
     """
     _check_size(text)
     paths = _Parser(text).projection()
-    Inspector().paths(paths)
+    inspect_paths(paths)
     return paths
 
 

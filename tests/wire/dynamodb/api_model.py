@@ -64,13 +64,13 @@ class Table:
     def update(self, key: Key, actions: list[Action], condition: Tree | None, returns: str = "NONE") -> Done:
         before = self.items.get(key)
         self.check(key, condition)
-        if before is None and all(action[0] in ("REMOVE", "DELETE") for action in actions):
-            return Done({}, 1)
         try:
             with localcontext(prec=400):  # exact
                 after = test_update_model.model(actions, before or {})
         except ImpossibleError:
             raise RefusedError("ValidationException") from None
+        if before is None and all(action[0] in ("REMOVE", "DELETE") for action in actions):
+            return Done({}, 1)
         after = {**after, **named(key)}
         self.items[key] = after
         paths = [action[1] for action in actions]

@@ -98,6 +98,11 @@ def stored(cluster: Cluster, table: str = "str") -> Any:
             id="no such ReturnValues",
         ),
         pytest.param(
+            update("REMOVE q.r"),
+            INVALID + "The document path provided in the update expression is invalid for update",
+            id="no such path, and no item",
+        ),
+        pytest.param(
             update("SET a = q"),
             INVALID + "The provided expression refers to an attribute that does not exist in the item",
             id="no such attribute",

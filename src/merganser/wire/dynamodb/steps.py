@@ -241,10 +241,10 @@ def _update(step: ItemStep, placeholders: Placeholders) -> Update:
 
 
 def _updated(table: Table, step: ItemStep, update: Update, current: bytes | None, item: AttributeMap) -> Decided:
-    if current is None and removes_only(update):
-        return _NOTHING_THERE
     try:
         after = updated(update, item, bytes_max=ITEM_BYTES_MAX)
+        if current is None and removes_only(update):
+            return _NOTHING_THERE
         changed = dict.fromkeys([str(action.path.parts[0]) for action in update.actions])
         if current is None:
             after = {**step.key, **after}
