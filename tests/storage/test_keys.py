@@ -134,7 +134,7 @@ def test_an_entry_of_a_local_index_splits_into_what_it_was_made_of(
 ) -> None:
     key = keys.row_key(*row)
     entry = keys.entry_of(key, index, index_key)
-    assert (keys.row_of(entry), keys.index_in(entry)) == (key, index)
+    assert (keys.row_of(entry), keys.index_in(entry), keys.key_in(entry)) == (key, index, index_key)
     assert (keys.table_in(entry), keys.token_in(entry)) == row[:2]
     assert keys.split_local_key(keys.local_key(entry)) == entry
     start, end = keys.all_local_range()
@@ -166,7 +166,7 @@ def test_the_rows_of_a_range_of_entries_are_those_of_its_partition_keys(
 
 @pytest.mark.parametrize("entry", [b"", keys.row_key(TableId(1), Token(5), b"a"), keys.metadata_key("hint|")])
 def test_what_is_no_entry_is_corruption(entry: bytes) -> None:
-    for read in (keys.row_of, keys.index_in):
+    for read in (keys.row_of, keys.index_in, keys.key_in):
         with pytest.raises(CorruptionError):
             read(entry)
     with pytest.raises(CorruptionError):

@@ -10,7 +10,7 @@ right one.
 
 What turns a value into keys is a wire's: its `Indexer`, given to nodes by the name of the wire.
 
-Source: design §5; docs/internals/indexes.md.
+Source: design §5; docs/internals/local-indexes.md.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ from merganser.storage import keys
 from merganser.storage.engine import Engine
 from merganser.storage.registers import decode_register
 
-LocalKeys = Callable[[bytes], Sequence[tuple[int, bytes]]]
-"""Of one table: from the value of an item to the number of each local index it stands in, and its key there."""
+Place = tuple[int, bytes]
+"""Where an item stands: the number of a local index, and its key in that."""
+
+LocalKeys = Callable[[bytes], Sequence[Place]]
+"""Of one table: from the value of an item to where it stands."""
 
 LocalIndexer = Callable[[Table], LocalKeys | None]
 """Of a wire; None: the table has no local indexes."""
@@ -75,15 +78,17 @@ class LocalIndexes:
             is_doubtful: something else may be stored than ``before``, which could not be read. What is damaged tells
                 nothing, either, of what the entries were made of.
         """
-        new = _entries_of(keys_of, key, after)
+        new = _places_of(keys_of, key, after)
         try:
             if is_doubtful and self._engine.get(key) != before:
                 raise CorruptionError(f"what is stored under {key[:64].hex()} could not be read")
-            old = _entries_of(keys_of, key, before)
+            old = _places_of(keys_of, key, before)
         except CorruptionError:
             old = self._held(key)
-        gone: list[tuple[bytes, bytes | None]] = [(keys.local_key(entry), None) for entry in old if entry not in new]
-        return gone + [(keys.local_key(entry), b"") for entry in new if entry not in old]
+        if old == new:
+            return []
+        gone: list[tuple[bytes, bytes | None]] = [(_stored_at(key, one), None) for one in old if one not in new]
+        return gone + [(_stored_at(key, one), b"") for one in new if one not in old]
 
     def page(self, start: bytes, end: bytes, *, index: int, reverse: bool, rows_max: int, bytes_max: int) -> EntryPage:
         """Return a page of the entries of an index in ``start <= entry < end``, as of this turn of the loop.
@@ -111,15 +116,15 @@ class LocalIndexes:
         except CorruptionError:
             return b""
 
-    def _held(self, key: bytes) -> dict[bytes, None]:
-        """Return the entries of a row that are stored, from a look at all of its partition key; none if unreadable."""
+    def _held(self, key: bytes) -> dict[Place, None]:
+        """Return where a row stands by the entries of all of its partition key; nowhere if they are unreadable."""
         start, end = keys.collections_between(key, keys.after(key))
-        found: dict[bytes, None] = {}
+        found: dict[Place, None] = {}
         try:
             for stored_key, _ in self._engine.scan(keys.local_key(start), keys.local_key(end)):
                 entry = keys.split_local_key(stored_key)
                 if keys.row_of(entry) == key:
-                    found[entry] = None
+                    found[keys.index_in(entry), keys.key_in(entry)] = None
         except CorruptionError:  # whoever reads there is refused as well
             return found
         return found
@@ -130,14 +135,19 @@ def entries(keys_of: LocalKeys, key: bytes, value: bytes) -> list[bytes]:
     return [keys.entry_of(key, index, index_key) for index, index_key in keys_of(value)]
 
 
-def _entries_of(keys_of: LocalKeys, key: bytes, stored: bytes | None) -> dict[bytes, None]:
-    """Return the entries of a stored register.
+def _places_of(keys_of: LocalKeys, key: bytes, stored: bytes | None) -> dict[Place, None]:
+    """Return where a stored register stands.
 
     Raises:
         CorruptionError: it is damaged.
     """
     content: Content = decode_register(key, stored).content
-    values = [content.value]
-    if content.intent is not None and content.intent.changes:
-        values.append(content.intent.value)
-    return {entry: None for value in values if value is not None for entry in entries(keys_of, key, value)}
+    found = {} if content.value is None else dict.fromkeys(keys_of(content.value))
+    intent = content.intent
+    if intent is not None and intent.changes and intent.value is not None:
+        found.update(dict.fromkeys(keys_of(intent.value)))
+    return found
+
+
+def _stored_at(key: bytes, place: Place) -> bytes:
+    return keys.local_key(keys.entry_of(key, *place))

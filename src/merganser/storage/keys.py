@@ -207,6 +207,17 @@ def index_in(entry: bytes) -> int:
     return entry[index_at]
 
 
+def key_in(entry: bytes) -> bytes:
+    """Return the key in its index that an entry tells of.
+
+    Raises:
+        CorruptionError: `entry_of` never returned this.
+    """
+    key_at = _closed_at(entry, TOKEN_END) + 1
+    key = entry[key_at : _closed_at(entry, key_at) - len(_END)]
+    return key.replace(b"\x00\xff", b"\x00")
+
+
 def collection_of(bound: bytes) -> bytes:
     """Return the beginning of the rows, and of the entries, of the partition key of a row's key or an entry.
 

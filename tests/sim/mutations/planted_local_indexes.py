@@ -26,11 +26,11 @@ def entry_left_where_the_item_was(patch: pytest.MonkeyPatch) -> None:
     "linearizable", "local indexes", mechanism=LOCAL_INDEXES, likely=7, workload="index-queries", nemesis="partitions"
 )
 def intent_stands_for_what_the_item_is_alone(patch: pytest.MonkeyPatch) -> None:
-    def entries_of(keys_of: local_indexes.LocalKeys, key: bytes, stored: bytes | None) -> dict[bytes, None]:
+    def places_of(keys_of: local_indexes.LocalKeys, key: bytes, stored: bytes | None) -> dict[Any, None]:
         value = decode_register(key, stored).value
-        return {} if value is None else dict.fromkeys(local_indexes.entries(keys_of, key, value))
+        return {} if value is None else dict.fromkeys(keys_of(value))
 
-    patch.setattr(local_indexes, "_entries_of", entries_of)
+    patch.setattr(local_indexes, "_places_of", places_of)
 
 
 @planted("queries", mechanism=LOCAL_INDEXES, likely=5, workload="index-queries", nemesis="partitions")
