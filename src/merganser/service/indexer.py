@@ -42,7 +42,7 @@ from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Reply
 from merganser.model.register import Pending, Version
 from merganser.net.transport import Traffic
-from merganser.service.asking import Asker, error_of
+from merganser.service.asking import Asker, error_of, is_overload
 from merganser.service.index_epochs import IndexEpochs
 from merganser.service.leader import Leader
 from merganser.service.leadership import Leadership, Led
@@ -298,7 +298,7 @@ class Indexer:
         if isinstance(error, InvariantError) or not isinstance(error, MerganserError):
             raise error
         table = self._topology.table(entry[0])
-        if table is None:
+        if table is None or is_overload(error):
             return
         group = self.epochs.group_of(table, entry[1])
         if isinstance(error, RefusedError) and error.code == NOT_LEADING:
