@@ -260,6 +260,7 @@ class Node:
             rng=self._rng,
             report=lambda error: failure("client request failed", error),
             places=member.admission.requests,
+            has_browsers=bool(self.settings.access_keys) or self.settings.ephemeral,
         )
 
 

@@ -27,7 +27,13 @@ SIGNATURE = b"AWS4-HMAC-SHA256 Credential=a/20260921/us-east-1/dynamodb/aws4_req
 class Door:
     """An application over the fakes, and what it reported."""
 
-    def __init__(self, cluster: Cluster, places: contextlib.AbstractAsyncContextManager[None] | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        places: contextlib.AbstractAsyncContextManager[None] | None = None,
+        *,
+        has_browsers: bool = True,
+    ) -> None:
         self.cluster = cluster
         self.reported: list[Exception] = []
         self.application = DynamoDBApplication(
@@ -36,6 +42,7 @@ class Door:
             rng=random.Random(1),
             report=self.reported.append,
             places=places,
+            has_browsers=has_browsers,
         )
 
     def send(self, operation: str, body: bytes = b"{}", method: bytes = b"POST", **changed: bytes | None) -> Response:
@@ -177,6 +184,14 @@ def test_browsers_are_shown_answers_and_errors(door: Door, operation: str) -> No
     assert headers["access-control-allow-origin"] == "*"
     assert headers["access-control-expose-headers"] == "x-amzn-RequestId,x-amzn-ErrorType,x-amzn-ErrorMessage,Date"
     assert "access-control-allow-origin" not in headers_of(door.send(operation))
+
+
+def test_no_script_of_another_origin_reads_what_a_door_without_browsers_says(cluster: Cluster) -> None:
+    door = Door(cluster, has_browsers=False)
+    response = door.send("", b"", method=b"OPTIONS", origin=b"https://example.org")
+    assert (response.status, body_of(response)) == (404, b"<UnknownOperationException/>\n")
+    for answer in (response, door.send("ListTables", origin=b"https://example.org")):
+        assert not [name for name in headers_of(answer) if name.startswith("access-control")]
 
 
 def put_large(door: Door) -> bytes:

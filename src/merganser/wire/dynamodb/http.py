@@ -87,6 +87,7 @@ class DynamoDBApplication:
         report: Report,
         places: contextlib.AbstractAsyncContextManager[None] | None = None,
         host: str = "dynamodb.us-east-1.amazonaws.com",
+        has_browsers: bool = True,
     ) -> None:
         """Serve ``dynamodb`` to clients that ``verifier`` lets in.
 
@@ -97,10 +98,12 @@ class DynamoDBApplication:
             report: told of errors that are not the client's.
             places: entered for each request, again and again; raises OverloadedError when there is no place.
             host: what the health check says it is.
+            has_browsers: let scripts of any origin send requests and read answers, as DynamoDB does; with signatures
+                that anybody can make, every page that somebody opens beside this node could.
         """
         self._dynamodb = dynamodb
         self._verifier = verifier
-        self._answers = Answers(rng=rng, host=host)
+        self._answers = Answers(rng=rng, host=host, has_browsers=has_browsers)
         self._report = report
         self._places = places or contextlib.nullcontext()
 
@@ -130,7 +133,7 @@ class DynamoDBApplication:
     def _without_operation(self, request: Request, headers: Headers) -> Response:
         if request.method in (b"GET", b"HEAD"):
             return self._answers.health(headers)
-        if request.method == b"OPTIONS" and b"origin" in headers:
+        if request.method == b"OPTIONS" and b"origin" in headers and self._answers.has_browsers:
             return self._answers.preflight(headers)
         return self._answers.unknown(headers)
 

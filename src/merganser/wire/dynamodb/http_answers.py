@@ -35,8 +35,12 @@ Headers = Mapping[bytes, bytes]
 class Answers:
     """Makes the responses of one application."""
 
-    def __init__(self, *, rng: random.Random, host: str) -> None:
-        """Draw from ``rng`` what tells the request ids of this application from any other's."""
+    def __init__(self, *, rng: random.Random, host: str, has_browsers: bool) -> None:
+        """Draw from ``rng`` what tells the request ids of this application from any other's.
+
+        Without ``has_browsers`` no script of another origin reads an answer.
+        """
+        self.has_browsers = has_browsers
         self._id_prefix = bytes(rng.choices(_ID_CHARACTERS, k=_ID_RANDOM))
         self._count = 0
         self._health = f"healthy: {host} ".encode()
@@ -72,7 +76,7 @@ class Answers:
         for piece in (body,) if isinstance(body, bytes) else body:
             checksum = zlib.crc32(piece, checksum)
         self._count += 1
-        if b"origin" in headers:
+        if self.has_browsers and b"origin" in headers:
             lines += _ALLOW_ORIGIN + _EXPOSE
         made = b"x-amzn-requestid: %b%0*d\r\nx-amz-crc32: %d\r\n%b" % (
             self._id_prefix,
