@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,27 +29,29 @@ def clients(trio: LocalCluster, connect: Callable[..., DynamoDBClient]) -> list[
     return [connect(node.dynamodb_url) for node in trio.nodes]
 
 
-def test_an_update_through_one_node_is_seen_through_all(
-    clients: list[DynamoDBClient], make_table: Callable[..., str]
+def test_an_update_through_one_node_holds_for_all(
+    clients: list[DynamoDBClient], make_table: Callable[..., str], eventually: Callable[[Callable[[], object]], None]
 ) -> None:
     name = make_table(clients[0])
     clients[0].get_waiter("table_exists").wait(TableName=name)
     arn = clients[1].describe_table(TableName=name)["Table"]["TableArn"]
+    tags: list[Any] = [{"Key": "team", "Value": "ducks"}]
     clients[1].update_table(
         TableName=arn,
         BillingMode="PROVISIONED",
         ProvisionedThroughput={"ReadCapacityUnits": 7, "WriteCapacityUnits": 8},
         DeletionProtectionEnabled=True,
     )
-    clients[2].tag_resource(ResourceArn=arn, Tags=[{"Key": "team", "Value": "ducks"}])
+    for client in clients:  # at once, whether it has heard of it or not
+        with pytest.raises(client.exceptions.ClientError, match="protected against deletion"):
+            client.delete_table(TableName=name)
+    clients[2].tag_resource(ResourceArn=arn, Tags=tags)
     for client in clients:
         client.get_waiter("table_exists").wait(TableName=name)
+        eventually(lambda client=client: client.list_tags_of_resource(ResourceArn=arn)["Tags"] == tags)  # type: ignore[misc]
         table = client.describe_table(TableName=name)["Table"]
         assert table["BillingModeSummary"]["BillingMode"] == "PROVISIONED"
         assert table["ProvisionedThroughput"]["WriteCapacityUnits"] == 8
-        assert client.list_tags_of_resource(ResourceArn=arn)["Tags"] == [{"Key": "team", "Value": "ducks"}]
-        with pytest.raises(client.exceptions.ClientError, match="protected against deletion"):
-            client.delete_table(TableName=name)
     clients[2].update_table(TableName=name, DeletionProtectionEnabled=False)
     clients[0].delete_table(TableName=name)
     clients[1].get_waiter("table_not_exists").wait(TableName=name)
@@ -86,10 +88,8 @@ def test_items_expire_and_leave_their_indexes(
     stays = {**whole, "sk": {"S": "stays"}, "until": {"N": str(now_s + 3600)}}
     clients[0].put_item(TableName=name, Item={**whole, "sk": {"S": "before"}})
     clients[1].update_time_to_live(TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "until"})
-    assert clients[2].describe_time_to_live(TableName=name)["TimeToLiveDescription"] == {
-        "TimeToLiveStatus": "ENABLED",
-        "AttributeName": "until",
-    }
+    described = {"TimeToLiveStatus": "ENABLED", "AttributeName": "until"}
+    eventually(lambda: clients[2].describe_time_to_live(TableName=name)["TimeToLiveDescription"] == described)
     clients[2].put_item(TableName=name, Item={**whole, "sk": {"S": "after"}})
     clients[2].put_item(TableName=name, Item=stays)
     eventually(lambda: clients[0].scan(TableName=name, ConsistentRead=True)["Items"] == [stays])

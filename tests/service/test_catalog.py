@@ -110,6 +110,19 @@ async def test_of_concurrent_redefinitions_one_wins_and_the_others_know_it(world
 
 
 @simulated()
+async def test_a_reported_redefinition_is_found_at_once_where_the_newest_is_asked_for(world: World) -> None:
+    await world.start()
+    made = await create(world.machines[0], "t")
+    await agreed(world)
+    other = world.machines[2]
+    world.network.cut(world.machines[0].address, other.address)  # the push does not arrive
+    redefined = await redefine(world.machines[0], made, b"new")
+    assert await look_up(other, "t") == made
+    work = member(other).catalog.table("sim", "t", deadline=now_s() + 2.0, is_newest=True)
+    assert await other.spawn(work) == redefined
+
+
+@simulated()
 async def test_a_reported_change_is_found_through_every_node_at_once(world: World) -> None:
     await world.start()
     world.network.cut(world.machines[0].address, world.machines[2].address)  # the push does not arrive

@@ -130,15 +130,21 @@ class Catalog:
         """Return the tables of one wire known here, by name."""
         return sorted((t for t in self.current.tables if t.wire == wire), key=lambda t: t.name)
 
-    async def table(self, wire: str, name: str, *, deadline: float) -> Table:
+    async def table(self, wire: str, name: str, *, deadline: float, is_newest: bool = False) -> Table:
         """Return a table; one that is not known here is looked for at a majority of the voters.
+
+        Args:
+            wire: that owns the name.
+            name: of the table.
+            deadline: loop time.
+            is_newest: it is to be as every change made it that was reported before this call, not as it is known here.
 
         Raises:
             TableNotFoundError: no change that was reported before this call made it.
-            UnavailableError: it is not known here and no majority of the voters answers.
+            UnavailableError: it is not known here, or not well enough, and no majority of the voters answers.
         """
         known = cluster_map.table_named(self.current, wire, name)
-        if known is not None:
+        if known is not None and not is_newest:
             return known
         await self._refresh(deadline)
         known = cluster_map.table_named(self.current, wire, name)

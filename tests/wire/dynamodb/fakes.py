@@ -267,7 +267,7 @@ class FakeCatalog:
         self._next = 1
         leader_based.tables = lambda: self._tables.values()
 
-    async def table(self, wire: str, name: str, *, deadline: float) -> Table:
+    async def table(self, wire: str, name: str, *, deadline: float, is_newest: bool = False) -> Table:
         try:
             return self._tables[wire, name]
         except KeyError:

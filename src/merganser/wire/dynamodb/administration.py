@@ -80,7 +80,7 @@ class Administration:
     async def delete_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Drop a table and everything in it, unless it is protected."""
         while True:
-            table = await self._named(session, request)
+            table = await self._named(session, request, is_newest=True)
             if definition_of(table).is_protected:
                 raise ValidationError(
                     "Resource cannot be deleted as it is currently protected against deletion. "
@@ -122,13 +122,13 @@ class Administration:
     def _now_ms(self) -> int:
         return self._wall_us() // 1000
 
-    async def _named(self, session: Session, request: dict[str, Any]) -> Table:
+    async def _named(self, session: Session, request: dict[str, Any], *, is_newest: bool = False) -> Table:
         require_table_name(request)
         violations = Violations()
         violations.table_pattern(request)
         violations.settle()
         name = name_of(request["TableName"])
-        return await session.table(name, f"Requested resource not found: Table: {name} not found")
+        return await session.table(name, _not_found(name).message, is_newest=is_newest)
 
     def _described(self, member: str, table: Table, status: str, counts: Counts) -> bytes:
         return orjson.dumps({member: self.describe(table, status, counts)})

@@ -110,8 +110,15 @@ class Session:
         """The tables."""
         return self._services.catalog
 
-    async def table(self, name: str, not_found: str = "Requested resource not found") -> Table:
+    async def table(
+        self, name: str, not_found: str = "Requested resource not found", *, is_newest: bool = False
+    ) -> Table:
         """Return a table of this wire, under the name, or ARN, that the request gives it, which its answer repeats.
+
+        Args:
+            name: or ARN.
+            not_found: DynamoDB's text.
+            is_newest: it is to be as the last change made it, not as this node knows it.
 
         Raises:
             NotFoundError: with DynamoDB's text ``not_found``.
@@ -120,7 +127,7 @@ class Session:
         if name.startswith("arn:"):
             arn, name = name, name_of(name)
         try:
-            table = await self._services.catalog.table(WIRE, name, deadline=self.deadline)
+            table = await self._services.catalog.table(WIRE, name, deadline=self.deadline, is_newest=is_newest)
         except TableNotFoundError:
             raise NotFoundError(not_found) from None
         return table if arn is None else msgspec.structs.replace(table, name=arn)
@@ -144,7 +151,7 @@ class Session:
             not_found: raised if there is no such table.
         """
         while True:
-            table = await self.table(name, not_found.message)
+            table = await self.table(name, not_found.message, is_newest=True)  # or it might seem to be so already
             before = definition_of(table)
             wanted = change(table)
             if wanted == before:
