@@ -101,6 +101,21 @@ ONE = {"N": "1"}
         ),
         pytest.param({**put("str", p=A), "ExpressionAttributeNames": {}}, NO_EXPRESSION, id="names without use"),
         pytest.param(
+            {
+                **put("str", p={}),
+                "ConditionExpression": "a = :b",
+                "ExpressionAttributeValues": {"b": A},
+                "ReturnValues": "ALL_NEW",
+            },
+            EMPTY_VALUE,
+            id="the item before ReturnValues and what expressions use",
+        ),
+        pytest.param(
+            {**put("str", p=A), "ConditionExpression": "a", "ExpressionAttributeValues": {":a": {}, "b": A}},
+            'ValidationException | ExpressionAttributeValues contains invalid key: Syntax error; key: "b"',
+            id="names of values before values",
+        ),
+        pytest.param(
             {**put("str", p=A), "ExpressionAttributeValues": {}},
             "ValidationException | ExpressionAttributeValues can only be specified when using expressions: "
             "ConditionExpression is null",
@@ -157,6 +172,7 @@ def test_wrong_key_is_refused(cluster: Cluster, operation: str, request_: Any, a
             "ValidationException | Value provided in ExpressionAttributeNames unused in expressions: keys: {#a}",
         ),
         ({"ExpressionAttributeNames": {"#a": "a"}}, NO_EXPRESSION),
+        ({"ProjectionExpression": "a", "ExpressionAttributeValues": {":a": A}}, {}),
         ({"ConsistentRead": "x"}, "SerializationException | Unexpected token received from parser"),
         ({"ReturnConsumedCapacity": "NONE", "Unknown": {"a": 1}}, {}),
     ],

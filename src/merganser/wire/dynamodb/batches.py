@@ -23,7 +23,7 @@ from merganser.wire.dynamodb.capacity import Consumptions, read_units, write_uni
 from merganser.wire.dynamodb.collections import Written, metrics_of_all
 from merganser.wire.dynamodb.constraints import Violations, is_table_name, shown
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders
 from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
@@ -196,6 +196,7 @@ def _check_reads(request: Mapping[str, Any]) -> dict[str, View]:
     views = {}
     for name, asked in tables.items():
         check_parameters(asked, expressions=("ProjectionExpression",), legacy=("AttributesToGet",))
+        check_placeholders(asked, has_values=False)
         views[name] = projection_of(asked)
         keys = [key or {} for key in asked["Keys"]]
         for key in keys:

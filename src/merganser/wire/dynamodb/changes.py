@@ -28,7 +28,7 @@ def read_expressions(request: Mapping[str, Any]) -> Update | None:
     """Read UpdateExpression and ConditionExpression, and return the update if there is one.
 
     Args:
-        request: its names and values are checked (`expressions.check_parameters`).
+        request: its names and values are checked (`expressions.check_placeholders`).
 
     Raises:
         ExpressionError: one of them is wrong whatever the item is, or a name or value is not used.

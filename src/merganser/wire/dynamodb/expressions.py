@@ -20,8 +20,8 @@ def check_parameters(
     expressions: Sequence[str],
     legacy: Sequence[str] = (),
     with_values: Sequence[str] = (),
-) -> int:
-    """Check the expression parameters of a request against one another; returns the size of the values in bytes.
+) -> None:
+    """Check the expression parameters of a request against one another; what is in them, `check_placeholders` looks at.
 
     Args:
         request: the body, or the part of it that holds the expressions.
@@ -30,7 +30,7 @@ def check_parameters(
         with_values: the expression parameters that take values, as DynamoDB lists them.
 
     Raises:
-        ValidationError: mixed, without use, empty or ill-formed.
+        ValidationError: mixed, or without use.
     """
     given = [name for name in expressions if request.get(name) is not None]
     old = [name for name in legacy if request.get(name) is not None]
@@ -39,23 +39,42 @@ def check_parameters(
             "Can not use both expression and non-expression parameters in the same request: Non-expression "
             f"parameters: {{{', '.join(old)}}} Expression parameters: {{{', '.join(given)}}}"
         )
+    if request.get("ExpressionAttributeNames") is not None and not given:
+        raise ValidationError("ExpressionAttributeNames can only be specified when using expressions")
+    has_values = request.get("ExpressionAttributeValues") is not None and bool(with_values)
+    if has_values and not any(name in with_values for name in given):
+        verb = "are" if len(with_values) > 1 else "is"
+        raise ValidationError(
+            "ExpressionAttributeValues can only be specified when using expressions: "
+            f"{' and '.join(with_values)} {verb} null"
+        )
+
+
+def check_placeholders(request: Mapping[str, Any], *, has_values: bool = True) -> int:
+    """Check names and values, and bring values into normal form; returns their size in bytes.
+
+    DynamoDB does so after it has looked at items and keys, and before it reads expressions.
+
+    Args:
+        request: or the part of it that holds them.
+        has_values: the operation knows of values.
+
+    Raises:
+        ValidationError: there are none, or one is ill-formed.
+    """
     names, values = request.get("ExpressionAttributeNames"), request.get("ExpressionAttributeValues")
     if names is not None:
-        _check_names(names, has_expression=bool(given))
-    if values is not None and with_values:
-        has_expression = any(request.get(name) is not None for name in with_values)
-        return _check_values(values, has_expression=has_expression, with_values=with_values)
-    return 0
+        _check_names(names)
+    return _check_values(values) if values is not None and has_values else 0
 
 
-def placeholders_of(request: Mapping[str, Any]) -> Placeholders:
+def placeholders_of(request: Mapping[str, Any], *, has_values: bool = True) -> Placeholders:
     """Return the names and values of a request, or of a part of it, that are checked."""
-    return Placeholders(request.get("ExpressionAttributeNames") or {}, request.get("ExpressionAttributeValues") or {})
+    values = request.get("ExpressionAttributeValues") if has_values else None
+    return Placeholders(request.get("ExpressionAttributeNames") or {}, values or {})
 
 
-def _check_names(names: Mapping[str, str], *, has_expression: bool) -> None:
-    if not has_expression:
-        raise ValidationError("ExpressionAttributeNames can only be specified when using expressions")
+def _check_names(names: Mapping[str, str]) -> None:
     if not names:
         raise ValidationError("ExpressionAttributeNames must not be empty")
     for key, name in names.items():
@@ -67,19 +86,14 @@ def _check_names(names: Mapping[str, str], *, has_expression: bool) -> None:
             )
 
 
-def _check_values(values: AttributeMap, *, has_expression: bool, with_values: Sequence[str]) -> int:
-    if not has_expression:
-        verb = "are" if len(with_values) > 1 else "is"
-        raise ValidationError(
-            "ExpressionAttributeValues can only be specified when using expressions: "
-            f"{' and '.join(with_values)} {verb} null"
-        )
+def _check_values(values: AttributeMap) -> int:
     if not values:
         raise ValidationError("ExpressionAttributeValues must not be empty")
-    size = 0
-    for key, value in values.items():
+    for key in values:
         if not _VALUE(key):
             raise ValidationError(f'ExpressionAttributeValues contains invalid key: Syntax error; key: "{key}"')
+    size = 0
+    for key, value in values.items():
         try:
             size += normalise_value(value)
         except ValidationError as error:

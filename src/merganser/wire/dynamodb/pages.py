@@ -25,7 +25,7 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumption, read_units
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
+from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders, placeholders_of
 from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
 from merganser.wire.dynamodb.legacy import check_constraints, names_in
 from merganser.wire.dynamodb.looking import Looking, looking_at
@@ -212,6 +212,7 @@ def _check(request: Mapping[str, Any]) -> View:
     legacy = legacy_view_of(request, "ScanFilter")
     check_start_and_select(request)
     _check_segment(request)
+    check_placeholders(request)
     placeholders = placeholders_of(request)
     view = view_of(request, placeholders)
     placeholders.check_all_used()

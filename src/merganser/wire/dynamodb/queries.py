@@ -10,7 +10,7 @@ from merganser.query.key_condition import AttributeCondition, key_conditions
 from merganser.query.legacy import key_conditions_of
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters, placeholders_of
+from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders, placeholders_of
 from merganser.wire.dynamodb.keys import KeyAttribute
 from merganser.wire.dynamodb.legacy import checks_in
 from merganser.wire.dynamodb.looking import looking_at
@@ -66,6 +66,7 @@ def _check(request: Mapping[str, Any]) -> tuple[Conditions, View]:
         raise ValidationError(
             "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."
         )
+    check_placeholders(request)
     placeholders = placeholders_of(request)
     view = view_of(request, placeholders)
     return _key_conditions(request, placeholders), view if older is WHOLE else older

@@ -9,7 +9,7 @@ from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumption, read_units
 from merganser.wire.dynamodb.constraints import Violations
-from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders
 from merganser.wire.dynamodb.items import size_of
 from merganser.wire.dynamodb.keys import key_of
 from merganser.wire.dynamodb.legacy import check_names
@@ -30,6 +30,7 @@ async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     violations.settle()
     check_parameters(request, expressions=("ProjectionExpression",), legacy=_LEGACY)
     normalise(request["Key"])
+    check_placeholders(request, has_values=False)
     view = projection_of(request)
     table = await session.table(request["TableName"])
     schema = definition_of(table).schema

@@ -31,7 +31,7 @@ from merganser.wire.dynamodb.changes import check_key_changes, read_expressions,
 from merganser.wire.dynamodb.collections import metrics_of_all
 from merganser.wire.dynamodb.constraints import Violations, shown
 from merganser.wire.dynamodb.errors import CONFLICT_TEXT, TRANSACTION_CANCELED, ApiError, ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders
 from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
@@ -121,6 +121,7 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
     for get in gets:
         check_parameters(get, expressions=("ProjectionExpression",))
         normalise(get["Key"])
+        check_placeholders(get, has_values=False)
     views = [projection_of(get) for get in gets]
     tables = [await _table(session, get, "TransactGetItems") for get in gets]
     places = list(zip(tables, _each(_key, tables, gets), strict=True))
@@ -206,8 +207,9 @@ async def _part(one: Mapping[str, Any] | None) -> _Part:
     if len(wanted) != 1:
         raise ValidationError(_NOT_ONE)
     ((kind, part),) = wanted
-    values_size = check_parameters(part, expressions=kind.expressions, with_values=kind.expressions)
+    check_parameters(part, expressions=kind.expressions, with_values=kind.expressions)
     size = normalise(part[kind.content])
+    values_size = check_placeholders(part)
     update = read_expressions(part)
     if size + values_size > TURN_BYTES:
         await asyncio.sleep(0)

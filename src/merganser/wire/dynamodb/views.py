@@ -123,7 +123,7 @@ def projection_of(request: Mapping[str, Any]) -> View:
         if request.get("AttributesToGet") is not None:
             return View(None, paths_of(names_in(request)))
         return WHOLE
-    placeholders = placeholders_of(request)
+    placeholders = placeholders_of(request, has_values=False)
     view = view_of(request, placeholders)
     placeholders.check_all_used()
     return view

@@ -15,7 +15,7 @@ from merganser.wire.dynamodb.changes import check_key_changes, read_expressions,
 from merganser.wire.dynamodb.collections import metrics_of
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.expressions import check_parameters
+from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders
 from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import encoded
@@ -42,10 +42,11 @@ class _Place(NamedTuple):
 async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Put an item whole, in place of whatever had its key."""
     _check(request, "Item")
-    _check_returns(request)
     item = request["Item"]
     size = normalise(item)
+    _check_returns(request)
     checks = expected_in(request)
+    check_placeholders(request)
     read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of_item(definition_of(table).schema, table.id, item)
@@ -61,9 +62,10 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
 async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Delete the item of a key, if there is one."""
     _check(request, "Key")
-    _check_returns(request)
     normalise(request["Key"])
+    _check_returns(request)
     checks = expected_in(request)
+    check_placeholders(request)
     read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
@@ -79,6 +81,7 @@ async def update_item(session: Session, request: dict[str, Any]) -> bytes | list
     _check(request, "Key", expressions=_UPDATE, legacy=("AttributeUpdates", *_LEGACY))
     normalise(request["Key"])
     changes, checks = changes_in(request), expected_in(request)
+    check_placeholders(request)
     update = update_of(changes) if changes else read_expressions(request)
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
