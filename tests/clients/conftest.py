@@ -79,18 +79,38 @@ def install() -> Install:
         for content in contents:
             shutil.copy(content, draft)
         for command in commands(draft):
-            done = subprocess.run(
-                command, cwd=draft, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
-            )
-            if done.returncode:
+            problem = _problem_of(command, draft)
+            if problem is not None:
                 shutil.rmtree(draft, ignore_errors=True)
-                pytest.skip(f"{name}: {' '.join(command[:3])} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+                pytest.skip(f"{name}: {' '.join(command[:3])} failed: {' '.join(problem.split())[:300]}")
         (draft / ".whole").touch()
         if place.exists():
             shutil.rmtree(draft, ignore_errors=True)
         else:
             draft.rename(place)
         return place
+
+    return installed
+
+
+def _problem_of(command: Sequence[str], place: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            command, cwd=place, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        return str(error)
+    return (done.stderr or done.stdout).strip() if done.returncode else None
+
+
+@pytest.fixture(scope="session")
+def npm_packages(install: Install, tool: Callable[[str], str]) -> Callable[[str], Path]:
+    """Return where the packages of a directory's package-lock.json are, installed without running any of them."""
+
+    def installed(name: str) -> Path:
+        npm = tool("npm")
+        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0", "--fetch-timeout=60000"]
+        return install(name, ["package.json", "package-lock.json"], lambda _: [[npm, "ci", *options]]) / "node_modules"
 
     return installed
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from clients.conftest import HERE, Install, Run
+from clients.conftest import HERE, Run
 from merganser.testing import Server
 
 pytestmark = [pytest.mark.process, pytest.mark.clients]
@@ -31,7 +31,13 @@ def browser() -> str:
 
 
 def test_a_table_is_filled_looked_at_and_deleted_with_dynamodb_admin(
-    run: Run, install: Install, tool: Callable[[str], str], browser: str, tmp_path: Path, server: Server, table: str
+    run: Run,
+    npm_packages: Callable[[str], Path],
+    tool: Callable[[str], str],
+    browser: str,
+    tmp_path: Path,
+    server: Server,
+    table: str,
 ) -> None:
     client = boto3.client("dynamodb", **server.client_settings)
     client.create_table(
@@ -46,14 +52,9 @@ def test_a_table_is_filled_looked_at_and_deleted_with_dynamodb_admin(
         ],
         BillingMode="PAY_PER_REQUEST",
     )
-    node, npm = tool("node"), tool("npm")
-    packages = install(
-        "browser",
-        ["package.json", "package-lock.json"],
-        lambda _: [[npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]],
-    )
+    node, packages = tool("node"), npm_packages("browser")
     shutil.copy(HERE / "browser" / "admin.mjs", tmp_path)
-    (tmp_path / "node_modules").symlink_to(packages / "node_modules")
+    (tmp_path / "node_modules").symlink_to(packages)
     seen = run(node, "admin.mjs", browser, cwd=tmp_path)
     assert seen["problems"] == []
     assert (seen["listed"], seen["described"]) == (1, True)

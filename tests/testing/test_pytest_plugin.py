@@ -7,6 +7,8 @@ import pytest
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.process
 
+OTHERS = ("-p", "no:xdist", "-p", "no:hypothesispytest")
+"""Plugins that only take time here."""
 TESTS = """
 import os, signal
 import boto3, pytest
@@ -54,7 +56,7 @@ def test_nothing_was_loaded():
 
 def test_each_test_has_a_clean_slate_and_the_one_that_ends_the_server_is_told(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TESTS)
-    run = pytester.runpytest_subprocess()
+    run = pytester.runpytest_subprocess(*OTHERS)
     run.assert_outcomes(passed=8, errors=1)
     run.stdout.fnmatch_lines(
         [
@@ -67,4 +69,4 @@ def test_each_test_has_a_clean_slate_and_the_one_that_ends_the_server_is_told(py
 
 def test_the_plugin_loads_nothing_before_it_is_used(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(UNUSED)
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*OTHERS).assert_outcomes(passed=1)
