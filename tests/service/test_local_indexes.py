@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from merganser.core.token import token_of
 from merganser.model.cluster import Table
 from merganser.model.leader_messages import Change, Changed, LedRows, ReadRangeLed
 from merganser.model.register import Content, Intent, Register, Version
+from merganser.service import led_ranges
 from merganser.service.steps import WIRES
 from merganser.sim.local_keys import BY_END, SOME, local_keys
 from merganser.sim.machine import Machine
@@ -15,13 +18,13 @@ from merganser.sim.world import World
 from merganser.storage import keys
 from merganser.storage.registers import decode_register, encode_register
 from service.led import epoch_of, others_than, payload_of, started_led, take_over, the_leader
-from service.plays import member, now_s, simulated, until
+from service.plays import member, now_s, play, simulated, until
 
 NAME = b"collection"
 
 
-def key_of(table: Table, sort: bytes) -> bytes:
-    return keys.row_key(table.id, token_of(NAME), NAME, sort)
+def key_of(table: Table, sort: bytes, name: bytes = NAME) -> bytes:
+    return keys.row_key(table.id, token_of(name), name, sort)
 
 
 def entries_at(machine: Machine) -> dict[bytes, bytes]:
@@ -44,12 +47,12 @@ def put_by_hand(machine: Machine, table: Table, sort: bytes, version: Version, c
     member(machine).trees.write([(table.id, key, stored, encode_register(key, Register(version, content)))])
 
 
-async def put(leader: Machine, table: Table, sort: bytes, value: bytes | None) -> None:
+async def put(leader: Machine, table: Table, sort: bytes, value: bytes | None, *, name: bytes = NAME) -> None:
     request = Change(
         0,
         table.id,
-        key_of(table, sort),
-        epoch_of(leader, table, NAME),
+        key_of(table, sort, name),
+        epoch_of(leader, table, name),
         member(leader).leader_tables.leader_based._rng.randbytes(16),
         WIRES,
         payload_of("put", value),
@@ -158,6 +161,53 @@ async def test_a_new_leader_makes_the_whole_collection_known_before_it_tells_a_p
     found = await query(heir, table, rows_max=1)
     assert found[0] == (b"z", b"1\x01")
     assert {sort for sort, _ in found} == {b"a", b"b", b"c", b"z"}
+
+
+def test_a_new_leader_that_is_asked_for_pages_of_a_scan_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(led_ranges, "PAGE_ROWS", 3)
+    play(_scans_of_a_new_leader)
+
+
+async def _scans_of_a_new_leader(world: World) -> None:
+    table = await started_led(world)
+    names = _names_of_one_partition(world, table, 5)
+    leader = the_leader(world, table, names[0])
+    wanted_ = {(name, b"%d" % n): b"%d of %s" % (n, name) for name in names for n in range(4)}
+    for (name, sort), value in wanted_.items():
+        await put(leader, table, sort, value, name=name)
+    await until(lambda: all(len(entries_at(machine)) >= len(wanted_) for machine in world.machines))
+    heirs = others_than(world, leader)
+    for heir, is_reverse in zip(heirs, (False, True), strict=True):
+        known = epoch_of(leader, table, names[0])
+        late = b"z" if is_reverse else b"y"
+        for number, machine in enumerate(others_than(world, heir)):  # what it has never heard of
+            for name in names:
+                key = key_of(table, late, name)
+                after = encode_register(key, Register(Version(*known, 90 + number), Content(b"late %d" % number)))
+                member(machine).trees.write([(table.id, key, machine.engine.get(key), after)])
+        wanted_.update({(name, late): b"of any version" for name in names})
+        await take_over(heir, table, names[0])
+        found: dict[tuple[bytes, bytes], bytes] = {}
+        topology = member(heir).topology
+        partition = topology.ring.partition_of(token_of(names[0]))
+        low, high = topology.partition_range(table, partition, partition)
+        while low < high:
+            epoch = epoch_of(heir, table, names[0])
+            request = ReadRangeLed(0, table.id, low, high, epoch, is_reverse, 2, 1_000_000, BY_END)
+            page = await heir.spawn(member(heir).serve(topology.node, request))
+            assert isinstance(page, LedRows)
+            found.update((keys.split_row_key(keys.row_of(entry))[2:], value) for entry, value in page.rows)
+            if page.resume is None:
+                break
+            low, high = (low, page.resume) if is_reverse else (page.resume, high)
+        assert found.keys() == wanted_.keys()
+        leader = heir
+
+
+def _names_of_one_partition(world: World, table: Table, count: int) -> list[bytes]:
+    ring = member(world.machines[0]).topology.ring
+    found = [b"c%d" % n for n in range(40 * count)]
+    return [name for name in found if ring.partition_of(token_of(name)) == 3][:count]
 
 
 @simulated()

@@ -17,7 +17,7 @@ from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, UnavailableError
 from merganser.model.leader_messages import Led, LedRows, ReadRangeLed
 from merganser.model.register import Register
-from merganser.service.first_touches import FirstTouches, Term
+from merganser.service.first_touches import PAGE_ROWS, FirstTouches, Term
 from merganser.service.in_flight import Proposal
 from merganser.service.intents import Gone
 from merganser.service.local_indexes import LocalIndexes
@@ -103,8 +103,11 @@ class LedRanges:
         """Make known where the page begins; returns how far: to the end, if it is read from there."""
         covered, end = self._rows_of(request, request.end)
         start = covered
+        rows_max = PAGE_ROWS  # a short page of an index may rest on a long collection
+        if request.index is None:
+            rows_max = request.rows_max
         while covered < end:
-            covered = await self._touches.cover(term, table, covered, end, rows_max=request.rows_max)
+            covered = await self._touches.cover(term, table, covered, end, rows_max=rows_max)
             if request.reverse:
                 continue
             if request.index is None:
