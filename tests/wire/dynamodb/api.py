@@ -15,7 +15,6 @@ from merganser.wire.dynamodb.unserved import UNSERVED
 
 IGNORED = "**ignored**"
 SERVED = "served"
-UNKNOWN = "UnknownOperationException"
 
 
 class Parameter(NamedTuple):

@@ -26,7 +26,7 @@ What else there is to know: [dynamodb-support.md](dynamodb-support.md).
 
 - *served*: as by DynamoDB, as far as that page does not say otherwise.
 - *refused*: a `ValidationException` names the parameter. What is served of it all the same follows.
-- *not served*: the operation is answered with an `UnknownOperationException`.
+- *not served*: the operation is answered with an `UnknownOperationException` that names it.
 
 Members that the API does not have are ignored, as DynamoDB ignores them. The members of a parameter, or of the
 elements of a list or map, follow it after a dot. Attribute values are served whole.

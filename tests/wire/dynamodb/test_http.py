@@ -117,7 +117,14 @@ def test_answer_carries_type_checksum_and_request_id(door: Door) -> None:
             },
         ),
         ("ListTables", b"{", {"__type": "com.amazon.coral.service#SerializationException"}),
-        ("ListBackups", b"{}", {"__type": "com.amazon.coral.service#UnknownOperationException"}),
+        (
+            "ListBackups",
+            b"{}",
+            {
+                "__type": "com.amazon.coral.service#UnknownOperationException",
+                "message": "ListBackups is not supported yet by Merganser",
+            },
+        ),
         ("Nope", b"{}", {"__type": "com.amazon.coral.service#UnknownOperationException"}),
     ],
 )

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from merganser.wire.dynamodb.shapes import OPERATIONS
+from merganser.wire.dynamodb.unserved import UNSERVED_OPERATIONS
 from wire.dynamodb.api import model
 from wire.dynamodb.fakes import Cluster
 
@@ -94,4 +95,11 @@ def test_base_request_is_served(cluster: Cluster, operation: str) -> None:
 
 @pytest.mark.parametrize("operation", sorted(set(model().operation_names) - set(BASES)))
 def test_operation_that_is_not_served_is_unknown(cluster: Cluster, operation: str) -> None:
-    assert cluster.call(operation, {}) == "UnknownOperationException | "
+    assert operation in UNSERVED_OPERATIONS
+    refusal = f"{operation} is not supported yet by Merganser"
+    assert cluster.call(operation, {}) == f"UnknownOperationException | {refusal}"
+
+
+def test_every_operation_of_the_api_is_served_or_refused_by_name() -> None:
+    assert set(model().operation_names) == OPERATIONS.keys() | UNSERVED_OPERATIONS
+    assert not OPERATIONS.keys() & UNSERVED_OPERATIONS

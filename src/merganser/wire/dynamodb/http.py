@@ -31,7 +31,6 @@ from merganser.query.update import TOO_LARGE
 from merganser.wire.dynamodb.attributes import TooLargeError
 from merganser.wire.dynamodb.errors import (
     INTERNAL,
-    UNKNOWN_OPERATION,
     ApiError,
     SerializationError,
     ValidationError,
@@ -40,6 +39,7 @@ from merganser.wire.dynamodb.errors import (
 from merganser.wire.dynamodb.http_answers import JSON, PLAIN_JSON, Answers, Headers
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.signature import Verifier
+from merganser.wire.dynamodb.unserved import unknown_operation
 
 TARGET_PREFIX: Final = b"DynamoDB_20120810."
 
@@ -152,9 +152,9 @@ class DynamoDBApplication:
         return await self._dynamodb.call(operation, body, UNSAID if asked is None else _levels(asked))
 
     def _operation(self, target: bytes) -> str:
-        operation = target[len(TARGET_PREFIX) :].decode("latin-1")
-        if not target.startswith(TARGET_PREFIX) or not self._dynamodb.serves(operation):
-            raise ApiError(UNKNOWN_OPERATION)
+        operation = target[len(TARGET_PREFIX) :].decode("latin-1") if target.startswith(TARGET_PREFIX) else ""
+        if not self._dynamodb.serves(operation):
+            raise unknown_operation(operation)
         return operation
 
 

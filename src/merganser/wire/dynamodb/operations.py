@@ -21,7 +21,7 @@ from merganser.wire.dynamodb import shapes
 from merganser.wire.dynamodb.administration import Administration
 from merganser.wire.dynamodb.attributes import TooLargeError
 from merganser.wire.dynamodb.batches import batch_get_item, batch_write_item
-from merganser.wire.dynamodb.errors import UNKNOWN_OPERATION, ApiError, SerializationError
+from merganser.wire.dynamodb.errors import SerializationError
 from merganser.wire.dynamodb.expiry import Expiries
 from merganser.wire.dynamodb.metering import Meters
 from merganser.wire.dynamodb.pages import scan
@@ -31,6 +31,7 @@ from merganser.wire.dynamodb.service_operations import ServiceOperations
 from merganser.wire.dynamodb.session import Services, Session
 from merganser.wire.dynamodb.tagging import list_tags_of_resource, tag_resource, untag_resource
 from merganser.wire.dynamodb.transactions import transact_get_items, transact_write_items
+from merganser.wire.dynamodb.unserved import unknown_operation
 from merganser.wire.dynamodb.writes import delete_item, put_item, update_item
 
 REQUEST_TIMEOUT_S: Final = 10.0  # SDKs give up after 60 s, and retry long before that is of use
@@ -111,7 +112,7 @@ class DynamoDB:
         """
         serve = self._operations.get(operation)
         if serve is None:
-            raise ApiError(UNKNOWN_OPERATION)
+            raise unknown_operation(operation)
         request = _parsed(body)
         shapes.check(operation, request, deep=False)
         deadline = asyncio.get_running_loop().time() + self._timeout_s

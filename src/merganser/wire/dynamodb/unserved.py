@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.errors import UNKNOWN_OPERATION, ApiError, ValidationError
+
+_REFUSAL: Final = "is not supported yet by Merganser"
 
 
 class Unserved(NamedTuple):
@@ -48,7 +50,57 @@ UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
 }
 """Parameters by operation, or by operation and the parameter whose elements they are members of."""
 
+UNSERVED_OPERATIONS: Final = frozenset(
+    (
+        "BatchExecuteStatement",
+        "CancelBulkOperation",
+        "CreateBackup",
+        "CreateGlobalTable",
+        "DeleteBackup",
+        "DeleteResourcePolicy",
+        "DescribeBackup",
+        "DescribeBulkOperation",
+        "DescribeContributorInsights",
+        "DescribeExport",
+        "DescribeGlobalTable",
+        "DescribeGlobalTableSettings",
+        "DescribeImport",
+        "DescribeKinesisStreamingDestination",
+        "DescribeTableReplicaAutoScaling",
+        "DisableKinesisStreamingDestination",
+        "EnableKinesisStreamingDestination",
+        "ExecuteStatement",
+        "ExecuteTransaction",
+        "ExportTableToPointInTime",
+        "GetResourcePolicy",
+        "ImportTable",
+        "ListBackups",
+        "ListBulkOperations",
+        "ListContributorInsights",
+        "ListExports",
+        "ListGlobalTables",
+        "ListImports",
+        "PutResourcePolicy",
+        "RestoreTableFromBackup",
+        "RestoreTableToPointInTime",
+        "SearchVectors",
+        "StartBulkPutItems",
+        "UpdateContinuousBackups",
+        "UpdateContributorInsights",
+        "UpdateGlobalTable",
+        "UpdateGlobalTableSettings",
+        "UpdateKinesisStreamingDestination",
+        "UpdateTableReplicaAutoScaling",
+    )
+)
+"""Every other operation of the API; what serves them takes them out."""
+
 _SERVED: Final[Mapping[str, Unserved]] = {}
+
+
+def unknown_operation(name: str) -> ApiError:
+    """Return the refusal of an operation that is not served; one that the API has is named in it."""
+    return ApiError(UNKNOWN_OPERATION, f"{name} {_REFUSAL}" if name in UNSERVED_OPERATIONS else "")
 
 
 def refuse_unserved(place: str, members: Mapping[str, Any], *only: str) -> None:
@@ -65,4 +117,4 @@ def refuse_unserved(place: str, members: Mapping[str, Any], *only: str) -> None:
     for name, unserved in UNSERVED.get(place, _SERVED).items():
         value = members.get(name)
         if value is not None and (not only or name in only) and unserved.is_refused(value):
-            raise ValidationError(f"{name}{unserved.but} is not supported yet by Merganser")
+            raise ValidationError(f"{name}{unserved.but} {_REFUSAL}")
