@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,20 @@ ROWS = 400
 NAMES = [b"%03d" % i for i in range(ROWS)]
 
 
+class OnTheLoop:
+    """Does what the engine's thread does: that of a simulated loop takes virtual time."""
+
+    def do(self, job: Callable[[], None]) -> asyncio.Future[None]:
+        return asyncio.get_running_loop().run_in_executor(None, job)
+
+    def close(self) -> None:
+        return
+
+
 def open_on(machine: Machine, directory: Path) -> RocksEngine:
     engine = RocksEngine.open(directory)
+    engine._syncer.close()
+    engine._syncer = OnTheLoop()  # type: ignore[assignment]
     machine.engine = engine  # type: ignore[assignment]
     return engine
 
