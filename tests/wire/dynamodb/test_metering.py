@@ -14,6 +14,11 @@ EXCEEDED = (
     "ProvisionedThroughputExceededException | The level of configured provisioned throughput for the table was "
     "exceeded. Consider increasing your provisioning level with the UpdateTable API."
 )
+OF_INDEX = (
+    "ProvisionedThroughputExceededException | The level of configured provisioned throughput for one or more global "
+    "secondary indexes of the table was exceeded. Consider increasing your provisioning level for the "
+    "under-provisioned global secondary indexes with the UpdateTable API"
+)
 ON_DEMAND = "ThrottlingException | Throughput exceeds the maximum OnDemandThroughput configured on table or index"
 NODES = 3  # of the fake cluster, each of which has a third of the throughput
 
@@ -166,6 +171,36 @@ def test_leaderless_tables_are_held_to_it_as_well(cluster: Cluster, clock: Clock
     make(cluster, Tags=tags, ProvisionedThroughput={"ReadCapacityUnits": NODES, "WriteCapacityUnits": NODES})
     assert [put(cluster) for _ in range(2)] == [{}, EXCEEDED]
     assert [get(cluster, ConsistentRead=True) for _ in range(2)][-1] == EXCEEDED
+
+
+def test_a_global_index_has_throughput_of_its_own(cluster: Cluster, clock: Clock) -> None:
+    keys = [{"AttributeName": "g", "KeyType": "HASH"}]
+    wide, narrow = ({"ReadCapacityUnits": n * NODES, "WriteCapacityUnits": n * NODES} for n in (100, 1))
+    index = {"IndexName": "byG", "KeySchema": keys, "Projection": {"ProjectionType": "ALL"}}
+    kinds = [{"AttributeName": name, "AttributeType": "S"} for name in "pg"]
+    made = make(
+        cluster,
+        AttributeDefinitions=kinds,
+        ProvisionedThroughput=wide,
+        GlobalSecondaryIndexes=[{**index, "ProvisionedThroughput": narrow}],
+    )
+    assert isinstance(made, dict), made
+    assert [put(cluster) for _ in range(5)] == [{}] * 5  # which the index knows nothing of
+    item = {"p": {"S": "a"}, "g": {"S": "g"}}
+    write = {"TableName": "held", "Item": item}
+    assert [cluster.call("PutItem", write), cluster.call("PutItem", write), put(cluster)] == [{}, OF_INDEX, OF_INDEX]
+    ask = {
+        "TableName": "held",
+        "IndexName": "byG",
+        "KeyConditionExpression": "g = :g",
+        "ExpressionAttributeValues": {":g": {"S": "g"}},
+    }
+    assert [cluster.call("Query", ask) for _ in range(3)][-1] == OF_INDEX
+    assert isinstance(get(cluster), dict)
+    clock.now_s += 1
+    change = [{"Update": {"IndexName": "byG", "ProvisionedThroughput": wide}}]
+    cluster.call("UpdateTable", {"TableName": "held", "GlobalSecondaryIndexUpdates": change})
+    assert [cluster.call("PutItem", write) for _ in range(5)] == [{}] * 5
 
 
 def test_another_value_of_the_tag_is_refused(cluster: Cluster) -> None:

@@ -111,6 +111,16 @@ class ThroughputExceededError(UnavailableError):
     )
 
 
+class IndexThroughputExceededError(ThroughputExceededError):
+    """The same of a global index of the table."""
+
+    text = (
+        "The level of configured provisioned throughput for one or more global secondary indexes of the table was "
+        "exceeded. Consider increasing your provisioning level for the under-provisioned global secondary indexes with "
+        "the UpdateTable API"
+    )
+
+
 class OnDemandLimitError(ThroughputExceededError):
     """The same of a table on demand."""
 

@@ -6,8 +6,9 @@ its throughput where clients spread over all nodes, and to less where they do no
 
 Reads and writes of items are metered where they leave for the cluster, so each item of a batch is for itself. Once a
 page of a range is let in, the rest of the request is. A write takes what its item was or becomes, a transaction twice
-that; of its updates, whose items are not seen here, it takes two units each. Secondary indexes have their own
-throughput, which is not enforced.
+that; of its updates, whose items are not seen here, it takes two units each. Global indexes have throughput of their
+own: a write is let in if each has some left, and takes of each what it changes there. What local indexes take is
+the table's. The table and its indexes are held to it together.
 
 While no table has the tag, sessions are not metered at all.
 """
@@ -15,8 +16,8 @@ While no table has the tag, sessions are not metered at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from merganser.core.token_bucket import TokenBucket
 from merganser.model.cluster import ClusterMap, Table
@@ -29,34 +30,40 @@ from merganser.wire.dynamodb.capacity import (
     transact_write_units,
     write_units,
 )
-from merganser.wire.dynamodb.errors import ApiError, OnDemandLimitError, ThroughputExceededError
+from merganser.wire.dynamodb.errors import (
+    ApiError,
+    IndexThroughputExceededError,
+    OnDemandLimitError,
+    ThroughputExceededError,
+)
 from merganser.wire.dynamodb.items import size_of
 from merganser.wire.dynamodb.session import WIRE, ItemPage, Services, Session
 from merganser.wire.dynamodb.steps import ItemStep, Measured, measured_in, put_in
-from merganser.wire.dynamodb.tables import definition_of
+from merganser.wire.dynamodb.table_settings import OnDemandLimits
+from merganser.wire.dynamodb.tables import definition_of, settings_of
 from merganser.wire.dynamodb.tags import is_enforced
 
 if TYPE_CHECKING:
     from merganser.service.transactions import TransactItem
 
-_NO_LIMIT: Final = float("inf")
-"""Of a table on demand without a limit of that kind."""
+_NOTHING: Final[Mapping[str, float]] = {}
+_UNLIMITED: Final = OnDemandLimits()
 
 
 class Meter:
-    """One kind of throughput of one table, at this node."""
+    """One kind of throughput of one table or global index, at this node."""
 
-    __slots__ = ("_bucket", "is_on_demand")
+    __slots__ = ("_bucket", "error")
 
-    def __init__(self, per_s: float) -> None:
-        """Let ``per_s`` units through a second."""
+    def __init__(self, per_s: float, error: type[ThroughputExceededError]) -> None:
+        """Let ``per_s`` units through a second; ``error`` is raised beyond."""
         self._bucket = TokenBucket(per_s, _now_s())
-        self.is_on_demand = False
+        self.error = error
 
-    def become(self, per_s: float, *, is_on_demand: bool) -> None:
+    def become(self, per_s: float, error: type[ThroughputExceededError]) -> None:
         """Let another number of units through from now on."""
         self._bucket.become(per_s, _now_s())
-        self.is_on_demand = is_on_demand
+        self.error = error
 
     def admit(self) -> None:
         """Let one read or write in.
@@ -65,12 +72,35 @@ class Meter:
             ThroughputExceededError: there is no throughput left; nothing was done.
         """
         if not self._bucket.is_open(_now_s()):
-            kind = OnDemandLimitError if self.is_on_demand else ThroughputExceededError
-            raise kind(kind.text)
+            raise self.error(self.error.text)
 
     def take(self, units: float) -> None:
         """Take note of what it took."""
         self._bucket.take(units, _now_s())
+
+
+class WriteMeters(NamedTuple):
+    """Those of the writes of a table."""
+
+    own: Meter | None
+    indexes: Mapping[str, Meter]
+    """Of its global indexes, by name."""
+
+    def admit(self) -> None:
+        """Let one write in, as `Meter.admit`."""
+        for meter in (self.own, *self.indexes.values()):
+            if meter is not None:
+                meter.admit()
+
+    def take(self, units: float, of_indexes: Mapping[str, float] = _NOTHING) -> None:
+        """Take note of what it took, of the table and of its indexes, local ones among them."""
+        for name, taken in of_indexes.items():
+            if name in self.indexes:
+                self.indexes[name].take(taken)
+            else:
+                units += taken
+        if self.own is not None:
+            self.own.take(units)
 
 
 class Meters:
@@ -80,37 +110,54 @@ class Meters:
         """Meter the tables of ``services``."""
         self._services = services
         self._known: ClusterMap | None = None
-        self._enforced: frozenset[TableId] = frozenset()
+        self._writes: dict[TableId, WriteMeters] = {}
+        """Of the tables that are held to their throughput."""
         self._meters: dict[tuple[TableId, bool], Meter] = {}
+        """Of tables and of the tables of their global indexes, by whether they are of writes."""
 
     def session(self, *, levels: Levels, deadline: float) -> Session:
         """Return the session of a request, metered if any table is."""
         current = self._services.catalog.current
         if current is not self._known:
             self._look_at(current)
-        if not self._enforced:
+        if not self._writes:
             return Session(self._services, levels=levels, deadline=deadline)
         return _MeteredSession(self._services, self, levels=levels, deadline=deadline)
 
-    def of(self, table: Table, *, is_write: bool) -> Meter | None:
-        """Return the meter of a table's reads or writes, None if they are not enforced."""
-        if table.id not in self._enforced:
-            return None
-        return self._meters.get((table.id, is_write))
+    def reads(self, table: TableId) -> Meter | None:
+        """Return the meter of the reads of a table, or of the table of a global index; None: it has no limit."""
+        return self._meters.get((table, False))
+
+    def writes(self, table: TableId) -> WriteMeters | None:
+        """Return the meters of a table's writes, None if it is not held to its throughput."""
+        return self._writes.get(table)
 
     def _look_at(self, current: ClusterMap) -> None:
         self._known = current
-        tables = [table for table in current.tables if table.wire == WIRE and is_enforced(definition_of(table).tags)]
-        self._enforced = frozenset(table.id for table in tables)
         kept: dict[tuple[TableId, bool], Meter] = {}
-        for table in tables:
-            is_on_demand = definition_of(table).throughput is None
-            for is_write, units in enumerate(_units_of(table)):
-                if units != _NO_LIMIT:
-                    place, share = (table.id, bool(is_write)), units / len(current.nodes)
-                    kept[place] = self._meters.get(place) or Meter(share)
-                    kept[place].become(share, is_on_demand=is_on_demand)
+        self._writes = {}
+        for table in current.tables:
+            if table.wire == WIRE and is_enforced(definition_of(table).tags):
+                self._hold(table, kept, nodes=len(current.nodes))
         self._meters = kept
+
+    def _hold(self, table: Table, kept: dict[tuple[TableId, bool], Meter], *, nodes: int) -> None:
+        definition = definition_of(table)
+        limits = [(table.id, definition.throughput, definition.on_demand_limits, ThroughputExceededError)]
+        for index in table.indexes:
+            settings = settings_of(definition, index)
+            limits.append((index.table, settings.throughput, settings.on_demand_limits, IndexThroughputExceededError))
+        for held, throughput, on_demand, error in limits:
+            units = throughput or on_demand or _UNLIMITED
+            kind = OnDemandLimitError if throughput is None else error
+            for is_write, most in (False, units.read_units), (True, units.write_units):
+                if most is not None:
+                    place, share = (held, is_write), most / nodes
+                    kept[place] = self._meters.get(place) or Meter(share, kind)
+                    kept[place].become(share, kind)
+        indexes = {index.name: (index.table, True) for index in table.indexes}
+        of_indexes = {name: kept[place] for name, place in indexes.items() if place in kept}
+        self._writes[table.id] = WriteMeters(kept.get((table.id, True)), of_indexes)
 
 
 class _MeteredSession(Session):
@@ -125,7 +172,7 @@ class _MeteredSession(Session):
         """Tables of which a page was let in."""
 
     async def replace(self, table: Table, key: bytes, item: bytes | None) -> None:
-        if self._meters.of(table, is_write=True) is None:
+        if self._meters.writes(table.id) is None:
             await super().replace(table, key, item)
         else:
             await self.replace_measured(table, key, item)
@@ -133,7 +180,7 @@ class _MeteredSession(Session):
     async def replace_measured(self, table: Table, key: bytes, item: bytes | None) -> Measured:
         if table.has_leaders:  # it is a step, which is metered
             return await super().replace_measured(table, key, item)
-        meter = self._meters.of(table, is_write=True)
+        meter = self._meters.writes(table.id)
         if meter is not None:
             meter.admit()
         await super().replace(table, key, item)
@@ -143,7 +190,7 @@ class _MeteredSession(Session):
         return measured
 
     async def step(self, table: Table, key: bytes, step: ItemStep) -> bytes:
-        meter = self._meters.of(table, is_write=True)
+        meter = self._meters.writes(table.id)
         if meter is None:
             return await super().step(table, key, step)
         meter.admit()
@@ -153,11 +200,11 @@ class _MeteredSession(Session):
             meter.take(write_units(0, 0))
             raise
         measured = measured_in(answer)
-        meter.take(write_units(measured.before, measured.after))
+        meter.take(write_units(measured.before, measured.after), measured.indexes)
         return answer if step.measures else measured.attributes
 
     async def item(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
-        meter = self._meters.of(table, is_write=False)
+        meter = self._meters.reads(table.id)
         if meter is not None:
             meter.admit()
         item = await super().item(table, key, is_consistent=is_consistent)
@@ -177,11 +224,8 @@ class _MeteredSession(Session):
         bytes_max: int,
         index: int | None = None,
     ) -> ItemPage:
-        meter = self._meters.of(table, is_write=False)
-        is_first = table.id not in self._paged
-        if meter is not None and is_first:
-            meter.admit()
-            self._paged.add(table.id)
+        meter = self._meters.reads(table.id)
+        is_first = self._let_in(meter, table.id)
         page = await super().page(
             table,
             start,
@@ -193,12 +237,30 @@ class _MeteredSession(Session):
             index=index,
         )
         if meter is not None:
-            units = max(float(is_first), sum(map(size_of, page.items)) / READ_BYTES)
+            units = _page_units(page, is_first=is_first)
             meter.take(units if is_consistent else units / 2)
         return page
 
+    async def entries(
+        self, index: Table, start: bytes, end: bytes, *, reverse: bool, rows_max: int, bytes_max: int
+    ) -> ItemPage:
+        meter = self._meters.reads(index.id)
+        is_first = self._let_in(meter, index.id)
+        page = await super().entries(index, start, end, reverse=reverse, rows_max=rows_max, bytes_max=bytes_max)
+        if meter is not None:
+            meter.take(_page_units(page, is_first=is_first) / 2)
+        return page
+
+    def _let_in(self, meter: Meter | None, table: TableId) -> bool:
+        """Let the first page of a range in; returns whether this is it."""
+        if meter is None or table in self._paged:
+            return False
+        meter.admit()
+        self._paged.add(table)
+        return True
+
     async def transact(self, items: Sequence[TransactItem], *, token: bytes | None, digest: bytes) -> list[bytes]:
-        metered = [(item, self._meters.of(item.table, is_write=True)) for item in items]
+        metered = [(item, self._meters.writes(item.table.id)) for item in items]
         for _, meter in metered:
             if meter is not None:
                 meter.admit()
@@ -210,7 +272,7 @@ class _MeteredSession(Session):
         return answers
 
     async def snapshot(self, places: Sequence[tuple[Table, bytes]]) -> list[bytes | None]:
-        metered = [self._meters.of(table, is_write=False) for table, _ in places]
+        metered = [self._meters.reads(table.id) for table, _ in places]
         for meter in metered:
             if meter is not None:
                 meter.admit()
@@ -221,18 +283,9 @@ class _MeteredSession(Session):
         return found
 
 
-def _units_of(table: Table) -> tuple[float, float]:
-    """Return what a table may take a second, of reads and of writes."""
-    definition = definition_of(table)
-    if definition.throughput is not None:
-        return definition.throughput.read_units, definition.throughput.write_units
-    limits = definition.on_demand_limits
-    if limits is None:
-        return _NO_LIMIT, _NO_LIMIT
-    return (
-        _NO_LIMIT if limits.read_units is None else limits.read_units,
-        _NO_LIMIT if limits.write_units is None else limits.write_units,
-    )
+def _page_units(page: ItemPage, *, is_first: bool) -> float:
+    """Return what it takes to read a page consistently; the first takes a unit at least."""
+    return max(float(is_first), sum(map(size_of, page.items)) / READ_BYTES)
 
 
 def _now_s() -> float:
