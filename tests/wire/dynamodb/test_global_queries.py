@@ -153,6 +153,11 @@ def test_capacity_is_that_of_the_index(full: Cluster) -> None:
             asked("wide", "l = :l AND a = :a AND n > :n AND b = :b", l="b", a="A6", n=1, b="B6"),
             "ValidationException | Query key condition not supported",
         ),
+        (
+            asked("a", "l = :l", l="b"),
+            "ValidationException | 1 validation error detected: Value 'a' at 'indexName' failed to satisfy constraint: "
+            "Member must have length greater than or equal to 3",
+        ),
         ({**asked("all", "l = :l", l="b"), "ExclusiveStartKey": item("one", 1, l="b")}, START),
         ({**asked("all", "l = :l", l="b"), "ExclusiveStartKey": item("one", 1, l="b", n="x")}, START),
         (

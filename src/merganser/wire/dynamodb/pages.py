@@ -173,6 +173,8 @@ def check_listed(violations: Violations, request: Mapping[str, Any]) -> None:
     violations.enums(request, "ReturnConsumedCapacity", "Select", "ConditionalOperator")
     check_constraints(violations, request)
     violations.table_name(request)
+    if request.get("IndexName") is not None:
+        violations.name(request["IndexName"], "indexName")
     violations.between(request, "Limit", least=1)
 
 
