@@ -11,9 +11,11 @@ import pytest
 from merganser.core.indexing import OUTBOX_MAX, Shown, decoded, encoded
 from merganser.model.cluster import Table
 from merganser.model.errors import OverloadedError, UnavailableError
+from merganser.model.ids import TableId
 from merganser.model.leader_messages import Change
 from merganser.model.leadership import Epoch
 from merganser.model.register import Content, Pending, Register, Version
+from merganser.service import indexer
 from merganser.service.steps import INDEXES, WIRES
 from merganser.service.transactions import TransactItem
 from merganser.sim import indexes
@@ -255,3 +257,29 @@ async def test_epoch_that_was_only_heard_of_is_named_in_no_message(world: World)
     led = [member(one).leader_tables.leadership.led(group) for one in world.machines]
     assert named == [term.epoch for term in led if term is not None]
     assert named != [never_begun]
+
+
+@simulated()
+async def test_what_is_behind_beyond_what_is_remembered_is_found_again(world: World) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(indexer, "WAITING_MAX", 2)
+        patch.setattr(indexer, "AT_ONCE", 1)
+        table = await begun(world, names=[indexes.BY_COLOR])
+        names = [b"%d" % number for number in range(30)]
+        tasks = [world.loop.create_task(put(world.machines[0], table, name, RED)) for name in names]
+        for task in tasks:
+            await task
+        await until(lambda: is_settled(world, table))
+    low, high = keys.table_range(table.indexes[0].table)
+    assert len({key for machine in world.machines for key, _ in machine.engine.scan(low, high)}) == len(names)
+
+
+@simulated()
+async def test_outbox_keeps_what_a_later_map_knows_of_and_forgets_what_was_dropped(world: World) -> None:
+    table = await begun(world, names=[indexes.BY_COLOR])
+    outboxes = member(world.machines[0]).leader_tables.outboxes
+    later = TableId(member(world.machines[0]).topology.map.next_table_id), b"of an index that is not known yet"
+    dropped = table.id, b"of one that is gone: no index has its entries here"
+    before = Content(RED, outbox=(later, dropped))
+    assert outboxes.of_write(table, key_of(table, b"a"), before, Content(RED)).outbox == (later,)
+    assert outboxes.without(table, key_of(table, b"a"), before, {}).outbox == (later,)

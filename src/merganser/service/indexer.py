@@ -23,6 +23,7 @@ import asyncio
 import heapq
 import itertools
 import random
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Final
 
@@ -114,7 +115,7 @@ class Indexer:
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._news = asyncio.Event()
-        self._ready: dict[_Item, None] = {}
+        self._ready: OrderedDict[_Item, None] = OrderedDict()
         self._busy: dict[_Item, bool] = {}
         """Items on their way, and whether they are to be looked at again."""
         self._later: list[tuple[float, int, _Item]] = []
@@ -155,8 +156,7 @@ class Indexer:
             while self._later and self._later[0][0] <= now:
                 self._ready[heapq.heappop(self._later)[2]] = None
             while self._ready and len(self._busy) < AT_ONCE:
-                item = next(iter(self._ready))
-                del self._ready[item]
+                item, _ = self._ready.popitem(last=False)
                 if item in self._busy:
                     self._busy[item] = True
                 elif item[0].is_standing:
@@ -339,6 +339,7 @@ class Indexer:
         knowing = 1 + sum(error is None for error in await _errors_of(asked))
         if knowing < majority(len(led.replicas)):
             raise UnavailableError(f"{knowing} of {len(led.replicas)} replicas know of index {index.name}")
+        self._knowing = {known: None for known in self._knowing if self._topology.table(known[1]) is not None}
         self._knowing[place] = None
 
     # What an earlier leader has left
