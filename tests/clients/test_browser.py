@@ -45,23 +45,33 @@ def test_a_table_is_filled_looked_at_and_deleted_with_dynamodb_admin(
         AttributeDefinitions=[
             {"AttributeName": "species", "AttributeType": "S"},
             {"AttributeName": "seen", "AttributeType": "N"},
+            {"AttributeName": "genus", "AttributeType": "S"},
         ],
         KeySchema=[
             {"AttributeName": "species", "KeyType": "HASH"},
             {"AttributeName": "seen", "KeyType": "RANGE"},
         ],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": "by-genus",
+                "KeySchema": [{"AttributeName": "genus", "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "ALL"},
+            }
+        ],
         BillingMode="PAY_PER_REQUEST",
     )
+    client.update_time_to_live(TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"})
     node, packages = tool("node"), npm_packages("browser")
     shutil.copy(HERE / "browser" / "admin.mjs", tmp_path)
     (tmp_path / "node_modules").symlink_to(packages)
     seen = run(node, "admin.mjs", browser, cwd=tmp_path)
     assert seen["problems"] == []
-    assert (seen["listed"], seen["described"]) == (1, True)
+    assert (seen["listed"], seen["described"], seen["expiry"]) == (1, True, True)
     assert [set(row) >= {"1758"} for row in seen["both"]] == [True, True]
     assert seen["opened"] == {"species": "merganser", "seen": 1758, "genus": "Mergus"}
-    assert len(seen["one"]) == 1
-    assert {'"smew"', '"Mergellus"'} <= set(seen["one"][0])
+    for rows in (seen["byGenus"], seen["one"]):
+        assert len(rows) == 1
+        assert {'"smew"', '"Mergellus"'} <= set(rows[0])
     scanned, unknown = seen["crossed"]
     assert (scanned["status"], scanned["body"]["Count"], unknown["status"]) == (200, 2, 400)
     assert unknown["body"] == {"__type": "com.amazon.coral.service#UnknownOperationException"}

@@ -23,8 +23,8 @@ async function visit(page, home, problems) {
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("response", (answer) => answer.url().startsWith(home) && answer.status() >= 400 && problems.push(`${answer.status()} ${answer.url()}`));
   page.on("dialog", (dialog) => dialog.accept());
-  const rows = async () => {
-    await page.goto(`${home}/tables/${table}`);
+  const rows = async (search = "") => {
+    await page.goto(`${home}/tables/${table}${search}`);
     const cells = page.locator("table.items-table tbody tr");
     await page.waitForLoadState("networkidle");
     return (await cells.allInnerTexts()).map((row) => row.split(/\s+/).filter(Boolean)).sort();
@@ -41,6 +41,9 @@ async function visit(page, home, problems) {
   await add({ species: "merganser", seen: 1758, genus: "Mergus" });
   await add({ species: "smew", seen: 1758, genus: "Mergellus" });
   const both = await rows();
+  const filters = JSON.stringify({ genus: { operator: "=", value: "Mergellus", type: "S" } });
+  const search = new URLSearchParams({ operationType: "query", queryableSelection: "by-genus", filters });
+  const byGenus = await rows(`?${search}`);
   await page.goto(`${home}/tables/${table}/items/${encodeURIComponent("merganser,1758")}`);
   const opened = JSON.parse(await page.evaluate(() => editor.getValue())); // eslint-disable-line no-undef
   await page.click("text=Delete");
@@ -49,10 +52,12 @@ async function visit(page, home, problems) {
   await page.goto(`${home}/tables/${table}/meta`);
   const crossed = await page.evaluate(across, [process.env.AWS_ENDPOINT_URL_DYNAMODB, table]);
   const described = (await page.textContent("body")).includes(table);
+  await page.goto(`${home}/tables/${table}/ttl`);
+  const expiry = (await page.textContent("body")).includes("expires");
   await page.goto(home);
   await page.locator(`#table-list [data-table-name="${table}"] >> text=Delete`).click();
   await page.waitForFunction((name) => !document.querySelector(`[data-table-name="${name}"]`), table);
-  return { listed, both, opened, one, described, crossed };
+  return { listed, both, byGenus, opened, one, described, expiry, crossed };
 }
 
 // A script of another origin, which sees what a browser lets it see.
