@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from query import test_evaluation, test_update_model
-from query.attribute_values import attribute_value, item_of, items
+from query.attribute_values import NAMES, attribute_value, item_of, items, ordered
 from query.test_evaluation import Tree, trees
 from query.test_update_model import BOUND, PATHS, Path, actions, dotted
 from wire.dynamodb import api_model
@@ -42,6 +43,52 @@ sort_conditions = st.none() | st.tuples(
     st.sampled_from(list(COMPARISONS)), st.lists(st.sampled_from(SORTS), min_size=2, max_size=2).map(sorted)
 )
 
+OLDER: dict[str, Callable[[Path, Any], Tree]] = {
+    "EQ": lambda path, value: ("=", path, value),
+    "NE": lambda path, value: ("<>", path, value),
+    "LT": lambda path, value: ("<", path, value),
+    "LE": lambda path, value: ("<=", path, value),
+    "GT": lambda path, value: (">", path, value),
+    "GE": lambda path, value: (">=", path, value),
+    "IN": lambda path, value: ("IN", path, value, value),
+    "BETWEEN": lambda path, value: ("BETWEEN", path, value, value),
+    "CONTAINS": lambda path, value: ("contains", path, value),
+    "NOT_CONTAINS": lambda path, value: ("AND", ("attribute_exists", path), ("NOT", ("contains", path, value))),
+    "BEGINS_WITH": lambda path, value: ("begins_with", path, value),
+    "NULL": lambda path, value: ("attribute_not_exists", path),
+    "NOT_NULL": lambda path, value: ("attribute_exists", path),
+}
+"""The operators of the parameters before expressions, as the API reference explains them."""
+
+older_checks = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(list(OLDER)), ordered),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda check: check[0],
+)
+older_changes = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("SET"), st.tuples(st.sampled_from(NAMES)), st.tuples(st.just("value"), st.sampled_from(list(BOUND)))
+        ),
+        st.tuples(st.just("REMOVE"), st.tuples(st.sampled_from(NAMES))),
+        st.tuples(
+            st.just("ADD"), st.tuples(st.sampled_from(NAMES)), st.sampled_from([("value", ":n"), ("value", ":e")])
+        ),
+        st.tuples(
+            st.just("DELETE"), st.tuples(st.sampled_from(NAMES)), st.sampled_from([("value", ":t"), ("value", ":e")])
+        ),
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda change: change[1],
+)
+older_parts = st.one_of(
+    st.tuples(st.just("Put"), keys, attributes),
+    st.tuples(st.just("Delete"), keys),
+    st.tuples(st.just("Update"), keys, older_changes),
+)
+
 puts = st.tuples(st.just("Put"), keys, attributes, conditions)
 deletes = st.tuples(st.just("Delete"), keys, conditions)
 updates = st.tuples(st.just("Update"), keys, changes, conditions)
@@ -53,6 +100,8 @@ requests = st.one_of(
     st.tuples(st.just("get"), keys, projections, st.booleans()),
     st.tuples(st.just("query"), st.sampled_from("xy"), sort_conditions, st.booleans(), limits, conditions, projections),
     st.tuples(st.just("scan"), limits, conditions, projections),
+    st.tuples(st.just("older_write"), older_parts, older_checks, st.booleans(), old),
+    st.tuples(st.just("older_scan"), limits, older_checks, st.booleans(), st.none() | st.just(["a", "b"])),
     st.tuples(st.just("batch_write"), st.dictionaries(keys, st.none() | attributes, min_size=1, max_size=4)),
     st.tuples(st.just("batch_get"), st.lists(keys, min_size=1, max_size=4, unique=True), projections, st.booleans()),
     st.tuples(
@@ -71,7 +120,7 @@ def shared() -> Iterator[Cluster]:
     cluster.close()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(keys, attributes, max_size=10), st.lists(requests, min_size=1, max_size=8), st.integers(1, 4))
 def test_requests_are_answered_as_the_model_answers_them(
     shared: Cluster, stock: dict[Key, Item], chosen: list[Any], rows_max: int
@@ -102,6 +151,18 @@ class Pair:
 
     def write(self, part: tuple[Any, ...], returned: str) -> None:
         operation, request = written(part)
+        self._write(operation, request, part, returned)
+
+    def older_write(self, part: tuple[Any, ...], checks: list[Any], any_of: bool, returned: str) -> None:
+        operation, key, *rest = part
+        _, request = written((operation, key, *rest[:1], None) if operation == "Put" else ("Delete", key, None))
+        if operation == "Update":
+            request["AttributeUpdates"] = older_updates(rest[0])
+        request["Expected"] = older_conditions(checks)
+        request["ConditionalOperator"] = "OR" if any_of else "AND"
+        self._write(operation, request, (*part, older_tree(checks, any_of)), returned)
+
+    def _write(self, operation: str, request: dict[str, Any], part: tuple[Any, ...], returned: str) -> None:
         answer = self.cluster.call(f"{operation}Item", {**request, "ReturnValues": returned, **TOTAL})
         if is_unjudged(answer):
             return
@@ -161,7 +222,23 @@ class Pair:
             if start is None:
                 return
 
+    def older_scan(self, limit: int | None, checks: list[Any], any_of: bool, names: list[str] | None) -> None:
+        request: dict[str, Any] = {"TableName": "tab", "ScanFilter": older_conditions(checks), **TOTAL}
+        request["ConditionalOperator"] = "OR" if any_of else "AND"
+        if limit is not None:
+            request["Limit"] = limit
+        if names is not None:
+            request["AttributesToGet"] = names
+        paths = None if names is None else [(name,) for name in names]
+        self._scan(request, limit, older_tree(checks, any_of), paths)
+
     def scan(self, limit: int | None, condition: Tree | None, paths: list[Path] | None) -> None:
+        request = {"TableName": "tab", **listing(limit, condition, paths, {})}
+        self._scan(request, limit, condition, paths)
+
+    def _scan(
+        self, request: dict[str, Any], limit: int | None, condition: Tree | None, paths: Sequence[Path] | None
+    ) -> None:
         order = [native_key(item) for item in self.cluster.call("Scan", {"TableName": "tab"})["Items"]]
         assert set(order) == set(self.table.items)
         for partition in "xy":  # the partition keys themselves have an order of their own
@@ -169,7 +246,6 @@ class Pair:
             assert places == list(range(places[0], places[0] + len(places))) if places else True
             sorts = [order[at][1] for at in places]
             assert sorts == sorted(sorts)
-        request = {"TableName": "tab", **listing(limit, condition, paths, {})}
         start: dict[str, Any] | None = None
         while True:
             answer = self.cluster.call("Scan", starting(request, start))
@@ -291,6 +367,34 @@ def conditional(condition: Tree, values: dict[str, Any]) -> str:
     text = test_evaluation.written(condition, bound)
     values |= {f":{name}": attribute_value(value) for name, value in bound.items()}
     return text
+
+
+def older_tree(checks: list[Any], any_of: bool) -> Tree:
+    trees = [OLDER[operator](("path", name), ("value", fitting(operator, value))) for name, operator, value in checks]
+    return functools.reduce(lambda one, other: ("OR" if any_of else "AND", one, other), trees)
+
+
+def older_conditions(checks: list[Any]) -> dict[str, Any]:
+    conditions: dict[str, Any] = {}
+    for name, operator, value in checks:
+        number = {"NULL": 0, "NOT_NULL": 0, "IN": 2, "BETWEEN": 2}.get(operator, 1)
+        operand = attribute_value(fitting(operator, value))
+        conditions[name] = {"ComparisonOperator": operator, "AttributeValueList": [operand] * number}
+    return conditions
+
+
+def fitting(operator: str, value: Any) -> Any:
+    """The value, or a text for what takes no numbers."""
+    return str(value) if operator == "BEGINS_WITH" and isinstance(value, Decimal) else value
+
+
+def older_updates(changes: list[Any]) -> dict[str, Any]:
+    updates: dict[str, Any] = {}
+    for keyword, (name,), *operand in changes:
+        action = {"SET": "PUT", "REMOVE": "DELETE"}.get(keyword, keyword)
+        value = {"Value": attribute_value(BOUND[operand[0][1]])} if operand else {}
+        updates[name] = {"Action": action, **value}
+    return updates
 
 
 def projecting(paths: Sequence[Path] | None) -> dict[str, Any]:
