@@ -138,6 +138,16 @@ def test_a_repeated_request_is_done_once(cluster: Cluster) -> None:
     assert write(cluster, same, token="t") == {}, "it is the same number"
 
 
+def test_a_token_says_nothing_of_a_table_that_was_deleted_and_made_again() -> None:
+    cluster = Cluster()
+    for _ in range(2):
+        cluster.create("str", "S", None)
+        assert write(cluster, put(), token="t") == {}
+        assert read(cluster, get()) == {"Responses": [{"Item": {"p": A}}]}
+        assert "TableDescription" in cluster.call("DeleteTable", {"TableName": "str"})
+    cluster.close()
+
+
 def test_a_request_under_way_is_told_as_such() -> None:
     fault = fault_of(TransactionInProgressError("wait"))
     assert (fault.status, fault.kind.partition("#")[2]) == (400, "TransactionInProgressException")

@@ -5,7 +5,7 @@ key, its condition, what an update makes of it, or another transaction that hold
 says for each item what it had to do with that.
 
 A repeated request is known by its ClientRequestToken, which SDKs draw by themselves. Within ten minutes
-it is done once.
+it is done once, as long as its first table is the same: one deleted and made again has none of its writes.
 """
 
 from __future__ import annotations
@@ -96,11 +96,9 @@ async def transact_write_items(session: Session, request: dict[str, Any]) -> byt
     measures = capacity.is_wanted(request)
     items = _each(functools.partial(_item, measures=measures), tables, parts)
     _refuse_same([(item.table.id, item.key) for item in items])
-    token = request.get("ClientRequestToken")
+    token = _token_of(request, items[0])
     try:
-        answers = await session.transact(
-            items, token=None if token is None else token.encode(), digest=_digest_of(request)
-        )
+        answers = await session.transact(items, token=token, digest=_digest_of(request))
     except TransactionCanceledError as error:
         raise _cancelled([_told(reason) for reason in error.reasons]) from None
     if not measures and request.get("ReturnItemCollectionMetrics") is None:
@@ -112,6 +110,11 @@ async def transact_write_items(session: Session, request: dict[str, Any]) -> byt
     ]
     consumed = await _consumed(session, request, items, answers) if measures else ()
     return answer_of(consumed, await metrics_of_all(session, request, written))
+
+
+def _token_of(request: Mapping[str, Any], first: TransactItem) -> bytes | None:
+    token = request.get("ClientRequestToken")
+    return None if token is None else b"%d %s" % (first.table.id, token.encode())
 
 
 async def transact_get_items(session: Session, request: dict[str, Any]) -> list[bytes]:
