@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from merganser.cli.simulate import EVERY, list_all, simulate
 from merganser.model.errors import ConfigurationError
 from merganser.sim import checkers
+from merganser.sim.checkers import Violation
+from merganser.sim.matrix import Matrix
 from merganser.sim.nemeses import NEMESES
-from merganser.sim.scenario import Scenario
+from merganser.sim.scenario import Scenario, run_scenario
 from merganser.sim.workloads import WORKLOADS
 from sim.mutations.planted import coordinator_never_repairs
 
@@ -54,20 +57,37 @@ def test_a_matrix_has_a_row_for_each_workload(capsys: pytest.CaptureFixture[str]
     assert simulate("5", Scenario(workload=EVERY, nemesis="none"), processes=1, is_matrix=True)
     told = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| ") for line in told) == len(WORKLOADS) + 3  # head, rule, sum
-    assert told[0].startswith("| nemesis | workload | seeds |")
+    assert told[0] == "| workload | none | runs | operations | faults | hours |"
 
 
-def test_a_matrix_has_a_row_for_each_nemesis(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_matrix_has_a_column_for_each_nemesis(capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate("5", Scenario(workload="tables"), processes=1, is_matrix=True)
     told = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("| ") for line in told) == len(NEMESES) + 3
+    assert told[0].split(" | ")[1:-4] == list(NEMESES)
+    assert told[2].startswith(f"| tables | {'0 | ' * len(NEMESES)}{len(NEMESES)} | ")
 
 
-def test_a_matrix_of_one_workload_and_one_nemesis_has_one_row(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_matrix_of_one_workload_and_one_nemesis_has_one_cell(capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate("5:7", Scenario(workload="tables", nemesis="crashes"), processes=1, is_matrix=True)
     told = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("| crashes | tables | 2 |") for line in told) == 1
-    assert sum(line.startswith("| ") for line in told) == 4
+    assert told[0].startswith("| workload | crashes | runs | ")
+    assert told[2].startswith("| tables | 0 | 2 | ")
+    assert told[3].startswith("| **all** | 0 | 2 | ")
+    assert "Violations: none." in told
+
+
+def test_a_matrix_tells_what_was_violated_where_it_was() -> None:
+    matrix, scenario = Matrix(), Scenario(workload="tables", nemesis="crashes")
+    well = run_scenario(5, scenario)
+    broken = msgspec.structs.replace(well, violations=[Violation("maps", "two maps"), Violation("held", "nothing")])
+    for outcome in (well, broken, msgspec.structs.replace(well, scenario=Scenario(workload="items", nemesis="none"))):
+        matrix.add(outcome)
+    told = matrix.markdown().splitlines()
+    assert told[0].startswith("| workload | crashes | none | runs | ")
+    assert told[2].startswith("| tables | 2 |  | 2 | ")
+    assert told[3].startswith("| items |  | 0 | 1 | ")
+    assert told[4].startswith("| **all** | 2 | 0 | 3 | ")
+    assert "Violations: held 1, maps 1." in told
 
 
 def test_ctrl_c_ends_a_long_hunt_with_the_sum_so_far() -> None:

@@ -1,4 +1,4 @@
-"""What many runs came to, and the table of it: fault by workload by checker."""
+"""What many runs came to, and the table of it: workload by fault."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Sum(msgspec.Struct):
 
 
 class Matrix:
-    """The sums of each nemesis and workload."""
+    """The sums of each workload under each nemesis."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -58,29 +58,49 @@ class Matrix:
     def add(self, outcome: Outcome) -> None:
         """Count one run."""
         scenario = outcome.scenario
-        self._cells.setdefault((scenario.nemesis, scenario.workload), Sum()).add(outcome)
+        self._cells.setdefault((scenario.workload, scenario.nemesis), Sum()).add(outcome)
 
     def markdown(self) -> str:
-        """Return the table, a row for each nemesis and workload, then what each fault came to."""
-        names = checkers.names()
-        head = ["nemesis", "workload", "seeds", "operations", "faults", "hours", *names, "violations"]
-        table = [_row(head), _row(["---", "---", *["---:"] * (len(head) - 2)])]
-        for (nemesis, workload), cell in self._cells.items():
-            table.append(_row([nemesis, workload, *_figures(cell, names)]))
+        """Return the table, then which checkers told of violations, then how often each fault was injected.
+
+        A row is a workload, a column a nemesis; where they meet is the number of violations that all checkers told.
+        """
+        workloads = list(dict.fromkeys(workload for workload, _ in self._cells))
+        nemeses = list(dict.fromkeys(nemesis for _, nemesis in self._cells))
+        head = ["workload", *nemeses, "runs", "operations", "faults", "hours"]
+        table = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
+        for workload in workloads:
+            cells = [self._cells.get((workload, nemesis)) for nemesis in nemeses]
+            table.append(_row([workload, *map(_violations, cells), *_figures(_total(cells))]))
+        by_nemesis = [_total([self._cells.get((workload, nemesis)) for workload in workloads]) for nemesis in nemeses]
         total = _total(list(self._cells.values()))
-        table.append(_row(["**all**", "", *_figures(total, names)]))
+        table.append(_row(["**all**", *map(_violations, by_nemesis), *_figures(total)]))
+        told = [f"{name} {total.violations[name]}" for name in checkers.names() if total.violations[name]]
         faults = [f"{name} {count:,}" for name, count in sorted(total.faults.items())]
-        return "\n".join([*table, "", f"Faults injected: {', '.join(faults) or 'none'}."])
+        return "\n".join(
+            [
+                *table,
+                "",
+                f"Violations: {', '.join(told) or 'none'}.",
+                "",
+                f"Faults injected: {', '.join(faults) or 'none'}.",
+            ]
+        )
 
 
-def _figures(cell: Sum, names: Sequence[str]) -> list[str]:
-    told = [f"{cell.seeds:,}", f"{cell.operations:,}", f"{cell.faults.total():,}", f"{cell.virtual_s / 3600:.1f}"]
-    return told + [str(cell.violations[name]) for name in names] + [str(cell.violations.total())]
+def _violations(cell: Sum | None) -> str:
+    return "" if cell is None else f"{cell.violations.total():,}"
 
 
-def _total(cells: list[Sum]) -> Sum:
+def _figures(cell: Sum) -> list[str]:
+    return [f"{cell.seeds:,}", f"{cell.operations:,}", f"{cell.faults.total():,}", f"{cell.virtual_s / 3600:.1f}"]
+
+
+def _total(cells: Sequence[Sum | None]) -> Sum:
     total = Sum()
     for cell in cells:
+        if cell is None:
+            continue
         for field in ("seeds", "operations", "acked", "unknown", "messages", "lost", "virtual_s"):
             setattr(total, field, getattr(total, field) + getattr(cell, field))
         total.faults.update(cell.faults)
