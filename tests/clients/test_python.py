@@ -28,6 +28,7 @@ def packages(install: Install) -> Path:
 def test_boto3_client(run: Run) -> None:
     more = {
         "unprocessed": {"answers": 2, "found": True},
+        "measures": {"wrote": [3.0, 1.0, 1.0, 1.0], "read": 0.5, "collection": {"species": {"S": "merganser"}}},
         "index_changes": {"became": ["CREATING"], "found": True, "left": {"by-genus": "ACTIVE"}},
     }
     assert run(sys.executable, "python/boto3_client.py") == {**EXPECTED, **more}

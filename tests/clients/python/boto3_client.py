@@ -260,6 +260,35 @@ def indexes(client: Any, table: str) -> dict[str, Any]:
     }
 
 
+def measures(client: Any, table: str) -> dict[str, Any]:
+    """A new item is written to the table and both indexes; less than 4 KB are read, eventually consistent, from one."""
+    wrote = client.put_item(
+        TableName=table,
+        Item={**indexed(1), **key(9)},
+        ReturnConsumedCapacity="INDEXES",
+        ReturnItemCollectionMetrics="SIZE",
+    )
+    read = client.query(
+        TableName=table,
+        IndexName="by-genus",
+        KeyConditionExpression="genus = :g",
+        ExpressionAttributeValues={":g": {"S": "Mergus"}},
+        ReturnConsumedCapacity="TOTAL",
+    )
+    client.delete_item(TableName=table, Key=key(9))
+    capacity = wrote["ConsumedCapacity"]
+    return {
+        "wrote": [
+            capacity["CapacityUnits"],
+            capacity["Table"]["CapacityUnits"],
+            capacity["LocalSecondaryIndexes"]["by-size"]["CapacityUnits"],
+            capacity["GlobalSecondaryIndexes"]["by-genus"]["CapacityUnits"],
+        ],
+        "read": read["ConsumedCapacity"]["CapacityUnits"],
+        "collection": wrote["ItemCollectionMetrics"]["ItemCollectionKey"],
+    }
+
+
 def index_changes(client: Any, table: str) -> dict[str, Any]:
     """Add an index to a table with items, wait for it, read it, drop it."""
     added = {
@@ -360,6 +389,7 @@ def main() -> None:
         "types": types(client, table, item),
         "transactions": transactions(client, table),
         "indexes": indexes(client, f"{table}-2"),
+        "measures": measures(client, f"{table}-2"),
         "index_changes": index_changes(client, f"{table}-2"),
         "settings": settings(client, f"{table}-2"),
         "legacy": legacy(client, f"{table}-2"),
