@@ -12,6 +12,7 @@ from merganser.model.ids import PartitionId
 from merganser.model.register import Content, Intent, Register, Version
 from merganser.service.counts import NOTHING, Count
 from merganser.service.hash_trees import HashTrees
+from merganser.service.local_indexes import LocalIndexes
 from merganser.service.steps import WIRES
 from merganser.service.topology import Topology
 from merganser.service.tree_images import TreeImages
@@ -37,7 +38,17 @@ def measure(stored: bytes, at: int) -> int | None:
 
 def trees_on(engine: MemoryEngine) -> HashTrees:
     topology = Topology(NODE.id, engine, PLAIN)
-    return HashTrees(topology, engine, admit=lambda: asyncio.sleep(0), measures={"w": measure})
+    local = LocalIndexes(engine, {"w": lambda _table: keys_of}, {"w": lambda _table: sizes_of})
+    return HashTrees(topology, engine, admit=lambda: asyncio.sleep(0), local=local, measures={"w": measure})
+
+
+def keys_of(value: bytes) -> list[tuple[int, bytes]]:
+    """Every item with a value stands in index 3, long ones in index 0 as well."""
+    return [(index, value) for index, _ in sizes_of(value)]
+
+
+def sizes_of(value: bytes) -> list[tuple[int, int]]:
+    return [*([(0, 2 * len(value))] if len(value) > 25 else []), *([(3, 7)] if value else [])]
 
 
 def key(number: int) -> bytes:
@@ -53,7 +64,9 @@ def put(trees: HashTrees, engine: MemoryEngine, number: int, content: Content, v
 def counted(engine: MemoryEngine) -> Count:
     values = [decode_register(key, stored).value for key, stored in engine.scan(*keys.table_range(TABLE.id))]
     sizes = [len(value) for value in values if value]
-    return Count(len(sizes), sum(sizes))
+    shown = [one for value in values if value for one in sizes_of(value)]
+    local = [(index, [size for number, size in shown if number == index]) for index in (0, 3)]
+    return Count(len(sizes), sum(sizes), tuple((index, len(all_), sum(all_)) for index, all_ in local if all_))
 
 
 def content(dice: random.Random) -> Content:
@@ -113,12 +126,15 @@ async def test_a_damaged_register_is_counted_as_it_looks() -> None:
     engine.commit(Batch().put(key(1), damaged))
     after = encode_register(key(1), Register(Version(1, 1, 2), Content(b"longer value")))
     trees.replace(*PLACE, [(TABLE.id, key(1), damaged, after)])
-    assert trees.count(*PLACE) == Count(1, len(b"longer value"))
+    count = trees.count(*PLACE)
+    assert count is not None
+    assert count[:2] == (1, len(b"longer value"))
 
 
 async def filled(world: World) -> Table:
     for machine in world.machines:
         machine.measures = {"sim": measure}
+        machine.local_measurers = {"sim": lambda _table: sizes_of}
     table = await started_with_leaders(world)
     for number in range(20):
         work = member(world.machines[0]).leader_tables.leader_based.change(
@@ -137,10 +153,10 @@ async def test_any_node_tells_the_count_of_the_whole_table(world: World) -> None
     table = await filled(world)
     await until(lambda: all(_has_counted(machine) for machine in world.machines))
     for machine in world.machines:
-        assert await count_at(machine, table) == Count(20, 100)
+        assert await count_at(machine, table) == Count(20, 100, ((3, 20, 140),))
     others = [machine for machine in world.machines if machine not in replicas_of(world, table, b"1")]
     replicas_of(world, table, b"1")[0].crash()
-    assert await count_at(others[0], table) == Count(20, 100)
+    assert await count_at(others[0], table) == Count(20, 100, ((3, 20, 140),))
 
 
 @simulated(machines=3, partitions=8)

@@ -320,6 +320,8 @@ class Counted(msgspec.Struct, frozen=True, array_like=True, tag=133):
     """Partition, items, and their size in bytes; of the partitions that the node holds and has counted."""
 
     counts: tuple[tuple[int, int, int], ...]
+    local: tuple[tuple[int, int, int, int], ...] = ()
+    """Partition, number of a local index that holds any of it, items, and the bytes that it shows of them."""
 
 
 class TimeIs(msgspec.Struct, frozen=True, array_like=True, tag=138):

@@ -35,7 +35,7 @@ from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
 from merganser.wire.dynamodb.expiry import expiring
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound, too_large
-from merganser.wire.dynamodb.index_items import indexer, local_indexer
+from merganser.wire.dynamodb.index_items import indexer, local_indexer, local_measurer
 from merganser.wire.dynamodb.items import measure, measure_entry
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.session import INDEX_WIRE, WIRE, Services
@@ -130,6 +130,7 @@ class Node:
                 evaluators={WIRE: evaluate},
                 indexers={WIRE: indexer},
                 local_indexers={WIRE: local_indexer},
+                local_measurers={WIRE: local_measurer},
                 expiries={WIRE: expiring},
                 measures={WIRE: measure, INDEX_WIRE: measure_entry},
                 on_damage=lambda what: failure("damage on the disk", reason=what),

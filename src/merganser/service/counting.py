@@ -16,7 +16,7 @@ from merganser.model.errors import InvariantError, MerganserError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Counted, CountItems
 from merganser.service.asking import Asker
-from merganser.service.counts import Count
+from merganser.service.counts import Count, total
 from merganser.service.hash_trees import HashTrees
 from merganser.service.topology import Topology
 
@@ -53,13 +53,16 @@ class Counting:
         known = {**self._last.get(table, {}), **counts}
         if self._topology.table(table) is not None:
             self._last[table] = known
-        return Count(sum(one.items for one in known.values()), sum(one.size_bytes for one in known.values()))
+        return total(list(known.values()))
 
     async def answer(self, _sender: NodeId, request: CountItems) -> Counted:
         """Tell a peer what is counted here."""
         table = self._topology.table(request.table)
         own = {} if table is None else self._own(table.id, table.n)
-        return Counted(tuple((partition, *count) for partition, count in own.items()))
+        return Counted(
+            tuple((partition, count.items, count.size_bytes) for partition, count in own.items()),
+            tuple((partition, *one) for partition, count in own.items() for one in count.local),
+        )
 
     def _own(self, table: TableId, n: int) -> Counts:
         found: Counts = {}
@@ -93,7 +96,13 @@ class Counting:
             return {}
         if not isinstance(answer, Counted):
             return {}
-        return {PartitionId(partition): Count(items, size) for partition, items, size in answer.counts}
+        local: dict[int, list[tuple[int, int, int]]] = {}
+        for partition, *one in answer.local:
+            local.setdefault(partition, []).append((one[0], one[1], one[2]))
+        return {
+            PartitionId(partition): Count(items, size, tuple(local.get(partition, ())))
+            for partition, items, size in answer.counts
+        }
 
     def _forget_dropped(self, current: ClusterMap) -> None:
         known = {table.id for table in current.tables}

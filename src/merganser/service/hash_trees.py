@@ -454,8 +454,10 @@ class HashTrees:
         local_keys, expiring = self._local.of(table), self._expiries.of(table)
         if image is not None:
             tree, count = image
-            return _Kept(tree, seed, None, local_keys, expiring, Counter(measure, *count), has_image=True)
-        return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring, Counter(measure))
+            counter = Counter.of(measure, self._local.sizes_of(table), count)
+            return _Kept(tree, seed, None, local_keys, expiring, counter, has_image=True)
+        counter = Counter.of(measure, self._local.sizes_of(table))
+        return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring, counter)
 
     def _seed_of(self, table: TableId) -> int:
         return seed_of(self._known(table).unique_id)

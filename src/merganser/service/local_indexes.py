@@ -21,6 +21,7 @@ from typing import NamedTuple
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError
 from merganser.model.register import Content
+from merganser.service.counts import LocalSizes
 from merganser.storage import keys
 from merganser.storage.engine import Engine
 from merganser.storage.registers import decode_register
@@ -33,6 +34,9 @@ LocalKeys = Callable[[bytes], Sequence[Place]]
 
 LocalIndexer = Callable[[Table], LocalKeys | None]
 """Of a wire; None: the table has no local indexes."""
+
+LocalMeasurer = Callable[[Table], LocalSizes | None]
+"""Of a wire, likewise."""
 
 EXAMINED_MAX = 1_000
 """Entries looked at for one page, those of other indexes among them: some 2 ms in which the loop serves nobody else."""
@@ -50,15 +54,26 @@ class EntryPage(NamedTuple):
 class LocalIndexes:
     """The local indexes of this node's registers; see the module's docstring."""
 
-    def __init__(self, engine: Engine, indexers: Mapping[str, LocalIndexer] | None = None) -> None:
-        """Index what ``engine`` holds, by the wires' ``indexers``."""
+    def __init__(
+        self,
+        engine: Engine,
+        indexers: Mapping[str, LocalIndexer] | None = None,
+        measurers: Mapping[str, LocalMeasurer] | None = None,
+    ) -> None:
+        """Index what ``engine`` holds, by the wires' ``indexers``, and measure what indexes show by ``measurers``."""
         self._engine = engine
         self._indexers = indexers or {}
+        self._measurers = measurers or {}
 
     def of(self, table: Table) -> LocalKeys | None:
         """Return how items of ``table`` are indexed; None if it has no local indexes."""
         indexer = self._indexers.get(table.wire) if table.has_leaders else None
         return None if indexer is None else indexer(table)
+
+    def sizes_of(self, table: Table) -> LocalSizes | None:
+        """Return how what the local indexes of ``table`` show is measured; None if it has none, or nobody measures."""
+        measurer = self._measurers.get(table.wire) if table.has_leaders else None
+        return None if measurer is None else measurer(table)
 
     def stands(self, table: Table, entry: bytes, value: bytes | None) -> bool:
         """Tell whether an item of that value has that entry."""

@@ -63,7 +63,7 @@ from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
 from merganser.service.leader_repair import LeaderRepair
 from merganser.service.leader_tables import LeaderTables
-from merganser.service.local_indexes import LocalIndexer, LocalIndexes
+from merganser.service.local_indexes import LocalIndexer, LocalIndexes, LocalMeasurer
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
@@ -110,6 +110,7 @@ class Member:
         measures: Mapping[str, Measure] | None = None,
         indexers: Mapping[str, Indexer] | None = None,
         local_indexers: Mapping[str, LocalIndexer] | None = None,
+        local_measurers: Mapping[str, LocalMeasurer] | None = None,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -120,6 +121,7 @@ class Member:
             evaluators: what the wires do to items of leader-based tables, by the names of the wires.
             indexers: what items are in their tables' global indexes, likewise.
             local_indexers: how the wires index the items of one partition key, likewise.
+            local_measurers: how large what those show of items is, likewise.
             expiries: how items of leader-based tables expire, likewise.
             expiry_look_s: between two looks for what has expired.
             measures: what items are, and how large, likewise.
@@ -142,7 +144,7 @@ class Member:
         )
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
-        local = LocalIndexes(engine, local_indexers)
+        local = LocalIndexes(engine, local_indexers, local_measurers)
         self.expiries = ExpiryIndex(self.topology, engine, expiries)
         self.trees = HashTrees(
             self.topology,

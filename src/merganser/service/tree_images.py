@@ -3,7 +3,8 @@
 ::
 
     key      tree| table 4 partition 8
-    value    items 8, their bytes 8 (`service.counts`), the tree (`core.hash_tree`); sealed
+    value    items 8, their bytes 8 (`service.counts`); how many local indexes hold any 1, and for each its number 1,
+             items 8, their bytes 8; the tree (`core.hash_tree`); sealed
 
 Integers are big-endian and unsigned.
 """
@@ -25,7 +26,8 @@ Place = tuple[TableId, PartitionId]
 
 _PREFIX = keys.metadata_key("tree|")
 _PLACE = struct.Struct(">IQ")
-_COUNT = struct.Struct(">QQ")
+_COUNT = struct.Struct(">QQB")
+_LOCAL = struct.Struct(">BQQ")
 
 
 def image_key(place: Place) -> bytes:
@@ -47,10 +49,8 @@ class TreeImages:
             stored = self._engine.get(key)
             if stored is None:
                 return None
-            packed = unseal(key, stored)
-            tree = HashTree.unpack(packed[_COUNT.size :])
-            return tree, Count(*_COUNT.unpack_from(packed))
-        except CorruptionError:  # damaged, or of a release that counted nothing
+            return _unpacked(unseal(key, stored))
+        except CorruptionError:  # damaged, or of a release that counted less
             self.delete(place)
             return None
 
@@ -61,8 +61,9 @@ class TreeImages:
             StorageFailedError: it is unknown whether it is kept.
         """
         key = image_key(place)
-        packed = _COUNT.pack(max(0, count.items), max(0, count.size_bytes)) + tree.pack()
-        self._engine.commit(Batch().put(key, seal(key, packed)))
+        counted = _COUNT.pack(max(0, count.items), max(0, count.size_bytes), len(count.local))
+        local = [_LOCAL.pack(index, max(0, items), max(0, size)) for index, items, size in count.local]
+        self._engine.commit(Batch().put(key, seal(key, b"".join((counted, *local, tree.pack())))))
 
     def delete(self, place: Place) -> None:
         """Delete an image, if there is one.
@@ -86,6 +87,16 @@ class TreeImages:
             return next(iter(self._engine.scan(start, end)), None) is not None
         except CorruptionError:
             return True
+
+
+def _unpacked(packed: bytes) -> tuple[HashTree, Count]:
+    try:
+        items, size_bytes, indexes = _COUNT.unpack_from(packed)
+        tree_at = _COUNT.size + indexes * _LOCAL.size
+        local = tuple(_LOCAL.unpack_from(packed, _COUNT.size + number * _LOCAL.size) for number in range(indexes))
+    except struct.error:
+        raise CorruptionError(f"no image of a hash tree: {len(packed)} bytes") from None
+    return HashTree.unpack(packed[tree_at:]), Count(items, size_bytes, local)
 
 
 def _between(tables: Sequence[TableId]) -> Iterator[tuple[bytes, bytes]]:

@@ -25,7 +25,7 @@ from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.counts import Measure
 from merganser.service.expiry_index import Expiry
 from merganser.service.founding import Founding
-from merganser.service.local_indexes import LocalIndexer
+from merganser.service.local_indexes import LocalIndexer, LocalMeasurer
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
@@ -82,6 +82,8 @@ class Machine:
         """What its members do to items of leader-based tables, by wire."""
         self.local_indexers: Mapping[str, LocalIndexer] = {steps.WIRE: local_indexer}
         """How they index the items of one partition key, by wire."""
+        self.local_measurers: Mapping[str, LocalMeasurer] = {}
+        """How large what those show of items is, by wire."""
         self.indexers: Mapping[str, Indexer] = {steps.WIRE: indexes.entries}
         """What items are in the indexes of their tables, by wire."""
         self.expiries: Mapping[str, Expiry] = {steps.WIRE: steps.expiring}
@@ -218,6 +220,7 @@ class Machine:
             in_flight_s=IN_FLIGHT_S,
             evaluators=self.evaluators,
             local_indexers=self.local_indexers,
+            local_measurers=self.local_measurers,
             indexers=self.indexers,
             expiries=self.expiries,
             expiry_look_s=EXPIRY_LOOK_S,

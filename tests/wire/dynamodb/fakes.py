@@ -29,12 +29,12 @@ from merganser.model.register import Decided, Version
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.model.transaction import Reason, ReasonKind
-from merganser.service.counts import Count
+from merganser.service.counts import Count, total
 from merganser.service.steps import WIRES
 from merganser.service.transactions import TransactItem
 from merganser.storage.keys import entry_of, table_in, table_range
 from merganser.wire.dynamodb.errors import Fault, fault_of
-from merganser.wire.dynamodb.index_items import indexer, local_indexer
+from merganser.wire.dynamodb.index_items import indexer, local_indexer, local_measurer
 from merganser.wire.dynamodb.items import size_of
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.session import Services
@@ -354,10 +354,14 @@ class FakeCounting:
 
     def __init__(self, leader_based: FakeLeaderBased) -> None:
         self._items = leader_based.items
+        self._leader_based = leader_based
 
     async def count(self, table: TableId, n: int) -> Count:
-        sizes = [size_of(self._items[key]) for key in self._items.irange(*table_range(table), inclusive=(True, False))]
-        return Count(len(sizes), sum(sizes))
+        items = [self._items[key] for key in self._items.irange(*table_range(table), inclusive=(True, False))]
+        base = next((one for one in self._leader_based.tables() if one.id == table), None)
+        sizes_of = None if base is None or not base.has_leaders else local_measurer(base)
+        local = [Count(0, 0, ((number, 1, size),)) for item in items if sizes_of for number, size in sizes_of(item)]
+        return total([*(Count(1, size_of(item)) for item in items), *local])
 
 
 class Cluster:

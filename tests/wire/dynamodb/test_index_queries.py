@@ -183,6 +183,19 @@ def test_capacity_is_counted_of_the_index_and_of_what_is_fetched_from_the_table(
     }
 
 
+def test_local_indexes_are_described_with_what_stands_in_them(full: Cluster) -> None:
+    described = full.call("DescribeTable", {"TableName": "ind"})["Table"]
+    found = {one["IndexName"]: (one["ItemCount"], one["IndexSizeBytes"]) for one in described["LocalSecondaryIndexes"]}
+    sizes = {"all": 0, "some": 0, "keys": 0}
+    for one in ITEMS:  # names of a byte, texts and numbers
+        bytes_of = {name: 1 + (len(value.get("S", "")) or 2 + ("-" in value["N"])) for name, value in one.items()}
+        sizes["all"] += sum(bytes_of.values()) if "l" in one else 0
+        sizes["some"] += sum(bytes_of[name] for name in "psla" if name in one) if "l" in one else 0
+        sizes["keys"] += sum(bytes_of[name] for name in "psn") if "n" in one else 0
+    assert found == {"all": (5, sizes["all"]), "some": (5, sizes["some"]), "keys": (5, sizes["keys"])}
+    assert described["ItemCount"] == len(ITEMS)
+
+
 @pytest.mark.parametrize(
     ("request_", "answer"),
     [

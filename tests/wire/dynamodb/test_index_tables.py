@@ -55,12 +55,21 @@ def test_local_indexes_are_described(cluster: Cluster) -> None:
         )
         arn = described["TableArn"]
         assert described["LocalSecondaryIndexes"] == [
-            {"IndexName": "byL", "KeySchema": schema("p", "l"), "Projection": ALL, "IndexArn": f"{arn}/index/byL"},
+            {
+                "IndexName": "byL",
+                "KeySchema": schema("p", "l"),
+                "Projection": ALL,
+                "IndexArn": f"{arn}/index/byL",
+                "IndexSizeBytes": 0,
+                "ItemCount": 0,
+            },
             {
                 "IndexName": "some.l-1_X",
                 "KeySchema": schema("p", "l"),
                 "Projection": projection,
                 "IndexArn": f"{arn}/index/some.l-1_X",
+                "IndexSizeBytes": 0,
+                "ItemCount": 0,
             },
         ]
         assert "GlobalSecondaryIndexes" not in described

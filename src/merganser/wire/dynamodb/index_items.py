@@ -20,11 +20,12 @@ from merganser.core.token import token_of
 from merganser.model.cluster import Table
 from merganser.model.ids import TableId
 from merganser.model.index import Entry
+from merganser.service.counts import LocalSizes
 from merganser.service.local_indexes import LocalKeys
 from merganser.storage import keys
 from merganser.wire.dynamodb.attributes import AttributeMap, normalise
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.items import attributes_of, encoded
+from merganser.wire.dynamodb.items import attributes_of, encoded, size_of
 from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, partition_bytes, sort_bytes
 from merganser.wire.dynamodb.secondary_indexes import IndexDefinition, global_indexes, picked
 from merganser.wire.dynamodb.tables import definition_of
@@ -40,6 +41,13 @@ def local_indexer(table: Table) -> LocalKeys | None:
     """Return how items are indexed by the local indexes of a table; the `service.local_indexes.LocalIndexer`."""
     indexes = definition_of(table).local_indexes
     return functools.partial(_local_keys, indexes) if indexes else None
+
+
+def local_measurer(table: Table) -> LocalSizes | None:
+    """Return how what the local indexes of a table show is measured; the `service.local_indexes.LocalMeasurer`."""
+    definition = definition_of(table)
+    indexes = definition.local_indexes
+    return functools.partial(_local_sizes, indexes, definition.schema) if indexes else None
 
 
 def indexer(table: Table, key: bytes, value: bytes) -> Sequence[Entry]:
@@ -160,8 +168,27 @@ def _check_value(
         sort_bytes(attribute, value)
 
 
+@functools.lru_cache(maxsize=4)
+def _looked_into(value: bytes) -> AttributeMap:
+    """Return the attributes of a stored item, which nobody may change: keys and sizes are asked for after another."""
+    return attributes_of(value)
+
+
+def _local_sizes(indexes: Sequence[IndexDefinition], schema: KeySchema, value: bytes) -> list[tuple[int, int]]:
+    item = _looked_into(value)
+    return [
+        (number, size_of(value) if definition.shows_all else _size_shown(definition, schema, item))
+        for number, definition in enumerate(indexes)
+        if _bytes_of(definition.sort[0], item, is_partition=False) is not None
+    ]
+
+
+def _size_shown(definition: IndexDefinition, schema: KeySchema, item: AttributeMap) -> int:
+    return normalise(picked(item, definition.shown(schema)))  # which is in normal form, and stays as it is
+
+
 def _local_keys(indexes: Sequence[IndexDefinition], value: bytes) -> list[tuple[int, bytes]]:
-    item = attributes_of(value)
+    item = _looked_into(value)
     found: list[tuple[int, bytes]] = []
     for number, definition in enumerate(indexes):
         key = _bytes_of(definition.sort[0], item, is_partition=False)

@@ -1,7 +1,7 @@
-"""ItemCount and the sizes in the description of a table and its global indexes.
+"""ItemCount and the sizes in the description of a table and its indexes.
 
 DynamoDB counts anew every six hours or so; here a description says what replicas had counted a moment ago. Leaderless
-tables and local indexes are not counted, and say nothing.
+tables are not counted, and say nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ def add_counts(description: dict[str, Any], table: Table, counts: Counts) -> dic
     count = counts.get(table.id)
     if count is not None:
         description.update(TableSizeBytes=count.size_bytes, ItemCount=count.items)
+        local = {number: (items, size_bytes) for number, items, size_bytes in count.local}
+        for number, index in enumerate(description.get("LocalSecondaryIndexes", ())):
+            items, size_bytes = local.get(number, (0, 0))
+            index.update(IndexSizeBytes=size_bytes, ItemCount=items)
     counted = {index.name: counts.get(index.table) for index in table.indexes}
     for index in description.get("GlobalSecondaryIndexes", ()):
         entries = counted.get(index["IndexName"])
