@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from merganser.core.expiry import MARGIN_S
@@ -141,6 +142,22 @@ async def test_a_node_that_has_not_compared_its_clock_yet_removes_nothing(world:
     watch._compared.clear()
     with pytest.raises(ClockSkewError, match="yet to compare"):
         watch.check_compared()
+
+
+@simulated(machines=3, partitions=4)
+async def test_a_disk_that_fails_during_a_walk_is_no_error_of_the_expirer(world: World) -> None:
+    table = await started_with_leaders(world)
+    broken, other = world.machines[2], world.machines[0]
+    await put(other, table, b"k", expiring_at(b"v", wall_s() + 600))
+    broken.engine._group.fail("the disk is full")
+    known = member(other).topology.table(table.id)
+    assert known is not None
+    changed = msgspec.structs.replace(
+        member(other).topology.map, tables=(msgspec.structs.replace(known, definition=EXPIRING),)
+    )
+    member(broken).topology._take(changed)  # it cannot be stored any more, and is known all the same
+    await broken.spawn(member(broken).leader_tables.expirer._walk(changed.tables))
+    assert world.errors() == []
 
 
 @simulated(machines=3, partitions=4)

@@ -19,4 +19,6 @@ FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
         (seed, Scenario(workload="handoff", nemesis="partitions", nodes=5), "a look after a sloppy read met no replica")
         for seed in (3, 80, 116, 144)
     ),
+    (427, Scenario(workload="expiries"), "a disk that failed under a walk for times ended the expirer"),
+    (504, Scenario(workload="expiries", nodes=2), "the same"),
 ]

@@ -26,7 +26,14 @@ from typing import Final
 
 from merganser.core.expiry import is_due
 from merganser.model.cluster import Table
-from merganser.model.errors import ClockSkewError, CorruptionError, InvariantError, MerganserError, RequestError
+from merganser.model.errors import (
+    ClockSkewError,
+    CorruptionError,
+    InvariantError,
+    MerganserError,
+    RequestError,
+    StorageFailedError,
+)
 from merganser.model.ids import PartitionId
 from merganser.model.register import EMPTY, Content, Decided
 from merganser.service.expiry_index import DUE_MAX, Due, Expiring, ExpiryIndex
@@ -110,7 +117,7 @@ class Expirer:
             if table.id in ids:
                 try:
                     await self._make_whole(table, partition)
-                except CorruptionError:  # of the disk, which others take care of
+                except (CorruptionError, StorageFailedError):  # of the disk, which others take care of
                     continue
             if number % TURN_PLACES == 0:
                 await self._admit()
