@@ -237,6 +237,19 @@ def test_a_query_that_does_not_fit_the_index_is_refused(full: Cluster, request_:
     assert full.call("Query", request_) == answer
 
 
+def test_a_page_holds_1_mb_of_what_is_fetched_from_the_table(cluster: Cluster) -> None:
+    created(cluster)
+    for number in range(4):
+        cluster.call("PutItem", {"TableName": "ind", "Item": item("one", number, n=1, big="x" * 400_000)})
+    fetching = {**ask("keys"), "Select": "ALL_ATTRIBUTES", "ReturnConsumedCapacity": "INDEXES"}
+    page = cluster.call("Query", fetching)
+    assert sorts(page) == [0, 1, 2]
+    assert page["LastEvaluatedKey"] == item("one", 2, n=1)
+    assert page["ConsumedCapacity"]["LocalSecondaryIndexes"] == {"keys": {"CapacityUnits": 0.5}}
+    assert sorts(cluster.call("Query", {**fetching, "ExclusiveStartKey": page["LastEvaluatedKey"]})) == [3]
+    assert sorts(cluster.call("Query", ask("keys"))) == [0, 1, 2, 3]
+
+
 def test_an_index_follows_what_is_written(cluster: Cluster) -> None:
     created(cluster)
     for one in ITEMS[:3]:

@@ -71,7 +71,7 @@ class Page(NamedTuple):
     scanned: int
     """How many there are with those that the filter left out."""
     size: int
-    """Of all those as they are in what was read, in bytes."""
+    """Of all those as they are in what was read, in bytes; not of what was looked up in the table besides."""
     fetched_units: float = 0.0
     """Of the items that were looked up in the table for what a local index does not show."""
     last: bytes | None = None
@@ -101,7 +101,7 @@ async def read_page(session: Session, source: Source, span: Span, request: Mappi
     limit = int(request["Limit"]) if request.get("Limit") is not None else None
     is_consistent = bool(request.get("ConsistentRead"))
     shown: list[bytes] = []
-    scanned = 0
+    scanned = size = 0
     room = turn_began_at = PAGE_BYTES_MAX
     rows_max = FETCH_ROWS_MAX if limit is None else min(FETCH_ROWS_MAX, limit)
     while span.start < span.end:
@@ -112,11 +112,12 @@ async def read_page(session: Session, source: Source, span: Span, request: Mappi
             if seen is not None:
                 shown.append(seen)
             scanned += 1
-            room -= size_of(item)
+            size += size_of(item)
+            room -= size_of(whole if looking.fetches else item)
             if looking.fetches:
                 fetched_units += read_units(size_of(whole), is_consistent=is_consistent)
             if scanned == limit or room <= 0:
-                return Page(shown, scanned, PAGE_BYTES_MAX - room, fetched_units, last=item)
+                return Page(shown, scanned, size, fetched_units, last=item)
             if (view.filter is not None or looking.decodes) and turn_began_at - room > TURN_BYTES:
                 turn_began_at = room
                 await asyncio.sleep(0)
@@ -125,7 +126,7 @@ async def read_page(session: Session, source: Source, span: Span, request: Mappi
         span = span._replace(end=fetched.resume) if span.reverse else span._replace(start=fetched.resume)
         if not fetched.items:
             rows_max = min(FETCH_ROWS_MAX, rows_max * FETCH_GROWTH)
-    return Page(shown, scanned, PAGE_BYTES_MAX - room, fetched_units)
+    return Page(shown, scanned, size, fetched_units)
 
 
 async def _fetched(
