@@ -112,6 +112,9 @@ class Violations:
 
     def table_name(self, request: Mapping[str, Any], name: str = "TableName") -> None:
         """Check a table's name, or ARN, as the operations on items do."""
+        value = request.get(name)
+        if value is not None and is_table_name(value):  # nearly always, and in each request
+            return
         if self.required(request, name) and table_in(request[name]) is None:
             self._pattern(request[name], member_name(name))
             self.length(request[name], len(request[name]), member_name(name), least=3, most=255)

@@ -49,8 +49,10 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     check_placeholders(request)
     read_expressions(request)
     table = await session.table(request["TableName"])
-    key = key_of_item(definition_of(table).schema, table.id, item)
-    check_item(table, item)
+    definition = definition_of(table)
+    key = key_of_item(definition.schema, table.id, item)
+    if table.indexes or definition.local_indexes:
+        check_item(table, item)
     stored = encoded(item, size)
     if _is_plain(request, checks):
         await session.replace(table, key, stored)
