@@ -109,6 +109,16 @@ def test_a_condition_that_does_not_hold_takes_a_unit(held: Cluster, clock: Clock
     assert put(held) == EXCEEDED
 
 
+def test_a_condition_that_does_not_hold_takes_what_its_item_would(held: Cluster, clock: Clock) -> None:
+    put(held, size=3 * 1024)
+    clock.now_s += 2
+    assert put(held, ConditionExpression="attribute_not_exists(p)").startswith("ConditionalCheckFailedException")
+    clock.now_s += 0.9
+    assert put(held) == EXCEEDED
+    clock.now_s += 0.2
+    assert put(held) == {}
+
+
 def test_reads_take_half_unless_they_are_consistent(held: Cluster, clock: Clock) -> None:
     assert [get(held) for _ in range(5)] == [{}, {}, {}, {}, EXCEEDED]
     clock.now_s += 1

@@ -38,7 +38,7 @@ from merganser.wire.dynamodb.errors import (
 )
 from merganser.wire.dynamodb.items import size_of
 from merganser.wire.dynamodb.session import WIRE, ItemPage, Services, Session
-from merganser.wire.dynamodb.steps import ItemStep, Measured, measured_in, put_in
+from merganser.wire.dynamodb.steps import ConditionFailedError, ItemStep, Measured, measured_in, put_in
 from merganser.wire.dynamodb.table_settings import OnDemandLimits
 from merganser.wire.dynamodb.tables import definition_of, settings_of
 from merganser.wire.dynamodb.tags import is_enforced
@@ -196,7 +196,10 @@ class _MeteredSession(Session):
         meter.admit()
         try:
             answer = await super().step(table, key, step.measured())
-        except ApiError:  # a condition that does not hold has cost as much as to look
+        except ConditionFailedError as error:  # which costs what the write would have, of the item as it is
+            meter.take(write_units(error.size, 0))
+            raise
+        except ApiError:
             meter.take(write_units(0, 0))
             raise
         measured = measured_in(answer)

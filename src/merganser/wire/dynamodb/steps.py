@@ -19,6 +19,7 @@ refused what is wrong whatever the item is; the leader reads them again, and rem
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -114,6 +115,15 @@ class Reason(enum.IntEnum):
     """It cannot be done to the item as it is."""
 
 
+class ConditionFailedError(ApiError):
+    """The condition of a write did not hold."""
+
+    def __init__(self, message: str, members: Mapping[str, Any] | None, size: int) -> None:
+        """Keep the size of the item, by which it is to be paid for."""
+        super().__init__(CONDITION_FAILED, message, members)
+        self.size = size
+
+
 class Rejection(msgspec.Struct, frozen=True, array_like=True):
     """The answer of a step that was not done."""
 
@@ -122,13 +132,15 @@ class Rejection(msgspec.Struct, frozen=True, array_like=True):
     """DynamoDB's text."""
     item: bytes | None = None
     """JSON of the item, if there is one and the request wanted to see it."""
+    size: int = 0
+    """Of the item that was looked at, 0 if there is none."""
 
     def error(self) -> ApiError:
         """Return what the client is told."""
         if self.reason is Reason.VALIDATION:
             return ValidationError(self.message)
         members = None if self.item is None else {"Item": orjson.Fragment(self.item)}
-        return ApiError(CONDITION_FAILED, self.message, members)
+        return ConditionFailedError(self.message, members, self.size)
 
 
 DELETING: Final = bytes((_DELETE,))
@@ -217,7 +229,8 @@ def _evaluate(table: Table, step: ItemStep, current: bytes | None) -> Decided:
     condition = _condition(step, placeholders)
     if condition is not None and not holds(condition, item):
         shown = json_of(current) if step.shows_failed and current is not None else None
-        return rejected(Rejection(Reason.CONDITION, CONDITION_TEXT, shown))
+        size = 0 if current is None else size_of(current)
+        return rejected(Rejection(Reason.CONDITION, CONDITION_TEXT, shown, size))
     if step.action is Action.UPDATE:
         return _updated(table, step, _update(step, placeholders), current, item)
     answer = json_of(current) if current is not None and step.returns == "ALL_OLD" else b""
