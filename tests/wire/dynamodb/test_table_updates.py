@@ -90,9 +90,9 @@ def provisioned(cluster: Cluster) -> Cluster:
             id="limits of a provisioned table",
         ),
         pytest.param(
-            {"StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}},
-            "ValidationException | StreamSpecification is not supported yet by Merganser",
-            id="stream",
+            {"StreamSpecification": {"StreamEnabled": False}},
+            "ValidationException | Table does not have an enabled stream to disable: TableName: abc",
+            id="no stream to disable",
         ),
         pytest.param(
             {"ReplicaUpdates": []},
@@ -235,3 +235,19 @@ def test_settings_are_kept_and_described(cluster: Cluster) -> None:
     assert table["WarmThroughput"]["WriteUnitsPerSecond"] == 5000
     update(cluster, OnDemandThroughput={"MaxReadRequestUnits": -1, "MaxWriteRequestUnits": -1})
     assert "OnDemandThroughput" not in described(cluster)
+
+
+def test_a_stream_is_described_while_it_is_on_and_its_name_after_that(cluster: Cluster) -> None:
+    wanted = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
+    assert isinstance(cluster.call("CreateTable", {**PROVISIONED, "StreamSpecification": wanted}), dict)
+    first = described(cluster)
+    assert first["StreamSpecification"] == wanted
+    assert first["LatestStreamArn"] == f"{first['TableArn']}/stream/{first['LatestStreamLabel']}"
+    again = cluster.call("UpdateTable", {"TableName": "abc", "StreamSpecification": wanted})
+    assert again == "ValidationException | Table already has an enabled stream: TableName: abc"
+    off = update(cluster, StreamSpecification={"StreamEnabled": False})
+    assert "StreamSpecification" not in off
+    assert off["LatestStreamArn"] == first["LatestStreamArn"]
+    on = update(cluster, StreamSpecification={"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"})
+    assert on["StreamSpecification"]["StreamViewType"] == "KEYS_ONLY"
+    assert on["LatestStreamArn"] > first["LatestStreamArn"]

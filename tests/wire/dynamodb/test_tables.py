@@ -132,12 +132,12 @@ def violation(*messages: str) -> str:
         ),
         pytest.param(
             without(StreamSpecification={"StreamEnabled": True}),
-            "ValidationException | StreamSpecification is not supported yet by Merganser",
-            id="stream",
+            INVALID + "StreamViewType is required when StreamEnabled is true",
+            id="stream without a view",
         ),
         pytest.param(
             without(StreamSpecification={"StreamEnabled": False, "StreamViewType": "NEW_IMAGE"}),
-            "ValidationException | StreamSpecification is not supported yet by Merganser",
+            INVALID + "StreamViewType can only be specified when StreamEnabled is true",
             id="view of no stream",
         ),
         pytest.param(

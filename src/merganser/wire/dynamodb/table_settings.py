@@ -6,7 +6,6 @@ OnDemandThroughput     the same, for tables on demand
 WarmThroughput         kept and described: there is nothing that has to be warmed
 SSESpecification       kept and described: what encrypts the disk is the operator's choice
 TableClass             kept and described
-StreamSpecification    refused where it turns a stream on (`wire.dynamodb.unserved`)
 =====================  ====================================================================================
 """
 
@@ -19,6 +18,7 @@ import msgspec
 
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.stream_settings import check_stream, find_stream_violations
 
 UNITS_MAX: Final = 1_000_000_000_000
 INVALID: Final = "One or more parameter values were invalid: "
@@ -113,10 +113,7 @@ def find_violations(violations: Violations, request: Mapping[str, Any]) -> None:
     """Add what is wrong with the settings by the API's model."""
     violations.enums(request, "BillingMode", "TableClass")
     throughput_violations(violations, request.get("ProvisionedThroughput"), "provisionedThroughput.")
-    stream = request.get("StreamSpecification")
-    if stream is not None:
-        violations.required(stream, "StreamEnabled", "streamSpecification.")
-        violations.enum(stream, "StreamViewType", "streamSpecification.")
+    find_stream_violations(violations, request)
     encryption = request.get("SSESpecification")
     if encryption is not None:
         violations.enum(encryption, "SSEType", "sSESpecification.")
@@ -170,6 +167,7 @@ def check_settings(request: Mapping[str, Any]) -> None:
     Raises:
         ValidationError: one makes no sense.
     """
+    check_stream(request)
     encryption = request.get("SSESpecification")
     if encryption is not None:
         _check_encryption(encryption)

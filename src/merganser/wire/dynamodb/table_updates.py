@@ -16,6 +16,7 @@ from merganser.model.cluster import Table
 from merganser.wire.dynamodb.constraints import Violations, require_table_name
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.index_updates import check_index_updates, find_update_violations, with_index_settings
+from merganser.wire.dynamodb.stream_settings import stream_of
 from merganser.wire.dynamodb.table_settings import (
     INVALID,
     NO_UNITS_ON_DEMAND,
@@ -87,6 +88,7 @@ def updated(table: Table, request: Mapping[str, Any], *, now_ms: int) -> TableDe
         is_protected=definition.is_protected if is_protected is None else is_protected,
         encryption=encryption_of(request, definition.encryption),
         warm=warm_throughput_of(request, definition.warm),
+        stream=stream_of(request, definition.stream, table=table.name, now_ms=now_ms),
     )
     check_on_demand_limits(request, is_on_demand=after.throughput is None)
     if table_class is not None:

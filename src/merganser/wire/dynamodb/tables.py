@@ -36,6 +36,7 @@ from merganser.wire.dynamodb.secondary_indexes import (
     described_index,
     global_indexes,
 )
+from merganser.wire.dynamodb.stream_settings import StreamSettings, first_stream_of
 from merganser.wire.dynamodb.table_settings import (
     INVALID,
     NO_UNITS_ON_DEMAND,
@@ -96,6 +97,7 @@ class TableDefinition(msgspec.Struct, frozen=True):
     time_to_live: TimeToLive | None = None
     index_settings: tuple[IndexSettings, ...] = ()
     """Of global indexes, where they are others than the index was made with."""
+    stream: StreamSettings | None = None
 
     @property
     def on_demand_since(self) -> int | None:
@@ -152,6 +154,7 @@ def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefin
         on_demand_limits=on_demand_limits_of(request, None),
         warm=warm_throughput_of(request, None),
         local_indexes=local_definitions(request),
+        stream=first_stream_of(request, now_ms=created_ms),
     )
 
 
@@ -217,6 +220,8 @@ def describe(table: Table, *, status: str, region: str, account: str, now_ms: in
             description["TableClassSummary"]["LastUpdateDateTime"] = definition.class_changed_ms / 1000
     if definition.encryption is not None:
         description["SSEDescription"] = definition.encryption.described(region=region, account=account)
+    if definition.stream is not None:
+        description.update(definition.stream.described(description["TableArn"]))
     if definition.on_demand_limits is not None:
         description["OnDemandThroughput"] = described_limits(definition.on_demand_limits)
     if definition.warm is not None:

@@ -26,20 +26,14 @@ class Unserved(NamedTuple):
 
 
 ANY: Final = Unserved(lambda value: True)
-UNLESS_DISABLED: Final = Unserved(
-    lambda stream: bool(stream.get("StreamEnabled")) or len(stream) > 1, note=" unless disabled"
-)
-
 UNSERVED: Final[Mapping[str, Mapping[str, Unserved]]] = {
     "CreateTable": {
-        "StreamSpecification": UNLESS_DISABLED,
         "ResourcePolicy": ANY,
         "GlobalTableSourceArn": ANY,
         "GlobalTableSettingsReplicationMode": ANY,
         "VectorIndexes": ANY,
     },
     "UpdateTable": {
-        "StreamSpecification": UNLESS_DISABLED,
         "ReplicaUpdates": ANY,
         "MultiRegionConsistency": ANY,
         "GlobalTableWitnessUpdates": ANY,
