@@ -141,6 +141,12 @@ def test_wrong_filter_is_refused(cluster: Cluster, conditions: Any, answer: str)
     assert answer in told
 
 
+def test_ten_violations_are_told_and_no_more(cluster: Cluster) -> None:
+    told = cluster.call("Scan", {"TableName": "str", "ScanFilter": {f"n{number}": {} for number in range(12)}})
+    assert told.startswith(VALIDATION + "10 validation errors detected: Value null at 'scanFilter.n0.member.")
+    assert told.count("failed to satisfy constraint") == 10
+
+
 @pytest.mark.parametrize(
     ("operation", "extra", "answer"),
     [

@@ -19,6 +19,9 @@ from merganser.wire.dynamodb.errors import ValidationError
 _TABLE_NAME = re.compile(r"[a-zA-Z0-9_.-]+").fullmatch
 _TABLE_PATTERN = "[a-zA-Z0-9_.-]+"
 
+TOLD_MAX: Final = 10
+"""Violations in one message; DynamoDB looks no further."""
+
 # In the order in which DynamoDB prints them.
 ENUMS: Final[Mapping[str, tuple[str, ...]]] = {
     "ReturnConsumedCapacity": ("INDEXES", "TOTAL", "NONE"),
@@ -140,8 +143,9 @@ class Violations:
             ValidationError: something was.
         """
         if self._found:
-            plural = "s" if len(self._found) > 1 else ""
-            raise ValidationError(f"{len(self._found)} validation error{plural} detected: {'; '.join(self._found)}")
+            told = self._found[:TOLD_MAX]
+            plural = "s" if len(told) > 1 else ""
+            raise ValidationError(f"{len(told)} validation error{plural} detected: {'; '.join(told)}")
 
 
 def key_schema_violations(violations: Violations, schema: Any, at: str, *, most: int) -> None:
