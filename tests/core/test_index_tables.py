@@ -7,7 +7,7 @@ import pytest
 
 from merganser.core import cluster_map as maps
 from merganser.model.cluster import ClusterMap, Index, IndexState, NodeRecord, Table
-from merganser.model.errors import CorruptionError, IndexExistsError
+from merganser.model.errors import CorruptionError, IndexExistsError, TableChangedError
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.index import IndexRequest
 
@@ -45,7 +45,8 @@ def states(current: ClusterMap) -> dict[str, IndexState]:
 
 
 def added(current: ClusterMap, name: str, unique_id: str = "second") -> ClusterMap:
-    return maps.with_index(current, table=BASE, index=IndexRequest(name), unique_id=unique_id)
+    before = users(current).indexes
+    return maps.with_index(current, table=BASE, index=IndexRequest(name), unique_id=unique_id, before=before)
 
 
 def test_table_is_made_with_a_table_for_the_entries_of_each_index(empty: ClusterMap) -> None:
@@ -93,7 +94,17 @@ def test_repeated_change_of_an_index_changes_nothing(empty: ClusterMap) -> None:
     gone = maps.without_index(current, table=BASE, index=index)
     assert maps.without_index(gone, table=BASE, index=index) is gone
     assert maps.with_index_state(gone, table=BASE, index=index, state="active") is gone
-    assert maps.with_index(gone, table=TableId(77), index=IndexRequest("x"), unique_id="y") is gone
+    assert maps.with_index(gone, table=TableId(77), index=IndexRequest("x"), unique_id="y", before=()) is gone
+
+
+def test_index_that_was_asked_for_when_the_table_had_other_indexes_does_not_come_or_go(empty: ClusterMap) -> None:
+    earlier = added(with_users(empty), "late")
+    before = users(earlier).indexes
+    current = maps.with_index_state(earlier, table=BASE, index=before[0].table, state="active")
+    with pytest.raises(TableChangedError):
+        maps.with_index(current, table=BASE, index=IndexRequest("x"), unique_id="y", before=before)
+    with pytest.raises(TableChangedError):
+        maps.with_index_state(current, table=BASE, index=before[0].table, state="deleting", before=before)
 
 
 def test_index_that_is_being_deleted_never_becomes_active(empty: ClusterMap) -> None:

@@ -96,6 +96,7 @@ async def test_dropped_index_leaves_no_entries_and_no_outboxes(world: World) -> 
     await until(lambda: all_know(world, table, lambda known: not known.indexes))
     assert not any(list(machine.engine.scan(*keys.table_range(entries))) for machine in world.machines)
     assert await settled(world, table) == set()
+    table = known_to(world.machines[0], table)
     table = await add(world.machines[0], table, indexes.BY_COLOR)  # as a new one, under the old name
     await until(lambda: all_know(world, table, is_active))
     table = known_to(world.machines[0], table)
@@ -108,7 +109,7 @@ async def test_replica_that_knows_of_an_index_promises_nothing_to_who_may_not_kn
     candidate, voter = world.machines[:2]
     before = member(voter).topology.map
     index = IndexRequest(indexes.BY_COLOR)
-    newer = cluster_map.with_index(before, table=table.id, index=index, unique_id="known to one")
+    newer = cluster_map.with_index(before, table=table.id, index=index, unique_id="known to one", before=())
     await voter.spawn(member(voter).topology.learn(newer))
     bids = ((group_of(candidate, table, b"a").partition, 1_000),)
     bid = Campaign(before.epoch, table.n, bids, is_poll=True, is_handover=True)

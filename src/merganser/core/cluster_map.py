@@ -172,13 +172,23 @@ def without_tables(cluster_map: ClusterMap, *, remade: Collection[str] = ()) -> 
     return msgspec.structs.replace(_next_epoch(cluster_map, tables=()), dropped=dropped)
 
 
-def with_index(cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, unique_id: str) -> ClusterMap:
+def with_index(
+    cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, unique_id: str, before: tuple[Index, ...]
+) -> ClusterMap:
     """Return ``cluster_map`` with one index more, to be filled, or ``cluster_map`` itself if that very index is there.
 
     If the table is gone nothing changes, either.
 
+    Args:
+        cluster_map: the newest one.
+        table: that gets the index.
+        index: what it is.
+        unique_id: of the request.
+        before: the indexes of the table when it was found to have room for this one.
+
     Raises:
         IndexExistsError: another index of the table has the name.
+        TableChangedError: it has other indexes than ``before``, or they are in other states.
     """
     base = _with_id(cluster_map, table)
     if base is None:
@@ -188,6 +198,7 @@ def with_index(cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, 
         if existing.unique_id == unique_id:
             return cluster_map
         raise IndexExistsError(f"table {base.name!r} has an index {index.name!r}: delete it first")
+    _check_indexes(base, before)
     added = Index(
         index.name,
         TableId(cluster_map.next_table_id),
@@ -201,15 +212,27 @@ def with_index(cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, 
     return msgspec.structs.replace(grown, tables=tables, next_table_id=added.table + 1)
 
 
-def with_index_state(cluster_map: ClusterMap, *, table: TableId, index: TableId, state: IndexState) -> ClusterMap:
+def with_index_state(
+    cluster_map: ClusterMap,
+    *,
+    table: TableId,
+    index: TableId,
+    state: IndexState,
+    before: tuple[Index, ...] | None = None,
+) -> ClusterMap:
     """Return ``cluster_map`` with an index, named by the table of its entries, in another state.
 
     ``cluster_map`` itself if it is in that state, or is gone; what is deleted stays so.
+
+    Raises:
+        TableChangedError: the table has other indexes than ``before``, if that matters, or they are in other states.
     """
     base = _with_id(cluster_map, table)
     known = None if base is None else next((known for known in base.indexes if known.table == index), None)
     if base is None or known is None or known.state in (state, "deleting"):
         return cluster_map
+    if before is not None:
+        _check_indexes(base, before)
     moved = msgspec.structs.replace(known, state=state)
     return _with_indexes(cluster_map, base, tuple(moved if one is known else one for one in base.indexes))
 
@@ -294,6 +317,11 @@ def _with_indexes(cluster_map: ClusterMap, base: Table, indexes: tuple[Index, ..
 def _check_definition(table: Table, expected: bytes) -> None:
     if table.definition != expected:
         raise TableChangedError(f"table {table.name!r} was changed meanwhile: look at it again")
+
+
+def _check_indexes(table: Table, expected: tuple[Index, ...]) -> None:
+    if table.indexes != expected:
+        raise TableChangedError(f"indexes of table {table.name!r} came, went or changed meanwhile: look at them again")
 
 
 def _next_epoch(cluster_map: ClusterMap, *, tables: tuple[Table, ...]) -> ClusterMap:

@@ -240,12 +240,15 @@ class Catalog:
 
         Raises:
             IndexExistsError: another index of the table has the name.
+            TableChangedError: its indexes are others than ``table`` says; this node knows them by then.
             TableNotFoundError: the table is gone.
             UnavailableError: no majority of the voters; nothing was changed.
             UnknownOutcomeError: the change may still come into force.
         """
         changed = await self.change(
-            lambda current: cluster_map.with_index(current, table=table.id, index=index, unique_id=unique_id),
+            lambda current: cluster_map.with_index(
+                current, table=table.id, index=index, unique_id=unique_id, before=table.indexes
+            ),
             deadline=deadline,
         )
         return _same(changed, table)
@@ -262,7 +265,9 @@ class Catalog:
         if index is None:
             return table
         changed = await self.change(
-            lambda current: cluster_map.with_index_state(current, table=table.id, index=index.table, state="deleting"),
+            lambda current: cluster_map.with_index_state(
+                current, table=table.id, index=index.table, state="deleting", before=table.indexes
+            ),
             deadline=deadline,
         )
         return _same(changed, table)

@@ -269,9 +269,12 @@ class FakeCatalog:
 
     async def table(self, wire: str, name: str, *, deadline: float, is_newest: bool = False) -> Table:
         try:
-            return self._tables[wire, name]
+            found = self._tables[wire, name]
         except KeyError:
             raise TableNotFoundError(name) from None
+        if is_newest:
+            await asyncio.sleep(0)  # others may change it meanwhile
+        return found
 
     async def create_table(
         self,
@@ -310,6 +313,8 @@ class FakeCatalog:
         known = self._tables[table.wire, table.name]
         if any(one.name == index.name for one in known.indexes):
             raise IndexExistsError(index.name)
+        if known.indexes != table.indexes:
+            raise TableChangedError(table.name)
         added = Index(index.name, TableId(self._next), index.definition, unique_id, "creating")
         self._next += 1
         return self._with_indexes(known, (*known.indexes, added))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
+from merganser.wire.dynamodb.errors import LIMIT_EXCEEDED, ApiError
 from wire.dynamodb.fakes import Cluster
 from wire.dynamodb.test_index_queries import SOME, item
 from wire.dynamodb.test_index_tables import ALL, UNITS, defined, global_, local, schema, with_global
@@ -193,6 +196,19 @@ def test_one_index_comes_or_goes_at_a_time(based: Cluster) -> None:
     assert based.call("UpdateTable", create("more", "y", kinds="y")) == ONE_AT_A_TIME
     assert based.call("UpdateTable", request({"Delete": {"IndexName": "byG"}})) == ONE_AT_A_TIME
     assert "TableDescription" in based.call("UpdateTable", request({"Delete": {"IndexName": "new"}}))
+
+
+def test_of_two_indexes_asked_for_at_the_same_time_one_comes(based: Cluster) -> None:
+    async def both() -> list[Any]:
+        asked = [create(), create("more", "y", kinds="y")]
+        calls = [based.dynamodb.call("UpdateTable", orjson.dumps(one)) for one in asked]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    first, second = based.run(both())
+    assert isinstance(first, bytes)
+    assert isinstance(second, ApiError)
+    assert second.kind is LIMIT_EXCEEDED
+    assert described(based, "more") is None
 
 
 def test_a_local_index_has_its_name_for_itself(cluster: Cluster) -> None:

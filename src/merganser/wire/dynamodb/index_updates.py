@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from merganser.model.cluster import Index, Table
-from merganser.model.errors import IndexExistsError
+from merganser.model.errors import IndexExistsError, TableChangedError
 from merganser.model.index import IndexRequest
 from merganser.wire.dynamodb.constraints import Violations, element_violations
 from merganser.wire.dynamodb.errors import (
@@ -158,19 +158,29 @@ async def do_index_updates(session: Session, table: Table, request: Mapping[str,
         unique_id: of an index that is made.
 
     Raises:
-        ValidationError: somebody else has made such an index meanwhile.
+        ApiError: somebody else has changed the indexes meanwhile, and what is asked for makes no sense any more.
     """
+    given = request.get("AttributeDefinitions") or ()
     for one in _asked(request):
-        if one.action == "Create":
-            definition = index_definition(one.members, _defined(table, request.get("AttributeDefinitions") or ()))
-            wanted = IndexRequest(one.name, definition.encoded())
+        while one.action != "Update":
             try:
-                table = await session.catalog.add_index(table, wanted, unique_id=unique_id, deadline=session.deadline)
+                table = await _do(session, table, one, given, unique_id)
+                break
             except IndexExistsError:
                 raise _exists() from None
-        elif one.action == "Delete":
-            table = await session.catalog.drop_index(table, one.name, deadline=session.deadline)
+            except TableChangedError:
+                table = await session.table(table.name, is_newest=True)
+                _check(table, definition_of(table), one, given)
     return table
+
+
+async def _do(
+    session: Session, table: Table, asked: _Asked, given: Sequence[Mapping[str, str]], unique_id: str
+) -> Table:
+    if asked.action == "Delete":
+        return await session.catalog.drop_index(table, asked.name, deadline=session.deadline)
+    wanted = IndexRequest(asked.name, index_definition(asked.members, _defined(table, given)).encoded())
+    return await session.catalog.add_index(table, wanted, unique_id=unique_id, deadline=session.deadline)
 
 
 def _asked(request: Mapping[str, Any]) -> list[_Asked]:
