@@ -98,6 +98,14 @@ def test_node_ends_when_who_started_it_is_gone(serve: Any) -> None:
     assert node.end() == (0, ["ready", "stopping", "stopped"])
 
 
+def test_standard_input_that_cannot_be_waited_for_is_refused() -> None:
+    command = [sys.executable, "-m", "merganser.cli", "serve", "--ephemeral", "--stop-with-stdin"]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 2
+    assert "--stop-with-stdin needs a pipe" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_nodes_of_a_killed_parent_end(tmp_path: Path, eventually: Any) -> None:
     code = (
         "import pathlib, sys\nfrom merganser.node.local_cluster import LocalCluster\n"

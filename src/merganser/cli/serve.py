@@ -90,8 +90,7 @@ async def _until_stopped(
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     if stop_with_stdin:
-        stdin = sys.stdin.fileno()
-        loop.add_reader(stdin, _stop_at_end, stdin, stop)
+        _watch_stdin(stop)
     try:
         await serve(settings, stop=stop, rebuild=rebuild, accept_loss=accept_loss, on_ready=on_ready)
     except BaseException:
@@ -100,6 +99,16 @@ async def _until_stopped(
         raise
     for number in before:  # asked again on its way out, a node still ends cleanly; a handler of the loop leaves gaps
         signal.signal(number, signal.SIG_IGN)
+
+
+def _watch_stdin(stop: asyncio.Event) -> None:
+    stdin = sys.stdin.fileno()
+    try:
+        asyncio.get_running_loop().add_reader(stdin, _stop_at_end, stdin, stop)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--stop-with-stdin needs a pipe or a terminal as standard input, and no file or /dev/null: {error}"
+        ) from None
 
 
 def _stop_at_end(stdin: int, stop: asyncio.Event) -> None:
