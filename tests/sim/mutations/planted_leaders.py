@@ -172,7 +172,7 @@ def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leader, "_written", written)
 
 
-@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=13)
+@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=106)
 def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
     async def cover(_self: LedRanges, _term: object, _table: object, request: ReadRangeLed) -> bytes:
         return request.end
@@ -266,7 +266,7 @@ def committed_before_all_items_are_prepared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "outcome", outcome)
 
 
-@planted("bank", "serializable", mechanism=TRANSACTIONS, workload="bank", nemesis="crashes+partitions", likely=17)
+@planted("bank", "serializable", mechanism=TRANSACTIONS, workload="bank", nemesis="crashes+partitions", likely=2)
 def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     def value_seen(content: Content, _fate: transaction.Fate) -> bytes | None:
         return content.value
