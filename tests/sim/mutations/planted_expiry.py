@@ -45,7 +45,7 @@ def it_is_decided_when_an_entry_is_found_and_not_when_the_item_is_removed(patch:
     patch.setattr(Expirer, "_remove", remove)
 
 
-@planted("times", "expiries", mechanism=EXPIRY, workload="expiries", nemesis="none")
+@planted("times", "expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")
 def items_from_before_the_table_expires_are_not_walked(patch: pytest.MonkeyPatch) -> None:
     def walk(self: ExpiryIndex, place: Place, expiring: Expiring, start: bytes | None) -> None:
         mark = expiry_index._mark(place)

@@ -47,7 +47,7 @@ def promises_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *PROMISES,
     mechanism=ELECTIONS,
-    likely=1,
+    likely=6,
     workload="counters",
     nemesis="crashes+disks+partitions",
     nodes=3,
@@ -60,7 +60,7 @@ def promise_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "durable", at_once)
 
 
-@planted(*PROMISES, mechanism=ELECTIONS, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
+@planted(*PROMISES, mechanism=ELECTIONS, likely=7, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
 def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "check", lambda _self, _group, _epoch: None)
 
@@ -68,7 +68,7 @@ def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
-    likely=4,
+    likely=1,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -83,12 +83,12 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Confirmations, "confirm", confirm)
 
 
-@planted("available", mechanism=ELECTIONS, likely=8, workload="items", nemesis="crashes", nodes=3, pace="slow")
+@planted("available", mechanism=ELECTIONS, likely=1, workload="items", nemesis="crashes", nodes=3, pace="slow")
 def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 
 
-@planted("leaders", mechanism=ELECTIONS, workload="items", nemesis="crashes")
+@planted("leaders", mechanism=ELECTIONS, likely=8, workload="items", nemesis="crashes")
 def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "handovers", lambda _self, _now_s: {})
 
@@ -96,7 +96,7 @@ def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
 # Items.
 
 
-@planted(*REGISTERS, mechanism=ITEMS, likely=5, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, likely=3, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     real = Flight.__init__
 
@@ -108,7 +108,7 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    *REGISTERS, mechanism=ITEMS, likely=8, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
+    *REGISTERS, mechanism=ITEMS, likely=5, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
 )
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def revealed(_self: Leader, _term: object, _key: bytes) -> None:
@@ -127,7 +127,7 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     loss=0.5,
     pace="quick",
-    likely=11,
+    likely=68,
 )
 def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     def keep(self: RegisterReplica, request: Replicate, group: Group) -> None:
@@ -137,13 +137,15 @@ def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RegisterReplica, "_keep", keep)
 
 
-@planted("counters", "linearizable", mechanism=ITEMS, workload="counters", nemesis="partitions+storms", hot_keys=1)
+@planted(
+    "counters", "linearizable", mechanism=ITEMS, likely=3, workload="counters", nemesis="partitions+storms", hot_keys=1
+)
 def repeated_request_done_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(once.Once, "of", lambda _self, _request: None)
 
 
 @planted(
-    "counters", "linearizable", mechanism=ITEMS, likely=1, workload="counters", nemesis="crashes+partitions", hot_keys=1
+    "counters", "linearizable", mechanism=ITEMS, likely=0, workload="counters", nemesis="crashes+partitions", hot_keys=1
 )
 def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leader_asking, "wrote_nothing", lambda _error: True)
@@ -153,7 +155,7 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     "counters",
     "linearizable",
     mechanism=ITEMS,
-    likely=12,
+    likely=23,
     workload="counters",
     nemesis="partitions",
     nodes=3,
@@ -183,7 +185,7 @@ def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
 # First touch.
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=37, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     def trusting(*of: Any, is_own_intact: bool, **named: Any) -> Touched | None:
         return KNOWN if is_own_intact else touched(*of, is_own_intact=is_own_intact, **named)
@@ -200,7 +202,7 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     operations=60,
     hot_keys=6,
     repair_interval_s=1e9,
-    likely=70,
+    likely=11,
 )
 def nothing_written_back(patch: pytest.MonkeyPatch) -> None:
     """The leader keeps what it has met, under the version that it has, and asks nobody else to."""
@@ -228,12 +230,12 @@ class _Kept:
         self.key, self.request, self.register = key, self, register
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=39, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def one_hash_tree_counts_for_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(first_touches, "is_known_by_roots", lambda roots, me, _replicas: me in roots)
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=39, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def sequence_compared_before_the_epoch(patch: pytest.MonkeyPatch) -> None:
     def version_of(key: bytes, stored: bytes) -> Version:
         return _SequenceFirst(*registers.version_of(key, stored))
@@ -274,7 +276,7 @@ def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "value_seen", value_seen)
 
 
-@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=3, workload="appends", nemesis="partitions")
+@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=0, workload="appends", nemesis="partitions")
 def snapshot_in_one_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "moved", lambda earlier, _later: [False] * len(earlier))
 
