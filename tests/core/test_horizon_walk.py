@@ -641,23 +641,24 @@ def test_nothing_deleted_is_seen_again_and_nothing_acknowledged_is_lost(old_disk
 
 
 @pytest.mark.parametrize(
-    ("planted", "old_disks"),
+    ("planted", "old_disks", "likely"),
     [
-        (TakesClientWritesBehindTheSeal, False),
-        (SealsWithHintsAround, False),
-        (PurgesWhatIsOnlySealed, False),
-        (GathersAndNeverSpreads, False),
-        (CompletesWithAMajority, False),
-        (RepairsBehindTheHorizon, True),
-        (CopiesWhatTheAuthorityDropped, True),
-        (ReadsWithoutHorizons, True),
-        (AdoptsWithoutSynchronising, True),
-        (NeverLevels, True),
-        (CompletesWhatAnEarlierLifeVowed, True),
+        (TakesClientWritesBehindTheSeal, False, 0),
+        (SealsWithHintsAround, False, 272),
+        (PurgesWhatIsOnlySealed, False, 0),
+        (GathersAndNeverSpreads, False, 448),
+        (CompletesWithAMajority, False, 0),
+        (RepairsBehindTheHorizon, True, 0),
+        (CopiesWhatTheAuthorityDropped, True, 0),
+        (ReadsWithoutHorizons, True, 0),
+        (AdoptsWithoutSynchronising, True, 0),
+        (NeverLevels, True, 0),
+        (CompletesWhatAnEarlierLifeVowed, True, 0),
     ],
 )
-def test_walks_find_a_planted_bug(planted: type[Walk], old_disks: bool) -> None:
-    found = (seed for seed in range(10 * SEEDS) if planted(seed, old_disks=old_disks).run().violation)
+def test_walks_find_a_planted_bug(planted: type[Walk], old_disks: bool, likely: int) -> None:
+    seeds = (likely, *range(10 * SEEDS))  # the first found it when this was written
+    found = (seed for seed in seeds if planted(seed, old_disks=old_disks).run().violation)
     seed = next(found, None)
     assert seed is not None
     assert Walk(seed, old_disks=old_disks).run().violation is None, "the walk stumbles over something else"

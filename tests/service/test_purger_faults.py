@@ -29,7 +29,7 @@ from merganser.storage import keys
 from merganser.storage.values import encode_row
 from service.plays import CELL, get, held, key_of, member, now_s, put, settled, started, until
 
-SEEDS = 40
+SEEDS = 16
 STEPS = 60
 KEYS = tuple(b"k%d" % number for number in range(6))
 CLOCKS_APART_S = 30.0  # two jumps of 4 s either way, and the window of the ceiling that a restart skips
