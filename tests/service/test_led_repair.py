@@ -135,3 +135,34 @@ async def test_a_tombstone_that_a_replica_missed_reaches_it(world: World) -> Non
     await world.up(away)
     await until(lambda: are_equal(world, table), timeout_s=30.0)
     assert register_at(away, table, b"k").value is None
+
+
+@simulated(partitions=64)
+async def test_what_a_replica_is_known_to_have_missed_is_compared_before_all_else(world: World) -> None:
+    table = await started_led(world)
+    away, name = world.machines[2], b"7"
+    await put(world, table, name, b"before")
+    leader = leading(world, table, name)
+    assert leader is not None
+    if leader is away:
+        away = world.machines[1]
+    away.crash()
+    await asyncio.sleep(30.0)  # others lead what it led, and have found it gone
+    await put(world, table, name, b"after")
+    await asyncio.sleep(10.0)
+    begun: list[tuple[int, int, str]] = []
+    repair = member(leader).leader_repair.led_repair
+    begin = repair._begin
+
+    def record(pair: tuple[int, int, str]) -> None:
+        begun.append(pair)
+        begin(pair)  # type: ignore[arg-type]
+
+    repair._begin = record  # type: ignore[method-assign]
+    away.start()
+    await world.up(away)
+    with_it = member(away).topology.node
+    await until(lambda: len({pair for pair in begun if pair[2] == with_it}) > 10)
+    first = next(pair for pair in begun if pair[2] == with_it)
+    assert first == (table.id, group_of(leader, table, name)[1], with_it)
+    await until(lambda: register_at(away, table, name).value == b"after")

@@ -8,7 +8,7 @@ A pair is compared once per interval, and soon
 
 - after an election in which the follower had another root, or was not heard;
 - after the leader has given up sending a write to it;
-- after it has come back.
+- after it has come back, what it has missed by what this leader knows before all else.
 
 Several are compared at a time: a replica that was away differs in hundreds of places.
 
@@ -44,6 +44,8 @@ AT_ONCE = 8  # each waits for the network, or between its two looks, most of the
 SETTLED_AT_ONCE = 32  # a round trip or two each
 WATCH_S = 0.5
 """Between two looks at who is there: a replica that comes back is compared within some two of them."""
+FIRST_S = 60.0
+"""How much earlier than the rest is due what a replica that has come back is known to lack."""
 SOON_S = 2.0
 """After a reason to believe that two differ: what is on its way has arrived by then, or will not."""
 
@@ -77,6 +79,8 @@ class LedRepair:
         self._schedule = RepairSchedule(interval_s)
         self._soon: list[Pair] = []
         """To be hastened once they are planned."""
+        self._missed: dict[Pair, None] = {}
+        """Where a write was given up that was for a replica that is away."""
         self._is_stale = True
         self._there: dict[NodeId, bool] = {}
         self._under_way: dict[asyncio.Task[None], None] = {}
@@ -153,18 +157,23 @@ class LedRepair:
                     self._soon.append((table.id, led.group.partition, peer))
         self._news.set()
 
-    def _deposed(self, _led: Led) -> None:
+    def _deposed(self, led: Led) -> None:
         self._is_stale = True
+        for table in self._topology.led_tables(led.group.n):
+            for peer in led.followers(self._topology.node):
+                self._missed.pop((table.id, led.group.partition, peer), None)
 
     def _map_changed(self, _current: ClusterMap) -> None:
         self._is_stale = True
         self._news.set()
 
     def _is_behind(self, led: Led, table: TableId, peer: NodeId) -> None:
+        pair = table, led.group.partition, peer
         if self._is_there(peer):
-            self._schedule.hasten((table, led.group.partition, peer), due_s=self._loop.time() + SOON_S)
+            self._schedule.hasten(pair, due_s=self._loop.time() + SOON_S)
         else:  # all is compared when it comes back, and were it before the next look
             self._there[peer] = False
+            self._missed[pair] = None
 
     def _plan(self) -> None:
         if self._is_stale:
@@ -186,8 +195,10 @@ class LedRepair:
             is_there, was_there = self._is_there(peer), self._there.get(peer, True)
             self._there[peer] = is_there
             if is_there and not was_there:
+                now = self._loop.time()
                 for pair in self._schedule.pairs_with(peer):
-                    self._schedule.hasten(pair, due_s=self._loop.time())
+                    self._schedule.hasten(pair, due_s=now - FIRST_S if pair in self._missed else now)
+                self._missed = {pair: None for pair in self._missed if pair[2] != peer}
 
     def _is_there(self, peer: NodeId) -> bool:
         return self._asker.is_reachable(peer) and peer not in self._asker.doubted  # one that hangs keeps its links
