@@ -249,6 +249,16 @@ class Background:
 
 
 @simulated()
+async def test_background_work_of_an_idle_node_waits_for_nothing(world: World) -> None:
+    await started(world)
+    admission, loop = member(world.machines[0]).admission, asyncio.get_running_loop()
+    began_s = loop.time()
+    for _ in range(200):
+        await admission.background()
+    assert loop.time() - began_s < 0.1
+
+
+@simulated()
 async def test_background_work_that_is_shed_still_gets_a_slice_now_and_then(world: World) -> None:
     for machine in world.machines:
         machine.limits = SMALL

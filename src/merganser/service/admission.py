@@ -319,7 +319,7 @@ class Admission:
             gap_s = self._share.gap_s()
             if self.is_busy:
                 await asyncio.sleep(TICK_S)
-            elif now < self._slice_ended + gap_s:
+            elif gap_s and now < self._slice_ended + gap_s:  # a short slice need not wait for what others would take
                 await asyncio.sleep(self._slice_ended + gap_s - now)
             else:
                 break
