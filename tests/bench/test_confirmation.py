@@ -6,7 +6,7 @@ import sys
 
 def test_both_clusters_are_measured() -> None:
     command = [sys.executable, "-m", "merganser.bench.confirmation"]
-    size = ["--rounds", "1", "--seconds", "0.3", "--connections", "3"]
+    size = ["--rounds", "1", "--seconds", "0.3", "--connections", "3", "--items", "100"]
     told = subprocess.run(
         [*command, *size], capture_output=True, text=True, timeout=120, check=True
     ).stdout.splitlines()

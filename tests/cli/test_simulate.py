@@ -54,7 +54,7 @@ def test_a_trace_tells_faults_requests_and_answers(capsys: pytest.CaptureFixture
 
 
 def test_a_matrix_has_a_row_for_each_workload(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate("5", Scenario(workload=EVERY, nemesis="none"), processes=1, is_matrix=True)
+    assert simulate("5", Scenario(workload=EVERY, nemesis="none", operations=3), processes=1, is_matrix=True)
     told = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| ") for line in told) == len(WORKLOADS) + 3  # head, rule, sum
     assert told[0] == "| workload | none | runs | operations | faults | hours |"

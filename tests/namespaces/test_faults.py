@@ -16,7 +16,7 @@ from namespaces.workload import Workload
 pytestmark = pytest.mark.process
 
 
-@pytest.mark.parametrize("is_leaderless", [False, True])
+@pytest.mark.parametrize("is_leaderless", [pytest.param(False, marks=pytest.mark.soak), True])  # the next does that too
 def test_faults_of_network_and_processes_lose_nothing_and_show_nothing_stale(
     laboratory: Any, verdict: Any, is_leaderless: bool
 ) -> None:

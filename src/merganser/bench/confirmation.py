@@ -36,12 +36,12 @@ def _serve_unchecked() -> None:
     runpy.run_module("merganser.cli", run_name="__main__")
 
 
-def _plan(cluster: LocalCluster, connections: int, seconds: float) -> Plan:
+def _plan(cluster: LocalCluster, connections: int, seconds: float, items: int) -> Plan:
     urls = tuple(node.dynamodb_url for node in cluster.nodes)
     plan = Plan(
         endpoints=urls,
         table=f"bench-{uuid.uuid4().hex[:8]}",
-        items=5_000,
+        items=items,
         connections=connections,
         duration_s=seconds,
         put_share=0.0,
@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     parser.add_argument("--connections", type=int, nargs="+", default=[3, 16, 64])
+    parser.add_argument("--items", type=int, default=5_000)
     arguments = parser.parse_args()
     unchecked = (sys.executable, "-m", "merganser.bench.confirmation", UNCHECKED)
     with (
@@ -77,7 +78,10 @@ def main() -> None:
     ):
         for connections in arguments.connections:
             clusters = {"asks": asks, "believes": believes}
-            plans = {name: _plan(cluster, connections, arguments.seconds) for name, cluster in clusters.items()}
+            plans = {
+                name: _plan(cluster, connections, arguments.seconds, arguments.items)
+                for name, cluster in clusters.items()
+            }
             results: dict[str, list[Result]] = {name: [] for name in clusters}
             for _ in range(arguments.rounds):
                 for name, cluster in clusters.items():
