@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 SEEDS ?= 10000:20000
+# one more than there are cores, as many tests wait for processes; five at most
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 4) + 1)")
 HARD := --nodes 5 --partitions 8 --loss 0.5 --clock-jump 40 --operations 50 --hot-keys 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -33,7 +35,7 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 	@$(BIN)/lint-imports --cache-dir $(VENV)/import-linter
 
 test: check ## the checks and every test
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 clients: $(STAMP) ## every client in every language that is installed here (go, mvn, npm, chromium)
 	@$(BIN)/pytest tests/clients -m "clients or not soak" -rs

@@ -51,7 +51,7 @@ from sim.mutations.planting import (
 # Durability.
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=1, nemesis="crashes")
 def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_engine: MemoryEngine) -> None:
         return
@@ -60,7 +60,7 @@ def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=3, nemesis="crashes")
 def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.power_cut
     patch.setattr(MemoryEngine, "_forget_synced", lambda _engine: None)
@@ -85,7 +85,7 @@ def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_read")
 
 
-@planted("held", "acknowledged", mechanism=HANDOFF, likely=4, nemesis="partitions", nodes=5)
+@planted("held", "acknowledged", mechanism=HANDOFF, likely=3, nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator._needed_to_write
 
@@ -124,7 +124,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "apply", overwrite)
 
 
-@planted("acknowledged", mechanism=VERSIONS, likely=4)
+@planted("acknowledged", mechanism=VERSIONS, likely=0)
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
@@ -139,7 +139,7 @@ def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("timestamps", mechanism=CLOCKS, nemesis="all", clock_jump_s=40.0, likely=6)
+@planted("timestamps", mechanism=CLOCKS, nemesis="all", clock_jump_s=40.0, likely=31)
 def timestamp_ceiling_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(member, "load_ceiling", lambda _engine: 0)
 
@@ -188,7 +188,7 @@ def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
 
 
-@planted("monotonic", mechanism=READ_REPAIR, likely=12, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
+@planted("monotonic", mechanism=READ_REPAIR, likely=32, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
 def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
         return 3
@@ -215,7 +215,7 @@ def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
 
 
-@planted("held", mechanism=HANDOFF, workload="handoff", nemesis="partitions", nodes=5)
+@planted("held", mechanism=HANDOFF, likely=11, workload="handoff", nemesis="partitions", nodes=5)
 def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
 
@@ -228,7 +228,7 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     nodes=5,
     operations=50,
     repair_interval_s=1e9,
-    likely=72,
+    likely=110,
 )
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
@@ -306,7 +306,7 @@ def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AcceptorState, "accept", accept)
 
 
-@planted("maps", "tables", mechanism=TABLES, likely=3, workload="tables", seeds_max=300)
+@planted("maps", "tables", mechanism=TABLES, likely=14, workload="tables", seeds_max=300)
 def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     real = catalog.Catalog._prepare
 

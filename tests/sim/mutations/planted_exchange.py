@@ -30,7 +30,7 @@ def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchange, "looked", looked)
 
 
-@planted("convergence", likely=2, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
+@planted("convergence", likely=6, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
 def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     async def meet(self: ExchangeAnswers, _sender: NodeId, request: Meet) -> Met:
         horizon_us = self._rows._horizons.horizon_us(request.table, request.partition)

@@ -45,7 +45,7 @@ def lost_replica_votes_as_if_it_were_whole(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=LED_REPAIR,
-    likely=6,
+    likely=4,
     workload="counters",
     nemesis="rot+partitions+crashes",
     nodes=3,

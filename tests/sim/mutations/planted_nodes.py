@@ -67,7 +67,7 @@ def image_stays_when_its_rows_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete", lambda self, key: self if b"tree|" in key else real(self, key))
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=13, nemesis="crashes", operations=50, seeds_max=300)
+@planted("hash trees", mechanism=HASH_TREES, likely=67, nemesis="crashes", operations=50, seeds_max=300)
 def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.commit
 
@@ -109,7 +109,7 @@ def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     operations=80,
     repair_interval_s=1e9,
-    likely=166,
+    likely=43,
     seeds_max=300,
 )
 def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Healing, "_ask_others", one)
 
 
-@planted("held", "convergence", mechanism=HEALING, likely=2, workload="levels", nemesis="rot", nodes=3)
+@planted("held", "convergence", mechanism=HEALING, likely=32, workload="levels", nemesis="rot", nodes=3)
 def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     real = scrubber._Slice.add
 
@@ -161,7 +161,7 @@ def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
 # Losses.
 
 
-@planted("acknowledged", "held", mechanism=WHOLENESS, likely=4, nemesis="losses+partitions", nodes=3, hot_keys=1)
+@planted("acknowledged", "held", mechanism=WHOLENESS, likely=35, nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
     real = horizon.Round.teachers
     patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])
@@ -170,7 +170,7 @@ def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> No
 # Disks.
 
 
-@planted("held", mechanism=DISKS, likely=2, nemesis="disks+crashes")
+@planted("held", mechanism=DISKS, likely=22, nemesis="disks+crashes")
 def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     real = SimulatedDisk._sync
 
