@@ -21,4 +21,9 @@ FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
     ),
     (427, Scenario(workload="expiries"), "a disk that failed under a walk for times ended the expirer"),
     (504, Scenario(workload="expiries", nodes=2), "the same"),
+    (
+        40_041,
+        Scenario(workload="index-queries"),
+        "an item that moved while a query waited for its lock was in no place",
+    ),
 ]

@@ -26,7 +26,7 @@ from merganser.storage.engine import Engine
 from merganser.storage.registers import decode_register
 
 LOOKS_MAX = 16
-"""How often a page meets a damaged register before it gives up."""
+"""How often a page meets a damaged register, or an item that moves meanwhile, before it gives up."""
 
 
 class HeldPage(NamedTuple):
@@ -86,18 +86,18 @@ class LedRanges:
             end = await self._cover(term, table, request)
         for _ in range(LOOKS_MAX):
             page = self._held(request, end)
-            if page.damaged is None:
-                break
-            await self._touches.touch(term, table, page.damaged)
-        else:
-            raise UnavailableError("the range cannot be read here, try again")
-        in_flight = term.flight.within(*self._rows_of(request, end))
-        await self._confirmed(term)
-        for proposal in in_flight:
-            await self._chosen(term, proposal)
-        rows = await self._values(term, table, page, is_indexed=request.index is not None)
-        resume = end if page.resume is None and end < request.end else page.resume
-        return LedRows(rows, resume)
+            if page.damaged is not None:
+                await self._touches.touch(term, table, page.damaged)
+                continue
+            in_flight = term.flight.within(*self._rows_of(request, end))
+            await self._confirmed(term)
+            for proposal in in_flight:
+                await self._chosen(term, proposal)
+            rows = await self._values(term, table, page, is_indexed=request.index is not None)
+            if rows is not None:
+                resume = end if page.resume is None and end < request.end else page.resume
+                return LedRows(rows, resume)
+        raise UnavailableError("the range cannot be read here, or moves again and again; try again")
 
     async def _cover(self, term: Term, table: Table, request: ReadRangeLed) -> bytes:
         """Make known where the page begins; returns how far: to the end, if it is read from there."""
@@ -143,10 +143,14 @@ class LedRanges:
 
     async def _values(
         self, term: Term, table: Table, page: HeldPage, *, is_indexed: bool
-    ) -> tuple[tuple[bytes, bytes], ...]:
-        """Return the items that are there; of an index, those that stand where they were found, each once."""
+    ) -> tuple[tuple[bytes, bytes], ...] | None:
+        """Return the items that are there; of an index, those that stand where they were found, each once.
+
+        None if one has moved in the index since the page was made: it may stand in the page where it was not then.
+        """
         rows: list[tuple[bytes, bytes]] = []
         resolved: dict[bytes, bytes | None] = {}
+        moved: dict[bytes, None] = {}
         for at, head in page.found:
             if head.content.intent is None:
                 if head.value is not None:
@@ -154,15 +158,17 @@ class LedRanges:
                 continue
             key = keys.row_of(at) if is_indexed else at
             if key not in resolved:
-                resolved[key] = await self._resolved(term, table, key, head)
+                value = await self._value(table, key, head)
+                if isinstance(value, Gone):  # the transaction is over, and what came after it is read
+                    value = (await self._read(term, table, key)).value
+                    moved[key] = None
+                resolved[key] = value
             value = resolved[key]
             if value is not None and (not is_indexed or self._local.stands(table, at, value)):
                 rows.append((at, value))
-        return tuple(rows)
-
-    async def _resolved(self, term: Term, table: Table, key: bytes, head: Register) -> bytes | None:
-        value = await self._value(table, key, head)
-        return (await self._read(term, table, key)).value if isinstance(value, Gone) else value
+                moved.pop(key, None)
+        is_lacking = is_indexed and any(resolved[key] is not None for key in moved)
+        return None if is_lacking else tuple(rows)
 
 
 def page_of(engine: Engine, request: ReadRangeLed, *, end: bytes) -> HeldPage:
