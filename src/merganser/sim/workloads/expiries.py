@@ -35,6 +35,8 @@ class Expiries:
         self._history = clients.history.items
         self._latest_s: float = 0.0
         """The latest time at which anything expires that does within the run."""
+        self._seen_on_s: float | None = None
+        """When items were first seen to expire, by the loop."""
 
     async def client(self, number: int, operations: int) -> None:
         """Write and read one's own items through any node."""
@@ -51,7 +53,9 @@ class Expiries:
         """Read everything once more when all that is to expire has; returns whether all was read."""
         if not await self._begin():
             return False
+        assert self._seen_on_s is not None
         await asyncio.sleep(max(0.0, self._latest_s + MARGIN_S + GONE_S - self._now_wall_s))
+        await asyncio.sleep(max(0.0, self._seen_on_s + GONE_S - self._clients.now_s()))  # it may have begun just now
         written = dict.fromkeys(record.key for record in self._history.expirables)
         return all([await self._read(machine, key, client, is_settled=True) for key in written])
 
@@ -65,12 +69,16 @@ class Expiries:
         if table is None:
             return False
         if table.definition == EXPIRING:
+            self._seen_on_s = self._seen_on_s or clients.now_s()
             return True
         if self._history.expires_from_s is None:
             self._history.expires_from_s = clients.now_s()
         work = machine.member.catalog.redefine_table(table, EXPIRING, deadline=clients.now_s() + REQUEST_TIMEOUT_S)
         outcome, _ = await self._asked(machine, work, "let items expire", 0)
-        return outcome is Outcome.DONE
+        if outcome is not Outcome.DONE:
+            return False
+        self._seen_on_s = self._seen_on_s or clients.now_s()
+        return True
 
     async def _one(self, machine: Machine, key: bytes, number: int) -> None:
         clients, drawn = self._clients, self._clients.rng.random()
