@@ -131,4 +131,7 @@ def test_a_transaction_is_cancelled_with_the_reason_of_each_item_and_done_once_p
     ]
     with pytest.raises(client.exceptions.IdempotentParameterMismatchException):
         client.transact_write_items(TransactItems=[{"Put": put}], ClientRequestToken="once")
+    elsewhere = {**put, "TableName": make_table(client)}
+    with pytest.raises(client.exceptions.IdempotentParameterMismatchException):
+        client.transact_write_items(TransactItems=[{"Put": elsewhere}, {"Update": add}], ClientRequestToken="once")
     assert client.get_item(TableName=table, Key={"pk": {"S": "n"}}, ConsistentRead=True)["Item"] == found

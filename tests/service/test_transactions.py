@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 
-from merganser.core.transaction import ITEMS_MAX, KEPT_S, step_in
+from merganser.core.transaction import ITEMS_MAX
 from merganser.model.errors import (
-    IdempotentParameterMismatchError,
-    MerganserError,
     RequestError,
     TransactionCanceledError,
     TransactionConflictError,
-    TransactionInProgressError,
     UnavailableError,
     UnknownOutcomeError,
 )
@@ -37,31 +32,11 @@ from merganser.model.transaction import (
 )
 from merganser.service.ledger_sweep import LEFT_BEHIND_S, SCAN_S
 from merganser.service.transaction_recovery import PATIENCE_S
-from merganser.sim.checkers.serializable import Appended, Ending, Listed, Transaction, anomalies
-from service.transactions_by_hand import Fault, Faults, Node, Stage, now_s, play, staged
+from service.transaction_histories import unexplained
+from service.transactions_by_hand import Fault, Node, Stage, failing, now_s, play, staged
 
 CONFLICT = Reason(ReasonKind.CONFLICT)
 SEEDS = 40
-
-
-def failing(kind: type, fault: Fault, *, times: int = 1) -> Faults:
-    """Have the first requests of one kind of step fail."""
-    left = [times]
-
-    def faults(payload: bytes | None) -> Fault | None:
-        if left[0] and payload is not None and _is_a(payload, kind):
-            left[0] -= 1
-            return fault
-        return None
-
-    return faults
-
-
-def _is_a(payload: bytes, kind: type) -> bool:
-    try:
-        return isinstance(step_in(payload), kind)
-    except RequestError:
-        return False
 
 
 @staged()
@@ -133,61 +108,6 @@ async def test_a_hundred_items_at_once(stage: Stage) -> None:
     names = [b"%d" % number for number in range(ITEMS_MAX)]
     await stage.leader.write(*[(name, b"=x") for name in names])
     assert await stage.leader.get(*names) == [b"x"] * ITEMS_MAX
-
-
-@staged()
-async def test_a_token_makes_a_repeated_request_happen_once(stage: Stage) -> None:
-    other = Node(stage)
-    assert await stage.leader.write((b"a", b"+x"), token=b"t") == [b""]
-    assert await other.write((b"a", b"+x"), token=b"t") == [b""]
-    await stage.leader.transactions.idle()
-    assert await other.write((b"a", b"+x"), token=b"t") == [b""]
-    assert stage.value(b"a") == b"x"
-
-
-@staged()
-async def test_a_token_is_good_for_one_request(stage: Stage) -> None:
-    await stage.leader.write((b"a", b"+x"), token=b"t")
-    with pytest.raises(IdempotentParameterMismatchError):
-        await stage.leader.write((b"a", b"+y"), token=b"t", digest=b"other")
-    assert await stage.leader.write((b"a", b"+z"), token=b"u", digest=b"other") == [b"x"]
-
-
-@staged()
-async def test_a_token_is_forgotten_ten_minutes_after_the_transaction(stage: Stage) -> None:
-    await stage.leader.write((b"a", b"+x"), token=b"t")
-    await stage.leader.transactions.idle()
-    sweeping = asyncio.create_task(stage.sweep.run())
-    await asyncio.sleep(KEPT_S)
-    assert await stage.leader.write((b"a", b"+x"), token=b"t") == [b""]
-    await asyncio.sleep(3 * SCAN_S)
-    sweeping.cancel()
-    await stage.leader.write((b"a", b"+y"), token=b"t", digest=b"other")
-    assert await stage.leader.look(b"a") == b"xy"
-
-
-@staged()
-async def test_a_token_whose_transaction_is_under_way_is_refused(stage: Stage) -> None:
-    dead = Node(stage, failing(Commit, Fault.DIES_BEFORE))
-    lost = asyncio.create_task(dead.write((b"a", b"+x"), token=b"t"))
-    await asyncio.sleep(0.1)
-    with pytest.raises(TransactionInProgressError):
-        await stage.leader.write((b"a", b"+x"), token=b"t")
-    await asyncio.sleep(PATIENCE_S)  # who tries again after that ends it
-    await stage.leader.write((b"a", b"+x"), token=b"t")
-    assert await stage.leader.look(b"a") == b"x"
-    lost.cancel()
-
-
-@staged()
-async def test_a_cancelled_transaction_may_be_tried_again_under_its_token(stage: Stage) -> None:
-    with pytest.raises(TransactionCanceledError):
-        await stage.leader.write((b"a", b"?x"), (b"b", b"+y"), token=b"t")
-    stage.plant(b"a", b"x")
-    await stage.leader.write((b"a", b"?x"), (b"b", b"+y"), token=b"t")
-    await stage.leader.transactions.idle()
-    assert stage.value(b"b") == b"y"
-    assert stage.locks() == []
 
 
 @staged()
@@ -420,7 +340,7 @@ async def test_the_sweep_finds_records_that_it_has_not_seen_being_opened(stage: 
 @staged()
 async def test_the_items_of_a_table_that_is_gone_keep_nothing_from_ending(stage: Stage) -> None:
     await stage.leader.write((b"a", b"=1"), token=b"t")
-    stage.topology._tables.pop(stage.table.id)
+    stage.drop(stage.table)
     await stage.leader.transactions.idle()
     table = stage.leader.ledger.known()
     assert table is not None
@@ -428,72 +348,6 @@ async def test_the_items_of_a_table_that_is_gone_keep_nothing_from_ending(stage:
     assert record is not None
     assert record.state is State.COMMITTED
     assert record.is_finished
-
-
-@staged()
-async def test_reads_of_several_items_show_one_instant(stage: Stage) -> None:
-    is_over = False
-
-    async def write() -> None:
-        node = Node(stage)
-        number = 0
-        while not is_over:
-            number += 1
-            try:
-                await node.write((b"a", b"=%d" % number), (b"b", b"=%d" % number))
-            except TransactionCanceledError:
-                pass
-            await asyncio.sleep(0.02)
-
-    writing = asyncio.create_task(write())
-    values = []
-    for _ in range(100):
-        try:
-            values.append(tuple(await stage.leader.get(b"a", b"b")))
-        except TransactionCanceledError:
-            continue
-    is_over = True
-    await writing
-    assert all(a == b for a, b in values)
-    assert len(set(values)) > 20
-
-
-def test_a_commit_between_two_rounds_of_reads_is_noticed_though_no_version_changes() -> None:
-    """Its coordinator dies before it applies anything, so that the items stay as they are."""
-    assert torn_reads() == []
-
-
-def torn_reads() -> list[list[bytes | None]]:
-    torn = []
-
-    async def script(stage: Stage) -> None:
-        for number in range(300):
-            names = [b"%d%c" % (number, letter) for letter in b"abc"]
-            dead = Node(stage, failing(Apply, Fault.DIES_BEFORE, times=len(names)))
-            work = asyncio.create_task(dead.write(*[(name, b"=new") for name in names]))
-            await asyncio.sleep(stage.rng.uniform(0, 0.02))
-            values = await stage.leader.get(*names)
-            if len(set(values)) > 1:
-                torn.append(values)
-            await work
-            await dead.transactions.close()
-
-    play(script)
-    return torn
-
-
-@staged()
-async def test_items_that_never_rest_are_a_conflict_of_the_reading_transaction(stage: Stage) -> None:
-    async def write() -> None:
-        while True:
-            await stage.change(stage.table, stage.key(b"a"), 0, b"+x", now_s() + 1)
-            await asyncio.sleep(0.0001)
-
-    writing = asyncio.create_task(write())
-    with pytest.raises(TransactionCanceledError) as caught:
-        await stage.leader.get(b"b", b"a")
-    assert caught.value.reasons == (None, CONFLICT)
-    writing.cancel()
 
 
 def died_at(request: int, fault: Fault) -> Callable[[Stage], Node]:
@@ -547,90 +401,3 @@ def test_whenever_its_coordinator_dies_a_transaction_happens_as_a_whole_or_not_a
 def test_transactions_and_single_changes_are_strictly_serializable(seed: int) -> None:
     """While requests get lost and coordinators die; judged from outside, by what clients were answered."""
     assert unexplained(seed) == []
-
-
-def unexplained(seed: int) -> list[str]:
-    """Return what no order explains in a random history."""
-    history: list[Transaction] = []
-
-    async def script(stage: Stage) -> None:
-        rng = random.Random(seed)
-        trouble = rng.choice((0.0, 0.05, 0.15))
-        sweeping = asyncio.create_task(stage.sweep.run())
-        clients = [asyncio.create_task(_client(stage, rng, number, trouble, history)) for number in range(6)]
-        for client in clients:
-            await client
-        await asyncio.sleep(2 * LEFT_BEHIND_S + 5)
-        sweeping.cancel()
-        began = now_s()
-        final = [Listed(name, tuple((await stage.leader.look(name) or b"").split())) for name in NAMES]
-        history.append(Transaction(tuple(final), began, now_s()))
-        if stage.locks():
-            history.clear()
-
-    play(script, seed=seed)
-    if not history:
-        return ["items are still locked"]
-    assert sum(one.ending is Ending.COMMITTED for one in history) > 50
-    return list(anomalies(history))
-
-
-NAMES = (b"a", b"b", b"c", b"d")
-
-
-class Act(NamedTuple):
-    """What a client is about to do."""
-
-    kind: str
-    names: list[bytes]
-    element: bytes
-
-    @property
-    def appended(self) -> tuple[Appended, ...]:
-        if self.kind in ("get", "look"):
-            return ()
-        return tuple(Appended(name, self.element.strip()) for name in self.names)
-
-
-def _draw(rng: random.Random, element: bytes) -> Act:
-    kind = rng.choice(("write", "get", "put", "look"))
-    return Act(kind, rng.sample(NAMES, 1 if kind in ("put", "look") else rng.randint(1, 3)), element)
-
-
-async def _client(stage: Stage, rng: random.Random, number: int, trouble: float, history: list[Transaction]) -> None:
-    def faults(_payload: bytes | None) -> Fault | None:
-        return rng.choice(list(Fault)) if rng.random() < trouble else None
-
-    node = Node(stage, faults)
-    for turn in range(40):
-        await asyncio.sleep(rng.uniform(0, 0.05))
-        act = _draw(rng, b"%d.%d " % (number, turn))
-        work = asyncio.create_task(_done(node, act))
-        began = now_s()
-        done, _ = await asyncio.wait({work}, timeout=6.0)
-        ended = now_s()
-        if not done or isinstance(work.exception(), UnknownOutcomeError):
-            work.cancel()
-            history.append(Transaction(act.appended, began, ending=Ending.UNKNOWN))
-        elif isinstance(work.exception(), MerganserError):
-            history.append(Transaction(act.appended, began, ended, Ending.ABORTED))
-        else:
-            history.append(Transaction((*work.result(), *act.appended), began, ended))
-        if node.is_dead:
-            await node.transactions.close()
-            node = Node(stage, faults)
-    await node.transactions.close()
-
-
-async def _done(node: Node, act: Act) -> list[Listed]:
-    """Do it; returns what was there before."""
-    match act.kind:
-        case "write":
-            seen: list[bytes | None] = [*await node.write(*[(name, b"+" + act.element) for name in act.names])]
-        case "get":
-            seen = await node.get(*act.names)
-        case "put":
-            seen = [await node.put(act.names[0], b"+" + act.element)]
-        case _:
-            seen = [await node.look(act.names[0])]
-    return [Listed(name, tuple((value or b"").split())) for name, value in zip(act.names, seen, strict=True)]

@@ -14,7 +14,7 @@ from merganser.model.register import EMPTY, Content, Decided, Register
 from merganser.model.transaction import Apply, Commit, Prepare, Ready, Record, State
 from merganser.service import transaction_recovery
 from merganser.service.transactions import Transactions
-from service.test_transactions import torn_reads, unexplained
+from service.transaction_histories import torn_reads, unexplained
 
 SEEDS = 60
 

@@ -16,7 +16,12 @@ from merganser.core.cluster_map import found, with_table
 from merganser.core.token import token_of
 from merganser.core.transaction import step_in
 from merganser.model.cluster import ClusterMap, NodeRecord, Table
-from merganser.model.errors import RequestError, TransactionConflictError, UnavailableError, UnknownOutcomeError
+from merganser.model.errors import (
+    RequestError,
+    TransactionConflictError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 from merganser.model.ids import ClusterId, NodeId
 from merganser.model.leader_messages import Changed, Led
 from merganser.model.leadership import Epoch, Group
@@ -159,6 +164,11 @@ class Stage:
 
     def plant(self, name: bytes, value: bytes | None, intent: Intent | None = None) -> None:
         self._put(self.key(name), Content(value, intent))
+
+    def drop(self, table: Table) -> None:
+        """Take a table, and its items, from the cluster."""
+        self.topology._tables.pop(table.id)
+        self.engine.commit(Batch().delete_range(*keys.table_range(table.id)))
 
     def value(self, name: bytes) -> bytes | None:
         return self.register(self.key(name)).content.value
@@ -344,3 +354,23 @@ def staged(*, seed: int = 1) -> Callable[[Script], Callable[[], None]]:
         return test
 
     return decorate
+
+
+def failing(kind: type, fault: Fault, *, times: int = 1) -> Faults:
+    """Have the first requests of one kind of step fail."""
+    left = [times]
+
+    def faults(payload: bytes | None) -> Fault | None:
+        if left[0] and payload is not None and _is_a(payload, kind):
+            left[0] -= 1
+            return fault
+        return None
+
+    return faults
+
+
+def _is_a(payload: bytes, kind: type) -> bool:
+    try:
+        return isinstance(step_in(payload), kind)
+    except RequestError:
+        return False

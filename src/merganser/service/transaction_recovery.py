@@ -132,14 +132,18 @@ class Recovery:
         )
         return [place for place, error in zip(places, ended, strict=True) if error is not None]
 
+    def is_dropped(self, table: TableId) -> bool:
+        """Tell whether a table was dropped, and its items with it; one that is not known here yet was not."""
+        return self._topology.table(table) is None and table < self._topology.map.next_table_id
+
     async def _settle_place(
         self, place: Place, transaction_id: bytes, attempt: int, fate: Fate, *, deadline: float
     ) -> None:
         table_id, key = place
+        if self.is_dropped(table_id):
+            return
         table = self._topology.table(table_id)
         if table is None:
-            if table_id < self._topology.map.next_table_id:
-                return  # it was dropped, and the item with it
             raise UnavailableError(f"this node does not know table {table_id} yet")
         await self.settle(table, key, transaction_id, attempt, fate, deadline=deadline)
 

@@ -144,8 +144,8 @@ class Transactions:
         Args:
             items: 1 to `ITEMS_MAX`, no item twice, all of leader-based tables.
             token: of the client, and of nobody else: repeated within ten minutes it is done once, and then answered
-                with empty answers.
-            digest: of the request, to tell a repeated one from another one under the same token.
+                with empty answers. It is forgotten earlier if every table of its transaction is dropped.
+            digest: of the request and the ids of its tables, to tell a repeated one from another one under the token.
             deadline: loop time.
 
         Raises:
@@ -242,12 +242,27 @@ class Transactions:
                 if record.state is not State.BEGUN:
                     raise self._overtaken(attempt)
                 return True
-            if record.digest != digest:
+            if record.digest != digest and not await self._is_of_dropped_tables(attempt.id, deadline):
                 raise IdempotentParameterMismatchError("the token is that of another transaction: choose a new one")
-            if record.state is State.COMMITTED:
+            if record.state is State.BEGUN:
+                if await self._pressed(attempt.id, record.attempt, deadline) is Fate.PENDING:
+                    raise TransactionInProgressError("a transaction with this token is under way, try again")
+            elif record.digest == digest:
                 return False
-            if await self._pressed(attempt.id, record.attempt, deadline) is Fate.PENDING:
-                raise TransactionInProgressError("a transaction with this token is under way, try again")
+            else:
+                await self._forget(attempt.id, record.attempt, deadline)
+
+    async def _is_of_dropped_tables(self, transaction_id: bytes, deadline: float) -> bool:
+        """Tell whether the record has nothing to say any more: every table that it wrote to is gone, or it is."""
+        record = await self._ledger.read(transaction_id, deadline=deadline)
+        return record is None or all(self.recovery.is_dropped(table) for table, _ in record.items)
+
+    async def _forget(self, transaction_id: bytes, attempt: int, deadline: float) -> None:
+        """Remove the record of an attempt whose items are gone."""
+        try:
+            await self._insist(transaction_id, Forget(attempt), deadline)
+        except UnknownOutcomeError as error:
+            raise UnavailableError(f"an earlier transaction with this token could not be forgotten: {error}") from None
 
     async def _pressed(self, transaction_id: bytes, attempt: int, deadline: float) -> Fate:
         try:

@@ -215,19 +215,23 @@ class FakeLeaderBased:
 
 
 class FakeTransactions:
-    """Does several steps at once, or none; remembers tokens for ever."""
+    """Does several steps at once, or none; remembers tokens for as long as one of their tables is there."""
 
     def __init__(self, leader_based: FakeLeaderBased) -> None:
         self.conflicts: Callable[[bytes], bool] = lambda key: False
+        self._leader_based = leader_based
         self._items = leader_based.items
-        self._tokens: dict[bytes, bytes] = {}
+        self._tokens: dict[bytes, tuple[bytes, set[TableId]]] = {}
+        """Digests and tables."""
 
     async def write(
         self, items: Sequence[TransactItem], *, token: bytes | None, digest: bytes, deadline: float
     ) -> list[bytes]:
         assert deadline > asyncio.get_running_loop().time()
-        if token is not None and token in self._tokens:
-            if self._tokens[token] != digest:
+        there = {table.id for table in self._leader_based.tables()}
+        known, tables = self._tokens.get(token or b"", (b"", set[TableId]()))
+        if tables & there:
+            if known != digest:
                 raise IdempotentParameterMismatchError("another request had the token")
             return [b""] * len(items)
         decided = [evaluate(item.table, item.payload, self._items.get(item.key)) for item in items]
@@ -241,7 +245,7 @@ class FakeTransactions:
                 else:
                     self._items[item.key] = one.content.value
         if token is not None:
-            self._tokens[token] = digest
+            self._tokens[token] = (digest, {item.table.id for item in items})
         return [one.answer for one in decided]
 
     async def get(self, places: Sequence[tuple[Table, bytes]], *, deadline: float) -> list[bytes | None]:

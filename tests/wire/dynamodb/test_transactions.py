@@ -138,6 +138,31 @@ def test_a_repeated_request_is_done_once(cluster: Cluster) -> None:
     assert write(cluster, same, token="t") == {}, "it is the same number"
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param([put("num", item={"p": ONE}), put()], id="another first table"),
+        pytest.param([put("num", item={"p": ONE})], id="another table"),
+        pytest.param([put(), put(item={"p": B})], id="an item more"),
+        pytest.param([delete()], id="another action"),
+    ],
+)
+def test_a_token_is_good_for_one_request_whatever_another_one_writes_to(cluster: Cluster, other: list[Any]) -> None:
+    assert write(cluster, put(), token="t") == {}
+    assert write(cluster, *other, token="t").startswith("IdempotentParameterMismatchException | ")
+    assert read(cluster, get(B), get(ONE, "num")) == {"Responses": [{}, {}]}
+    assert write(cluster, put(), token="t") == {}
+
+
+def test_a_token_is_of_tables_and_not_of_their_names(cluster: Cluster) -> None:
+    both = [put("num", item={"p": ONE}), put()]
+    assert write(cluster, *both, token="t") == {}
+    assert "TableDescription" in cluster.call("DeleteTable", {"TableName": "num"})
+    cluster.create("num", "N", None)
+    assert write(cluster, *both, token="t").startswith("IdempotentParameterMismatchException | ")
+    assert read(cluster, get(), get(ONE, "num")) == {"Responses": [{"Item": {"p": A}}, {}]}
+
+
 def test_a_token_says_nothing_of_a_table_that_was_deleted_and_made_again() -> None:
     cluster = Cluster()
     for _ in range(2):

@@ -4,8 +4,9 @@ What is wrong with a request is refused before anything is done, as in a batch. 
 key, its condition, what an update makes of it, or another transaction that holds it, cancels the whole, and the answer
 says for each item what it had to do with that.
 
-A repeated request is known by its ClientRequestToken, which SDKs draw by themselves. Within ten minutes
-it is done once, as long as its first table is the same: one deleted and made again has none of its writes.
+A repeated request is known by its ClientRequestToken, which SDKs draw by themselves. Within ten minutes it is done
+once, and any other request under the token is refused. Tables are told apart by their ids: one that was deleted and
+made again has none of the writes. A token all of whose tables are gone is as good as new.
 """
 
 from __future__ import annotations
@@ -96,9 +97,11 @@ async def transact_write_items(session: Session, request: dict[str, Any]) -> byt
     measures = capacity.is_wanted(request)
     items = _each(functools.partial(_item, measures=measures), tables, parts)
     _refuse_same([(item.table.id, item.key) for item in items])
-    token = _token_of(request, items[0])
+    token = request.get("ClientRequestToken")
     try:
-        answers = await session.transact(items, token=token, digest=_digest_of(request))
+        answers = await session.transact(
+            items, token=None if token is None else token.encode(), digest=_digest_of(request, tables)
+        )
     except TransactionCanceledError as error:
         raise _cancelled([_told(reason) for reason in error.reasons]) from None
     if not measures and request.get("ReturnItemCollectionMetrics") is None:
@@ -110,11 +113,6 @@ async def transact_write_items(session: Session, request: dict[str, Any]) -> byt
     ]
     consumed = await _consumed(session, request, items, answers) if measures else ()
     return answer_of(consumed, await metrics_of_all(session, request, written))
-
-
-def _token_of(request: Mapping[str, Any], first: TransactItem) -> bytes | None:
-    token = request.get("ClientRequestToken")
-    return None if token is None else b"%d %s" % (first.table.id, token.encode())
 
 
 async def transact_get_items(session: Session, request: dict[str, Any]) -> list[bytes]:
@@ -274,9 +272,10 @@ def _refuse_same(places: Sequence[tuple[int, bytes]]) -> None:
         raise ValidationError(_SAME_ITEM)
 
 
-def _digest_of(request: Mapping[str, Any]) -> bytes:
-    """Return what tells a repeated request from another one: its items, in normal form."""
-    return hashlib.sha256(orjson.dumps(request["TransactItems"], option=orjson.OPT_SORT_KEYS)).digest()
+def _digest_of(request: Mapping[str, Any], tables: Sequence[Table]) -> bytes:
+    """Return what tells a repeated request from another one: its items, in normal form, and the ids of its tables."""
+    told = [[table.id for table in tables], request["TransactItems"]]
+    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def _told(reason: Reason | None) -> Mapping[str, Any] | None:
