@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merganser.core import cluster_map as maps
-from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.errors import (
     ConfigurationError,
     CorruptionError,
@@ -37,9 +37,8 @@ def with_users(cluster_map: ClusterMap, unique_id: str = "first") -> ClusterMap:
 
 
 def redefined(cluster_map: ClusterMap, before: bytes, after: bytes) -> ClusterMap:
-    return maps.with_definition(
-        cluster_map, wire="dynamodb", name="users", unique_id="first", before=before, definition=after
-    )
+    table = Table(TableId(1), "users", "dynamodb", 3, before, "first")
+    return maps.with_definition(cluster_map, before=table, definition=after)
 
 
 def without_users(cluster_map: ClusterMap, unique_id: str = "first") -> ClusterMap:

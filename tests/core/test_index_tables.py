@@ -7,7 +7,7 @@ import pytest
 
 from merganser.core import cluster_map as maps
 from merganser.model.cluster import ClusterMap, Index, IndexState, NodeRecord, Table
-from merganser.model.errors import CorruptionError, IndexExistsError, TableChangedError
+from merganser.model.errors import CorruptionError, IndexExistsError, TableChangedError, TableNotFoundError
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.index import IndexRequest
 
@@ -44,9 +44,20 @@ def states(current: ClusterMap) -> dict[str, IndexState]:
     return {index.name: index.state for index in users(current).indexes}
 
 
-def added(current: ClusterMap, name: str, unique_id: str = "second") -> ClusterMap:
-    before = users(current).indexes
-    return maps.with_index(current, table=BASE, index=IndexRequest(name), unique_id=unique_id, before=before)
+def added(
+    current: ClusterMap, name: str, *, before: Table | None = None, unique_id: str = "second", definition: bytes = b"{}"
+) -> ClusterMap:
+    return maps.with_index(
+        current,
+        before=before or users(current),
+        index=IndexRequest(name),
+        unique_id=unique_id,
+        definition=definition,
+    )
+
+
+def dropped(current: ClusterMap, index: TableId, before: Table, definition: bytes = b"{}") -> ClusterMap:
+    return maps.with_index_deleting(current, before=before, index=index, definition=definition)
 
 
 def test_table_is_made_with_a_table_for_the_entries_of_each_index(empty: ClusterMap) -> None:
@@ -94,17 +105,60 @@ def test_repeated_change_of_an_index_changes_nothing(empty: ClusterMap) -> None:
     gone = maps.without_index(current, table=BASE, index=index)
     assert maps.without_index(gone, table=BASE, index=index) is gone
     assert maps.with_index_state(gone, table=BASE, index=index, state="active") is gone
-    assert maps.with_index(gone, table=TableId(77), index=IndexRequest("x"), unique_id="y", before=()) is gone
+
+
+def test_what_is_asked_of_the_indexes_of_a_table_that_is_gone_finds_no_table(empty: ClusterMap) -> None:
+    current = with_users(empty, "by_name")
+    before = users(current)
+    gone = maps.without_table(current, wire="dynamodb", name="users", unique_id="first")
+    with pytest.raises(TableNotFoundError, match="users"):
+        added(gone, "x", before=before)
+    with pytest.raises(TableNotFoundError, match="users"):
+        dropped(gone, before.indexes[0].table, before)
+    with pytest.raises(TableNotFoundError, match="users"):
+        maps.with_definition(gone, before=before, definition=b"new")
+
+
+def test_index_comes_and_goes_with_the_definition_that_was_checked_with_it_or_not_at_all(empty: ClusterMap) -> None:
+    before = users(with_users(empty))
+    current = added(with_users(empty), "late", definition=b"both")
+    assert current.epoch == with_users(empty).epoch + 1
+    known = users(current)
+    assert (known.definition, states(current)) == (b"both", {"late": "creating"})
+    assert added(current, "late", before=before, definition=b"both") is current, "it is a repeated request"
+    (index,) = known.indexes
+    after = dropped(current, index.table, known, b"less")
+    assert (users(after).definition, states(after)) == (b"less", {"late": "deleting"})
+    assert dropped(after, index.table, known, b"less") is after
+    with pytest.raises(TableChangedError):
+        dropped(after, index.table, known, b"another")
+    gone = maps.without_index(after, table=BASE, index=index.table)
+    assert dropped(gone, index.table, known, b"less") is gone
+
+
+def test_definition_and_indexes_are_changed_only_together_with_what_they_were_checked_against(
+    empty: ClusterMap,
+) -> None:
+    earlier = with_users(empty, "by_name")
+    before = users(earlier)
+    redefined = maps.with_definition(earlier, before=before, definition=b"new")
+    grown = added(earlier, "late")
+    with pytest.raises(TableChangedError, match="users"):
+        added(redefined, "late", before=before)
+    with pytest.raises(TableChangedError, match="users"):
+        dropped(redefined, before.indexes[0].table, before)
+    with pytest.raises(TableChangedError, match="users"):
+        maps.with_definition(grown, before=before, definition=b"new")
 
 
 def test_index_that_was_asked_for_when_the_table_had_other_indexes_does_not_come_or_go(empty: ClusterMap) -> None:
     earlier = added(with_users(empty), "late")
-    before = users(earlier).indexes
-    current = maps.with_index_state(earlier, table=BASE, index=before[0].table, state="active")
+    before = users(earlier)
+    current = maps.with_index_state(earlier, table=BASE, index=before.indexes[0].table, state="active")
     with pytest.raises(TableChangedError):
-        maps.with_index(current, table=BASE, index=IndexRequest("x"), unique_id="y", before=before)
+        added(current, "x", before=before, unique_id="y")
     with pytest.raises(TableChangedError):
-        maps.with_index_state(current, table=BASE, index=before[0].table, state="deleting", before=before)
+        dropped(current, before.indexes[0].table, before)
 
 
 def test_index_that_is_being_deleted_never_becomes_active(empty: ClusterMap) -> None:
@@ -122,7 +176,7 @@ def test_second_index_of_the_name_is_refused(empty: ClusterMap) -> None:
 def test_index_made_anew_under_its_name_has_another_table(empty: ClusterMap) -> None:
     current = added(with_users(empty), "late")
     index = users(current).indexes[0].table
-    current = added(maps.without_index(current, table=BASE, index=index), "late", "third")
+    current = added(maps.without_index(current, table=BASE, index=index), "late", unique_id="third")
     maps.check(current)
     assert users(current).indexes[0].table > index
 

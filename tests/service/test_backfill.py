@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from merganser.core import cluster_map
 from merganser.model.cluster import Table
-from merganser.model.errors import RefusedError
+from merganser.model.errors import RefusedError, TableChangedError
 from merganser.model.index import IndexRequest
 from merganser.model.leader_messages import Campaign, Promised
 from merganser.sim import indexes
@@ -83,6 +84,26 @@ async def test_index_is_filled_though_the_node_that_sees_to_it_dies(world: World
 
 
 @simulated()
+async def test_index_and_definition_asked_for_at_the_same_time_come_one_after_the_other(world: World) -> None:
+    table = await begun(world, names=[])
+    index, deadline = IndexRequest(indexes.BY_COLOR), now_s() + TIMEOUT_S
+    adding = member(world.machines[0]).catalog.add_index(
+        table, index, unique_id="index", definition=b"with the index", deadline=deadline
+    )
+    others = [
+        member(machine).catalog.redefine_table(table, machine.address.encode(), deadline=deadline)
+        for machine in world.machines[1:]
+    ]
+    attempts = await asyncio.gather(
+        *(machine.spawn(work) for machine, work in zip(world.machines, (adding, *others), strict=True)),
+        return_exceptions=True,
+    )
+    (won,) = (attempt for attempt in attempts if isinstance(attempt, Table))
+    assert sum(isinstance(attempt, TableChangedError) for attempt in attempts) == 2
+    assert bool(won.indexes) == (won.definition == b"with the index")
+
+
+@simulated()
 async def test_dropped_index_leaves_no_entries_and_no_outboxes(world: World) -> None:
     table = await filled(world)
     table = await add(world.machines[0], table, indexes.BY_COLOR)
@@ -109,7 +130,9 @@ async def test_replica_that_knows_of_an_index_promises_nothing_to_who_may_not_kn
     candidate, voter = world.machines[:2]
     before = member(voter).topology.map
     index = IndexRequest(indexes.BY_COLOR)
-    newer = cluster_map.with_index(before, table=table.id, index=index, unique_id="known to one", before=())
+    newer = cluster_map.with_index(
+        before, before=table, index=index, unique_id="known to one", definition=table.definition
+    )
     await voter.spawn(member(voter).topology.learn(newer))
     bids = ((group_of(candidate, table, b"a").partition, 1_000),)
     bid = Campaign(before.epoch, table.n, bids, is_poll=True, is_handover=True)

@@ -34,8 +34,7 @@ NOW_S = 2_000_000_000
 
 
 def defined(current: ClusterMap, definition: bytes) -> ClusterMap:
-    before = current.tables[0].definition
-    return with_definition(current, wire="w", name="t", unique_id="t", before=before, definition=definition)
+    return with_definition(current, before=current.tables[0], definition=definition)
 
 
 def expiring(table: Table) -> Expiring | None:

@@ -113,27 +113,24 @@ def with_table(
     return msgspec.structs.replace(grown, next_table_id=tables[-1].id + 1)
 
 
-def with_definition(
-    cluster_map: ClusterMap, *, wire: str, name: str, unique_id: str, before: bytes, definition: bytes
-) -> ClusterMap:
-    """Return ``cluster_map`` with another definition of that very table, or ``cluster_map`` itself if it has that.
+def with_definition(cluster_map: ClusterMap, *, before: Table, definition: bytes) -> ClusterMap:
+    """Return ``cluster_map`` with another definition of a table, or ``cluster_map`` itself if it has that.
 
     Args:
-        before: the definition that the new one was made from.
+        cluster_map: the newest one.
+        before: the table that the new definition was made for.
+        definition: the new one.
 
     Raises:
         TableNotFoundError: the table is gone.
-        TableChangedError: its definition is neither ``before`` nor ``definition``.
+        TableChangedError: its definition is neither that of ``before`` nor ``definition``, or it has other indexes, or
+            they are in other states.
     """
-    table = table_named(cluster_map, wire, name)
-    if table is None or table.unique_id != unique_id:
-        raise TableNotFoundError(f"table {name!r} does not exist any more")
+    table = _same(cluster_map, before)
     if table.definition == definition:
         return cluster_map
-    _check_definition(table, before)
-    changed = msgspec.structs.replace(table, definition=definition)
-    tables = tuple(changed if other.id == table.id else other for other in cluster_map.tables)
-    return _next_epoch(cluster_map, tables=tables)
+    _check_same(table, before)
+    return _changed(cluster_map, table, msgspec.structs.replace(table, definition=definition))
 
 
 def without_table(
@@ -173,32 +170,29 @@ def without_tables(cluster_map: ClusterMap, *, remade: Collection[str] = ()) -> 
 
 
 def with_index(
-    cluster_map: ClusterMap, *, table: TableId, index: IndexRequest, unique_id: str, before: tuple[Index, ...]
+    cluster_map: ClusterMap, *, before: Table, index: IndexRequest, unique_id: str, definition: bytes
 ) -> ClusterMap:
     """Return ``cluster_map`` with one index more, to be filled, or ``cluster_map`` itself if that very index is there.
 
-    If the table is gone nothing changes, either.
-
     Args:
         cluster_map: the newest one.
-        table: that gets the index.
+        before: the table when it was found that the index, and the definition, fit it.
         index: what it is.
         unique_id: of the request.
-        before: the indexes of the table when it was found to have room for this one.
+        definition: that the table has with the index.
 
     Raises:
+        TableNotFoundError: the table is gone.
         IndexExistsError: another index of the table has the name.
-        TableChangedError: it has other indexes than ``before``, or they are in other states.
+        TableChangedError: the table is not as ``before``, or its indexes are in other states.
     """
-    base = _with_id(cluster_map, table)
-    if base is None:
-        return cluster_map
+    base = _same(cluster_map, before)
     existing = index_named(base, index.name)
     if existing is not None:
         if existing.unique_id == unique_id:
             return cluster_map
         raise IndexExistsError(f"table {base.name!r} has an index {index.name!r}: delete it first")
-    _check_indexes(base, before)
+    _check_same(base, before)
     added = Index(
         index.name,
         TableId(cluster_map.next_table_id),
@@ -207,34 +201,45 @@ def with_index(
         state="creating",
         since=cluster_map.epoch + 1,
     )
-    grown = _with_indexes(cluster_map, base, (*base.indexes, added))
+    wanted = msgspec.structs.replace(base, definition=definition, indexes=(*base.indexes, added))
+    grown = _changed(cluster_map, base, wanted)
     tables = (*grown.tables, index_table(base, added))
     return msgspec.structs.replace(grown, tables=tables, next_table_id=added.table + 1)
 
 
-def with_index_state(
-    cluster_map: ClusterMap,
-    *,
-    table: TableId,
-    index: TableId,
-    state: IndexState,
-    before: tuple[Index, ...] | None = None,
-) -> ClusterMap:
+def with_index_deleting(cluster_map: ClusterMap, *, before: Table, index: TableId, definition: bytes) -> ClusterMap:
+    """Return ``cluster_map`` with an index that is about to go, or itself if it is so, or gone, and all else is right.
+
+    Args:
+        cluster_map: the newest one.
+        before: the table when it was found that the index may go.
+        index: the table of its entries.
+        definition: that the table has without the index.
+
+    Raises:
+        TableNotFoundError: the table is gone.
+        TableChangedError: the table is not as ``before``, or its indexes are in other states.
+    """
+    base = _same(cluster_map, before)
+    if base.definition == definition and not any(
+        one.table == index and one.state != "deleting" for one in base.indexes
+    ):
+        return cluster_map
+    _check_same(base, before)
+    indexes = _in_state(base, index, "deleting")
+    return _changed(cluster_map, base, msgspec.structs.replace(base, definition=definition, indexes=indexes))
+
+
+def with_index_state(cluster_map: ClusterMap, *, table: TableId, index: TableId, state: IndexState) -> ClusterMap:
     """Return ``cluster_map`` with an index, named by the table of its entries, in another state.
 
     ``cluster_map`` itself if it is in that state, or is gone; what is deleted stays so.
-
-    Raises:
-        TableChangedError: the table has other indexes than ``before``, if that matters, or they are in other states.
     """
     base = _with_id(cluster_map, table)
     known = None if base is None else next((known for known in base.indexes if known.table == index), None)
     if base is None or known is None or known.state in (state, "deleting"):
         return cluster_map
-    if before is not None:
-        _check_indexes(base, before)
-    moved = msgspec.structs.replace(known, state=state)
-    return _with_indexes(cluster_map, base, tuple(moved if one is known else one for one in base.indexes))
+    return _with_indexes(cluster_map, base, _in_state(base, index, state))
 
 
 def without_index(cluster_map: ClusterMap, *, table: TableId, index: TableId) -> ClusterMap:
@@ -309,19 +314,39 @@ def _with_id(cluster_map: ClusterMap, table: TableId) -> Table | None:
     return next((known for known in cluster_map.tables if known.id == table), None)
 
 
+def _same(cluster_map: ClusterMap, table: Table) -> Table:
+    """Return ``table`` as it is by now.
+
+    Raises:
+        TableNotFoundError: it is gone.
+    """
+    known = _with_id(cluster_map, table.id)
+    if known is None or known.unique_id != table.unique_id:
+        raise TableNotFoundError(f"table {table.name!r} does not exist any more")
+    return known
+
+
+def _in_state(base: Table, index: TableId, state: IndexState) -> tuple[Index, ...]:
+    return tuple(msgspec.structs.replace(one, state=state) if one.table == index else one for one in base.indexes)
+
+
 def _with_indexes(cluster_map: ClusterMap, base: Table, indexes: tuple[Index, ...]) -> ClusterMap:
-    changed = msgspec.structs.replace(base, indexes=indexes)
-    return _next_epoch(cluster_map, tables=tuple(changed if known is base else known for known in cluster_map.tables))
+    return _changed(cluster_map, base, msgspec.structs.replace(base, indexes=indexes))
+
+
+def _changed(cluster_map: ClusterMap, base: Table, wanted: Table) -> ClusterMap:
+    return _next_epoch(cluster_map, tables=tuple(wanted if known is base else known for known in cluster_map.tables))
+
+
+def _check_same(table: Table, before: Table) -> None:
+    _check_definition(table, before.definition)
+    if table.indexes != before.indexes:
+        raise TableChangedError(f"indexes of table {table.name!r} came, went or changed meanwhile: look at them again")
 
 
 def _check_definition(table: Table, expected: bytes) -> None:
     if table.definition != expected:
         raise TableChangedError(f"table {table.name!r} was changed meanwhile: look at it again")
-
-
-def _check_indexes(table: Table, expected: tuple[Index, ...]) -> None:
-    if table.indexes != expected:
-        raise TableChangedError(f"indexes of table {table.name!r} came, went or changed meanwhile: look at them again")
 
 
 def _next_epoch(cluster_map: ClusterMap, *, tables: tuple[Table, ...]) -> ClusterMap:

@@ -194,29 +194,20 @@ class Catalog:
         return table
 
     async def redefine_table(self, table: Table, definition: bytes, *, deadline: float) -> Table:
-        """Give exactly this table another definition, if it is still defined as ``table`` says; returns it so.
+        """Give exactly this table another definition, if it and its indexes are still as ``table`` says; returns it so.
 
         Raises:
             TableNotFoundError: it is gone.
-            TableChangedError: somebody else gave it another one; this node knows that one by then.
+            TableChangedError: somebody else gave it another one, or its indexes came, went or moved on; this node
+                knows that by then.
             UnavailableError: no majority of the voters; nothing was changed.
             UnknownOutcomeError: the change may still come into force.
         """
         changed = await self.change(
-            lambda current: cluster_map.with_definition(
-                current,
-                wire=table.wire,
-                name=table.name,
-                unique_id=table.unique_id,
-                before=table.definition,
-                definition=definition,
-            ),
+            lambda current: cluster_map.with_definition(current, before=table, definition=definition),
             deadline=deadline,
         )
-        redefined = cluster_map.table_named(changed, table.wire, table.name)
-        if redefined is None:
-            raise InvariantError(f"the map of epoch {changed.epoch} lacks the table {table.name} that it redefines")
-        return redefined
+        return _same(changed, table)
 
     async def drop_table(self, table: Table, *, deadline: float) -> None:
         """Remove exactly this table (not one made anew under its name), if it is still defined as ``table`` says.
@@ -232,41 +223,50 @@ class Catalog:
             deadline=deadline,
         )
 
-    async def add_index(self, table: Table, index: IndexRequest, *, unique_id: str, deadline: float) -> Table:
+    async def add_index(
+        self, table: Table, index: IndexRequest, *, unique_id: str, deadline: float, definition: bytes | None = None
+    ) -> Table:
         """Add a global index to a table with leaders; returns the table with the index, which is then being filled.
 
-        Repeating the call with the same ``unique_id`` adds no second one. The index is active once it holds all that
-        was there; the map says so then.
+        In the same step the table gets another ``definition``, if one is given. Repeating the call with the same
+        ``unique_id`` adds no second one. The index is active once it holds all that was there; the map says so then.
 
         Raises:
             IndexExistsError: another index of the table has the name.
-            TableChangedError: its indexes are others than ``table`` says; this node knows them by then.
+            TableChangedError: it is defined otherwise than ``table`` says, or has other indexes; this node knows
+                that by then.
             TableNotFoundError: the table is gone.
             UnavailableError: no majority of the voters; nothing was changed.
             UnknownOutcomeError: the change may still come into force.
         """
         changed = await self.change(
             lambda current: cluster_map.with_index(
-                current, table=table.id, index=index, unique_id=unique_id, before=table.indexes
+                current,
+                before=table,
+                index=index,
+                unique_id=unique_id,
+                definition=table.definition if definition is None else definition,
             ),
             deadline=deadline,
         )
         return _same(changed, table)
 
-    async def drop_index(self, table: Table, name: str, *, deadline: float) -> Table:
+    async def drop_index(self, table: Table, name: str, *, deadline: float, definition: bytes | None = None) -> Table:
         """Begin to drop the index that ``table`` has under that name; returns the table as it is then.
 
-        The index is gone from the map soon after.
+        In the same step the table gets another ``definition``, if one is given. The index is gone from the map soon
+        after.
 
         Raises:
             as `add_index`.
         """
         index = cluster_map.index_named(table, name)
+        wanted = table.definition if definition is None else definition
         if index is None:
-            return table
+            return await self.redefine_table(table, wanted, deadline=deadline)
         changed = await self.change(
-            lambda current: cluster_map.with_index_state(
-                current, table=table.id, index=index.table, state="deleting", before=table.indexes
+            lambda current: cluster_map.with_index_deleting(
+                current, before=table, index=index.table, definition=wanted
             ),
             deadline=deadline,
         )

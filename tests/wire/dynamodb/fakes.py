@@ -305,26 +305,31 @@ class FakeCatalog:
         return table
 
     async def redefine_table(self, table: Table, definition: bytes, *, deadline: float) -> Table:
-        known = self._tables[table.wire, table.name]
-        if known.definition != table.definition:
-            raise TableChangedError(table.name)
-        redefined = msgspec.structs.replace(known, definition=definition)
+        self._check_same(table)
+        redefined = msgspec.structs.replace(table, definition=definition)
         self._tables[table.wire, table.name] = redefined
         self._take_over()
         return redefined
 
-    async def add_index(self, table: Table, index: IndexRequest, *, unique_id: str, deadline: float) -> Table:
+    async def add_index(
+        self, table: Table, index: IndexRequest, *, unique_id: str, definition: bytes, deadline: float
+    ) -> Table:
         known = self._tables[table.wire, table.name]
         if any(one.name == index.name for one in known.indexes):
             raise IndexExistsError(index.name)
-        if known.indexes != table.indexes:
-            raise TableChangedError(table.name)
+        table = await self.redefine_table(table, definition, deadline=deadline)
         added = Index(index.name, TableId(self._next), index.definition, unique_id, "creating")
         self._next += 1
-        return self._with_indexes(known, (*known.indexes, added))
+        return self._with_indexes(table, (*table.indexes, added))
 
-    async def drop_index(self, table: Table, name: str, *, deadline: float) -> Table:
+    async def drop_index(self, table: Table, name: str, *, definition: bytes, deadline: float) -> Table:
+        await self.redefine_table(table, definition, deadline=deadline)
         return self.moved(table.name, name, "deleting")
+
+    def _check_same(self, table: Table) -> None:
+        known = self._tables[table.wire, table.name]
+        if (known.definition, known.indexes) != (table.definition, table.indexes):
+            raise TableChangedError(table.name)
 
     def moved(self, table: str, index: str, state: IndexState) -> Table:
         """Bring an index into another state, as the services do in the background; what is deleted stays so."""

@@ -199,16 +199,74 @@ def test_one_index_comes_or_goes_at_a_time(based: Cluster) -> None:
 
 
 def test_of_two_indexes_asked_for_at_the_same_time_one_comes(based: Cluster) -> None:
-    async def both() -> list[Any]:
-        asked = [create(), create("more", "y", kinds="y")]
-        calls = [based.dynamodb.call("UpdateTable", orjson.dumps(one)) for one in asked]
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    first, second = based.run(both())
+    first, second = at_once(based, create(), create("more", "y", kinds="y"))
     assert isinstance(first, bytes)
     assert isinstance(second, ApiError)
     assert second.kind is LIMIT_EXCEEDED
     assert described(based, "more") is None
+
+
+def at_once(cluster: Cluster, *requests: Any) -> list[Any]:
+    """Have several UpdateTables see the table as it is before any of them has changed it."""
+
+    async def all_of_them() -> list[Any]:
+        calls = [cluster.dynamodb.call("UpdateTable", orjson.dumps(one)) for one in requests]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    return cluster.run(all_of_them())
+
+
+PROVISIONED = {"BillingMode": "PROVISIONED", "ProvisionedThroughput": UNITS}
+BY_G = {"Update": {"IndexName": "byG", "ProvisionedThroughput": UNITS}}
+UNSAID = "One or more parameter values were invalid: ProvisionedThroughput must be specified for index: new"
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["the index first", "the mode first"])
+def test_an_index_and_another_billing_mode_asked_for_at_the_same_time_are_checked_together(
+    based: Cluster, is_first: bool
+) -> None:
+    index, mode = create(), request(BY_G, **PROVISIONED)
+    first, second = at_once(based, *((index, mode) if is_first else (mode, index)))
+    assert isinstance(first, bytes)
+    assert isinstance(second, ApiError)
+    assert UNSAID in second.message if is_first else "ProvisionedThroughput" in second.message
+    table = based.call("DescribeTable", {"TableName": "ind"})["Table"]
+    assert (table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST") == is_first
+    units = [one["ProvisionedThroughput"]["ReadCapacityUnits"] for one in table["GlobalSecondaryIndexes"]]
+    assert units == ([0, 0] if is_first else [UNITS["ReadCapacityUnits"]])
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["the index first", "the mode first"])
+def test_an_index_that_fits_both_billing_modes_comes_with_either(cluster: Cluster, is_first: bool) -> None:
+    assert "TableDescription" in cluster.call("CreateTable", with_global(global_(), kinds="psl"))
+    both = request(
+        {"Create": global_("new", "x", ProvisionedThroughput=UNITS)},
+        BY_G,
+        AttributeDefinitions=defined(x="S"),
+        **PROVISIONED,
+    )
+    protected = {"TableName": "ind", "DeletionProtectionEnabled": True}
+    answers = at_once(cluster, *((both, protected) if is_first else (protected, both)))
+    assert all(isinstance(answer, bytes) for answer in answers)
+    table = cluster.call("DescribeTable", {"TableName": "ind"})["Table"]
+    assert table["DeletionProtectionEnabled"]
+    assert [one["IndexName"] for one in table["GlobalSecondaryIndexes"]] == ["byG", "new"]
+    assert all(one["ProvisionedThroughput"]["ReadCapacityUnits"] for one in table["GlobalSecondaryIndexes"])
+
+
+def test_settings_that_come_with_an_index_are_changed_only_if_it_comes(based: Cluster) -> None:
+    first, second = at_once(based, create(), {**create(), "DeletionProtectionEnabled": True})
+    assert isinstance(first, bytes)
+    assert isinstance(second, ApiError)
+    assert not based.call("DescribeTable", {"TableName": "ind"})["Table"]["DeletionProtectionEnabled"]
+    first, second = at_once(
+        based,
+        request({"Delete": {"IndexName": "new"}}),
+        request({"Delete": {"IndexName": "new"}}, DeletionProtectionEnabled=True),
+    )
+    assert isinstance(first, bytes)
+    assert isinstance(second, ApiError)
+    assert not based.call("DescribeTable", {"TableName": "ind"})["Table"]["DeletionProtectionEnabled"]
 
 
 def test_a_local_index_has_its_name_for_itself(cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import uuid
 from collections.abc import Callable
@@ -66,9 +67,11 @@ class Administration:
         check_update(request)
         name, now_ms = name_of(request["TableName"]), self._now_ms
         before, table = await session.redefine(
-            name, lambda table: updated(table, request, now_ms=now_ms), _not_found(name)
+            name,
+            lambda table: updated(table, request, now_ms=now_ms),
+            _not_found(name),
+            functools.partial(do_index_updates, session, request, unique_id=self._unique_id()),
         )
-        table = await do_index_updates(session, table, request, unique_id=self._unique_id())
         description = self.describe(table, "UPDATING", await session.counts(table))
         return orjson.dumps({"TableDescription": described_while_updating(description, before, definition_of(table))})
 

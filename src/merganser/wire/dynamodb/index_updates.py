@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from merganser.model.cluster import Index, Table
-from merganser.model.errors import IndexExistsError, TableChangedError
+from merganser.model.errors import IndexExistsError
 from merganser.model.index import IndexRequest
 from merganser.wire.dynamodb.constraints import Violations, element_violations
 from merganser.wire.dynamodb.errors import (
@@ -148,39 +148,37 @@ def with_index_settings(
     return msgspec.structs.replace(after, index_settings=tuple(settings))
 
 
-async def do_index_updates(session: Session, table: Table, request: Mapping[str, Any], *, unique_id: str) -> Table:
-    """Add or take away the index that a request asks for; returns the table as it is then.
+async def do_index_updates(
+    session: Session, request: Mapping[str, Any], table: Table, definition: bytes, *, unique_id: str
+) -> Table:
+    """Give a table its new definition and, in the same step, the index that a request asks for, or take that away.
 
     Args:
         session: of the request.
-        table: for which the request was checked.
         request: the UpdateTable.
+        table: for which the request was checked.
+        definition: what became of the table's by that.
         unique_id: of an index that is made.
 
+    Returns:
+        the table as it is then.
+
     Raises:
-        ApiError: somebody else has changed the indexes meanwhile, and what is asked for makes no sense any more.
+        ValidationError: somebody else has made an index of that name meanwhile.
+        TableChangedError: the table has become another one meanwhile: nothing was done.
     """
-    given = request.get("AttributeDefinitions") or ()
-    for one in _asked(request):
-        while one.action != "Update":
-            try:
-                table = await _do(session, table, one, given, unique_id)
-                break
-            except IndexExistsError:
-                raise _exists() from None
-            except TableChangedError:
-                table = await session.table(table.name, is_newest=True)
-                _check(table, definition_of(table), one, given)
-    return table
-
-
-async def _do(
-    session: Session, table: Table, asked: _Asked, given: Sequence[Mapping[str, str]], unique_id: str
-) -> Table:
+    asked = next((one for one in _asked(request) if one.action != "Update"), None)
+    if asked is None:
+        return await session.remake(table, definition)
+    catalog, deadline = session.catalog, session.deadline
     if asked.action == "Delete":
-        return await session.catalog.drop_index(table, asked.name, deadline=session.deadline)
-    wanted = IndexRequest(asked.name, index_definition(asked.members, _defined(table, given)).encoded())
-    return await session.catalog.add_index(table, wanted, unique_id=unique_id, deadline=session.deadline)
+        return await catalog.drop_index(table, asked.name, definition=definition, deadline=deadline)
+    defined = _defined(table, request.get("AttributeDefinitions") or ())
+    wanted = IndexRequest(asked.name, index_definition(asked.members, defined).encoded())
+    try:
+        return await catalog.add_index(table, wanted, unique_id=unique_id, definition=definition, deadline=deadline)
+    except IndexExistsError:
+        raise _exists() from None
 
 
 def _asked(request: Mapping[str, Any]) -> list[_Asked]:

@@ -35,7 +35,7 @@ from merganser.wire.dynamodb.tables import TableDefinition, definition_of
 from merganser.wire.dynamodb.tags import LEADERLESS_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from merganser.model.ids import TableId
     from merganser.model.leader_messages import Changed
@@ -141,7 +141,11 @@ class Session:
         return dict(zip(tables, counted, strict=True))
 
     async def redefine(
-        self, name: str, change: Callable[[Table], TableDefinition], not_found: NotFoundError
+        self,
+        name: str,
+        change: Callable[[Table], TableDefinition],
+        not_found: NotFoundError,
+        make: Callable[[Table, bytes], Awaitable[Table]] | None = None,
     ) -> tuple[TableDefinition, Table]:
         """Change the definition of a table; returns what it was, and the table as it is afterwards.
 
@@ -149,20 +153,26 @@ class Session:
             name: of the table, no ARN.
             change: of the table as it is; may be called several times, each time with a newer one; raises to give up.
             not_found: raised if there is no such table.
+            make: makes the table, if it still is as it was shown to ``change``, what is wanted, in one step of the
+                catalog's; `remake`, unless the indexes change with the definition.
         """
         while True:
             table = await self.table(name, not_found.message, is_newest=True)  # or it might seem to be so already
             before = definition_of(table)
             wanted = change(table)
-            if wanted == before:
-                return before, table
+            definition = table.definition if wanted == before else wanted.encoded()
             try:
-                redefined = await self.catalog.redefine_table(table, wanted.encoded(), deadline=self.deadline)
+                return before, await (make or self.remake)(table, definition)
             except TableNotFoundError:
                 raise not_found from None
             except TableChangedError:  # by somebody else; this node knows to what
                 continue
-            return before, redefined
+
+    async def remake(self, table: Table, definition: bytes) -> Table:
+        """Give a table another definition, if it has not got it; raises as `Catalog.redefine_table`."""
+        if table.definition == definition:
+            return table
+        return await self.catalog.redefine_table(table, definition, deadline=self.deadline)
 
     async def replace(self, table: Table, key: bytes, item: bytes | None) -> None:
         """Put an item, in stored form, or delete it (None), whatever is there.
