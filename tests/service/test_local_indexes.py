@@ -11,6 +11,7 @@ from merganser.model.cluster import Table
 from merganser.model.leader_messages import Change, Changed, LedRows, ReadRangeLed
 from merganser.model.register import Content, Intent, Register, Version
 from merganser.service import led_ranges
+from merganser.service.intents import GONE, Gone, NoTransactions
 from merganser.service.steps import WIRES
 from merganser.sim.local_keys import BY_END, SOME, local_keys
 from merganser.sim.machine import Machine
@@ -254,6 +255,29 @@ async def test_an_item_that_a_transaction_holds_stands_in_the_index_for_both_of_
             )
         )
         assert [value for _, value in page.rows] == [b"2b", b"1c"]
+
+
+@simulated()
+async def test_an_item_that_moves_while_a_query_waits_for_its_lock_is_found_where_it_stands_then(world: World) -> None:
+    table = await started_led(world)
+    leader = await filled(world, table, {b"a": b"1c", b"b": b"2b"})
+    epoch, intent = epoch_of(leader, table, NAME), Intent(b"t" * 16, 1, changes=True, value=b"1a")
+    for machine in world.machines:
+        put_by_hand(machine, table, b"a", Version(*epoch, 98), Content(b"1c", intent))
+    met: list[bytes] = []
+
+    class Over(NoTransactions):
+        """Finds the transaction over, and the item written once more since."""
+
+        async def for_read(self, table: Table, key: bytes, register: Register, *, deadline: float) -> Gone:
+            met.append(key)
+            for machine in world.machines:
+                put_by_hand(machine, table, b"a", Version(*epoch, 99), Content(b"1d"))
+            return GONE
+
+    member(leader).leader_tables.leader.resolver = Over()
+    assert await query(leader, table) == [(b"b", b"2b"), (b"a", b"1d")]
+    assert met == [key_of(table, b"a")]
 
 
 @simulated()
