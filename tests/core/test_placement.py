@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.core.placement import one_per_zone_first, spread
+from merganser.core.placement import far_apart_first, spread
 from merganser.model.cluster import NodeRecord
 from merganser.model.ids import NodeId
 
@@ -83,5 +84,13 @@ def test_one_node_owns_everything() -> None:
     assert spread(nodes_in("a"), 4) == (1, 1, 1, 1)
 
 
-def test_one_per_zone_first_takes_zones_in_rounds_and_keeps_the_order_within() -> None:
-    assert [node.number for node in one_per_zone_first(nodes_in("aabacb"))] == [1, 3, 5, 2, 6, 4]
+def test_far_apart_first_takes_zones_in_rounds_and_keeps_the_order_within() -> None:
+    assert [node.number for node in far_apart_first(nodes_in("aabacb"))] == [1, 3, 5, 2, 6, 4]
+
+
+def test_nodes_of_one_machine_lie_as_far_apart_as_there_are_machines() -> None:
+    nodes = [
+        msgspec.structs.replace(node, machine=machine)
+        for node, machine in zip(nodes_in("a" * 6), "vvwwxx", strict=True)
+    ]
+    assert spread(nodes, 6) == (1, 3, 5, 2, 4, 6)

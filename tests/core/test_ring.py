@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import zip_longest
 
 import msgspec
 import pytest
@@ -16,11 +17,16 @@ from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.ids import ClusterId, NodeId, PartitionId, Token
 
 
-def map_of(zones: str, owners: tuple[int, ...]) -> ClusterMap:
-    """A map with one node "n1", "n2", … for each letter of ``zones``, in the zone of that letter."""
+def map_of(zones: str, owners: tuple[int, ...], machines: str = "") -> ClusterMap:
+    """A map with one node "n1", "n2", … for each letter of ``zones``, in the zone of that letter.
+
+    The letters of ``machines`` name their machines; none: each has its own.
+    """
     nodes = tuple(
-        NodeRecord(id=NodeId(f"n{number}"), number=number, peer_address=f"10.0.0.{number}:7000", zone=zone)
-        for number, zone in enumerate(zones, start=1)
+        NodeRecord(
+            id=NodeId(f"n{number}"), number=number, peer_address=f"10.0.0.{number}:7000", zone=zone, machine=machine
+        )
+        for number, (zone, machine) in enumerate(zip_longest(zones, machines, fillvalue=""), start=1)
     )
     return ClusterMap(
         cluster_id=ClusterId("c" * 16), epoch=1, partitions=len(owners), nodes=nodes, owners=owners, voters=(1,)
@@ -34,6 +40,18 @@ def maps(draw: st.DrawFn) -> ClusterMap:
     partitions = 2 ** draw(st.integers(0, 6))
     numbers = st.integers(1, len(zones))
     return map_of(zones, tuple(draw(st.lists(numbers, min_size=partitions, max_size=partitions))))
+
+
+@st.composite
+def maps_with_machines(draw: st.DrawFn) -> ClusterMap:
+    """Any owners and machines, each machine in one zone."""
+    drawn = draw(maps())
+    machines = st.sampled_from(["", "v", "w"])
+    nodes = tuple(
+        msgspec.structs.replace(node, machine=machine and node.zone + machine)
+        for node, machine in zip(drawn.nodes, [draw(machines) for _ in drawn.nodes], strict=True)
+    )
+    return msgspec.structs.replace(drawn, nodes=nodes)
 
 
 def owning_nodes(cluster_map: ClusterMap) -> dict[NodeId, NodeRecord]:
@@ -81,7 +99,7 @@ def test_fallbacks_are_everyone_else_in_the_order_of_the_walk(cluster_map: Clust
         assert set(everyone) == set(owning_nodes(cluster_map))
 
 
-@given(cluster_map=maps(), n=st.integers(1, 9))
+@given(cluster_map=maps() | maps_with_machines(), n=st.integers(1, 9))
 def test_list_is_what_a_plain_walk_finds(cluster_map: ClusterMap, n: int) -> None:
     ring = Ring(cluster_map)
     for partition in range(ring.partitions):
@@ -89,17 +107,16 @@ def test_list_is_what_a_plain_walk_finds(cluster_map: ClusterMap, n: int) -> Non
 
 
 def walked(cluster_map: ClusterMap, partition: int, n: int) -> tuple[NodeId, ...]:
-    """The definition, step by step: take the first node met whose zone was taken least often."""
+    """The definition, step by step: take the first node met whose machine, then whose zone, was taken least often."""
     by_number = {node.number: node for node in cluster_map.nodes}
     clockwise = cluster_map.owners[partition:] + cluster_map.owners[:partition]
     waiting = [by_number[number] for number in dict.fromkeys(clockwise)]
     taken: Counter[str] = Counter()
     found: list[NodeId] = []
     while waiting and len(found) < n:
-        least = min(taken[node.zone] for node in waiting)
-        node = next(node for node in waiting if taken[node.zone] == least)
+        node = min(waiting, key=lambda node: (taken[f"machine {node.fate}"], taken[f"zone {node.zone}"]))
         waiting.remove(node)
-        taken[node.zone] += 1
+        taken.update((f"machine {node.fate}", f"zone {node.zone}"))
         found.append(node.id)
     return tuple(found)
 
@@ -144,6 +161,22 @@ def test_second_node_of_a_zone_waits_until_every_zone_was_taken() -> None:
     ring = Ring(map_of("aabc", (1, 2, 3, 4)))
     assert ring.preference_list(PartitionId(0), 3) == ("n1", "n3", "n4")
     assert ring.preference_list(PartitionId(0), 4) == ("n1", "n3", "n4", "n2")
+
+
+def test_machine_is_taken_twice_only_when_no_other_is_left() -> None:
+    ring = Ring(map_of("aaab", (1, 2, 3, 4), "xxyz"))
+    assert ring.preference_list(PartitionId(0), 4) == ("n1", "n4", "n3", "n2")
+
+
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_replicas_never_share_a_machine_and_every_process_holds_a_like_share(processes: int) -> None:
+    cluster_map = map_of("a" * 4 * processes, (1,) * 256, "".join(machine * processes for machine in "vwxy"))
+    cluster_map = msgspec.structs.replace(cluster_map, owners=spread(cluster_map.nodes, 256))
+    ring, machine_of = Ring(cluster_map), {node.id: node.machine for node in cluster_map.nodes}
+    lists = [ring.preference_list(PartitionId(partition), 3) for partition in range(256)]
+    assert all(len({machine_of[node] for node in nodes}) == 3 for nodes in lists)
+    held = Counter(node for nodes in lists for node in nodes)
+    assert max(held.values()) - min(held.values()) <= 6
 
 
 def test_node_that_owns_nothing_is_on_no_list() -> None:

@@ -365,10 +365,10 @@ def _numbered(nodes: Sequence[NodeRecord]) -> tuple[NodeRecord, ...]:
 
 
 def _first_voters(members: Sequence[NodeRecord]) -> tuple[int, ...]:
-    """Return up to five numbers, zones in turn; an even one more would survive no more failures."""
+    """Return up to five numbers, machines and zones in turn; an even one more would survive no more failures."""
     count = min(len(members), VOTERS_MAX)
     count -= 1 - count % 2
-    return tuple(sorted(node.number for node in placement.one_per_zone_first(members)[:count]))
+    return tuple(sorted(node.number for node in placement.far_apart_first(members)[:count]))
 
 
 def _flaws(cluster_map: ClusterMap) -> Iterator[str]:

@@ -1,14 +1,14 @@
 """Who owns which partition.
 
 `spread` gives the first owners of a new cluster: one cycle through all nodes, zones in turn, laid
-around the ring again and again. When the number of nodes does not divide Q, a stretch of the cycle
-(the *tail*) fills the rest; it is chosen so that a zone, then a node, repeats as late as possible
-where the tail meets the start.
+around the ring again and again, and within a zone machines in turn. When the number of nodes does not divide Q, a
+stretch of the cycle (the *tail*) fills the rest; it is chosen so that a zone, then a machine, then a node, repeats as
+late as possible where the tail meets the start.
 
 Invariants: any two nodes own as many partitions, give or take one; neighbouring partitions have
 distinct owners (from two nodes on); every stretch of the ring that does not touch the tail has
 distinct owners as long as it is no longer than the number of nodes, and distinct zones as long as it
-is no longer than the number of zones, if those are equally large.
+is no longer than the number of zones, if those are equally large; likewise machines.
 
 Source: DeCandia 2007 §6.2, strategy 3 (Q/S partitions for each node, equal in size).
 """
@@ -35,25 +35,35 @@ def spread(nodes: Sequence[NodeRecord], partitions: int) -> tuple[int, ...]:
     return tuple(node.number for node in owners)
 
 
-def one_per_zone_first(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
-    """Return ``nodes`` reordered: the first of each zone, then the second of each zone, and so on.
+def far_apart_first(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
+    """Return ``nodes`` reordered: one of each machine, zones in turn, then the second of each machine, and so on.
 
-    Any beginning of the result takes a zone twice only when all zones that have nodes left were taken
-    equally often. Within a round the given order is kept.
+    Any beginning of the result takes a machine twice only when all machines that have nodes left were taken equally
+    often, and among the nodes that leaves, a zone only when all their zones were. Else the given order is kept.
     """
-    taken: Counter[str] = Counter()
-    ranked = []
+    on_machine: Counter[str] = Counter()
+    in_zone: Counter[str] = Counter()
+    ordered: list[NodeRecord] = []
+    rounds: list[list[NodeRecord]] = []
     for node in nodes:
-        ranked.append((taken[node.zone], node))
-        taken[node.zone] += 1
-    ranked.sort(key=lambda rank_and_node: rank_and_node[0])
-    return [node for _, node in ranked]
+        if on_machine[node.fate] == len(rounds):
+            rounds.append([])
+        rounds[on_machine[node.fate]].append(node)
+        on_machine[node.fate] += 1
+    for members in rounds:
+        ranked = []
+        for node in members:
+            ranked.append((in_zone[node.zone], node))
+            in_zone[node.zone] += 1
+        ranked.sort(key=lambda rank_and_node: rank_and_node[0])
+        ordered += [node for _, node in ranked]
+    return ordered
 
 
 def _zones_evenly(nodes: Sequence[NodeRecord]) -> list[NodeRecord]:
-    """Order ``nodes`` so that each zone's nodes lie evenly along the result, whatever its size."""
+    """Order ``nodes`` so that each zone's nodes lie evenly along the result, its machines in turn."""
     zones: dict[str, list[NodeRecord]] = defaultdict(list)
-    for node in sorted(nodes, key=lambda node: node.number):
+    for node in far_apart_first(sorted(nodes, key=lambda node: node.number)):
         zones[node.zone].append(node)
     placed = [
         ((2 * rank + 1) / len(members), zone, node)
@@ -70,12 +80,13 @@ def _tail(cycle: list[NodeRecord], length: int) -> list[NodeRecord]:
     return max(stretches, key=lambda tail: _seam_quality(cycle, tail))
 
 
-def _seam_quality(cycle: list[NodeRecord], tail: list[NodeRecord]) -> tuple[int, int, int]:
-    """Rank a tail: neighbours differ first, then zones repeat late, then nodes do."""
+def _seam_quality(cycle: list[NodeRecord], tail: list[NodeRecord]) -> tuple[int, int, int, int]:
+    """Rank a tail: neighbours differ first, then zones repeat late, then machines, then nodes do."""
     seam = [*cycle, *tail, *cycle]
     nodes_apart = _shortest_return([node.number for node in seam])
     zones_apart = _shortest_return([node.zone for node in seam])
-    return min(nodes_apart, 2), zones_apart, nodes_apart
+    machines_apart = _shortest_return([node.fate for node in seam])
+    return min(nodes_apart, 2), zones_apart, machines_apart, nodes_apart
 
 
 def _shortest_return(names: Sequence[object]) -> int:

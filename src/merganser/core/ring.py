@@ -2,8 +2,8 @@
 
 The ring is the range of tokens, cut into Q equal partitions; partition 0 starts at TOKEN_MIN and ids
 grow clockwise, so a partition id is the top bits of its tokens. The preference list of a partition is
-found by walking clockwise from it: each node once, a zone twice only when all zones with nodes left
-were taken equally often, until there are N nodes or no more. Nodes that own no partition are on
+found by walking clockwise from it: each node once, a machine twice only when all machines with nodes left were taken
+equally often, and else a zone twice only when all zones with nodes left were, until there are N nodes or no more. Nodes that own no partition are on
 no list.
 
 The nodes further along the walk are the fallbacks of the partition, in that order (core.hint_policy).
@@ -20,7 +20,7 @@ Source: DeCandia 2007 §4.2, §4.3, §4.6 (fallbacks), §6.2 (strategy 3).
 
 from __future__ import annotations
 
-from merganser.core.placement import one_per_zone_first
+from merganser.core.placement import far_apart_first
 from merganser.core.token import TOKEN_MIN
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId, PartitionId, Token
@@ -87,6 +87,6 @@ def _walks(cluster_map: ClusterMap) -> list[tuple[NodeId, ...]]:
         owner = by_number[number]
         clockwise.remove(owner)
         clockwise.insert(0, owner)
-        walks.append(tuple(node.id for node in one_per_zone_first(clockwise)))
+        walks.append(tuple(node.id for node in far_apart_first(clockwise)))
     walks.reverse()
     return walks

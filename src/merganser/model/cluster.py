@@ -25,6 +25,13 @@ class NodeRecord(msgspec.Struct, frozen=True):
     """What clients connect to, by wire: {"dynamodb": "127.0.0.1:8000", "admin": "127.0.0.1:7800"}."""
     zone: str = ""
     """Failure domain. Nodes without one share the zone ""."""
+    machine: str = ""
+    """Name of the machine, if several nodes run on it: a failure domain within the zone. Nodes without one are alone."""
+
+    @property
+    def fate(self) -> str:
+        """What goes down as one: the machine, or the node itself if it is alone on one."""
+        return self.machine or self.id
 
 
 Replication = Literal["leaderless", "leader"]

@@ -166,7 +166,7 @@ class Catalog:
     ) -> Table:
         """Add a table, with global indexes; repeating the call with the same ``unique_id`` adds no second one.
 
-        A cluster of fewer than ``n`` nodes keeps one replica on each.
+        A cluster of fewer than ``n`` machines keeps one replica on each.
 
         Raises:
             TableExistsError: another table has the name.
@@ -178,7 +178,7 @@ class Catalog:
                 current,
                 wire=wire,
                 name=name,
-                n=min(n, len(current.nodes)),
+                n=min(n, len({node.fate for node in current.nodes})),
                 definition=definition,
                 unique_id=unique_id,
                 replication=replication,
