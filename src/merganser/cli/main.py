@@ -62,6 +62,12 @@ def serve(
     peer_port: Annotated[int | None, typer.Option(help="For other nodes [7700].")] = None,
     admin_port: Annotated[int | None, typer.Option(help="For status [7800]; 0 picks one.")] = None,
     zone: Annotated[str | None, typer.Option(help="Failure domain of this node, such as its rack.")] = None,
+    machine: Annotated[
+        str | None, typer.Option(help="Name of the machine, if several nodes run on it: replicas keep apart.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Nodes to run behind the one DynamoDB port, one for each core [1].")
+    ] = None,
     seed: Annotated[
         list[str] | None,
         typer.Option(help="HOST:PORT for peers of each node of a new cluster, as advertised; repeat."),
@@ -79,6 +85,9 @@ def serve(
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Once: go on with what is left of a database that lost something.")
     ] = False,
+    process: Annotated[
+        int | None, typer.Option(help="With --processes: the one that --rebuild or --accept-loss is for.")
+    ] = None,
     print_endpoint: Annotated[
         bool, typer.Option("--print-endpoint", help="Print the URL for DynamoDB clients once they are served.")
     ] = False,
@@ -87,12 +96,11 @@ def serve(
         typer.Option("--stop-with-stdin", help="Stop when standard input ends, as with the process that wrote it."),
     ] = False,
 ) -> None:
-    """Run one node until it is told to stop (ctrl-C or SIGTERM).
+    """Run one node, or one for each core, until told to stop (ctrl-C or SIGTERM).
 
     Each setting may also stand in the environment (MERGANSER_DYNAMODB_PORT=9000) or in the --config file
     (dynamodb_port = 9000). The command line wins, then the environment, then the file.
     """
-    from merganser.cli.serve import run_node
     from merganser.node.settings import load_settings
 
     given = {
@@ -105,11 +113,28 @@ def serve(
         "peer_port": peer_port,
         "admin_port": admin_port,
         "zone": zone,
+        "machine": machine,
+        "processes": processes,
         "seed": seed or None,
         "no_auth": no_auth,
         "disk_reserve_mib": disk_reserve_mib,
     }
     settings = load_settings(given, environment=os.environ, file=config)
+    from merganser.cli.processes import check_directory, run_processes
+
+    check_directory(settings)
+    if settings.processes > 1:
+        run_processes(
+            settings,
+            stop_with_stdin=stop_with_stdin,
+            print_endpoint=print_endpoint,
+            rebuild=rebuild,
+            accept_loss=accept_loss,
+            process=process,
+        )
+        return
+    from merganser.cli.serve import run_node
+
     run_node(
         settings,
         stop_with_stdin=stop_with_stdin,

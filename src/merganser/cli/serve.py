@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import uvloop
 
@@ -26,18 +28,22 @@ def run_node(
     print_endpoint: bool = False,
     rebuild: bool = False,
     accept_loss: bool = False,
+    door: socket.socket | None = None,
+    process: int | None = None,
 ) -> None:
     """Run a node until a signal, or the end of standard input if asked to, stops it.
 
     Args:
         print_endpoint: once it serves, one line on standard output is the URL for DynamoDB clients.
+        door: a bound socket for DynamoDB clients, instead of one of the node's own.
+        process: number of it among several, for the log.
 
     Raises:
         ConfigurationError: the node cannot start.
         CorruptionError: its files are damaged.
         SystemExit: with status 1 after any other error, which is in the log.
     """
-    log_to(sys.stderr)
+    log_to(sys.stderr, **({} if process is None else {"process": process}))
     _allow_descriptors(settings.connections_max + DESCRIPTORS_OWN)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -46,6 +52,7 @@ def run_node(
                 stop_with_stdin=stop_with_stdin,
                 rebuild=rebuild,
                 accept_loss=accept_loss,
+                door=door,
                 on_ready=_print_endpoint if print_endpoint else _say_nothing,
             )
             runner.run(stopped)
@@ -81,8 +88,16 @@ async def _until_stopped(
     stop_with_stdin: bool,
     rebuild: bool,
     accept_loss: bool,
+    door: socket.socket | None,
     on_ready: Callable[[Node], None],
 ) -> None:
+    with stopping(stop_with_stdin=stop_with_stdin) as stop:
+        await serve(settings, stop=stop, rebuild=rebuild, accept_loss=accept_loss, door=door, on_ready=on_ready)
+
+
+@contextlib.contextmanager
+def stopping(*, stop_with_stdin: bool) -> Iterator[asyncio.Event]:
+    """Yield an event that ctrl-C, SIGTERM, or the end of standard input if asked for, sets."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     before = {
@@ -92,7 +107,7 @@ async def _until_stopped(
     if stop_with_stdin:
         _watch_stdin(stop)
     try:
-        await serve(settings, stop=stop, rebuild=rebuild, accept_loss=accept_loss, on_ready=on_ready)
+        yield stop
     except BaseException:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -3,8 +3,8 @@
 The ring is the range of tokens, cut into Q equal partitions; partition 0 starts at TOKEN_MIN and ids
 grow clockwise, so a partition id is the top bits of its tokens. The preference list of a partition is
 found by walking clockwise from it: each node once, a machine twice only when all machines with nodes left were taken
-equally often, and else a zone twice only when all zones with nodes left were, until there are N nodes or no more. Nodes that own no partition are on
-no list.
+equally often, and else a zone twice only when all zones with nodes left were, until there are N nodes or no more.
+Nodes that own no partition are on no list.
 
 The nodes further along the walk are the fallbacks of the partition, in that order (core.hint_policy).
 

@@ -26,7 +26,7 @@ class NodeRecord(msgspec.Struct, frozen=True):
     zone: str = ""
     """Failure domain. Nodes without one share the zone ""."""
     machine: str = ""
-    """Name of the machine, if several nodes run on it: a failure domain within the zone. Nodes without one are alone."""
+    """Name of the machine, if several nodes run on it: a failure domain within the zone."""
 
     @property
     def fate(self) -> str:

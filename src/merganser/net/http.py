@@ -14,12 +14,16 @@ import asyncio
 import email.utils
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from merganser.net.http_connection import Exchange, HttpConnection
 from merganser.net.http_limits import HttpLimits
 from merganser.net.http_messages import Request, Response, encode_response, text_response
 
 __all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "Response", "TooLarge", "text_response"]
+
+if TYPE_CHECKING:
+    import socket
 
 Application = Callable[[Request], Awaitable[Response]]
 """Answers a request. What it raises is its bug: reported and answered with 500."""
@@ -80,16 +84,23 @@ class HttpServer:
         Raises:
             OSError: the address cannot be had.
         """
+        return await self._accept(host=host, port=port)
+
+    async def listen_on(self, bound: socket.socket) -> int:
+        """Accept clients on a socket that is bound to an address; return its port. The socket is the server's now."""
+        return await self._accept(sock=bound)
+
+    async def _accept(self, **where: Any) -> int:
         loop = asyncio.get_running_loop()
         patience_s = self.limits.request_timeout_s if self._tls else None
         listener = await loop.create_server(
-            lambda: HttpConnection(self), host, port, ssl=self._tls, ssl_handshake_timeout=patience_s, backlog=1024
+            lambda: HttpConnection(self), ssl=self._tls, ssl_handshake_timeout=patience_s, backlog=1024, **where
         )
         self._listeners.append(listener)
         if self._sweeper is None:
             self._sweep()
-        bound: int = listener.sockets[0].getsockname()[1]
-        return bound
+        port: int = listener.sockets[0].getsockname()[1]
+        return port
 
     async def close(self, grace_s: float) -> None:
         """Stop accepting, let requests in flight end for ``grace_s``, then close every connection."""

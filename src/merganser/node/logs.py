@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
 import orjson
@@ -13,7 +14,12 @@ LOGGER = logging.getLogger("merganser")
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one line: time, level, event, then the event's own fields."""
+    """Formats a record as one line: time, level, event, then the fields of all events and the event's own."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        """Put ``fields`` into every line."""
+        super().__init__()
+        self._fields = fields
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its end."""
@@ -22,6 +28,7 @@ class JsonLines(logging.Formatter):
             "time": moment.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
+            **self._fields,
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -29,10 +36,10 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def log_to(stream: TextIO = sys.stderr) -> None:
-    """Send the events of this process to ``stream``."""
+def log_to(stream: TextIO = sys.stderr, **fields: object) -> None:
+    """Send the events of this process to ``stream``, all of them with ``fields``."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines(fields))
     LOGGER.handlers = [handler]
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False

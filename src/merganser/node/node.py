@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import random
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -53,16 +54,25 @@ def wall_us() -> int:
 class Node:
     """A running node; see the module's docstring."""
 
-    def __init__(self, settings: Settings, *, rebuild: bool = False, accept_loss: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        rebuild: bool = False,
+        accept_loss: bool = False,
+        door: socket.socket | None = None,
+    ) -> None:
         """Prepare a node; nothing is opened before `start`.
 
         Args:
+            door: a bound socket for DynamoDB clients, instead of one of the node's own.
             rebuild: set the database aside and take everything from the other nodes.
             accept_loss: go on with what is left, if the disk has lost something.
         """
         self.settings = settings
         self._rebuild = rebuild
         self._accept_loss = accept_loss
+        self._door = door
         self.member: Member | None = None
         self._rng = random.Random(random.SystemRandom().getrandbits(256))
         self._peers: Peers | None = None
@@ -209,16 +219,20 @@ class Node:
         self._closing.push_async_callback(self._peers.close)
         peer_port = await self._take_port("peer", settings.peer_port, self._peers.listen)
         self.addresses["peers"] = settings.advertised_to_peers(peer_port)
-        doors = [
-            ("admin", settings.admin_port, _server(self._admin())),
-            ("dynamodb", settings.dynamodb_port, self._dynamodb_server()),
-        ]
-        for name, port, server in doors:
+        for name, port in ("admin", settings.admin_port), ("dynamodb", settings.dynamodb_port):
+            server = self._dynamodb_server() if name == "dynamodb" else _server(self._admin())
             self._closing.push_async_callback(server.close, CLOSE_GRACE_S)
-            self.addresses[name] = settings.advertised(await self._take_port(name, port, server.listen))
+            is_given = name == "dynamodb" and self._door is not None
+            listen = self._listen_at_door(server) if is_given else server.listen
+            self.addresses[name] = settings.advertised(await self._take_port(name, port, listen))
             self._doors.append(server)
         doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
-        return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone)
+        return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone, settings.machine)
+
+    def _listen_at_door(self, server: http.HttpServer) -> Callable[[str, int], Awaitable[int]]:
+        assert self._door is not None
+        door = self._door
+        return lambda _host, _port: server.listen_on(door)
 
     def _admin(self) -> Admin:
         return Admin(lambda: self._peers, lambda: self.member, is_ephemeral=self.settings.ephemeral)
@@ -319,6 +333,7 @@ async def serve(
     stop: asyncio.Event,
     rebuild: bool = False,
     accept_loss: bool = False,
+    door: socket.socket | None = None,
     on_ready: Callable[[Node], None] = lambda _: None,
 ) -> None:
     """Run one node until ``stop`` is set, and call ``on_ready`` once it serves; see `Node` for the rest.
@@ -327,7 +342,7 @@ async def serve(
         ConfigurationError: the node cannot start.
         CorruptionError: its files are damaged.
     """
-    node = Node(settings, rebuild=rebuild, accept_loss=accept_loss)
+    node = Node(settings, rebuild=rebuild, accept_loss=accept_loss, door=door)
     starting = asyncio.ensure_future(node.start())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

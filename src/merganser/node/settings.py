@@ -34,6 +34,8 @@ REPAIR_INTERVAL_S_MIN = 1.0
 """A comparison of 256 equal partitions with two peers is some 500 questions."""
 SCRUB_INTERVAL_S_MIN = 60.0
 """More often, and the scrub is all that the disk does."""
+PROCESSES_MAX = 64
+"""Far beyond the cores of one machine that this would still serve well, and below the distance of the default ports."""
 _SKEWS_S = (1.0, 20.0)
 """Below, a turn of the loop counts; above, timestamps that one node may still mint are refused by another."""
 
@@ -58,8 +60,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     are those of the other two that are not given."""
     zone: str = ""
     """Failure domain of this node, for example its rack."""
+    machine: str = ""
+    """Name of the machine, if several nodes run on it: replicas share it only when there is no other."""
+    processes: int = 1
+    """How many nodes to run behind ``dynamodb_port``, one for each core; their other ports count up."""
     seed: tuple[str, ...] = ()
-    """Advertised host:port for peers of every node of a new cluster, this one among them; none: a cluster of one."""
+    """Advertised host:port for peers of every node of a new cluster, this one among them; none: a cluster of one.
+    With several processes: that of the first on each machine, each machine having as many."""
     no_auth: bool = False
     """Accept unsigned requests."""
     access_keys: dict[str, str] = {}
@@ -118,7 +125,7 @@ def _completed(settings: Settings, merged: Mapping[str, object]) -> Settings:
     defaults: dict[str, int] = {}
     if settings.dynamodb_port == 0:
         defaults |= {"peer_port": 0, "admin_port": 0}
-    if settings.ephemeral and not settings.seed:
+    if settings.ephemeral and not settings.seed and settings.processes == 1:
         defaults["partitions"] = PARTITIONS_ALONE
     return msgspec.structs.replace(settings, **{name: v for name, v in defaults.items() if name not in merged})
 
@@ -182,9 +189,12 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be 0 to 65535, not {port}")
     if settings.partitions < 1 or settings.partitions & (settings.partitions - 1):
         raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
-    if settings.partitions < len(settings.seed):
+    if not 1 <= settings.processes <= PROCESSES_MAX:
+        raise ConfigurationError(f"processes must be 1 to {PROCESSES_MAX}, not {settings.processes}")
+    nodes = max(1, len(settings.seed)) * settings.processes
+    if settings.partitions < nodes:
         raise ConfigurationError(
-            f"partitions must be at least as many as there are nodes, {len(settings.seed)}, not {settings.partitions}: "
+            f"partitions must be at least as many as there are nodes, {nodes}, not {settings.partitions}: "
             "a node without a partition holds no replicas"
         )
     if settings.connections_max < 1:
