@@ -69,6 +69,7 @@ from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
 from merganser.service.steps import Evaluator, Indexer
+from merganser.service.table_ends import Ends, TableEnds
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
 from merganser.service.wholeness import Wholeness
@@ -111,6 +112,7 @@ class Member:
         indexers: Mapping[str, Indexer] | None = None,
         local_indexers: Mapping[str, LocalIndexer] | None = None,
         local_measurers: Mapping[str, LocalMeasurer] | None = None,
+        ends: Mapping[str, Ends] | None = None,
     ) -> None:
         """Assemble the services of ``node`` as ``current`` knows it; `start` sets them going.
 
@@ -125,6 +127,7 @@ class Member:
             expiries: how items of leader-based tables expire, likewise.
             expiry_look_s: between two looks for what has expired.
             measures: what items are, and how large, likewise.
+            ends: when tables are to go, likewise.
             pulse_s: between two signs of life to those who share a leader with this node.
         """
         self._on_error = on_error
@@ -143,6 +146,7 @@ class Member:
             clock, engine, wall_us=wall_us, watch=self.clock_watch, is_ceiling_lost=engine.lost is not None
         )
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
+        self._table_ends = TableEnds(self.catalog, ends or {}, wall_us=wall_us, rng=rng)
         self.horizons = Horizons(self.topology, engine, rng=rng)
         local = LocalIndexes(engine, local_indexers, local_measurers)
         self.expiries = ExpiryIndex(self.topology, engine, expiries)
@@ -362,6 +366,7 @@ class Member:
         for work in (
             self.catalog.gossip(),
             self.catalog.keep_addresses(wire_addresses),
+            self._table_ends.run(),
             self.clock_watch.run(),
             self.handoff.run(),
             self.purger.run(),

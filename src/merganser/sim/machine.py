@@ -30,6 +30,7 @@ from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
 from merganser.service.scrubber import SCRUB_INTERVAL_S
 from merganser.service.steps import Evaluator, Indexer
+from merganser.service.table_ends import Ends
 from merganser.sim import indexes, steps
 from merganser.sim.disk import SimulatedDisk
 from merganser.sim.local_keys import local_indexer
@@ -90,6 +91,8 @@ class Machine:
         """How items of leader-based tables expire, by wire."""
         self.measures: Mapping[str, Measure] = {steps.WIRE: steps.measure}
         """What items of leader-based tables are, by wire."""
+        self.ends: Mapping[str, Ends] = {steps.WIRE: steps.ends_ms}
+        """When tables are to go, by wire."""
         self.accepts_loss = False
         """All eight of its next lives."""
         self.wire_addresses: dict[str, str] = {}
@@ -225,6 +228,7 @@ class Machine:
             expiries=self.expiries,
             expiry_look_s=EXPIRY_LOOK_S,
             measures=self.measures,
+            ends=self.ends,
             trees_look_s=self.trees_look_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )

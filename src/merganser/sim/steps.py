@@ -72,7 +72,18 @@ def value_in(answer: bytes) -> bytes | None:
 
 EXPIRING: Final = b"expiring"
 """The definition of a table whose items expire."""
+_ENDING: Final = b"ending@"
 _TIME = b"@"
+
+
+def ending(at_ms: int) -> bytes:
+    """Return the definition of a table that is to go at a time, in milliseconds since 1970."""
+    return b"%b%d" % (_ENDING, at_ms)
+
+
+def ends_ms(table: Table) -> int | None:
+    """Return when a table is to go; the `service.table_ends.Ends` of this wire."""
+    return int(table.definition.removeprefix(_ENDING)) if table.definition.startswith(_ENDING) else None
 
 
 def until(value: bytes, at_s: int) -> bytes:

@@ -20,7 +20,7 @@ from merganser.model.ids import PartitionId, TableId
 from merganser.model.leadership import Group
 from merganser.service.leadership import Led
 from merganser.service.member import Member
-from merganser.sim import checkers
+from merganser.sim import checkers, steps
 from merganser.sim.checkers import Violation
 from merganser.sim.checkers.indexes import indexes_under_way, outboxes_that_stay
 from merganser.sim.checkers.leaders import intents_that_stay, undecided_transactions
@@ -78,6 +78,7 @@ class Verdict:
     async def _settle(self) -> None:
         """Wait until all know one map and nothing is under way; what does not come to be is told by the checkers."""
         await self._wait_until(lambda: all(m.engine.lost is None for m in self._world.machines))
+        await self._wait_until(lambda: not any(map(_has_tables_to_go, self._world.machines)))
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
         await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))
@@ -271,6 +272,10 @@ def _indexed_times(member: Member) -> dict[bytes, tuple[int, ...]]:
             for entry in member.expiries.entries((table.id, partition)):
                 found[entry.key] = (*found.get(entry.key, ()), entry.at_s)
     return found
+
+
+def _has_tables_to_go(machine: Machine) -> bool:
+    return any(steps.ends_ms(table) is not None for table in member_of(machine).topology.map.tables)
 
 
 def _group_of(led: Led) -> Group:

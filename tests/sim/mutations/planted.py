@@ -31,6 +31,7 @@ from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.read_repair import ReadRepair, Reconciled
 from merganser.service.replica import Replica
+from merganser.service.table_ends import TableEnds
 from merganser.storage import keys
 from merganser.storage.engine import Batch
 from merganser.storage.memory import MemoryEngine
@@ -315,6 +316,11 @@ def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
         return None if found is None else self.current
 
     patch.setattr(catalog.Catalog, "_prepare", prepare)
+
+
+@planted("tables", mechanism=TABLES, workload="tables")
+def table_that_is_to_go_stays(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TableEnds, "_overdue", lambda self: [])
 
 
 @planted("tables", mechanism=TABLES, workload="tables")

@@ -1,19 +1,26 @@
-"""Tables: created, dropped and created anew under the same names, looked up and written to, through all nodes."""
+"""Tables: created, dropped and created anew under the same names, looked up and written to, through all nodes.
+
+Half of those that are dropped are only told when to go; whoever is there then sees to it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from merganser.core.token import token_of
 from merganser.model.cluster import Table
 from merganser.model.errors import MerganserError, RequestError, TableNotFoundError, UnavailableError
 from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients, member_of
 from merganser.sim.history import TableChange, TableLookup
-from merganser.sim.machine import Machine
+from merganser.sim.machine import EPOCH_US, Machine
+from merganser.sim.steps import ending
 from merganser.storage import keys
 
 NAMES = ("alpha", "beta")
 WIRE = "sim"
+LASTS_MS_MAX = 3000  # longer than a request, and most faults
 
 
 class Tables:
@@ -52,8 +59,13 @@ class Tables:
         self._note(change, await self._clients.ask(machine, work, f"create {name}, {change.unique_id}", client))
 
     async def _drop(self, machine: Machine, table: Table, client: int) -> None:
+        catalog, rng = member_of(machine).catalog, self._clients.rng
         change = TableChange(table.name, table.unique_id, True, _now_s())
-        work = member_of(machine).catalog.drop_table(table, deadline=_deadline())
+        if rng.random() < 0.5:
+            work: Coroutine[Any, Any, Any] = catalog.drop_table(table, deadline=_deadline())
+        else:
+            end = ending(EPOCH_US // 1000 + int(_now_s() * 1000) + rng.randrange(LASTS_MS_MAX))
+            work = catalog.redefine_table(table, end, deadline=_deadline())
         self._note(change, await self._clients.ask(machine, work, f"drop {table.name}, {table.unique_id}", client))
 
     async def _look_up(self, machine: Machine, name: str, client: int) -> Table | None:
@@ -77,7 +89,7 @@ class Tables:
         key = keys.row_key(table.id, token_of(name), name)
         await self._clients.write(machine, key, self._clients.new_value(), client=client, table=table)
 
-    def _note(self, change: TableChange, task: asyncio.Task[Table] | asyncio.Task[None]) -> None:
+    def _note(self, change: TableChange, task: asyncio.Task[Any]) -> None:
         self._clients.history.table_changes.append(change)
         if not task.done():
             return
