@@ -57,6 +57,7 @@ def test_every_setting_can_stand_in_the_environment() -> None:
         "MERGANSER_PARTITIONS": "64",
         "MERGANSER_CONNECTIONS_MAX": "100",
         "MERGANSER_CLOCK_SKEW_MAX_S": "2.5",
+        "MERGANSER_TABLE_DELAY_MS": "1500",
     }
     settings = load_settings({}, environment=environment)
 
@@ -75,6 +76,7 @@ def test_every_setting_can_stand_in_the_environment() -> None:
         partitions=64,
         connections_max=100,
         clock_skew_max_s=2.5,
+        table_delay_ms=1500,
     )
 
 
@@ -93,6 +95,7 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         partitions = 64
         connections_max = 100
         clock_skew_max_s = 2.5
+        table_delay_ms = 1500
         repair_interval_s = 30
         purge_interval_s = 3600
         [access_keys]
@@ -115,6 +118,7 @@ def test_every_setting_can_stand_in_the_file(tmp_path: Path) -> None:
         partitions=64,
         connections_max=100,
         clock_skew_max_s=2.5,
+        table_delay_ms=1500,
         repair_interval_s=30.0,
         purge_interval_s=3600.0,
     )
@@ -215,6 +219,8 @@ def test_seeds_without_the_node_itself_are_refused_before_anything_is_opened() -
         ("REPAIR_INTERVAL_S", "0.5", "repair_interval_s must be at least 1, not 0.5"),
         ("REPAIR_INTERVAL_S", "inf", "repair_interval_s must be at least 1, not inf"),
         ("PURGE_INTERVAL_S", "5", "purge_interval_s must be at least 60, not 5"),
+        ("TABLE_DELAY_MS", "-1", "table_delay_ms must be 0 to 3600000, not -1"),
+        ("TABLE_DELAY_MS", "3600001", "table_delay_ms must be 0 to 3600000, not 3600001"),
         ("CLOCK_SKEW_MAX_S", "0.1", "clock_skew_max_s must be 1 to 20, not 0.1"),
         ("CLOCK_SKEW_MAX_S", "60", "clock_skew_max_s must be 1 to 20, not 60"),
         ("CLOCK_SKEW_MAX_S", "nan", "clock_skew_max_s must be 1 to 20, not nan"),

@@ -52,6 +52,17 @@ def test_nothing_was_loaded():
     assert "merganser.testing.pytest_plugin" in sys.modules
     assert not {"merganser.testing.server", "merganser.node", "asyncio", "http.client", "msgspec"} & set(sys.modules)
 """
+DELAYED = """
+import boto3
+
+def test_tables_take_their_time(merganser_environment):
+    client = boto3.client("dynamodb")
+    client.create_table(
+        TableName="ducks", BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}])
+    assert client.describe_table(TableName="ducks")["Table"]["TableStatus"] == "CREATING"
+"""
 
 
 def test_each_test_has_a_clean_slate_and_the_one_that_ends_the_server_is_told(pytester: pytest.Pytester) -> None:
@@ -70,3 +81,16 @@ def test_each_test_has_a_clean_slate_and_the_one_that_ends_the_server_is_told(py
 def test_the_plugin_loads_nothing_before_it_is_used(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(UNUSED)
     pytester.runpytest_subprocess(*OTHERS).assert_outcomes(passed=1)
+
+
+def test_the_table_delay_comes_from_the_command_line_or_the_configuration(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(DELAYED)
+    pytester.runpytest_subprocess(*OTHERS).assert_outcomes(failed=1)
+    pytester.runpytest_subprocess(*OTHERS, "--merganser-table-delay-ms", "3600000").assert_outcomes(passed=1)
+    pytester.makeini("[pytest]\nmerganser_table_delay_ms = 3600000")
+    pytester.runpytest_subprocess(*OTHERS).assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*OTHERS, "--merganser-table-delay-ms", "0").assert_outcomes(failed=1)
+    pytester.makeini("[pytest]\nmerganser_table_delay_ms = a while")
+    run = pytester.runpytest_subprocess(*OTHERS)
+    run.assert_outcomes(errors=1)
+    run.stdout.fnmatch_lines(["*merganser_table_delay_ms is a number of milliseconds, not 'a while'*"])

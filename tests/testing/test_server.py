@@ -124,6 +124,25 @@ def test_a_server_that_ended_says_so_with_its_log_and_starts_again_where_it_was(
         assert (other.endpoint_url, other.pid != pid) == (url, True)
 
 
+def test_tables_of_a_server_with_a_delay_stay_in_their_states_and_are_cleared_all_the_same() -> None:
+    with Server(table_delay_ms=3_600_000) as other:
+        client = boto3.client("dynamodb", **other.client_settings)
+        make_table(client, "slow", is_protected=True)
+        assert client.describe_table(TableName="slow")["Table"]["TableStatus"] == "CREATING"
+        with pytest.raises(client.exceptions.ResourceNotFoundException):
+            client.put_item(TableName="slow", Item={"pk": {"S": "key"}})
+        with pytest.raises(client.exceptions.ResourceInUseException, match="Table is being created: slow"):
+            client.delete_table(TableName="slow")
+        other.clear()
+        assert client.list_tables()["TableNames"] == []
+        client.close()
+
+
+def test_a_delay_that_makes_no_sense_is_named() -> None:
+    with pytest.raises(ServerError, match="table_delay_ms must be 0 to 3600000, not -5"):
+        Server(table_delay_ms=-5).start()
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

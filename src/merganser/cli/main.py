@@ -79,6 +79,9 @@ def serve(
     disk_reserve_mib: Annotated[
         int | None, typer.Option(help="MiB of the disk to keep free: with less, rows are refused [512].")
     ] = None,
+    table_delay_ms: Annotated[
+        int | None, typer.Option(help="How long tables stay CREATING, UPDATING and DELETING [0].")
+    ] = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Once: set the database aside, take everything from the other nodes.")
     ] = False,
@@ -118,6 +121,7 @@ def serve(
         "seed": seed or None,
         "no_auth": no_auth,
         "disk_reserve_mib": disk_reserve_mib,
+        "table_delay_ms": table_delay_ms,
     }
     settings = load_settings(given, environment=os.environ, file=config)
     from merganser.cli.processes import check_directory, run_processes

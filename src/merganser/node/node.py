@@ -42,6 +42,7 @@ from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.session import INDEX_WIRE, WIRE, Services
 from merganser.wire.dynamodb.signature import Verifier
 from merganser.wire.dynamodb.steps import evaluate
+from merganser.wire.dynamodb.tables import ends_ms
 
 CLOSE_GRACE_S = 5.0
 
@@ -143,6 +144,7 @@ class Node:
                 local_measurers={WIRE: local_measurer},
                 expiries={WIRE: expiring},
                 measures={WIRE: measure, INDEX_WIRE: measure_entry},
+                ends={WIRE: ends_ms},
                 on_damage=lambda what: failure("damage on the disk", reason=what),
             )
         await self._tell_of_loss(member)
@@ -270,6 +272,7 @@ class Node:
                 Services(member.coordinator, led.leader_based, led.transactions, member.catalog, member.counting),
                 rng=self._rng,
                 host=self.addresses["dynamodb"],
+                table_delay_ms=self.settings.table_delay_ms,
             ),
             Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
             rng=self._rng,

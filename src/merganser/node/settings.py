@@ -36,6 +36,8 @@ SCRUB_INTERVAL_S_MIN = 60.0
 """More often, and the scrub is all that the disk does."""
 PROCESSES_MAX = 64
 """Far beyond the cores of one machine that this would still serve well, and below the distance of the default ports."""
+TABLE_DELAY_MS_MAX = 3_600_000
+"""As long as DynamoDB takes at most to switch time to live on; more is a mistake in the unit."""
 _SKEWS_S = (1.0, 20.0)
 """Below, a turn of the loop counts; above, timestamps that one node may still mint are refused by another."""
 
@@ -85,6 +87,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """MiB of the data disk that are kept free: with less left the node takes no more rows; 0: none."""
     clock_skew_max_s: float = CLOCK_SKEW_MAX_S
     """How far this node's clock may be from the median of its peers' before it takes no more writes from clients."""
+
+    table_delay_ms: int = 0
+    """How long tables are CREATING, UPDATING and DELETING where this node takes the request; 0: not at all."""
 
     def advertised(self, port: int) -> str:
         """Return host:port under which clients find the door that listens on ``port``."""
@@ -199,6 +204,8 @@ def _check(settings: Settings) -> None:
         )
     if settings.connections_max < 1:
         raise ConfigurationError(f"connections_max must be 1 or more, not {settings.connections_max}")
+    if not 0 <= settings.table_delay_ms <= TABLE_DELAY_MS_MAX:
+        raise ConfigurationError(f"table_delay_ms must be 0 to {TABLE_DELAY_MS_MAX}, not {settings.table_delay_ms}")
     if settings.disk_reserve_mib < 0:
         raise ConfigurationError(f"disk_reserve_mib must be 0 or more, not {settings.disk_reserve_mib}")
     if not _SKEWS_S[0] <= settings.clock_skew_max_s <= _SKEWS_S[1]:

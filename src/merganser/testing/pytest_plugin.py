@@ -14,12 +14,24 @@ if TYPE_CHECKING:
     from merganser.testing.server import Server
 
 
+TABLE_DELAY = "merganser_table_delay_ms"
+_TABLE_DELAY_HELP = "how long tables of the fixture merganser stay CREATING, UPDATING and DELETING (0: not at all)"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the table delay on the command line, or, less strongly, in the configuration file."""
+    parser.getgroup("merganser").addoption(
+        "--merganser-table-delay-ms", dest=TABLE_DELAY, type=int, metavar="MS", help=_TABLE_DELAY_HELP
+    )
+    parser.addini(TABLE_DELAY, _TABLE_DELAY_HELP, default="0")
+
+
 @pytest.fixture(scope="session")
-def merganser_server() -> Iterator[Server]:
+def merganser_server(pytestconfig: pytest.Config) -> Iterator[Server]:
     """A server in memory for the whole session; what is in it stays until somebody clears it."""
     from merganser.testing.server import Server
 
-    with Server() as server:
+    with Server(table_delay_ms=_table_delay_ms(pytestconfig)) as server:
         yield server
 
 
@@ -40,3 +52,13 @@ def merganser_environment(merganser: Server, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"):
         monkeypatch.delenv(name, raising=False)
     return merganser
+
+
+def _table_delay_ms(config: pytest.Config) -> int:
+    given: int | None = config.getoption(TABLE_DELAY)
+    if given is not None:
+        return given
+    configured = str(config.getini(TABLE_DELAY))
+    if not configured.isdecimal():
+        raise pytest.UsageError(f"{TABLE_DELAY} is a number of milliseconds, not {configured!r}")
+    return int(configured)

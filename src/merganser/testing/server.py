@@ -48,16 +48,20 @@ class ServerError(Exception):
 class Server:
     """A server that forgets everything at its end; see the module's docstring."""
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, host: str = "127.0.0.1", port: int = 0, table_delay_ms: int = 0, arguments: tuple[str, ...] = ()
+    ) -> None:
         """Prepare a server; `start` starts it.
 
         Args:
             host: where it listens.
             port: for DynamoDB clients; 0 picks a free one, which stays the same when it is started again.
+            table_delay_ms: how long tables stay CREATING, UPDATING and DELETING; 0: not at all.
             arguments: more options for ``merganser serve``.
         """
         self._host = host
         self._port = port
+        self._table_delay_ms = table_delay_ms
         self._arguments = arguments
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._node: LocalNode | None = None
@@ -77,7 +81,8 @@ class Server:
             Path(self._directory.name),
             [
                 *("--ephemeral", "--host", self._host, "--dynamodb-port", str(self._port)),
-                *("--peer-port", "0", "--admin-port", "0", *self._arguments),
+                *("--peer-port", "0", "--admin-port", "0", "--table-delay-ms", str(self._table_delay_ms)),
+                *self._arguments,
             ],
             environment={k: v for k, v in os.environ.items() if not k.startswith(environment.PREFIX)},
         )

@@ -381,7 +381,7 @@ class FakeCounting:
 class Cluster:
     """A DynamoDB over the fakes, called as clients call it."""
 
-    def __init__(self, *, is_leaderless: bool = False) -> None:
+    def __init__(self, *, is_leaderless: bool = False, table_delay_ms: int = 0) -> None:
         """``is_leaderless`` is of the tables that `create` makes."""
         self.is_leaderless = is_leaderless
         self.coordinator = FakeCoordinator()
@@ -395,11 +395,20 @@ class Cluster:
             self.catalog,  # type: ignore[arg-type]
             FakeCounting(self.leader_based),  # type: ignore[arg-type]
         )
-        self.dynamodb = DynamoDB(services, rng=random.Random(7))
+        self._services = services
+        self.dynamodb = self.another(table_delay_ms=table_delay_ms)
         self._loop = asyncio.new_event_loop()
 
     def close(self) -> None:
         self._loop.close()
+
+    def another(self, *, table_delay_ms: int = 0) -> DynamoDB:
+        """Return the API as another node of the cluster serves it."""
+        return DynamoDB(self._services, rng=random.Random(7), table_delay_ms=table_delay_ms)
+
+    def passes(self, ms: int) -> None:
+        """Let the clock go on."""
+        self.coordinator.now_us += ms * 1000
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(work)

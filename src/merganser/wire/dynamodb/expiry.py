@@ -10,7 +10,7 @@ import functools
 import random
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import orjson
@@ -23,7 +23,7 @@ from merganser.wire.dynamodb.constraints import Violations, require_table_name
 from merganser.wire.dynamodb.errors import NotFoundError, ValidationError
 from merganser.wire.dynamodb.items import json_of
 from merganser.wire.dynamodb.session import Session, require_leaders
-from merganser.wire.dynamodb.table_settings import TimeToLive
+from merganser.wire.dynamodb.table_settings import TimeToLive, TimeToLiveChange
 from merganser.wire.dynamodb.tables import TableDefinition, definition_of
 
 _NAME_LENGTH_MAX = 255
@@ -33,21 +33,28 @@ _TIME_DIGITS_MAX = len(str(TIME_S_MAX))
 class Expiries:
     """The operations on when items of a table expire."""
 
-    def __init__(self, *, rng: random.Random) -> None:
-        """Take the dice."""
+    def __init__(self, *, rng: random.Random, delay_ms: int = 0) -> None:
+        """Take the dice, and how long a change is described as under way."""
         self._rng = rng
+        self._delay_ms = delay_ms
 
     async def update_time_to_live(self, session: Session, request: dict[str, Any]) -> bytes:
         """Let items of a table expire from now on, or not any more."""
         _check_update(request)
         name, asked = name_of(request["TableName"]), request["TimeToLiveSpecification"]
-        table = await session.table(name, _not_found(name).message)
+        table = await session.table_in_any_state(name, _not_found(name).message)
         require_leaders(table, "UpdateTimeToLive")
         attribute = asked["AttributeName"]
         begun = TimeToLive(attribute, str(uuid.UUID(int=self._rng.getrandbits(128), version=4)))
 
         def change(table: Table) -> TableDefinition:
-            return _switched(definition_of(table), attribute, begun if asked["Enabled"] else None)
+            before, now_ms = definition_of(table), session.now_ms
+            after = _switched(before, attribute, begun if asked["Enabled"] else None, now_ms)
+            if not self._delay_ms or after == before:
+                return after
+            status: Literal["ENABLING", "DISABLING"] = "ENABLING" if asked["Enabled"] else "DISABLING"
+            under_way = TimeToLiveChange(status, attribute, now_ms + self._delay_ms)
+            return msgspec.structs.replace(after, time_to_live_change=under_way)
 
         await session.redefine(name, change, _not_found(name))
         return orjson.dumps({"TimeToLiveSpecification": {"Enabled": asked["Enabled"], "AttributeName": attribute}})
@@ -56,9 +63,12 @@ class Expiries:
         """Tell by which attribute items of a table expire."""
         _check_name(request).settle()
         name = name_of(request["TableName"])
-        time_to_live = definition_of(await session.table(name, _not_found(name).message)).time_to_live
+        definition = definition_of(await session.table_in_any_state(name, _not_found(name).message))
+        time_to_live, change = definition.time_to_live, definition.time_to_live_change
         description = {"TimeToLiveStatus": "DISABLED"}
-        if time_to_live is not None:
+        if change is not None and change.until_ms > session.now_ms:
+            description = {"TimeToLiveStatus": change.status, "AttributeName": change.attribute}
+        elif time_to_live is not None:
             description = {"TimeToLiveStatus": "ENABLED", "AttributeName": time_to_live.attribute}
         return orjson.dumps({"TimeToLiveDescription": description})
 
@@ -94,11 +104,11 @@ def _seconds_in(number: str) -> int | None:
     return at_s if 0 < (at_s := int(seconds)) <= TIME_S_MAX else None
 
 
-def _switched(definition: TableDefinition, attribute: str, begun: TimeToLive | None) -> TableDefinition:
+def _switched(definition: TableDefinition, attribute: str, begun: TimeToLive | None, now_ms: int) -> TableDefinition:
     """Return the definition with another time to live; None: with none.
 
     Raises:
-        ValidationError: it is as asked, or by another attribute.
+        ValidationError: it is as asked, or by another attribute, or the last change is still under way.
     """
     before = definition.time_to_live
     if before is None and begun is None:
@@ -111,6 +121,9 @@ def _switched(definition: TableDefinition, attribute: str, begun: TimeToLive | N
         if before == begun:  # this very request, whose first attempt came into force
             return definition
         raise ValidationError("TimeToLive is already enabled")
+    change = definition.time_to_live_change
+    if change is not None and change.until_ms > now_ms:
+        raise ValidationError("Time to live has been modified multiple times within a fixed interval")
     return msgspec.structs.replace(definition, time_to_live=begun)
 
 

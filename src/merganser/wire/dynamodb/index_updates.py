@@ -110,6 +110,11 @@ def check_index_updates(request: Mapping[str, Any]) -> None:
         raise ApiError(LIMIT_EXCEEDED, _ONE_AT_A_TIME)
 
 
+def moves_indexes(request: Mapping[str, Any]) -> bool:
+    """Tell whether an UpdateTable lets an index come or go."""
+    return any(one.action != "Update" for one in _asked(request))
+
+
 def with_index_settings(
     table: Table, before: TableDefinition, after: TableDefinition, request: Mapping[str, Any], *, now_ms: int
 ) -> TableDefinition:

@@ -51,6 +51,7 @@ class DynamoDB:
         account: str = "000000000000",
         host: str = "localhost:8000",
         timeout_s: float = REQUEST_TIMEOUT_S,
+        table_delay_ms: int = 0,
     ) -> None:
         """Serve the tables of a cluster.
 
@@ -61,11 +62,14 @@ class DynamoDB:
             account: what ARNs say.
             host: where clients reach this node, host:port.
             timeout_s: how long a request may take.
+            table_delay_ms: how long tables, and their time to live, are described as under way.
         """
         self._meters = Meters(services)
         self._timeout_s = timeout_s
-        tables = Administration(wall_us=services.coordinator.wall_us, rng=rng, region=region, account=account)
-        expiries = Expiries(rng=rng)
+        tables = Administration(
+            wall_us=services.coordinator.wall_us, rng=rng, region=region, account=account, delay_ms=table_delay_ms
+        )
+        expiries = Expiries(rng=rng, delay_ms=table_delay_ms)
         service = ServiceOperations(host=host)
         self._operations: Mapping[str, Operation] = {
             "CreateTable": tables.create_table,

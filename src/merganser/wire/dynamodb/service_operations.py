@@ -46,7 +46,7 @@ class ServiceOperations:
         violations.table_name(request)
         violations.settle()
         try:
-            await session.table(request["TableName"])
+            await session.table_in_any_state(request["TableName"])
         except NotFoundError:
             raise ApiError(TABLE_NOT_FOUND, f"Table not found: {name_of(request['TableName'])}") from None
         return orjson.dumps(

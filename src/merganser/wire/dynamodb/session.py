@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -16,7 +17,7 @@ from merganser.model.consistency import (
     needed_to_read,
     needed_to_write,
 )
-from merganser.model.errors import TableChangedError, TableNotFoundError
+from merganser.model.errors import TableChangedError, TableNotFoundError, UnavailableError, UnknownOutcomeError
 from merganser.service.steps import WIRES
 from merganser.wire.dynamodb.arns import name_of
 from merganser.wire.dynamodb.errors import NotFoundError, ValidationError
@@ -31,11 +32,12 @@ from merganser.wire.dynamodb.steps import (
     putting,
     rejection_in,
 )
+from merganser.wire.dynamodb.table_states import UNSERVED, is_over, is_unserved, refuse_while
 from merganser.wire.dynamodb.tables import TableDefinition, definition_of
 from merganser.wire.dynamodb.tags import LEADERLESS_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from merganser.model.ids import TableId
     from merganser.model.leader_messages import Changed
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
 WIRE: Final = "dynamodb"
 INDEX_WIRE: Final = "dynamodb.index"
 """Of the tables of global indexes (`core.cluster_map`)."""
+
+
+_NOT_FOUND: Final = "Requested resource not found"
 
 
 class Services(NamedTuple):
@@ -110,10 +115,22 @@ class Session:
         """The tables."""
         return self._services.catalog
 
-    async def table(
-        self, name: str, not_found: str = "Requested resource not found", *, is_newest: bool = False
-    ) -> Table:
+    async def table(self, name: str) -> Table:
+        """Return a table whose items are served, under the name, or ARN, that the request gives it.
+
+        Raises:
+            NotFoundError: with DynamoDB's text.
+        """
+        table = await self.table_in_any_state(name)
+        transition = definition_of(table).transition
+        if transition is not None and is_unserved(transition, self.now_ms):
+            raise NotFoundError(_NOT_FOUND)
+        return table
+
+    async def table_in_any_state(self, name: str, not_found: str = _NOT_FOUND, *, is_newest: bool = False) -> Table:
         """Return a table of this wire, under the name, or ARN, that the request gives it, which its answer repeats.
+
+        One whose deletion is over is dropped first, and not found.
 
         Args:
             name: or ARN.
@@ -128,9 +145,20 @@ class Session:
             arn, name = name, name_of(name)
         try:
             table = await self._services.catalog.table(WIRE, name, deadline=self.deadline, is_newest=is_newest)
+            while self._is_over(table):
+                await self._drop(table)
+                table = await self._services.catalog.table(WIRE, name, deadline=self.deadline, is_newest=is_newest)
         except TableNotFoundError:
             raise NotFoundError(not_found) from None
         return table if arn is None else msgspec.structs.replace(table, name=arn)
+
+    async def tables(self) -> list[Table]:
+        """Return the tables of this wire, in order of name, without those whose deletion is over, which are dropped."""
+        for table in self._services.catalog.tables(WIRE):
+            if self._is_over(table):
+                with contextlib.suppress(UnavailableError, UnknownOutcomeError):  # it is DELETING until it can be
+                    await self._drop(table)
+        return self._services.catalog.tables(WIRE)
 
     async def counts(self, table: Table) -> Mapping[TableId, Count]:
         """Return how many items a table and its global indexes have, as far as that is counted."""
@@ -146,6 +174,8 @@ class Session:
         change: Callable[[Table], TableDefinition],
         not_found: NotFoundError,
         make: Callable[[Table, bytes], Awaitable[Table]] | None = None,
+        *,
+        refused_while: Collection[str] = UNSERVED,
     ) -> tuple[TableDefinition, Table]:
         """Change the definition of a table; returns what it was, and the table as it is afterwards.
 
@@ -155,10 +185,16 @@ class Session:
             not_found: raised if there is no such table.
             make: makes the table, if it still is as it was shown to ``change``, what is wanted, in one step of the
                 catalog's; `remake`, unless the indexes change with the definition.
+            refused_while: states in which it may not be changed.
+
+        Raises:
+            ApiError: it is in one of them.
         """
         while True:
-            table = await self.table(name, not_found.message, is_newest=True)  # or it might seem to be so already
+            # not as known here, or it may seem done already
+            table = await self.table_in_any_state(name, not_found.message, is_newest=True)
             before = definition_of(table)
+            refuse_while(refused_while, name, before.transition_at(self.now_ms))
             wanted = change(table)
             definition = table.definition if wanted == before else wanted.encoded()
             try:
@@ -298,6 +334,19 @@ class Session:
                 "x-merganser-consistency is for leaderless tables, and this table has leaders: leave it out and use "
                 f"ConsistentRead, or create the table with the tag {LEADERLESS_TAG}"
             )
+
+    @property
+    def now_ms(self) -> int:
+        """Milliseconds since 1970, for what tables are on their way to."""
+        return self._services.coordinator.wall_us() // 1000
+
+    def _is_over(self, table: Table) -> bool:
+        transition = definition_of(table).transition
+        return transition is not None and is_over(transition, self.now_ms)
+
+    async def _drop(self, table: Table) -> None:
+        with contextlib.suppress(TableChangedError):  # this node knows to what
+            await self._services.catalog.drop_table(table, deadline=self.deadline)
 
     @property
     def _now_s(self) -> int:

@@ -12,7 +12,7 @@ TableClass             kept and described
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -58,14 +58,15 @@ class Throughput(msgspec.Struct, frozen=True):
         is_today = self.decreased_ms is not None and self.decreased_ms // _DAY_MS == now_ms // _DAY_MS
         return self.decreases if is_today else 0
 
-    def described(self, now_ms: int) -> dict[str, Any]:
-        """Return its ProvisionedThroughputDescription."""
+    def described(self, now_ms: int, *, units: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Return its ProvisionedThroughputDescription; ``units`` are told in place of its own."""
+        read_units, write_units = units or (self.read_units, self.write_units)
         dates = {"LastIncreaseDateTime": self.increased_ms, "LastDecreaseDateTime": self.decreased_ms}
         return {
             **{name: at_ms / 1000 for name, at_ms in dates.items() if at_ms is not None},
             "NumberOfDecreasesToday": self.decreases_today(now_ms),
-            "ReadCapacityUnits": self.read_units,
-            "WriteCapacityUnits": self.write_units,
+            "ReadCapacityUnits": read_units,
+            "WriteCapacityUnits": write_units,
         }
 
 
@@ -107,6 +108,15 @@ class TimeToLive(msgspec.Struct, frozen=True):
     attribute: str
     unique_id: str
     """A UUID drawn when it was switched on."""
+
+
+class TimeToLiveChange(msgspec.Struct, frozen=True):
+    """Time to live was switched on or off, which is described as under way until a time."""
+
+    status: Literal["ENABLING", "DISABLING"]
+    attribute: str
+    until_ms: int
+    """Milliseconds since 1970."""
 
 
 def find_violations(violations: Violations, request: Mapping[str, Any]) -> None:

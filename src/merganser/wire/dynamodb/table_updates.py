@@ -1,7 +1,8 @@
 """UpdateTable: what it accepts, and what becomes of a table's definition.
 
 DynamoDB describes an updated table as it was, UPDATING, and takes seconds to minutes to become what was asked for.
-Here the table is what was asked for when the answer leaves; only its description says UPDATING, once.
+Here the table is what was asked for when the answer leaves; only its description says UPDATING, in that answer or for
+as long as the table delay (`wire.dynamodb.table_states`).
 Changes of secondary indexes are those of `wire.dynamodb.index_updates`.
 """
 
@@ -15,7 +16,12 @@ import msgspec
 from merganser.model.cluster import Table
 from merganser.wire.dynamodb.constraints import Violations, require_table_name
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.index_updates import check_index_updates, find_update_violations, with_index_settings
+from merganser.wire.dynamodb.index_updates import (
+    check_index_updates,
+    find_update_violations,
+    moves_indexes,
+    with_index_settings,
+)
 from merganser.wire.dynamodb.stream_settings import stream_of
 from merganser.wire.dynamodb.table_settings import (
     INVALID,
@@ -31,7 +37,8 @@ from merganser.wire.dynamodb.table_settings import (
     units_of,
     warm_throughput_of,
 )
-from merganser.wire.dynamodb.tables import TableDefinition, definition_of
+from merganser.wire.dynamodb.table_states import Transition
+from merganser.wire.dynamodb.tables import TableDefinition, definition_of, settings_of
 from merganser.wire.dynamodb.unserved import refuse_unserved
 
 _CHANGES: Final = (
@@ -75,8 +82,14 @@ def check_update(request: Mapping[str, Any]) -> None:
     check_index_updates(request)
 
 
-def updated(table: Table, request: Mapping[str, Any], *, now_ms: int) -> TableDefinition:
+def updated(table: Table, request: Mapping[str, Any], *, now_ms: int, delay_ms: int = 0) -> TableDefinition:
     """Return what a checked UpdateTable makes of the definition of a table.
+
+    Args:
+        table: as it is.
+        request: the UpdateTable.
+        now_ms: milliseconds since 1970.
+        delay_ms: how long the table is UPDATING if anything changes.
 
     Raises:
         ApiError: it makes no sense for this table.
@@ -95,22 +108,28 @@ def updated(table: Table, request: Mapping[str, Any], *, now_ms: int) -> TableDe
         after = msgspec.structs.replace(after, table_class=table_class, class_changed_ms=now_ms)
     limits = on_demand_limits_of(request, definition.on_demand_limits) if after.throughput is None else None
     after = msgspec.structs.replace(after, on_demand_limits=limits)
-    return with_index_settings(table, definition, after, request, now_ms=now_ms)
+    after = with_index_settings(table, definition, after, request, now_ms=now_ms)
+    if delay_ms and (after != definition or moves_indexes(request)):
+        begun = transition_to(table, definition, after, until_ms=now_ms + delay_ms)
+        return msgspec.structs.replace(after, transition=begun)
+    return after
 
 
-def described_while_updating(
-    description: dict[str, Any], before: TableDefinition, after: TableDefinition
-) -> dict[str, Any]:
-    """Return what UpdateTable answers: the description afterwards, with what DynamoDB has not changed yet.
+def transition_to(table: Table, before: TableDefinition, after: TableDefinition, *, until_ms: int) -> Transition:
+    """Return the state of a table that is updated: what DynamoDB describes as it was, until it is as asked for.
 
     That is units, unless the billing mode changes, and since when the table is on demand, if it only begins to be.
     """
-    if before.throughput is not None and after.throughput is not None:
-        units = {"ReadCapacityUnits": before.throughput.read_units, "WriteCapacityUnits": before.throughput.write_units}
-        description["ProvisionedThroughput"].update(units)
-    if before.throughput is not None and after.throughput is None:
-        description["BillingModeSummary"].pop("LastUpdateToPayPerRequestDateTime", None)
-    return description
+    was, becomes = before.throughput, after.throughput
+    return Transition(
+        "UPDATING",
+        until_ms,
+        units=(was.read_units, was.write_units) if was is not None and becomes is not None else None,
+        begins_on_demand=was is not None and becomes is None,
+        indexes=tuple(
+            index.table for index in table.indexes if settings_of(before, index) != settings_of(after, index)
+        ),
+    )
 
 
 def _rebilled(definition: TableDefinition, request: Mapping[str, Any], *, now_ms: int) -> TableDefinition:

@@ -45,6 +45,7 @@ from merganser.wire.dynamodb.table_settings import (
     OnDemandLimits,
     Throughput,
     TimeToLive,
+    TimeToLiveChange,
     WarmThroughput,
     check_on_demand_limits,
     check_settings,
@@ -57,6 +58,7 @@ from merganser.wire.dynamodb.table_settings import (
     units_of,
     warm_throughput_of,
 )
+from merganser.wire.dynamodb.table_states import Transition, lasting
 from merganser.wire.dynamodb.tags import LEADERLESS_TAG, Tags, check_tags, find_tag_violations, replication_in, tags_of
 from merganser.wire.dynamodb.unserved import refuse_unserved
 
@@ -98,6 +100,14 @@ class TableDefinition(msgspec.Struct, frozen=True):
     index_settings: tuple[IndexSettings, ...] = ()
     """Of global indexes, where they are others than the index was made with."""
     stream: StreamSettings | None = None
+    transition: Transition | None = None
+    """A state that lasts, or lasted; None: there never was one, or it was over with the answer."""
+    time_to_live_change: TimeToLiveChange | None = None
+    """Likewise of time to live."""
+
+    def transition_at(self, now_ms: int) -> Transition | None:
+        """Return the state that the table is in; None: ACTIVE."""
+        return lasting(self.transition, now_ms)
 
     @property
     def on_demand_since(self) -> int | None:
@@ -111,10 +121,20 @@ class TableDefinition(msgspec.Struct, frozen=True):
         return msgspec.msgpack.encode(self)
 
 
-@functools.lru_cache(maxsize=4096)  # tables live long, and every request needs its own
 def definition_of(table: Table) -> TableDefinition:
     """Return the definition of a table."""
-    return msgspec.msgpack.decode(table.definition, type=TableDefinition)
+    return _decoded(table.definition)
+
+
+@functools.lru_cache(maxsize=4096)  # tables live long, and every request asks several times
+def _decoded(definition: bytes) -> TableDefinition:
+    return msgspec.msgpack.decode(definition, type=TableDefinition)
+
+
+def ends_ms(table: Table) -> int | None:
+    """Return when a table is to go, in milliseconds since 1970; the `service.table_ends.Ends` of this wire."""
+    transition = definition_of(table).transition
+    return transition.until_ms if transition is not None and transition.status == "DELETING" else None
 
 
 def check_create(request: Mapping[str, Any]) -> None:
@@ -138,7 +158,9 @@ def check_create(request: Mapping[str, Any]) -> None:
             )
 
 
-def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefinition:
+def definition_for(
+    request: Mapping[str, Any], *, created_ms: int, transition: Transition | None = None
+) -> TableDefinition:
     """Return the definition that a checked CreateTable asks for."""
     kinds = {one["AttributeName"]: one["AttributeType"] for one in request["AttributeDefinitions"]}
     keys = [KeyAttribute(one["AttributeName"], kinds[one["AttributeName"]]) for one in request["KeySchema"]]
@@ -155,6 +177,7 @@ def definition_for(request: Mapping[str, Any], *, created_ms: int) -> TableDefin
         warm=warm_throughput_of(request, None),
         local_indexes=local_definitions(request),
         stream=first_stream_of(request, now_ms=created_ms),
+        transition=transition,
     )
 
 
@@ -180,17 +203,18 @@ def replication_for(request: Mapping[str, Any]) -> Replication:
     return replication_in(dict(tags_of(request)))
 
 
-def describe(table: Table, *, status: str, region: str, account: str, now_ms: int) -> dict[str, Any]:
+def describe(table: Table, *, transition: Transition | None, region: str, account: str, now_ms: int) -> dict[str, Any]:
     """Return the TableDescription of a table.
 
     Args:
         table: a table of this wire.
-        status: CREATING, UPDATING, ACTIVE or DELETING.
+        transition: the state it is told to be in; None: ACTIVE.
         region: for the ARN.
         account: for the ARN.
         now_ms: milliseconds since 1970.
     """
     definition = definition_of(table)
+    status = transition.status if transition is not None else "ACTIVE"
     description: dict[str, Any] = {
         "AttributeDefinitions": [
             {"AttributeName": one.name, "AttributeType": one.kind}
@@ -203,7 +227,9 @@ def describe(table: Table, *, status: str, region: str, account: str, now_ms: in
         ],
         "TableStatus": status,
         "CreationDateTime": definition.created_ms / 1000,
-        "ProvisionedThroughput": (definition.throughput or ON_DEMAND).described(now_ms),
+        "ProvisionedThroughput": (definition.throughput or ON_DEMAND).described(
+            now_ms, units=transition.units if transition else None
+        ),
         "TableArn": table_arn(table.name, region=region, account=account),
         "TableId": table.unique_id,
         "DeletionProtectionEnabled": definition.is_protected,
@@ -211,7 +237,7 @@ def describe(table: Table, *, status: str, region: str, account: str, now_ms: in
     since_ms = definition.on_demand_since
     if since_ms is not None:
         summary: dict[str, Any] = {"BillingMode": "PROVISIONED" if definition.throughput else "PAY_PER_REQUEST"}
-        if status != "CREATING":
+        if status != "CREATING" and not (transition and transition.begins_on_demand):
             summary["LastUpdateToPayPerRequestDateTime"] = since_ms / 1000
         description["BillingModeSummary"] = summary
     if definition.table_class:
@@ -229,19 +255,24 @@ def describe(table: Table, *, status: str, region: str, account: str, now_ms: in
     if definition.local_indexes:
         local = [described_index(index, description["TableArn"]) for index in definition.local_indexes]
         description["LocalSecondaryIndexes"] = local
-    if table.indexes:
+    if table.indexes and status != "DELETING":
         description["GlobalSecondaryIndexes"] = [
-            _described_global(index, settings_of(definition, index), description, now_ms) for index in table.indexes
+            _described_global(index, settings_of(definition, index), description, transition, now_ms)
+            for index in table.indexes
         ]
     return description
 
 
 def _described_global(
-    index: Index, settings: IndexSettings, description: Mapping[str, Any], now_ms: int
+    index: Index,
+    settings: IndexSettings,
+    description: Mapping[str, Any],
+    transition: Transition | None,
+    now_ms: int,
 ) -> dict[str, Any]:
-    status = description["TableStatus"]
-    if status not in ("CREATING", "DELETING"):
-        status = _STATES[index.state]
+    status = _STATES[index.state]
+    if transition is not None and (transition.status == "CREATING" or index.table in transition.indexes):
+        status = transition.status
     described = described_index(definition_of_index(index), description["TableArn"])
     described["IndexStatus"] = status
     if index.state == "creating":

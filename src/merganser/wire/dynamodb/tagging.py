@@ -72,7 +72,7 @@ async def list_tags_of_resource(session: Session, request: dict[str, Any]) -> by
     name = _table_in(arn)
     if request.get("NextToken") is not None:  # none was ever given out
         raise ValidationError("The provided NextToken is invalid")
-    table = await session.table(name, _not_found(arn).message)
+    table = await session.table_in_any_state(name, _not_found(arn).message)
     return orjson.dumps({"Tags": described_tags(definition_of(table).tags)})
 
 
