@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 
@@ -138,6 +139,25 @@ async def test_items_that_a_transaction_makes_are_in_the_index_and_those_it_only
     await machine.spawn(transactions.write(items, token=None, digest=b"", deadline=now_s() + TIMEOUT_S))
     await until(lambda: ("blue", BLUE) in shown(world, table))
     assert await settled(world, table) == {("blue", BLUE), ("red", RED), ("round", b"there")}
+
+
+@simulated()
+async def test_entries_follow_no_write_before_it_is_chosen(world: World) -> None:
+    """Another leader may never hear of it, and then nobody would know of its entries."""
+    table = await begun(world)
+    leader = the_leader(world, table, b"a")
+    await put(leader, table, b"a", RED)
+    before = await settled(world, table)
+    for machine in world.machines:
+        if machine is not leader:
+            machine.disk.slow((0.5, 0.5))
+    writing = asyncio.create_task(put(leader, table, b"a", BLUE))
+    await until(lambda: register_at(leader, table, b"a").value == BLUE)
+    await asyncio.sleep(0.4)
+    assert not writing.done()
+    assert shown(world, table) == before
+    await writing
+    assert await settled(world, table) == {("blue", BLUE), ("round", b"there")}
 
 
 @simulated()
