@@ -106,6 +106,33 @@ def test_standard_input_that_cannot_be_waited_for_is_refused() -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_standard_input_that_is_closed_is_refused_where_it_is_to_be_waited_for() -> None:
+    command = [sys.executable, "-m", "merganser.cli", "serve", "--ephemeral", "--stop-with-stdin"]
+    ended = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "merganser: --stop-with-stdin needs a pipe or a terminal as standard input, and it is"
+    )
+    assert ended.stderr.count("\n") == 1
+
+
+def test_node_without_standard_input_and_error_serves_and_ends_with_status_0(tmp_path: Path) -> None:
+    """What is opened next would get their numbers, and libuv closes no such file."""
+    command = [sys.executable, "-m", "merganser.cli", "serve", "--data", str(tmp_path), *PORTS, "--print-endpoint"]
+    shell = ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *command]
+    with subprocess.Popen(shell, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().startswith("http://127.0.0.1:"), "it serves"
+            held = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in (0, 2)]
+        finally:
+            process.terminate()
+        assert process.wait(20) == 0
+    assert held == [os.devnull] * 2
+
+
 def test_nodes_of_a_killed_parent_end(tmp_path: Path, eventually: Any) -> None:
     code = (
         "import pathlib, sys\nfrom merganser.node.local_cluster import LocalCluster\n"

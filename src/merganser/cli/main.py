@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from merganser.cli import standard_streams
 from merganser.model.errors import ConfigurationError, CorruptionError
 
 app = typer.Typer(
@@ -306,6 +307,7 @@ def sim(
 
 def main() -> None:
     """Run the command; a mistake of the operator is one line on standard error and exit status 2."""
+    standard_streams.occupy_closed()
     try:
         app(prog_name="merganser")
     except (ConfigurationError, CorruptionError) as error:

@@ -117,6 +117,11 @@ def stopping(*, stop_with_stdin: bool) -> Iterator[asyncio.Event]:
 
 
 def _watch_stdin(stop: asyncio.Event) -> None:
+    if sys.stdin is None:
+        raise ConfigurationError(
+            "--stop-with-stdin needs a pipe or a terminal as standard input, and it is closed: start the node with a "
+            "pipe, or without --stop-with-stdin"
+        )
     stdin = sys.stdin.fileno()
     try:
         asyncio.get_running_loop().add_reader(stdin, _stop_at_end, stdin, stop)
