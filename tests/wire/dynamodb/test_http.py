@@ -19,6 +19,7 @@ from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.errors import fault_of
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound, too_large
 from merganser.wire.dynamodb.signature import Verifier
+from merganser.wire.dynamodb.unserved import STREAM_OPERATIONS
 from wire.dynamodb.fakes import NOW_US, Cluster
 
 SIGNATURE = b"AWS4-HMAC-SHA256 Credential=a/20260921/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
@@ -135,11 +136,24 @@ def test_error_has_dynamodbs_type_and_spelling(door: Door, operation: str, body:
     assert not door.reported
 
 
-@pytest.mark.parametrize("target", [None, b"Other.Scan", b"DynamoDB_20120810", b"DynamoDB_20120810.Scan.x", b""])
+@pytest.mark.parametrize(
+    "target",
+    [None, b"Other.Scan", b"DynamoDB_20120810", b"DynamoDB_20120810.Scan.x", b"", b"DynamoDBStreams_20120810.Scan"],
+)
 def test_target_that_names_no_operation_is_an_unknown_operation(door: Door, target: bytes | None) -> None:
     response = door.send("ListTables", x_amz_target=target)
     assert response.status == 400
     assert orjson.loads(body_of(response)) == {"__type": "com.amazon.coral.service#UnknownOperationException"}
+
+
+@pytest.mark.parametrize("operation", sorted(STREAM_OPERATIONS))
+def test_operations_of_streams_say_that_there_are_no_records(door: Door, operation: str) -> None:
+    response = door.send("ListTables", x_amz_target=f"DynamoDBStreams_20120810.{operation}".encode())
+    assert response.status == 400
+    assert orjson.loads(body_of(response)) == {
+        "__type": "com.amazon.coral.service#UnknownOperationException",
+        "message": f"{operation} is not supported yet by Merganser, which keeps no stream records",
+    }
 
 
 @pytest.mark.parametrize("changed", [{"content_type": b"text/plain"}, {"content_type": None}])

@@ -39,9 +39,10 @@ from merganser.wire.dynamodb.errors import (
 from merganser.wire.dynamodb.http_answers import JSON, PLAIN_JSON, Answers, Headers
 from merganser.wire.dynamodb.operations import DynamoDB
 from merganser.wire.dynamodb.signature import Verifier
-from merganser.wire.dynamodb.unserved import unknown_operation
+from merganser.wire.dynamodb.unserved import unknown_operation, unknown_stream_operation
 
 TARGET_PREFIX: Final = b"DynamoDB_20120810."
+STREAMS_TARGET_PREFIX: Final = b"DynamoDBStreams_20120810."
 
 _BODY_BYTES_MAX: Final = 16 * 1024 * 1024  # DynamoDB's largest request, a BatchWriteItem
 _ITEM_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -152,6 +153,8 @@ class DynamoDBApplication:
         return await self._dynamodb.call(operation, body, UNSAID if asked is None else _levels(asked))
 
     def _operation(self, target: bytes) -> str:
+        if target.startswith(STREAMS_TARGET_PREFIX):
+            raise unknown_stream_operation(target[len(STREAMS_TARGET_PREFIX) :].decode("latin-1"))
         operation = target[len(TARGET_PREFIX) :].decode("latin-1") if target.startswith(TARGET_PREFIX) else ""
         if not self._dynamodb.serves(operation):
             raise unknown_operation(operation)

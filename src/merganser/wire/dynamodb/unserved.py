@@ -89,12 +89,21 @@ UNSERVED_OPERATIONS: Final = frozenset(
 )
 """Every other operation of the API; what serves them takes them out."""
 
+STREAM_OPERATIONS: Final = frozenset(("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"))
+"""Those of the API of DynamoDB Streams, which SDKs send to the same endpoint if they are told to."""
+
 _SERVED: Final[Mapping[str, Unserved]] = {}
 
 
 def unknown_operation(name: str) -> ApiError:
     """Return the refusal of an operation that is not served; one that the API has is named in it."""
     return ApiError(UNKNOWN_OPERATION, f"{name} {_REFUSAL}" if name in UNSERVED_OPERATIONS else "")
+
+
+def unknown_stream_operation(name: str) -> ApiError:
+    """Return the refusal of an operation of the API of DynamoDB Streams."""
+    is_known = name in STREAM_OPERATIONS
+    return ApiError(UNKNOWN_OPERATION, f"{name} {_REFUSAL}, which keeps no stream records" if is_known else "")
 
 
 def refuse_unserved(place: str, members: Mapping[str, Any], *only: str) -> None:
