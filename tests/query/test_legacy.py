@@ -46,7 +46,8 @@ ONE, FIVE, NINE = {"N": "1"}, {"N": "5"}, {"N": "9"}
         ("l", "CONTAINS", [{"S": "x"}], True),
         ("set", "NOT_CONTAINS", [NINE], True),
         ("set", "NOT_CONTAINS", [ONE], False),
-        ("gone", "NOT_CONTAINS", [ONE], False),
+        ("gone", "NOT_CONTAINS", [ONE], True),
+        ("a", "NOT_CONTAINS", [ONE], True),
         ("a", "NULL", [], False),
         ("gone", "NULL", [], True),
         ("a", "NOT_NULL", [], True),
@@ -83,7 +84,7 @@ TEXTS = {
     "GT": "#a > :0",
     "GE": "#a >= :0",
     "CONTAINS": "contains(#a, :0)",
-    "NOT_CONTAINS": "attribute_exists(#a) AND NOT contains(#a, :0)",
+    "NOT_CONTAINS": "NOT contains(#a, :0)",
 }
 
 

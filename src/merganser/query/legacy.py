@@ -4,7 +4,7 @@ Expected, QueryFilter and ScanFilter are lists of `Check`, KeyConditions too; At
 From here on there is no difference: what evaluates expressions evaluates these. An attribute is named by its whole
 name, dots and all: there are no paths into it.
 
-Of an attribute that is not there, only NULL and NE hold.
+Of an attribute that is not there, only NULL, NE and NOT_CONTAINS hold.
 
 Source: Amazon DynamoDB Developer Guide, "Legacy conditional parameters"; API reference, Condition,
 ExpectedAttributeValue and AttributeValueUpdate.
@@ -126,7 +126,7 @@ def _contains(path: Path, operands: tuple[Value, ...]) -> Condition:
 
 
 def _contains_not(path: Path, operands: tuple[Value, ...]) -> Condition:
-    return Both(Call("attribute_exists", (path,)), Not(_contains(path, operands)))
+    return Not(_contains(path, operands))
 
 
 _CONDITIONS: Final[Mapping[str, Callable[[Path, tuple[Value, ...]], Condition]]] = {

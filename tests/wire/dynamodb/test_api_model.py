@@ -53,7 +53,7 @@ OLDER: dict[str, Callable[[Path, Any], Tree]] = {
     "IN": lambda path, value: ("IN", path, value, value),
     "BETWEEN": lambda path, value: ("BETWEEN", path, value, value),
     "CONTAINS": lambda path, value: ("contains", path, value),
-    "NOT_CONTAINS": lambda path, value: ("AND", ("attribute_exists", path), ("NOT", ("contains", path, value))),
+    "NOT_CONTAINS": lambda path, value: ("NOT", ("contains", path, value)),
     "BEGINS_WITH": lambda path, value: ("begins_with", path, value),
     "NULL": lambda path, value: ("attribute_not_exists", path),
     "NOT_NULL": lambda path, value: ("attribute_exists", path),
