@@ -77,6 +77,59 @@ def test_a_query_tells_the_items_that_stand_in_the_index_in_its_order(
     assert paged == whole["Items"]
 
 
+def older(index: str, **conditions: tuple[str, Any]) -> dict[str, Any]:
+    """Return a Query with KeyConditions."""
+    return {
+        "TableName": "ind",
+        "IndexName": index,
+        "KeyConditions": {
+            name: {
+                "ComparisonOperator": operator,
+                "AttributeValueList": [{"S": value} if isinstance(value, str) else {"N": str(value)}],
+            }
+            for name, (operator, value) in conditions.items()
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (older("all", l=("EQ", "b"), n=("GT", 5)), [1, 7]),
+        (older("wide", l=("EQ", "b"), a=("EQ", "A6")), [1, 7, 8]),
+        (older("wide", l=("EQ", "b"), a=("EQ", "A6"), n=("GE", 6)), [1, 7]),
+        (older("wide", l=("EQ", "b"), a=("EQ", "A6"), n=("EQ", 7), b=("LE", "B5")), [7]),
+        (older("wide", s=("GT", 0), b=("EQ", "B6"), n=("EQ", 7), a=("EQ", "A6"), l=("EQ", "b")), [1]),
+    ],
+)
+def test_the_older_key_conditions_take_all_attributes_of_an_index(
+    full: Cluster, request_: dict[str, Any], expected: list[int]
+) -> None:
+    assert sorted(sorts(full.call("Query", request_))) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (older("all", l=("EQ", "b"), n=("EQ", 5), a=("EQ", "a")), "Conditions can be of length 1 or 2 only"),
+        (older("wide", l=("EQ", "b"), n=("EQ", 5), b=("EQ", "a")), "Query condition missed key schema element: a"),
+        (older("wide", l=("EQ", "b"), a=("EQ", "a"), b=("EQ", "a")), "Query condition missed key schema element: n"),
+        (
+            older("wide", l=("EQ", "b"), a=("EQ", "a"), n=("GT", 5), b=("EQ", "a")),
+            "Query key condition not supported",
+        ),
+        (
+            {**older("all", l=("EQ", "b"), n=("EQ", 5), a=("EQ", "a")), "IndexName": None},
+            "Conditions can be of length 1 or 2 only",
+        ),
+    ],
+)
+def test_older_key_conditions_that_no_index_answers_are_refused(
+    full: Cluster, request_: dict[str, Any], answer: str
+) -> None:
+    assert full.call("Query", request_) == f"ValidationException | {answer}"
+
+
 @pytest.mark.parametrize(
     ("index", "parameters", "shown"),
     [

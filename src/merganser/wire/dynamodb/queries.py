@@ -77,7 +77,7 @@ def _key_conditions(request: Mapping[str, Any], placeholders: Placeholders) -> C
         return key_conditions(request["KeyConditionExpression"], placeholders)
     placeholders.check_all_used()
     conditions = key_conditions_of(checks_in(request, "KeyConditions"))
-    if not 1 <= len(conditions) <= 2:
+    if not conditions or (len(conditions) > 2 and request.get("IndexName") is None):  # of an index `_span` knows more
         raise ValidationError(_ONE_OR_TWO)
     return conditions
 
