@@ -21,6 +21,7 @@ from merganser.sim.steps import Put, payload_of
 from merganser.sim.world import World
 from merganser.storage import keys
 from merganser.storage.engine import Batch
+from merganser.storage.keys import token_in
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.registers import decode_register, encode_register
 from service.plays import key_of, member, now_s, replicas_of, simulated, started_with_leaders, until
@@ -157,6 +158,31 @@ async def test_any_node_tells_the_count_of_the_whole_table(world: World) -> None
     others = [machine for machine in world.machines if machine not in replicas_of(world, table, b"1")]
     replicas_of(world, table, b"1")[0].crash()
     assert await count_at(others[0], table) == Count(20, 100, ((3, 20, 140),))
+
+
+@simulated(machines=5, partitions=8)
+async def test_any_node_tells_what_is_around_a_key(world: World) -> None:
+    table = await filled(world)
+    await until(lambda: all(_has_counted(machine) for machine in world.machines))
+    ring = member(world.machines[0]).topology.ring
+    there = [ring.partition_of(token_in(key_of(table, b"%d" % number))) for number in range(20)]
+    for number in range(20):
+        items = there.count(there[number])
+        for machine in world.machines:
+            assert await around(machine, table, b"%d" % number) == Count(items, 5 * items, ((3, items, 7 * items),))
+    replicas = replicas_of(world, table, b"1")
+    others = [machine for machine in world.machines if machine not in replicas]
+    replicas[0].crash()
+    count = await around(others[0], table, b"1")
+    assert count is not None
+    assert count.items == there.count(there[1])
+    for machine in replicas[1:]:
+        machine.crash()
+    assert await around(others[0], table, b"1") is None
+
+
+async def around(machine: Machine, table: Table, name: bytes) -> Count | None:
+    return await machine.spawn(member(machine).counting.around(table, key_of(table, name)))
 
 
 @simulated(machines=3, partitions=8)

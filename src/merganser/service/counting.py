@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from merganser.model.cluster import ClusterMap
+from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import InvariantError, MerganserError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.messages import Counted, CountItems
@@ -19,6 +19,7 @@ from merganser.service.asking import Asker
 from merganser.service.counts import Count, total
 from merganser.service.hash_trees import HashTrees
 from merganser.service.topology import Topology
+from merganser.storage import keys
 
 TIMEOUT_S: Final = 1.0
 ROUNDS_MAX: Final = 2
@@ -55,6 +56,19 @@ class Counting:
             self._last[table] = known
         return total(list(known.values()))
 
+    async def around(self, table: Table, key: bytes) -> Count | None:
+        """Return what the partition of a key of a table with leaders holds; None if none of two replicas can tell."""
+        partition = self._topology.ring.partition_of(keys.token_in(key))
+        own = self._own(table.id, table.n, partition).get(partition)
+        if own is not None:
+            return own
+        others = [node for node in self._topology.replicas(table, key) if node != self._asker.node]
+        for node in self._asker.nearest_first(others)[:ROUNDS_MAX]:
+            count = (await self._ask(node, table.id)).get(partition)
+            if count is not None:
+                return count
+        return None
+
     async def answer(self, _sender: NodeId, request: CountItems) -> Counted:
         """Tell a peer what is counted here."""
         table = self._topology.table(request.table)
@@ -64,10 +78,10 @@ class Counting:
             tuple((partition, *one) for partition, count in own.items() for one in count.local),
         )
 
-    def _own(self, table: TableId, n: int) -> Counts:
+    def _own(self, table: TableId, n: int, *only: PartitionId) -> Counts:
         found: Counts = {}
         ring, node = self._topology.ring, self._asker.node
-        for partition in map(PartitionId, range(ring.partitions)):
+        for partition in only or map(PartitionId, range(ring.partitions)):
             if ring.holds(node, partition, n):
                 try:
                     count = self._trees.count(table, partition)

@@ -369,6 +369,11 @@ class FakeCounting:
     def __init__(self, leader_based: FakeLeaderBased) -> None:
         self._items = leader_based.items
         self._leader_based = leader_based
+        self.knows = True
+
+    async def around(self, table: Table, key: bytes) -> Count | None:
+        """As if a table were one partition."""
+        return await self.count(table.id, table.n) if self.knows else None
 
     async def count(self, table: TableId, n: int) -> Count:
         items = [self._items[key] for key in self._items.irange(*table_range(table), inclusive=(True, False))]
@@ -388,12 +393,13 @@ class Cluster:
         self.leader_based = FakeLeaderBased()
         self.catalog = FakeCatalog(self.coordinator, self.leader_based)
         self.transactions = FakeTransactions(self.leader_based)
+        self.counting = FakeCounting(self.leader_based)
         services = Services(
             self.coordinator,  # type: ignore[arg-type]
             self.leader_based,  # type: ignore[arg-type]
             self.transactions,  # type: ignore[arg-type]
             self.catalog,  # type: ignore[arg-type]
-            FakeCounting(self.leader_based),  # type: ignore[arg-type]
+            self.counting,  # type: ignore[arg-type]
         )
         self._services = services
         self.dynamodb = self.another(table_delay_ms=table_delay_ms)

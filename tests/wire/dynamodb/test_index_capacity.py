@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from merganser.model.errors import UnavailableError
+from merganser.wire.dynamodb import collections
 from wire.dynamodb.fakes import Cluster
 from wire.dynamodb.test_index_tables import defined, global_, local, table
 
@@ -128,16 +129,36 @@ def test_writes_tell_of_the_item_collection_if_the_request_wants_it(indexed: Clu
     assert indexed.call("DeleteItem", {"TableName": "ind", "Key": KEY, **SIZE}) == {"ItemCollectionMetrics": metrics}
 
 
-def test_a_large_item_collection_is_said_to_be_large(indexed: Cluster) -> None:
+def estimate(cluster: Cluster, item: dict[str, Any]) -> Any:
+    return cluster.call("PutItem", {"TableName": "ind", "Item": item, **SIZE})["ItemCollectionMetrics"].get(
+        "SizeEstimateRangeGB"
+    )
+
+
+def test_a_collection_is_no_larger_than_what_is_around_it_and_is_not_read_for_that(indexed: Cluster) -> None:
     for number in range(11):
         item = {"p": {"S": "a"}, "s": {"N": str(number)}, "l": text(1), "v": text(390 * KB)}
-        answer = indexed.call("PutItem", {"TableName": "ind", "Item": item, **SIZE})
-        estimate = answer["ItemCollectionMetrics"]["SizeEstimateRangeGB"]
-        assert estimate == ([0.0, 1.0] if number < 10 else [0.0, 10.0]), "with the index it counts twice"
+        assert estimate(indexed, item) == [0.0, 1.0]
+    assert indexed.ranges_read == 0
+
+
+def test_a_large_collection_is_at_most_what_is_around_it(indexed: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collections, "GB", 1000 * KB)
+    monkeypatch.setattr(collections, "BYTES_MAX", 1000 * KB)
+    told = [
+        estimate(indexed, {"p": {"S": "a"}, "s": {"N": str(number)}, "l": text(1), "v": text(390 * KB)})
+        for number in range(5)
+    ]
+    assert told == [[0.0, most] for most in (1.0, 2.0, 3.0, 4.0, 4.0)], "with the index it counts twice"
+    assert estimate(indexed, {"p": {"S": "b"}, "s": {"N": "1"}, "l": text(1)}) == [0.0, 1.0]
+    indexed.counting.knows = False
+    assert estimate(indexed, {"p": {"S": "a"}, "s": {"N": "1"}, "l": text(1)}) == [0.0, 10.0]
+    assert estimate(indexed, {"p": {"S": "b"}, "s": {"N": "1"}, "l": text(1)}) == [0.0, 1.0]
 
 
 def test_a_write_is_done_even_if_its_item_collection_cannot_be_read(indexed: Cluster) -> None:
     reads = indexed.leader_based.read_range
+    indexed.counting.knows = False
 
     async def unavailable(*_: Any, **__: Any) -> Any:
         raise UnavailableError("down")

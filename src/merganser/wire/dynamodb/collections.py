@@ -1,8 +1,9 @@
 """ReturnItemCollectionMetrics: how large the item collections are that a request has written to.
 
 Only tables with local indexes have item collections to speak of. The size is that of all items of a partition key and
-of what the local indexes show of them. It is read from the nearest replica, and no further than 8 MB: a collection that
-ends before is told as 0 to 1 GB, and of a larger one nothing is known but DynamoDB's own limit, 0 to 10 GB.
+of what the local indexes show of them. A collection is no larger than its partition of the ring, whose replicas know
+what they hold: as long as that is less than 1 GB, so is the collection, and nothing is read. Else it is read from the
+nearest replica, no further than 8 MB: one that ends before is 0 to 1 GB, a larger one 0 to what its partition holds.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from merganser.wire.dynamodb.tables import definition_of
 
 BYTES_MAX: Final = 8 * 1024 * 1024
 _ROWS_MAX: Final = 200  # of one read, as of a page
-_SMALL: Final = [0.0, 1.0]
-_LARGE: Final = [0.0, 10.0]
+GB: Final = 1024**3
+_LIMIT_GB: Final = 10
+"""DynamoDB's own, of a collection whose partition nobody has counted."""
 
 _NAME: Final = b'"ItemCollectionMetrics":'
 Written = tuple[Table, Mapping[str, Any]]
@@ -60,11 +62,21 @@ async def _told(
             seen.add((table.id, prefix))
             metrics: dict[str, Any] = {"ItemCollectionKey": {partition.name: attributes[partition.name]}}
             try:
-                metrics["SizeEstimateRangeGB"] = _LARGE if await _is_large(session, table, prefix) else _SMALL
+                metrics["SizeEstimateRangeGB"] = [0.0, float(await _most_gb(session, table, prefix))]
             except MerganserError:
                 pass  # what the request asked for has been done, whatever becomes of the estimate
             told.setdefault(table.name, []).append(metrics)
     return told
+
+
+async def _most_gb(session: Session, table: Table, prefix: bytes) -> int:
+    """Return a bound of the size of a collection."""
+    around = await session.bytes_around(table, prefix)
+    if around is not None and around < GB:
+        return 1
+    if not await _is_large(session, table, prefix):
+        return 1
+    return _LIMIT_GB if around is None else -(-around // GB)
 
 
 async def _is_large(session: Session, table: Table, prefix: bytes) -> bool:

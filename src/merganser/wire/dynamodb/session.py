@@ -168,6 +168,14 @@ class Session:
         counted = await asyncio.gather(*(self._services.counting.count(one, table.n) for one in tables))
         return dict(zip(tables, counted, strict=True))
 
+    async def bytes_around(self, table: Table, key: bytes) -> int | None:
+        """Return the size of what the partition of a key of a table with leaders holds, if anybody can tell.
+
+        What local indexes show of it counts, too.
+        """
+        count = await self._services.counting.around(table, key)
+        return None if count is None else count.size_bytes + sum(size for _, _, size in count.local)
+
     async def redefine(
         self,
         name: str,
