@@ -18,11 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merganser.bench.connection import Connection
+from merganser.bench.connection import Asking
 from merganser.bench.histogram import Histogram
+from merganser.bench.operations import OPERATIONS
 from merganser.bench.requests import Credentials, Signer, credentials_of
 from merganser.bench.runner import Plan, load, measure, plan_shares
 from merganser.bench.setup import create_table, drop_table
+from merganser.bench.workloads import WORKLOADS, mixed, named
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster, LocalNode
 
@@ -63,21 +65,25 @@ def test_durations_below_a_microsecond_count_as_one() -> None:
     connections=st.integers(1, 100),
     processes=st.integers(1, 20),
     endpoints=st.integers(1, 5),
+    rate=st.floats(0.0, 1e6),
 )
-def test_items_connections_and_endpoints_are_dealt_out_whole(
-    items: int, connections: int, processes: int, endpoints: int
+def test_items_connections_rate_and_endpoints_are_dealt_out_whole(
+    items: int, connections: int, processes: int, endpoints: int, rate: float
 ) -> None:
     urls = tuple(f"http://127.0.0.1:{port}" for port in range(1, endpoints + 1))
-    plan = Plan(endpoints=urls, table="t", items=items, connections=connections, processes=processes)
+    plan = Plan(endpoints=urls, table="t", items=items, connections=connections, processes=processes, rate=rate)
     shares = plan_shares(plan)
     loaded = [item for work in shares for item in range(work.first_item, work.first_item + work.items)]
     assert loaded == list(range(items))
     assert {work.endpoint for work in shares} == set(urls)
-    assert len({work.seed for work in shares}) == len(shares)
+    assert [work.place for work in shares] == list(range(len(shares)))
     dealt = [work.connections for work in shares]
     assert min(dealt) >= 1
     assert max(dealt) - min(dealt) <= 1
-    assert sum(dealt) == max(connections, len(shares))
+    numbers = [n for work in shares for n in range(work.first_connection, work.first_connection + work.connections)]
+    assert numbers == list(range(max(connections, len(shares))))
+    assert {work.connections_total for work in shares} == {len(numbers)}
+    assert sum(work.rate for work in shares) == pytest.approx(rate)
 
 
 def test_credentials_are_those_that_the_tools_of_aws_would_use() -> None:
@@ -112,7 +118,7 @@ def ask(address: str, *requests: bytes) -> list[tuple[int, bytes]]:
     host, _, port = address.partition(":")
 
     async def exchange() -> list[tuple[int, bytes]]:
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, host, int(port))
+        connection = await Asking(host, int(port)).open()
         try:
             return [await connection.ask(request) for request in requests]
         finally:
@@ -145,24 +151,102 @@ def test_measurement_counts_what_the_server_did_and_nothing_else(locked_node: Lo
     )
     load(plan)
     result = measure(plan, server_pids=[locked_node.pid])
-    assert (result.errors, result.first_error, result.seconds) == (0, "", 0.3)
-    assert result.operations == result.latency_us["get"]["count"] + result.latency_us["put"]["count"] > 0
+    assert (result.errors, result.first_error, result.seconds, result.unanswered) == (0, "", 0.3, 0)
+    assert result.operations == result.latency_us["get"].count + result.latency_us["put"].count > 0
+    assert result.operations == result.all_us.count
     assert result.throughput == pytest.approx(result.operations / 0.3)
-    for kind in ("get", "put"):
-        figures = result.latency_us[kind]
-        assert 0 < figures["p50"] <= figures["p99"] <= figures["p99.9"]
+    for figures in result.latency_us.values():
+        assert 0 < figures.p50 <= figures.p99 <= figures.p999
     assert result.server_cpu_us_per_operation is not None
     assert result.server_cpu_us_per_operation >= 0
+    assert result.server_resident_bytes is not None
+    assert result.server_resident_bytes > 2**20
+    assert result.generator_cpu_us_per_operation > 0
 
 
 @pytest.mark.process
-def test_every_item_of_the_key_range_is_loaded(locked_node: LocalNode, table: str) -> None:
-    load(Plan(endpoints=(locked_node.dynamodb_url,), table=table, items=57, item_bytes=10, processes=4))
+def test_open_loop_offers_its_rate_and_counts_those_that_wait(locked_node: LocalNode, table: str) -> None:
+    plan = Plan(
+        endpoints=(locked_node.dynamodb_url,),
+        table=table,
+        items=50,
+        item_bytes=100,
+        connections=1,
+        duration_s=0.5,
+        rate=200.0,
+        arrivals="even",
+        workload=named("put"),
+    )
+    load(plan)
+    result = measure(plan, server_pids=[])
+    assert result.errors == 0
+    # whoever came within the window was answered in it, or waited at its end
+    assert result.all_us.count >= 95
+    assert result.all_us.count == result.operations + result.unanswered
+
+
+@pytest.mark.process
+def test_open_loop_that_asks_for_too_much_says_how_many_wait_and_how_long(locked_node: LocalNode, table: str) -> None:
+    plan = Plan(
+        endpoints=(locked_node.dynamodb_url,),
+        table=table,
+        items=50,
+        item_bytes=100,
+        connections=1,
+        duration_s=0.5,
+        rate=100_000.0,
+        workload=named("put"),
+    )
+    load(plan)
+    result = measure(plan, server_pids=[])
+    assert result.unanswered > result.operations
+    assert result.all_us.p999 > 500_000 / 2  # those of the warm-up, which lasted as long, wait before them
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", list(WORKLOADS))
+def test_every_workload_runs_without_an_error(locked_node: LocalNode, credentials: None, name: str) -> None:
+    workload = named(name)
+    create_table(locked_node.dynamodb_url, name, is_ranged=workload.is_ranged)
+    try:
+        plan = Plan(
+            endpoints=(locked_node.dynamodb_url,),
+            table=name,
+            items=1_500,
+            item_bytes=100,
+            connections=4,
+            processes=2,
+            duration_s=0.5,
+            workload=workload,
+        )
+        load(plan)
+        result = measure(plan, server_pids=[])
+    finally:
+        drop_table(locked_node.dynamodb_url, name)
+    assert (result.errors, result.first_error) == (0, "")
+    assert {kind for kind, latency in result.latency_us.items() if latency.count} == set(workload.mix)
+    is_counted = any(OPERATIONS[kind].is_counted for kind in workload.mix)
+    assert bool(result.items_per_second) is is_counted
+    if name == "page":
+        assert result.items_per_second * result.seconds == 100 * result.operations
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("item_bytes", [10, 400_000])
+def test_every_item_of_the_key_range_is_loaded(locked_node: LocalNode, table: str, item_bytes: int) -> None:
+    load(Plan(endpoints=(locked_node.dynamodb_url,), table=table, items=57, item_bytes=item_bytes - 9, processes=4))
     address = locked_node.addresses["dynamodb"]
-    request = Signer(address, Credentials("key", "secret")).request("Scan", b'{"TableName":"bench"}')
-    ((status, answer),) = ask(address, request)
-    assert status == 200
-    assert {item["pk"]["S"] for item in json.loads(answer)["Items"]} == {f"item-{i}" for i in range(57)}
+    scan = {"TableName": "bench", "ProjectionExpression": "pk"}
+    found: set[str] = set()
+    while scan:
+        request = Signer(address, Credentials("key", "secret")).request("Scan", json.dumps(scan).encode())
+        ((status, answer),) = ask(address, request)
+        assert status == 200
+        page = json.loads(answer)
+        found |= {item["pk"]["S"] for item in page["Items"]}
+        last = page.get("LastEvaluatedKey")
+        scan = {**scan, "ExclusiveStartKey": last} if last else {}
+    assert found == {f"item-{i}" for i in range(57)}
 
 
 @pytest.mark.process
@@ -173,13 +257,15 @@ def test_errors_of_the_server_are_counted_apart_and_the_first_is_told(
     result = measure(plan, server_pids=[])
     assert result.operations == 0
     assert result.errors > 0
+    assert result.faults == {"ResourceNotFoundException": result.errors}
     assert "ResourceNotFoundException" in result.first_error
     assert result.server_cpu_us_per_operation is None
-    with pytest.raises(ConfigurationError, match="a load process failed: loading failed: PutItem: 400"):
+    with pytest.raises(ConfigurationError, match="a load process failed: loading failed: BatchWriteItem: 400"):
         load(plan)
 
 
-def test_server_that_closes_in_the_middle_is_an_error_in_one_line() -> None:
+@pytest.mark.parametrize("task", [load, lambda plan: measure(plan, server_pids=[])])
+def test_server_that_closes_in_the_middle_is_an_error_in_one_line(task: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
@@ -191,18 +277,45 @@ def test_server_that_closes_in_the_middle_is_an_error_in_one_line() -> None:
         server.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(ConfigurationError, match="a load process failed: ") as caught:
-            load(Plan(endpoints=(url,), table="t", connections=1))
+            task(Plan(endpoints=(url,), table="t", connections=1, duration_s=0.1))
         server.join()
     assert "\n" not in str(caught.value)
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def test_server_that_closes_after_each_answer_and_says_so_is_asked_again_on_a_new_connection() -> None:
+    is_over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+
+        def serve() -> None:
+            while not is_over.is_set():
+                try:
+                    accepted, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                with accepted:
+                    accepted.settimeout(30)
+                    if accepted.recv(65536):
+                        accepted.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+
+        server = threading.Thread(target=serve)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        plan = Plan(endpoints=(url,), table="t", connections=1, duration_s=0.3, workload=mixed(0.0))
+        result = measure(plan, server_pids=[])
+        is_over.set()
+        server.join()
+    assert result.errors == 0
+    assert result.operations > 1
+
+
+def bench(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "merganser.cli", "bench", "--duration", "0.3", "--items", "100", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
-        check=True,
+        check=check,
         env={**os.environ, "COLUMNS": "80"},
     )
 
@@ -212,46 +325,58 @@ def test_command_measures_a_cluster_of_its_own_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    kinds = ("--replication", "leader", "--replication", "leaderless", "--rounds", "2")
+    kinds = ("--replication", "leader", "--replication", "leaderless", "--rounds", "2", "--floor")
     ended = bench("--json", "--puts", "0.5", "--connections", "4", *kinds)
-    mixes: list[dict[str, Any]] = json.loads(ended.stdout)
-    assert [(mix["replication"], mix["put_share"], mix["is_consistent"]) for mix in mixes] == [
-        ("leader", 0.5, False),
-        ("leaderless", 0.5, False),
-        ("leader", 0.5, True),
-        ("leaderless", 0.5, True),
+    lines: list[dict[str, Any]] = json.loads(ended.stdout)
+    consistent, eventual = "50% puts, 50% consistent gets", "50% puts, 50% eventual gets"
+    assert [(line["subject"], line["workload"]) for line in lines] == [
+        (subject, workload) for workload in (eventual, consistent) for subject in ("leader", "leaderless", "HTTP echo")
     ]
-    for mix in mixes:
-        if mix["replication"] == "leader":
-            assert mix["cpu_ratio"] is None
-        else:
-            least, median, most = mix["cpu_ratio"]
-            assert 0 < least <= median <= most
-    for mix in mixes:
-        result = mix["result"]
+    for line in lines:
+        assert bool(line["of_first"]) is (line["subject"] == "leaderless")
+        assert bool(line["of_floor"]) is (line["subject"] != "HTTP echo")
+        for spread in (*line["of_first"].values(), *line["of_floor"].values()):
+            assert 0 < spread["least"] <= spread["median"] <= spread["most"]
+        result = line["result"]
         assert result["errors"] == 0
         assert result["operations"] > 0
-        assert result["server_cpu_us_per_operation"] > 0
+        if line["subject"] != "HTTP echo":
+            assert line["of_floor"].keys() == {"throughput", "cpu", "p50", "p99"}
+            assert result["server_cpu_us_per_operation"] > 0
+            assert result["written_bytes_per_byte"] is not None
     assert ended.stderr == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kind_of_table_that_there_is_not_is_refused() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "merganser.cli", "bench", "--replication", "quorum"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--replication", "quorum"), "--replication must be leaderless or leader, not 'quorum'"),
+        (("--workload", "ycsb-g"), "--workload must be one of get, "),
+        (("--workload", "get", "--keys", "hot"), "--keys must be one of uniform, zipfian, latest, not 'hot'"),
+        (("--workload", "scan", "--keys", "zipfian"), "--keys: a scan does not choose items"),
+        (("--workload", "page", "--keys", "latest"), "--keys latest: what was inserted last"),
+        (("--rate", "5", "--arrivals", "bursts"), "--arrivals must be poisson or even, not 'bursts'"),
+        (("--compare", "http://127.0.0.1:1"), "--compare must be NAME=URL[,URL][@PID[,PID]], not "),
+        (("--compare", "a=http://127.0.0.1:1", "--compare", "a=http://127.0.0.1:2"), "--compare needs a name for each"),
+        (("--compare", "a=ftp://127.0.0.1:1"), "--endpoint must be http://HOST:PORT, not 'ftp://127.0.0.1:1'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_starts(arguments: tuple[str, ...], message: str) -> None:
+    ended = bench(*arguments, check=False)
     assert ended.returncode == 2
-    assert ended.stderr == "merganser: --replication must be leaderless or leader, not 'quorum'\n"
+    assert ended.stderr.startswith(f"merganser: {message}")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.process
 def test_command_prints_a_table_that_fits_and_drops_its_own(locked_node: LocalNode, credentials: None) -> None:
-    ended = bench("--endpoint", locked_node.dynamodb_url, "--pid", str(locked_node.pid), "--puts", "1")
-    assert "puts only" in ended.stdout
+    other = f"again={locked_node.dynamodb_url}@{locked_node.pid}"
+    target = ("--endpoint", locked_node.dynamodb_url, "--pid", str(locked_node.pid), "--compare", other)
+    ended = bench(*target, "--puts", "1", "--plot", "--rounds", "1")
+    assert "again: puts only" in ended.stdout
+    assert "times the first" in ended.stdout
+    assert "one in so many" in ended.stdout
     assert max(map(len, ended.stdout.splitlines())) <= 80
     address = locked_node.addresses["dynamodb"]
     request = Signer(address, Credentials("key", "secret")).request("ListTables", b"{}")

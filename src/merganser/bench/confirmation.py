@@ -19,6 +19,7 @@ from statistics import median
 from merganser.bench.runner import Plan, Result, load, measure
 from merganser.bench.setup import create_table
 from merganser.bench.takeover import wait_until_spread
+from merganser.bench.workloads import named
 from merganser.node.local_cluster import LocalCluster
 from merganser.service.confirming import Confirmations, Term
 
@@ -44,8 +45,7 @@ def _plan(cluster: LocalCluster, connections: int, seconds: float, items: int) -
         items=items,
         connections=connections,
         duration_s=seconds,
-        put_share=0.0,
-        is_consistent=True,
+        workload=named("consistent-get"),
     )
     create_table(urls[0], plan.table, replication="leader")
     wait_until_spread(cluster)
@@ -55,7 +55,7 @@ def _plan(cluster: LocalCluster, connections: int, seconds: float, items: int) -
 
 def _told(name: str, connections: int, results: list[Result]) -> str:
     cpu_us = [result.server_cpu_us_per_operation or 0.0 for result in results]
-    p50_ms = median(result.latency_us["get"]["p50"] for result in results) / 1000
+    p50_ms = median(result.all_us.p50 for result in results) / 1000
     return (
         f"{connections:4} connections, {name:9}: CPU µs of all servers per read {min(cpu_us):.0f} (least), "
         f"{median(cpu_us):.0f} (median); p50 {p50_ms:.2f} ms"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import os
 import sys
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 import msgspec
 import orjson
 
+from merganser.bench.processes import resident_mib
 from merganser.bench.runner import Plan, Result, load, measure
 from merganser.bench.setup import create_table
 from merganser.node.local_cluster import LocalCluster, LocalNode
@@ -27,7 +27,6 @@ from merganser.node.local_cluster import LocalCluster, LocalNode
 CAPACITY_CONNECTIONS = 48
 """Enough to keep three nodes on a few cores busy, and few enough that nothing queues for long."""
 SAMPLE_S = 0.1
-MIB = 1024 * 1024
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -87,12 +86,6 @@ class Memory:
                 self.most_mib[index] = max(self.most_mib[index], resident_mib(pid))
 
 
-def resident_mib(pid: int) -> float:
-    """Return how much memory a process has resident."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
-
-
 def run_overload(
     cluster: LocalCluster, *, connections: int, processes: int, duration_s: float, item_bytes: int = 1000
 ) -> Report:
@@ -147,8 +140,8 @@ def told(report: Report) -> str:
         latency = result.latency_us
         lines.append(
             f"{phase.name:12} {phase.connections:5} connections: {result.throughput:7,.0f} served/s, "
-            f"p50 get {latency['get']['p50'] / 1000:.1f} ms, put {latency['put']['p50'] / 1000:.1f} ms, "
-            f"p99 get {latency['get']['p99'] / 1000:.0f} ms, put {latency['put']['p99'] / 1000:.0f} ms, "
+            f"p50 get {latency['get'].p50 / 1000:.1f} ms, put {latency['put'].p50 / 1000:.1f} ms, "
+            f"p99 get {latency['get'].p99 / 1000:.0f} ms, put {latency['put'].p99 / 1000:.0f} ms, "
             f"errors {result.faults or 'none'}, at most {memory} MiB"
         )
     lines += [f"load of node {number}: {load}" for number, load in enumerate(report.loads, start=1)]

@@ -1,12 +1,10 @@
-"""``merganser bench``: measure several mixes against one endpoint or a new local cluster, and print a table."""
+"""``merganser bench``: measure workloads on one or several endpoints, or a new local cluster, and tell."""
 
 from __future__ import annotations
 
 import contextlib
-import statistics
+import re
 import tempfile
-import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
@@ -16,199 +14,209 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from merganser.bench.runner import Observed, Plan, Result, cpu_seconds, load, observe, summed
-from merganser.bench.setup import create_table, drop_table
+from merganser.bench.arrivals import ARRIVALS
+from merganser.bench.compare import Line, Spread, Subject, compare
+from merganser.bench.floors import measure_storage
+from merganser.bench.plot import plot
+from merganser.bench.processes import MIB, usage
+from merganser.bench.runner import Latency, Plan
+from merganser.bench.workloads import Workload
 from merganser.model.cluster import Replication
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster
 
-SETTLE_S = 1.0  # background writes of the load phase end before the clock starts
-
-
-class Mix(msgspec.Struct, frozen=True):
-    """One line of the report."""
-
-    replication: str | None
-    """Of the table; None: whatever the endpoint makes."""
-    name: str
-    put_share: float
-    is_consistent: bool
-    result: Result
-    cpu_ratio: tuple[float, float, float] | None = None
-    """Least, median and most, over the rounds, of the CPU time of an operation over that of the first kind of table."""
+_COMPARED = re.compile(r"(?P<name>[^=]+)=(?P<urls>[^@]+)(?:@(?P<pids>\d+(?:,\d+)*))?")
 
 
 def run_bench(
     *,
-    endpoints: Sequence[str],
+    subjects: Sequence[Subject],
     nodes: int,
-    items: int,
-    item_bytes: int,
-    connections: int,
-    processes: int,
-    duration_s: float,
-    put_shares: Sequence[float],
+    workloads: Sequence[Workload],
     replications: Sequence[str | None],
+    plan: Plan,
     rounds: int,
-    server_pids: Sequence[int],
+    has_floor: bool,
     as_json: bool,
+    is_plotted: bool,
 ) -> None:
-    """Load a table of each kind, measure each mix on one after the other in turn, drop the tables, print.
+    """Load a table of each kind on each subject, measure the workloads on one after the other in turn, tell.
 
-    The machine's speed drifts, so several kinds are compared in ``rounds``, which share ``duration_s``.
+    Args:
+        subjects: what to measure; none: a new local cluster of ``nodes``.
+        nodes: its size.
+        workloads: what to do.
+        replications: kinds of tables; each subject is measured with each.
+        plan: how; its endpoints, table and workload do not count.
+        rounds: how often they take turns within the duration, if there are several, or a floor.
+        has_floor: measure the floors too.
+        as_json: print JSON.
+        is_plotted: draw the latencies under the table.
 
     Raises:
-        ConfigurationError: the endpoint is wrong or refuses.
+        ConfigurationError: an endpoint is wrong or refuses.
     """
-    _check(endpoints, server_pids)
-    _check_replications(replications)
-    with _servers(endpoints, nodes, server_pids) as (urls, pids):
-        plan = Plan(
-            endpoints=tuple(urls),
-            table="",
-            items=items,
-            item_bytes=item_bytes,
-            connections=connections,
-            processes=processes,
-            duration_s=duration_s,
-        )
-        mixes = _measured(plan, replications, put_shares, pids, rounds=rounds if len(replications) > 1 else 1)
+    _check(subjects, replications, plan)
+    with tempfile.TemporaryDirectory(prefix="merganser-bench-") as directory:
+        floor = measure_storage(Path(directory)) if has_floor else None
+        with _served(subjects, Path(directory) / "cluster", nodes) as served:
+            kinds = [of_kind(subject, kind) for subject in served for kind in replications]
+            lines = compare(kinds, workloads, plan, rounds=rounds if len(kinds) > 1 or has_floor else 1, floor=floor)
     if as_json:
-        Console(soft_wrap=True, highlight=False).print(msgspec.json.format(msgspec.json.encode(mixes)).decode())
+        Console(soft_wrap=True, highlight=False).print(msgspec.json.format(msgspec.json.encode(lines)).decode())
         return
-    console = Console()
-    console.print(
-        f"{plan.items:,} items of {plan.item_bytes:,} bytes, {plan.connections} connections, "
-        f"{len(plan.endpoints)} endpoint(s), {plan.duration_s:g} s each",
-        highlight=False,
-    )
-    console.print(_table(mixes))
-    for mix in mixes:
-        if mix.cpu_ratio is not None:
-            least, median, most = mix.cpu_ratio
-            console.print(
-                f"{mix.name}: CPU {median:.2f} times {replications[0]} ({least:.2f} to {most:.2f}, {rounds} rounds)",
-                highlight=False,
-                markup=False,
-            )
-        if mix.result.errors:
-            console.print(f"{mix.name}: the first error was {mix.result.first_error}", markup=False)
+    console = Console(highlight=False)
+    console.print(f"{plan.items:,} items of {plan.item_bytes:,} bytes, {plan.connections} connections{_pace(plan)}")
+    console.print(table_of(lines, is_named=len(kinds) > 1 or has_floor))
+    for text in remarks(lines):
+        console.print(text, markup=False)
+    if floor is not None:
+        console.print(f"floors: {floor.told()}")
+    if is_plotted:
+        console.print(latency_plot(lines), markup=False)
 
 
-def _measured(
-    plan: Plan, replications: Sequence[str | None], put_shares: Sequence[float], pids: Sequence[int], *, rounds: int
-) -> list[Mix]:
-    plan = msgspec.structs.replace(plan, duration_s=plan.duration_s / rounds)
-    with contextlib.ExitStack() as tables:
-        plans = [tables.enter_context(_loaded(plan, kind)) for kind in replications]
-        time.sleep(SETTLE_S)
-        mixes: list[Mix] = []
-        for share, is_consistent in _mixes(put_shares):
-            windows = [
-                [
-                    observe(
-                        msgspec.structs.replace(one, put_share=share, is_consistent=is_consistent), server_pids=pids
-                    )
-                    for one in plans
-                ]
-                for _ in range(rounds)
-            ]
-            mixes += [
-                _mix(kind, share, is_consistent, [row[place] for row in windows], [row[0] for row in windows])
-                for place, kind in enumerate(replications)
-            ]
-        return mixes
+def compared(text: str) -> Subject:
+    """Return the subject that ``NAME=URL[,URL…][@PID[,PID…]]`` names.
+
+    Raises:
+        ConfigurationError: it is not of that form.
+    """
+    found = _COMPARED.fullmatch(text)
+    if found is None:
+        raise ConfigurationError(f"--compare must be NAME=URL[,URL][@PID[,PID]], not {text!r}")
+    pids = tuple(int(pid) for pid in (found["pids"] or "").split(",") if pid)
+    return Subject(found["name"], tuple(found["urls"].split(",")), pids)
 
 
-@contextlib.contextmanager
-def _loaded(plan: Plan, replication: str | None) -> Iterator[Plan]:
-    """Make a table of its own, and drop it at the end."""
-    plan = msgspec.structs.replace(plan, table=f"bench-{uuid.uuid4().hex[:8]}")
-    create_table(plan.endpoints[0], plan.table, replication=replication)
-    try:
-        load(plan)
-        yield plan
-    finally:
-        drop_table(plan.endpoints[0], plan.table)
+def of_kind(subject: Subject, replication: str | None) -> Subject:
+    """Return ``subject`` with tables of that kind."""
+    if replication is None:
+        return subject
+    name = f"{subject.name}, {replication}" if subject.name else replication
+    return msgspec.structs.replace(subject, name=name, replication=replication)
 
 
-def _check(endpoints: Sequence[str], server_pids: Sequence[int]) -> None:
-    for endpoint in endpoints:
-        try:
-            url = urlsplit(endpoint)
-            is_good = bool(url.scheme == "http" and url.hostname and url.port)
-        except ValueError:  # its port is no port
-            is_good = False
-        if not is_good:
-            raise ConfigurationError(f"--endpoint must be http://HOST:PORT, not {endpoint!r}")
-    for pid in server_pids:
-        cpu_seconds(pid)
-
-
-def _check_replications(replications: Sequence[str | None]) -> None:
+def _check(subjects: Sequence[Subject], replications: Sequence[str | None], plan: Plan) -> None:
+    for subject in subjects:
+        for endpoint in subject.endpoints:
+            _check_endpoint(endpoint)
+        usage(subject.pids)
+    names = [subject.name for subject in subjects]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"--compare needs a name for each endpoint, not {', '.join(names)}")
     for one in replications:
         if one is not None and one not in get_args(Replication):
             raise ConfigurationError(f"--replication must be {' or '.join(get_args(Replication))}, not {one!r}")
+    if plan.arrivals not in ARRIVALS:
+        raise ConfigurationError(f"--arrivals must be {' or '.join(ARRIVALS)}, not {plan.arrivals!r}")
 
 
-def _mixes(put_shares: Sequence[float]) -> Iterator[tuple[float, bool]]:
-    for share in put_shares:
-        yield share, False
-        if share < 1.0:
-            yield share, True
-
-
-def _mix(
-    replication: str | None,
-    share: float,
-    is_consistent: bool,
-    windows: Sequence[Observed],
-    of_first_kind: Sequence[Observed],
-) -> Mix:
-    reads = "consistent" if is_consistent else "eventual"
-    name = "puts only" if share == 1.0 else f"{share:.0%} puts, {1 - share:.0%} {reads} gets"
-    if replication is not None:
-        name = f"{replication}: {name}"
-    ratios = [
-        mine / other
-        for one, first in zip(windows, of_first_kind, strict=True)
-        if one is not first and (mine := one.cpu_us_per_operation) and (other := first.cpu_us_per_operation)
-    ]
-    ratio = (min(ratios), statistics.median(ratios), max(ratios)) if ratios else None
-    return Mix(replication, name, share, is_consistent, summed(windows), ratio)
+def _check_endpoint(endpoint: str) -> None:
+    try:
+        url = urlsplit(endpoint)
+        is_good = bool(url.scheme == "http" and url.hostname and url.port)
+    except ValueError:  # its port is no port
+        is_good = False
+    if not is_good:
+        raise ConfigurationError(f"--endpoint must be http://HOST:PORT, not {endpoint!r}")
 
 
 @contextlib.contextmanager
-def _servers(
-    endpoints: Sequence[str], nodes: int, server_pids: Sequence[int]
-) -> Iterator[tuple[Sequence[str], Sequence[int]]]:
-    if endpoints:
-        yield endpoints, server_pids
+def _served(subjects: Sequence[Subject], directory: Path, nodes: int) -> Iterator[Sequence[Subject]]:
+    if subjects:
+        yield subjects
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="merganser-bench-") as directory,
-        LocalCluster(Path(directory), nodes=nodes) as cluster,
-    ):
-        yield [node.dynamodb_url for node in cluster.nodes], [node.pid for node in cluster.nodes if node.pid]
+    with LocalCluster(directory, nodes=nodes) as cluster:
+        yield [of_cluster(cluster)]
 
 
-def _table(mixes: Sequence[Mix]) -> Table:
-    """Return a table without lines, which fits on 80 columns; latencies in milliseconds."""
+def of_cluster(cluster: LocalCluster, name: str = "") -> Subject:
+    """Return a local cluster as a subject."""
+    return Subject(
+        name, tuple(node.dynamodb_url for node in cluster.nodes), tuple(node.pid for node in cluster.nodes if node.pid)
+    )
+
+
+def _pace(plan: Plan) -> str:
+    return f", {plan.rate:,.0f} requests/s offered, {plan.arrivals} arrivals" if plan.rate else ""
+
+
+def table_of(lines: Sequence[Line], *, is_named: bool) -> Table:
+    """Return a table without lines, which fits on 80 columns; latencies in milliseconds.
+
+    Under a workload that mixes operations there is a row for the latencies of each.
+    """
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("mix\n")
-    for column in ("\nops/s", "get ms\np50", "\np99", "\np99.9", "put ms\np50", "\np99", "\np99.9"):
+    table.add_column("")
+    for column in ("ops/s", "p50 ms", "p99", "p99.9", "CPU µs", "load µs", "MiB", "written"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("CPU µs\n/op", justify="right", no_wrap=True)
-    table.add_column("\nerrors", justify="right", no_wrap=True)
-    for mix in mixes:
-        result = mix.result
-        latencies = [
-            f"{result.latency_us[kind][which] / 1000:.2f}" if result.latency_us[kind]["count"] else ""
-            for kind in ("get", "put")
-            for which in ("p50", "p99", "p99.9")
-        ]
-        cpu = result.server_cpu_us_per_operation
+    for line in lines:
+        result = line.result
         table.add_row(
-            mix.name, f"{result.throughput:,.0f}", *latencies, "" if cpu is None else f"{cpu:.0f}", f"{result.errors:,}"
+            f"{line.subject}: {line.workload}" if is_named and line.subject else line.workload,
+            f"{result.throughput:,.0f}",
+            *_milliseconds(result.all_us),
+            _or_blank(result.server_cpu_us_per_operation, "{:.0f}"),
+            f"{result.generator_cpu_us_per_operation:.0f}",
+            _or_blank(result.server_resident_bytes and result.server_resident_bytes / MIB, "{:.0f}"),
+            _or_blank(result.written_bytes_per_byte, "{:.2f}"),
         )
+        if len(result.latency_us) > 1:
+            for name, latency in result.latency_us.items():
+                table.add_row(
+                    f"  {name}", f"{latency.count / result.seconds:,.0f}", *_milliseconds(latency), style="dim"
+                )
     return table
+
+
+def remarks(lines: Sequence[Line]) -> Iterator[str]:
+    """Yield what the table has no column for: items a second, ratios, errors."""
+    for line in lines:
+        about = f"{line.subject}: {line.workload}" if line.subject else line.workload
+        if line.result.items_per_second:
+            yield f"{about}: {line.result.items_per_second:,.0f} items/s"
+        if line.of_first:
+            yield f"{about}: {_ratios(line.of_first)} times the first"
+        if line.of_floor:
+            yield f"{about}: {_ratios(line.of_floor)} times the floor"
+        if line.result.unanswered:
+            yield f"{about}: {line.result.unanswered:,} still waited at the end"
+        if line.result.errors:
+            yield f"{about}: {line.result.errors:,} errors; the first was {line.result.first_error}"
+
+
+def latency_plot(lines: Sequence[Line]) -> str:
+    """Return a plot of what share of all requests took longer than what; a curve for each line.
+
+    Raises:
+        ConfigurationError: plotille is not installed.
+    """
+    curves = {
+        f"{line.subject}: {line.workload}" if line.subject else line.workload: [
+            (1 / share, us / 1000)
+            for share, us in (
+                (0.5, line.result.all_us.p50),
+                (0.01, line.result.all_us.p99),
+                (0.001, line.result.all_us.p999),
+            )
+        ]
+        for line in lines
+    }
+    return plot(curves, x="one in so many", y="ms or longer")
+
+
+def _ratios(ratios: dict[str, Spread]) -> str:
+    return ", ".join(
+        f"{name} {spread.median:.2f} ({spread.least:.2f} to {spread.most:.2f})" for name, spread in ratios.items()
+    )
+
+
+def _milliseconds(latency: Latency) -> list[str]:
+    if not latency.count:
+        return [""] * 3
+    return [f"{us / 1000:.2f}" for us in (latency.p50, latency.p99, latency.p999)]
+
+
+def _or_blank(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)

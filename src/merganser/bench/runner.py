@@ -1,22 +1,23 @@
-"""Run a measurement: processes that make load, and the CPU time the servers spent on it."""
+"""Run a measurement: processes that make load, and what the servers used for it."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import select
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+from merganser.bench.driver import Done, Window, Work
 from merganser.bench.histogram import Histogram
-from merganser.bench.worker import Done, Failed, Ready, Said, Window, Work
+from merganser.bench.processes import usage
+from merganser.bench.worker import Failed, Ready, Said
+from merganser.bench.workloads import Workload, mixed
 from merganser.model.errors import ConfigurationError
 
 _Message = TypeVar("_Message", Ready, Done)
@@ -27,6 +28,8 @@ START_TIMEOUT_S = 60.0
 LOAD_TIMEOUT_S = 600.0
 GRACE_S = 60.0
 """The last answers are on their way at the end of the window; the load's own requests give up after 30 s."""
+INSERTS_MAX = 100_000_000
+"""Of one measurement: the next one's have numbers beyond."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -41,21 +44,48 @@ class Plan(msgspec.Struct, frozen=True):
     """In all, but at least one for each process."""
     processes: int = 1
     duration_s: float = 10.0
-    put_share: float = 0.5
-    is_consistent: bool = False
+    workload: Workload = mixed(0.5)
+    rate: float = 0.0
+    """Requests a second in open loop; 0: closed loop."""
+    arrivals: str = "poisson"
+    round: int = 0
+    """How many measurements have inserted before."""
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Microseconds."""
+
+    count: int
+    p50: float
+    p99: float
+    p999: float
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What was measured; latencies in microseconds."""
+    """What was measured."""
 
     operations: int
+    """Answered."""
     errors: int
     first_error: str
     seconds: float
     throughput: float
-    latency_us: dict[str, dict[str, float]]
+    """Operations a second."""
+    items_per_second: float
+    """That Queries and Scans brought."""
+    latency_us: dict[str, Latency]
+    """Of each operation of the workload."""
+    all_us: Latency
+    """Of all of them."""
+    generator_cpu_us_per_operation: float
     server_cpu_us_per_operation: float | None
-    """User and system time of all server processes; None if their ids are not known."""
+    """User and system time of all server processes and their children; None if their ids are not known."""
+    server_resident_bytes: int | None
+    """Of all of them, at the end."""
+    written_bytes_per_byte: float | None
+    """Bytes that all server processes sent to the disk for each byte of data in the writes that were answered."""
+    unanswered: int = 0
+    """Open loop: requests that still waited at the end; their time so far is among the latencies."""
     faults: dict[str, int] = {}
     """How many errors of each type."""
 
@@ -77,18 +107,15 @@ class Observed(msgspec.Struct, frozen=True):
     done: tuple[Done, ...]
     """By each load process."""
     seconds: float
+    item_bytes: int
     cpu_seconds: float | None
     """Of all server processes; None if their ids are not known."""
-
-    @property
-    def cpu_us_per_operation(self) -> float | None:
-        """What the servers spent on each answer; None if that is not known, or there was none."""
-        operations = sum(one.operations for one in self.done)
-        return None if self.cpu_seconds is None or not operations else self.cpu_seconds * 1e6 / operations
+    written_bytes: int
+    resident_bytes: int
 
 
 def measure(plan: Plan, *, server_pids: Sequence[int]) -> Result:
-    """Read and write for the planned time, after a warm-up.
+    """Work for the planned time, after a warm-up.
 
     Raises:
         ConfigurationError: a load process failed, or a server ended.
@@ -97,7 +124,7 @@ def measure(plan: Plan, *, server_pids: Sequence[int]) -> Result:
 
 
 def observe(plan: Plan, *, server_pids: Sequence[int]) -> Observed:
-    """Read and write for the planned time, after a warm-up; raises as `measure`."""
+    """Work for the planned time, after a warm-up; raises as `measure`."""
     with _workers(plan, "measure") as workers:
         for worker in workers:
             worker.hear(Ready, START_TIMEOUT_S)
@@ -105,60 +132,61 @@ def observe(plan: Plan, *, server_pids: Sequence[int]) -> Observed:
         window = Window(begin, begin + plan.duration_s)
         for worker in workers:
             worker.tell(window)
-        spent = _cpu_within(window, server_pids)
+        _sleep_until(window.begin)
+        before = usage(server_pids)
+        _sleep_until(window.end)
+        after = usage(server_pids)
         done = tuple(worker.hear(Done, GRACE_S) for worker in workers)
-    return Observed(done, plan.duration_s, spent if server_pids else None)
+    return Observed(
+        done,
+        plan.duration_s,
+        plan.item_bytes,
+        after.cpu_seconds - before.cpu_seconds if server_pids else None,
+        after.written_bytes - before.written_bytes,
+        after.resident_bytes,
+    )
 
 
 def summed(windows: Sequence[Observed]) -> Result:
     """Return what was seen in all of them together."""
     done = [one for window in windows for one in window.done]
-    operations = sum(one.operations for one in done)
+    histograms: dict[str, Histogram] = {}
+    for one in done:
+        for name, counted in one.operations.items():
+            histograms.setdefault(name, Histogram()).merge(Histogram(counted.durations))
+    everything = Histogram()
+    for histogram in histograms.values():
+        everything.merge(histogram)
+    unanswered = sum(one.unanswered for one in done)
+    operations = everything.total - unanswered
     seconds = sum(window.seconds for window in windows)
     spent = [window.cpu_seconds for window in windows if window.cpu_seconds is not None]
+    stored = sum(one.written_items for one in done) * windows[0].item_bytes
+    faults = sum((collections.Counter(one.faults) for one in done), collections.Counter[str]())
     return Result(
         operations=operations,
-        errors=sum(one.errors for one in done),
+        errors=faults.total(),
         first_error=next((one.first_error for one in done if one.first_error), ""),
         seconds=seconds,
         throughput=operations / seconds,
-        latency_us={"get": _latency([one.gets for one in done]), "put": _latency([one.puts for one in done])},
+        items_per_second=sum(counted.items for one in done for counted in one.operations.values()) / seconds,
+        latency_us={name: _latency(histogram) for name, histogram in histograms.items()},
+        all_us=_latency(everything),
+        generator_cpu_us_per_operation=sum(one.cpu_seconds for one in done) * 1e6 / max(operations, 1),
         server_cpu_us_per_operation=sum(spent) * 1e6 / operations if spent and operations else None,
-        faults=dict(sum((collections.Counter(one.faults) for one in done), collections.Counter())),
+        server_resident_bytes=windows[-1].resident_bytes if spent else None,
+        written_bytes_per_byte=sum(window.written_bytes for window in windows) / stored if spent and stored else None,
+        unanswered=unanswered,
+        faults=dict(faults),
     )
 
 
-def _cpu_within(window: Window, server_pids: Sequence[int]) -> float:
-    """Return the seconds of CPU that the servers spend in the window, at its end."""
-    time.sleep(max(0.0, window.begin - time.monotonic()))
-    before = sum(map(cpu_seconds, server_pids))
-    time.sleep(max(0.0, window.end - time.monotonic()))
-    return sum(map(cpu_seconds, server_pids)) - before
+def _sleep_until(when: float) -> None:
+    time.sleep(max(0.0, when - time.monotonic()))
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return user plus system time of a process so far, in steps of 10 ms.
-
-    Raises:
-        ConfigurationError: there is no such process.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        raise ConfigurationError(f"--pid {pid}: there is no such process") from None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _latency(parts: list[dict[int, int]]) -> dict[str, float]:
-    histogram = Histogram()
-    for part in parts:
-        histogram.merge(Histogram(part))
-    return {
-        "count": histogram.total,
-        "p50": histogram.percentile(0.5),
-        "p99": histogram.percentile(0.99),
-        "p99.9": histogram.percentile(0.999),
-    }
+def _latency(histogram: Histogram) -> Latency:
+    return Latency(histogram.total, *map(histogram.percentile, (0.5, 0.99, 0.999)))
 
 
 class _Worker:
@@ -211,22 +239,28 @@ def _workers(plan: Plan, task: str) -> Iterator[list[_Worker]]:
 
 
 def plan_shares(plan: Plan) -> list[Work]:
-    """Return the work of each process: items, connections and endpoints dealt out evenly."""
+    """Return the work of each process: items, connections, rate and endpoints dealt out evenly."""
     count = max(plan.processes, len(plan.endpoints))
-    bounds = [plan.items * i // count for i in range(count + 1)]
-    connections = [plan.connections * i // count for i in range(count + 1)]
+    items = [plan.items * i // count for i in range(count + 1)]
+    total = max(plan.connections, count)
+    connections = [total * i // count for i in range(count + 1)]
     return [
         Work(
             endpoint=plan.endpoints[i % len(plan.endpoints)],
             table=plan.table,
-            first_item=bounds[i],
-            items=bounds[i + 1] - bounds[i],
+            workload=plan.workload,
+            first_item=items[i],
+            items=items[i + 1] - items[i],
             items_total=plan.items,
             item_bytes=plan.item_bytes,
-            connections=max(1, connections[i + 1] - connections[i]),
-            put_share=plan.put_share,
-            is_consistent=plan.is_consistent,
-            seed=i,
+            connections=connections[i + 1] - connections[i],
+            first_connection=connections[i],
+            connections_total=total,
+            place=i,
+            processes=count,
+            first_insert=plan.items + plan.round * INSERTS_MAX,
+            rate=plan.rate / count,
+            arrivals=plan.arrivals,
         )
         for i in range(count)
     ]

@@ -19,18 +19,19 @@ POLL_S = 0.05
 TIMEOUT_S = 10.0
 
 
-def create_table(endpoint: str, name: str, *, replication: str | None = None) -> None:
-    """Create a table with a string partition key ``pk`` and wait until it is ACTIVE.
+def create_table(endpoint: str, name: str, *, replication: str | None = None, is_ranged: bool = False) -> None:
+    """Create a table with a string partition key ``pk`` and wait until it is ACTIVE; ``is_ranged``: a sort key ``sk``.
 
     ``replication`` is said in a tag that only Merganser heeds; None: it is not said.
 
     Raises:
         ConfigurationError: the endpoint cannot be reached, or refuses.
     """
+    names = {"pk": "HASH", "sk": "RANGE"} if is_ranged else {"pk": "HASH"}
     wanted: dict[str, Any] = {
         "TableName": name,
-        "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
-        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+        "AttributeDefinitions": [{"AttributeName": one, "AttributeType": "S"} for one in names],
+        "KeySchema": [{"AttributeName": one, "KeyType": kind} for one, kind in names.items()],
         "BillingMode": "PAY_PER_REQUEST",
     }
     if replication is not None:

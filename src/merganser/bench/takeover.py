@@ -24,7 +24,7 @@ from urllib.request import urlopen
 import msgspec
 import orjson
 
-from merganser.bench.connection import Connection
+from merganser.bench.connection import Asking
 from merganser.bench.requests import Signer, credentials_of
 from merganser.bench.setup import create_table
 from merganser.model.errors import ConfigurationError
@@ -114,7 +114,7 @@ async def _measured(others: list[LocalNode], fault: Callable[[], None]) -> Round
 class _Writer:
     """Writes one item, again and again until it is answered."""
 
-    def __init__(self, signer: Signer, connection: Connection, key: str) -> None:
+    def __init__(self, signer: Signer, connection: Asking, key: str) -> None:
         self.retries = 0
         self._signer = signer
         self._connection = connection
@@ -124,7 +124,7 @@ class _Writer:
     async def to(cls, node: LocalNode, key: str) -> _Writer:
         """Return a writer that is connected to ``node``."""
         host, port = node.addresses["dynamodb"].rsplit(":", 1)
-        _, connection = await asyncio.get_running_loop().create_connection(Connection, host, int(port))
+        connection = await Asking(host, int(port)).open()
         return cls(Signer(node.addresses["dynamodb"], credentials_of(os.environ)), connection, key)
 
     async def write(self) -> float:

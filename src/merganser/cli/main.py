@@ -208,45 +208,72 @@ def repair(
 def bench(
     endpoint: Annotated[
         list[str] | None,
-        typer.Option(help="URL of a DynamoDB endpoint; repeat. None: a new local cluster is measured."),
+        typer.Option(help="URL of a DynamoDB endpoint; repeat to spread the load. None: a new local cluster."),
+    ] = None,
+    pid: Annotated[list[int] | None, typer.Option(help="Process id of a server, whose use is told; repeat.")] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=URL[,URL][@PID[,PID]]: another server, which takes turns with the others; repeat."),
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, max=16, help="Size of the new local cluster.")] = 3,
+    workload: Annotated[
+        list[str] | None, typer.Option(help="ycsb-a to ycsb-f, or one operation such as page; repeat.")
+    ] = None,
+    puts: Annotated[
+        list[float] | None, typer.Option(min=0.0, max=1.0, help="Share of puts, the rest gets; repeat.")
+    ] = None,
+    keys: Annotated[
+        str | None, typer.Option(help="How items are chosen: uniform, zipfian or latest [as the workload says].")
+    ] = None,
     items: Annotated[int, typer.Option(min=1, help="Key range.")] = 10_000,
-    item_bytes: Annotated[int, typer.Option(min=1, max=400_000, help="Payload of each item.")] = 1_000,
+    item_bytes: Annotated[int, typer.Option(min=1, max=400_000, help="Data of each item.")] = 1_000,
     connections: Annotated[int, typer.Option(min=1, help="Over all load processes.")] = 16,
     processes: Annotated[int, typer.Option(min=1, help="Load processes; at least one an endpoint.")] = 1,
-    duration: Annotated[float, typer.Option(min=0.1, help="Seconds for each mix.")] = 8.0,
-    puts: Annotated[
-        list[float] | None, typer.Option(min=0.0, max=1.0, help="Share of puts; repeat for several mixes.")
-    ] = None,
+    duration: Annotated[float, typer.Option(min=0.1, help="Seconds for each workload.")] = 8.0,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help="Open loop: so many requests a second, however long they take; 0: closed.")
+    ] = 0.0,
+    arrivals: Annotated[str, typer.Option(help="How they arrive in open loop: poisson or even.")] = "poisson",
     replication: Annotated[
         list[str] | None,
         typer.Option(
             help="leader or leaderless: how the table is kept; repeat to compare with the first. None: as it comes."
         ),
     ] = None,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Several kinds of tables take turns so often within the duration.")
-    ] = 6,
-    pid: Annotated[list[int] | None, typer.Option(help="Process id of a server whose CPU time counts; repeat.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="What is compared takes turns so often within the duration.")] = 6,
+    floor: Annotated[bool, typer.Option("--floor", help="Compare with an HTTP echo, RocksDB and fsync too.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the latencies.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure a DynamoDB endpoint: throughput, latency, CPU time per operation of the servers."""
-    from merganser.bench.report import run_bench
+    """Measure DynamoDB endpoints: throughput, latency, and what the servers use for an operation."""
+    from merganser.bench import report
+    from merganser.bench.compare import Subject
+    from merganser.bench.runner import Plan
+    from merganser.bench.workloads import chosen, mixed, named
 
-    run_bench(
-        endpoints=endpoint or [],
+    shares = puts or ([] if workload else [1.0, 0.5, 0.05])
+    mixes = [mixed(one, is_consistent=how) for one in shares for how in (False, True) if one < 1.0 or not how]
+    given = [Subject("", tuple(endpoint), tuple(pid or ()))] if endpoint else []
+    report.run_bench(
+        subjects=[*given, *map(report.compared, compare or [])],
         nodes=nodes,
-        items=items,
-        item_bytes=item_bytes,
-        connections=connections,
-        processes=processes,
-        duration_s=duration,
-        put_shares=puts or [1.0, 0.5, 0.05],
+        workloads=[*(named(one, choice=keys) for one in workload or []), *(chosen(one, keys) for one in mixes)],
         replications=replication or [None],
+        plan=Plan(
+            endpoints=(),
+            table="",
+            items=items,
+            item_bytes=item_bytes,
+            connections=connections,
+            processes=processes,
+            duration_s=duration,
+            rate=rate,
+            arrivals=arrivals,
+        ),
         rounds=rounds,
-        server_pids=pid or [],
+        has_floor=floor,
         as_json=json,
+        is_plotted=plot,
     )
 
 
