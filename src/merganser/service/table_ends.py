@@ -47,6 +47,9 @@ class TableEnds:
         self._wall_us = wall_us
         self._rng = rng
         self._loop = asyncio.get_running_loop()
+        self._looked_at: ClusterMap | None = None
+        self._ending: list[tuple[int, Table]] = []
+        """Those of the map that was looked at, with their ends."""
 
     async def run(self) -> None:
         """Look every half a second, for as long as the node lives."""
@@ -56,12 +59,15 @@ class TableEnds:
                 await self._drop(table)
 
     def _overdue(self) -> list[Table]:
+        if self._looked_at is not self._catalog.current:
+            self._looked_at = self._catalog.current
+            self._ending = [
+                (ends_ms, table)
+                for table in self._looked_at.tables
+                if (ends := self._ends.get(table.wire)) and (ends_ms := ends(table)) is not None
+            ]
         now_ms = self._wall_us() // 1000
-        return [
-            table
-            for table in self._catalog.current.tables
-            if (ends := self._ends.get(table.wire)) and (ends_ms := ends(table)) is not None and ends_ms <= now_ms
-        ]
+        return [table for ends_ms, table in self._ending if ends_ms <= now_ms]
 
     async def _drop(self, table: Table) -> None:
         try:

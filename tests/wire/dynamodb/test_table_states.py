@@ -265,6 +265,23 @@ def test_a_protected_table_does_not_begin_to_go_even_if_it_is_protected_meanwhil
     assert described(active)["TableStatus"] == "ACTIVE"
 
 
+@pytest.mark.parametrize("name", ["abc", ARN])
+def test_a_node_that_knows_a_table_as_it_was_finds_the_one_made_anew(
+    deleting: Cluster, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (gone,) = deleting.catalog.tables("dynamodb")
+    deleting.passes(DELAY_MS)
+    done(deleting, "CreateTable", TABLE)
+    deleting.passes(DELAY_MS)
+    real = deleting.catalog.table
+
+    async def outdated(wire: str, name: str, *, deadline: float, is_newest: bool = False) -> Any:
+        return await real(wire, name, deadline=deadline, is_newest=True) if is_newest else gone
+
+    monkeypatch.setattr(deleting.catalog, "table", outdated)
+    done(deleting, "PutItem", {"TableName": name, "Item": ITEM})
+
+
 def test_a_node_without_a_delay_says_what_the_others_have_begun(slow: Cluster) -> None:
     slow.dynamodb = slow.another()
     assert statuses(slow) == ("CREATING", "CREATING")

@@ -121,10 +121,11 @@ class Session:
         Raises:
             NotFoundError: with DynamoDB's text.
         """
-        table = await self.table_in_any_state(name)
-        transition = definition_of(table).transition
-        if transition is not None and is_unserved(transition, self.now_ms):
-            raise NotFoundError(_NOT_FOUND)
+        table = await self._known(name, _NOT_FOUND)
+        if self._is_unserved(table):
+            table = await self.table_in_any_state(name, is_newest=True)  # it may be gone by now, and made anew
+            if self._is_unserved(table):
+                raise NotFoundError(_NOT_FOUND)
         return table
 
     async def table_in_any_state(self, name: str, not_found: str = _NOT_FOUND, *, is_newest: bool = False) -> Table:
@@ -140,14 +141,18 @@ class Session:
         Raises:
             NotFoundError: with DynamoDB's text ``not_found``.
         """
+        table = await self._known(name, not_found, is_newest=is_newest)
+        while self._is_over(table):
+            await self._drop(table)
+            table = await self._known(name, not_found, is_newest=is_newest)
+        return table
+
+    async def _known(self, name: str, not_found: str, *, is_newest: bool = False) -> Table:
         arn = None
         if name.startswith("arn:"):
             arn, name = name, name_of(name)
         try:
             table = await self._services.catalog.table(WIRE, name, deadline=self.deadline, is_newest=is_newest)
-            while self._is_over(table):
-                await self._drop(table)
-                table = await self._services.catalog.table(WIRE, name, deadline=self.deadline, is_newest=is_newest)
         except TableNotFoundError:
             raise NotFoundError(not_found) from None
         return table if arn is None else msgspec.structs.replace(table, name=arn)
@@ -348,11 +353,16 @@ class Session:
         """Milliseconds since 1970, for what tables are on their way to."""
         return self._services.coordinator.wall_us() // 1000
 
+    def _is_unserved(self, table: Table) -> bool:
+        transition = definition_of(table).transition
+        return transition is not None and is_unserved(transition, self.now_ms)
+
     def _is_over(self, table: Table) -> bool:
         transition = definition_of(table).transition
         return transition is not None and is_over(transition, self.now_ms)
 
     async def _drop(self, table: Table) -> None:
+        table = msgspec.structs.replace(table, name=name_of(table.name))  # it may go by its ARN
         with contextlib.suppress(TableChangedError):  # this node knows to what
             await self._services.catalog.drop_table(table, deadline=self.deadline)
 
