@@ -19,7 +19,7 @@ from merganser.storage.keys import prefix_end
 from merganser.wire.dynamodb.index_capacity import entry_size
 from merganser.wire.dynamodb.items import attributes_of, size_of
 from merganser.wire.dynamodb.keys import partition_bytes, prefix_of
-from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.session import PageRequest, Session, Span
 from merganser.wire.dynamodb.tables import definition_of
 
 BYTES_MAX: Final = 8 * 1024 * 1024
@@ -83,9 +83,7 @@ async def _is_large(session: Session, table: Table, prefix: bytes) -> bool:
     definition = definition_of(table)
     start, end, room = prefix, prefix_end(prefix), BYTES_MAX
     while room > 0:
-        page = await session.page(
-            table, start, end, reverse=False, is_consistent=False, rows_max=_ROWS_MAX, bytes_max=room
-        )
+        page = await session.page(table, PageRequest(Span(start, end), _ROWS_MAX, room))
         for item in page.items:
             size, attributes = size_of(item), attributes_of(item)
             room -= size

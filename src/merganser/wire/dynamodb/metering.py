@@ -37,7 +37,7 @@ from merganser.wire.dynamodb.errors import (
     ThroughputExceededError,
 )
 from merganser.wire.dynamodb.items import size_of
-from merganser.wire.dynamodb.session import WIRE, ItemPage, Services, Session
+from merganser.wire.dynamodb.session import WIRE, ItemPage, PageRequest, Services, Session
 from merganser.wire.dynamodb.steps import ConditionFailedError, ItemStep, Measured, measured_in, put_in
 from merganser.wire.dynamodb.table_settings import OnDemandLimits
 from merganser.wire.dynamodb.tables import definition_of, settings_of
@@ -215,41 +215,19 @@ class _MeteredSession(Session):
             meter.take(read_units(0 if item is None else size_of(item), is_consistent=is_consistent))
         return item
 
-    async def page(
-        self,
-        table: Table,
-        start: bytes,
-        end: bytes,
-        *,
-        reverse: bool,
-        is_consistent: bool,
-        rows_max: int,
-        bytes_max: int,
-        index: int | None = None,
-    ) -> ItemPage:
+    async def page(self, table: Table, wanted: PageRequest) -> ItemPage:
         meter = self._meters.reads(table.id)
         is_first = self._let_in(meter, table.id)
-        page = await super().page(
-            table,
-            start,
-            end,
-            reverse=reverse,
-            is_consistent=is_consistent,
-            rows_max=rows_max,
-            bytes_max=bytes_max,
-            index=index,
-        )
+        page = await super().page(table, wanted)
         if meter is not None:
             units = _page_units(page, is_first=is_first)
-            meter.take(units if is_consistent else units / 2)
+            meter.take(units if wanted.is_consistent else units / 2)
         return page
 
-    async def entries(
-        self, index: Table, start: bytes, end: bytes, *, reverse: bool, rows_max: int, bytes_max: int
-    ) -> ItemPage:
+    async def entries(self, index: Table, wanted: PageRequest) -> ItemPage:
         meter = self._meters.reads(index.id)
         is_first = self._let_in(meter, index.id)
-        page = await super().entries(index, start, end, reverse=reverse, rows_max=rows_max, bytes_max=bytes_max)
+        page = await super().entries(index, wanted)
         if meter is not None:
             meter.take(_page_units(page, is_first=is_first) / 2)
         return page

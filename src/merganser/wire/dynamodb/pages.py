@@ -18,7 +18,7 @@ import orjson
 from merganser.core.token import TOKEN_MIN
 from merganser.model.cluster import Table
 from merganser.model.ids import Token
-from merganser.storage.keys import after, table_range, token_range
+from merganser.storage.keys import table_range, token_range
 from merganser.wire.dynamodb import capacity
 from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
@@ -29,7 +29,7 @@ from merganser.wire.dynamodb.expressions import check_parameters, check_placehol
 from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
 from merganser.wire.dynamodb.legacy import check_constraints, names_in
 from merganser.wire.dynamodb.looking import Looking, looking_at
-from merganser.wire.dynamodb.session import ItemPage, Session
+from merganser.wire.dynamodb.session import PageRequest, Session, Span
 from merganser.wire.dynamodb.sources import STARTING_KEY, Source, source_of
 from merganser.wire.dynamodb.views import WHOLE, View, legacy_view_of, view_of
 
@@ -47,20 +47,6 @@ _CHOICES = {
     "ALL_ATTRIBUTES": "ALL_ATTRIBUTES",
     "ALL_PROJECTED_ATTRIBUTES": "ALL_PROJECTED_ATTRIBUTES",
 }
-
-
-class Span(NamedTuple):
-    """A range of rows and the way through it."""
-
-    start: bytes
-    end: bytes
-    reverse: bool = False
-
-    def beyond(self, key: bytes) -> Span:
-        """Return what is left of the range once ``key`` was given out."""
-        if self.reverse:
-            return self._replace(end=min(self.end, key))
-        return self._replace(start=max(self.start, after(key)))
 
 
 class Page(NamedTuple):
@@ -105,7 +91,8 @@ async def read_page(session: Session, source: Source, span: Span, request: Mappi
     room = turn_began_at = PAGE_BYTES_MAX
     rows_max = FETCH_ROWS_MAX if limit is None else min(FETCH_ROWS_MAX, limit)
     while span.start < span.end:
-        fetched = await _fetched(session, source, span, is_consistent=is_consistent, rows_max=rows_max, bytes_max=room)
+        wanted = PageRequest(span, rows_max, room, is_consistent, source.number)
+        fetched = await (session.entries if source.is_global else session.page)(source.read_from, wanted)
         for whole in fetched.items:
             item = looking.entry_of(whole)
             seen = view.of(whole if looking.fetches else item)
@@ -127,26 +114,6 @@ async def read_page(session: Session, source: Source, span: Span, request: Mappi
         if not fetched.items:
             rows_max = min(FETCH_ROWS_MAX, rows_max * FETCH_GROWTH)
     return Page(shown, scanned, size, fetched_units)
-
-
-async def _fetched(
-    session: Session, source: Source, span: Span, *, is_consistent: bool, rows_max: int, bytes_max: int
-) -> ItemPage:
-    start, end, reverse = span
-    if source.is_global:
-        return await session.entries(
-            source.read_from, start, end, reverse=reverse, rows_max=rows_max, bytes_max=bytes_max
-        )
-    return await session.page(
-        source.read_from,
-        start,
-        end,
-        reverse=reverse,
-        is_consistent=is_consistent,
-        rows_max=rows_max,
-        bytes_max=bytes_max,
-        index=source.number,
-    )
 
 
 def answer(page: Page, source: Source, request: Mapping[str, Any]) -> list[bytes]:

@@ -15,13 +15,12 @@ from merganser.wire.dynamodb.keys import KeyAttribute
 from merganser.wire.dynamodb.legacy import checks_in
 from merganser.wire.dynamodb.looking import looking_at
 from merganser.wire.dynamodb.pages import (
-    Span,
     answer,
     check_listed,
     check_start_and_select,
     read_page,
 )
-from merganser.wire.dynamodb.session import Session
+from merganser.wire.dynamodb.session import Session, Span
 from merganser.wire.dynamodb.sources import OPERATORS, Source, source_of
 from merganser.wire.dynamodb.views import WHOLE, View, legacy_view_of, view_of
 

@@ -19,6 +19,7 @@ from merganser.model.consistency import (
 )
 from merganser.model.errors import TableChangedError, TableNotFoundError, UnavailableError, UnknownOutcomeError
 from merganser.service.steps import WIRES
+from merganser.storage.keys import after
 from merganser.wire.dynamodb.arns import name_of
 from merganser.wire.dynamodb.errors import NotFoundError, ValidationError
 from merganser.wire.dynamodb.items import mutation, size_of, stored
@@ -69,6 +70,32 @@ class Services(NamedTuple):
     """Knows the tables."""
     counting: Counting
     """Knows how many items they have."""
+
+
+class Span(NamedTuple):
+    """A range of keys and the way through it."""
+
+    start: bytes
+    end: bytes
+    reverse: bool = False
+
+    def beyond(self, key: bytes) -> Span:
+        """Return what is left of the range once ``key`` was given out."""
+        if self.reverse:
+            return self._replace(end=min(self.end, key))
+        return self._replace(start=max(self.start, after(key)))
+
+
+class PageRequest(msgspec.Struct, frozen=True):
+    """What a page of a range is to be."""
+
+    span: Span
+    rows_max: int
+    bytes_max: int
+    """Of the rows that are looked at; one at least, whatever its size."""
+    is_consistent: bool = False
+    index: int | None = None
+    """Of a local index; such tables have leaders."""
 
 
 class ItemPage(NamedTuple):
@@ -272,23 +299,9 @@ class Session:
         )
         return stored(row, self._now_s)
 
-    async def page(
-        self,
-        table: Table,
-        start: bytes,
-        end: bytes,
-        *,
-        reverse: bool,
-        is_consistent: bool,
-        rows_max: int,
-        bytes_max: int,
-        index: int | None = None,
-    ) -> ItemPage:
-        """Return items of a range, as `Coordinator.read_range` or `LeaderBased.read_range` does.
-
-        Args:
-            index: of a local index; such tables have leaders.
-        """
+    async def page(self, table: Table, wanted: PageRequest) -> ItemPage:
+        """Return items of a range, as `Coordinator.read_range` or `LeaderBased.read_range` does."""
+        start, end, reverse = wanted.span
         if table.has_leaders:
             self._refuse_levels()
             led = await self._services.leader_based.read_range(
@@ -296,11 +309,11 @@ class Session:
                 start,
                 end,
                 reverse=reverse,
-                is_consistent=is_consistent,
-                rows_max=rows_max,
-                bytes_max=bytes_max,
+                is_consistent=wanted.is_consistent,
+                rows_max=wanted.rows_max,
+                bytes_max=wanted.bytes_max,
                 deadline=self.deadline,
-                index=index,
+                index=wanted.index,
             )
             return ItemPage([value for _, value in led.rows], led.resume)
         page = await self._services.coordinator.read_range(
@@ -308,22 +321,27 @@ class Session:
             start,
             end,
             reverse=reverse,
-            level=self._reading(table, is_consistent=is_consistent),
-            rows_max=rows_max,
-            bytes_max=bytes_max,
+            level=self._reading(table, is_consistent=wanted.is_consistent),
+            rows_max=wanted.rows_max,
+            bytes_max=wanted.bytes_max,
             deadline=self.deadline,
         )
         now_s = self._now_s
         items = [stored(row, now_s) for _, row in page.rows]
         return ItemPage([item for item in items if item is not None], page.resume)  # None: it expired on the way
 
-    async def entries(
-        self, index: Table, start: bytes, end: bytes, *, reverse: bool, rows_max: int, bytes_max: int
-    ) -> ItemPage:
+    async def entries(self, index: Table, wanted: PageRequest) -> ItemPage:
         """Return what a global index shows in a range of its table, as `LeaderBased.read_index` does."""
+        start, end, reverse = wanted.span
         self._refuse_levels()
         led = await self._services.leader_based.read_index(
-            index, start, end, reverse=reverse, rows_max=rows_max, bytes_max=bytes_max, deadline=self.deadline
+            index,
+            start,
+            end,
+            reverse=reverse,
+            rows_max=wanted.rows_max,
+            bytes_max=wanted.bytes_max,
+            deadline=self.deadline,
         )
         return ItemPage([value for _, value in led.rows], led.resume)
 
