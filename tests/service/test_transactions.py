@@ -77,6 +77,7 @@ async def test_one_rejected_step_keeps_all_from_happening_and_each_item_says_why
         Reason(ReasonKind.REJECTED, b""),
         Reason(ReasonKind.REJECTED, b"3"),
     )
+    assert caught.value.answers == (b"", None, None)
     await stage.leader.transactions.idle()
     assert await stage.leader.get(b"a", b"b", b"c") == [None, None, b"3"]
     assert stage.locks() == []

@@ -55,10 +55,19 @@ class TransactionConflictError(RequestError):
 class TransactionCanceledError(RequestError):
     """The transaction has not happened and never will; ``reasons`` says why, by item."""
 
-    def __init__(self, message: str, reasons: Sequence[Reason | None]) -> None:
-        """Keep the reasons, in the order of the request's items; None for an item that is not to blame."""
+    def __init__(
+        self, message: str, reasons: Sequence[Reason | None], answers: Sequence[bytes | None] | None = None
+    ) -> None:
+        """Keep what is known of each item, in the order of the request.
+
+        Args:
+            message: for people.
+            reasons: None for an item that is not to blame.
+            answers: of the steps on items that were locked, None for one that was not, or did not tell.
+        """
         super().__init__(message)
         self.reasons = tuple(reasons)
+        self.answers = (None,) * len(self.reasons) if answers is None else tuple(answers)
 
 
 class TransactionInProgressError(RequestError):

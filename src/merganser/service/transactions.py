@@ -364,7 +364,10 @@ class Transactions:
                 return error
         if outcome is not Outcome.GIVE_UP:
             self.cancelled += 1
-            return TransactionCanceledError("items kept the transaction from happening", transaction.reasons(answers))
+            told = [answer.answer if isinstance(answer, Ready) else None for answer in answers]
+            return TransactionCanceledError(
+                "items kept the transaction from happening", transaction.reasons(answers), told
+            )
         for error in wrong:
             if isinstance(error, OverloadedError):
                 return error

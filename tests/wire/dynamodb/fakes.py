@@ -237,7 +237,8 @@ class FakeTransactions:
         decided = [evaluate(item.table, item.payload, self._items.get(item.key)) for item in items]
         reasons = [self._reason(item, one) for item, one in zip(items, decided, strict=True)]
         if any(reasons):
-            raise TransactionCanceledError("no", reasons)
+            answers = [one.answer if reason is None else None for reason, one in zip(reasons, decided, strict=True)]
+            raise TransactionCanceledError("no", reasons, answers)
         for item, one in zip(items, decided, strict=True):
             if one.content is not None and not item.is_check:
                 if one.content.value is None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -150,6 +151,102 @@ def test_a_transaction_takes_twice_as_much(held: Cluster, clock: Clock) -> None:
     read = {"TransactItems": [{"Get": {"TableName": "held", "Key": {"p": {"S": "a"}}}}]}
     assert held.call("TransactGetItems", read) == {"Responses": [{"Item": {"p": {"S": "a"}}}]}
     assert held.call("TransactGetItems", read) == EXCEEDED
+
+
+KIB = 1024
+KEY = {"TableName": "held", "Key": {"p": {"S": "a"}}}
+UPDATE = {"Update": {**KEY, "UpdateExpression": "SET r = :r", "ExpressionAttributeValues": {":r": {"S": "r"}}}}
+DELETE = {"Delete": KEY}
+CHECK = {"ConditionCheck": {**KEY, "ConditionExpression": "attribute_exists(p)"}}
+WRONG = {"ConditionCheck": {**KEY, "ConditionExpression": "attribute_not_exists(p)"}}
+
+
+def put_of(size: int, name: str = "b") -> Any:
+    return {"Put": {"TableName": "held", "Item": {"p": {"S": name}, "q": {"S": "x" * size}}}}
+
+
+def transact(cluster: Cluster, *items: Any, **others: Any) -> Any:
+    return cluster.call("TransactWriteItems", {"TransactItems": list(items), **others})
+
+
+def units_taken(cluster: Cluster, clock: Clock, ask: Callable[[], Any], *, are_of_writes: bool = True) -> float:
+    """Return how many units of one kind ``ask`` takes of the table."""
+    clock.now_s += 1000.0
+    get(cluster)  # from the first request on the table is known
+    meters = cluster.dynamodb._meters._meters
+    (meter,) = (meter for (_, is_of_writes), meter in meters.items() if is_of_writes == are_of_writes)
+    meter.admit()
+    before = meter._bucket._left
+    ask()
+    return before - meter._bucket._left
+
+
+@pytest.mark.parametrize(
+    ("write", "units"),
+    [
+        pytest.param(UPDATE, 8, id="update"),
+        pytest.param(DELETE, 8, id="delete"),
+        pytest.param(CHECK, 8, id="check"),
+        pytest.param(put_of(4 * KIB), 10, id="put"),
+        pytest.param(put_of(1, "a"), 8, id="put in place of a larger one"),
+    ],
+)
+def test_a_transaction_takes_twice_what_its_item_was_or_becomes(
+    held: Cluster, clock: Clock, write: Any, units: int
+) -> None:
+    put(held, size=3 * KIB)
+    assert units_taken(held, clock, lambda: transact(held, write)) == units
+
+
+@pytest.mark.parametrize(
+    ("also", "units"),
+    [
+        pytest.param(put_of(4 * KIB), 10, id="a put that would have been done"),
+        pytest.param({"Update": {**UPDATE["Update"], "Key": {"p": {"S": "c"}}}}, 2, id="an update of nothing"),
+    ],
+)
+def test_a_cancelled_transaction_takes_what_it_would_have_taken(
+    held: Cluster, clock: Clock, also: Any, units: int
+) -> None:
+    put(held, size=3 * KIB)
+
+    def write() -> None:
+        assert transact(held, WRONG, also).startswith("TransactionCanceledException")
+
+    assert units_taken(held, clock, write) == 8 + units
+
+
+def test_a_conflict_takes_as_much_as_is_known_of_its_items(held: Cluster, clock: Clock) -> None:
+    held.transactions.conflicts = lambda key: b"b" in key
+
+    def write() -> None:
+        assert transact(held, put_of(4 * KIB)).startswith("TransactionCanceledException")
+
+    assert units_taken(held, clock, write) == 10
+    get_b = {"TransactItems": [{"Get": {**KEY, "Key": {"p": {"S": "b"}}}}]}
+    taken = units_taken(held, clock, lambda: held.call("TransactGetItems", get_b), are_of_writes=False)
+    assert taken == 2
+
+
+@pytest.mark.parametrize("asked", [{}, {"ReturnConsumedCapacity": "TOTAL"}], ids=["silently", "and told"])
+def test_a_repeated_transaction_takes_what_reading_its_items_takes(held: Cluster, clock: Clock, asked: Any) -> None:
+    def write() -> Any:
+        return transact(held, put_of(9 * KIB), ClientRequestToken="t", **asked)
+
+    assert units_taken(held, clock, write) == 20
+    assert units_taken(held, clock, write) == 0
+    assert units_taken(held, clock, write, are_of_writes=False) == 6
+    if asked:
+        units = {"CapacityUnits": 6.0, "ReadCapacityUnits": 6.0}
+        assert write() == {"ConsumedCapacity": [{"TableName": "held", **units}]}
+
+
+def test_what_a_transaction_asks_back_is_told_of_tables_that_are_held_as_of_others(held: Cluster, clock: Clock) -> None:
+    told = [
+        transact(held, {"Put": {"TableName": table, "Item": {"p": {"S": "a"}}}}, ReturnConsumedCapacity="INDEXES")
+        for table in ("held", "str")
+    ]
+    assert str(told[0]).replace("held", "str") == str(told[1])
 
 
 def test_an_update_of_the_table_and_of_its_tags_hold_at_once(held: Cluster, clock: Clock) -> None:

@@ -6,9 +6,10 @@ its throughput where clients spread over all nodes, and to less where they do no
 
 Reads and writes of items are metered where they leave for the cluster, so each item of a batch is for itself. Once a
 page of a range is let in, the rest of the request is. A write takes what its item was or becomes, a transaction twice
-that; of its updates, whose items are not seen here, it takes two units each. Global indexes have throughput of their
-own: a write is let in if each has some left, and takes of each what it changes there. What local indexes take is
-the table's. The table and its indexes are held to it together.
+that, of items that it only checks as well; also if it is cancelled: then by what is known of its items. One that had
+happened before takes what reading its items takes. Global indexes have throughput of their own: a write is let in if
+each has some left, and takes of each what it changes there. What local indexes take is the table's. The table and its
+indexes are held to it together.
 
 While no table has the tag, sessions are not metered at all.
 """
@@ -19,10 +20,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from merganser.core.token_bucket import TokenBucket
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Levels
+from merganser.model.errors import MerganserError, TransactionCanceledError
 from merganser.model.ids import TableId
+from merganser.model.transaction import Reason, ReasonKind
 from merganser.wire.dynamodb.capacity import (
     READ_BYTES,
     read_units,
@@ -38,7 +43,15 @@ from merganser.wire.dynamodb.errors import (
 )
 from merganser.wire.dynamodb.items import size_of
 from merganser.wire.dynamodb.session import WIRE, ItemPage, PageRequest, Services, Session
-from merganser.wire.dynamodb.steps import ConditionFailedError, ItemStep, Measured, measured_in, put_in
+from merganser.wire.dynamodb.steps import (
+    ConditionFailedError,
+    ItemStep,
+    Measured,
+    measured_in,
+    payload_of,
+    rejection_in,
+    step_in,
+)
 from merganser.wire.dynamodb.table_settings import OnDemandLimits
 from merganser.wire.dynamodb.tables import definition_of, settings_of
 from merganser.wire.dynamodb.tags import is_enforced
@@ -241,27 +254,91 @@ class _MeteredSession(Session):
         return True
 
     async def transact(self, items: Sequence[TransactItem], *, token: bytes | None, digest: bytes) -> list[bytes]:
-        metered = [(item, self._meters.writes(item.table.id)) for item in items]
-        for _, meter in metered:
-            if meter is not None:
-                meter.admit()
-        answers = await super().transact(items, token=token, digest=digest)
-        for item, meter in metered:
-            if meter is not None:
-                put = put_in(item.payload)
-                meter.take(transact_write_units(0, 0 if put is None else size_of(put)))
-        return answers
+        metered = [_Metered.of(item, self._meters.writes(item.table.id)) for item in items]
+        for one in metered:
+            if one.meter is not None:
+                one.meter.admit()
+        try:
+            answers = await super().transact([one.measured for one in metered], token=token, digest=digest)
+        except TransactionCanceledError as error:
+            for one, reason, answer in zip(metered, error.reasons, error.answers, strict=True):
+                one.take_cancelled(reason, answer)
+            raise
+        if not all(answer for one, answer in zip(metered, answers, strict=True) if one.meter is not None):
+            await self._take_repeated(items)
+            return answers
+        return [one.done(answer) for one, answer in zip(metered, answers, strict=True)]
+
+    async def _take_repeated(self, items: Sequence[TransactItem]) -> None:
+        """Take note of what a transaction took that had happened before: it reads its items."""
+        metered = [(item, meter) for item in items if (meter := self._meters.reads(item.table.id)) is not None]
+        found: list[bytes | None] = [None] * len(metered)
+        try:
+            found = await self.items_of([item for item, _ in metered])
+        except MerganserError:  # it has happened, whatever becomes of the reading
+            pass
+        for (_, meter), item in zip(metered, found, strict=True):
+            meter.take(transact_read_units(0 if item is None else size_of(item)))
 
     async def snapshot(self, places: Sequence[tuple[Table, bytes]]) -> list[bytes | None]:
         metered = [self._meters.reads(table.id) for table, _ in places]
         for meter in metered:
             if meter is not None:
                 meter.admit()
-        found = await super().snapshot(places)
-        for meter, item in zip(metered, found, strict=True):
-            if meter is not None:
-                meter.take(transact_read_units(0 if item is None else size_of(item)))
+        found: list[bytes | None] = [None] * len(places)
+        try:
+            found = await super().snapshot(places)
+        except TransactionCanceledError:  # nobody knows any more what was read
+            _take_reads(metered, found)
+            raise
+        _take_reads(metered, found)
         return found
+
+
+class _Metered(NamedTuple):
+    """One item of a transaction, and what is held to its throughput."""
+
+    item: TransactItem
+    measured: TransactItem
+    """The same, measuring, if it is metered."""
+    meter: WriteMeters | None
+
+    @classmethod
+    def of(cls, item: TransactItem, meter: WriteMeters | None) -> _Metered:
+        """Have a metered item tell what it takes."""
+        if meter is None:
+            return cls(item, item, None)
+        step = step_in(item.payload)
+        measured = item if step.measures else msgspec.structs.replace(item, payload=payload_of(step.measured()))
+        return cls(item, measured, meter)
+
+    def done(self, answer: bytes) -> bytes:
+        """Take note of what it took; returns the answer that was asked for."""
+        if self.meter is None:
+            return answer
+        measured = measured_in(answer)
+        self.meter.take(transact_write_units(measured.before, measured.after), measured.indexes)
+        return answer if self.measured is self.item else measured.attributes
+
+    def take_cancelled(self, reason: Reason | None, answer: bytes | None) -> None:
+        """Take note of what it took though nothing was written: as much, of the table; by what is known of its size."""
+        if self.meter is None:
+            return
+        if answer:
+            measured = measured_in(answer)
+            sizes = measured.before, measured.after
+        elif reason is not None and reason.kind is ReasonKind.REJECTED:
+            sizes = rejection_in(reason.answer).size, 0
+        else:
+            put = step_in(self.measured.payload).item
+            sizes = 0, size_of(put) if put else 0
+        self.meter.take(transact_write_units(*sizes))
+
+
+def _take_reads(metered: Sequence[Meter | None], found: Sequence[bytes | None]) -> None:
+    for meter, item in zip(metered, found, strict=True):
+        if meter is not None:
+            meter.take(transact_read_units(0 if item is None else size_of(item)))
 
 
 def _page_units(page: ItemPage, *, is_first: bool) -> float:

@@ -288,6 +288,13 @@ class Session:
 
     async def item(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
         """Return an item in stored form, None if there is none."""
+        return await self._item(table, key, is_consistent=is_consistent)
+
+    async def items_of(self, items: Sequence[TransactItem]) -> list[bytes | None]:
+        """Return the items of a transaction as they are: a repeated one takes what it takes to read them."""
+        return await asyncio.gather(*[self._item(item.table, item.key, is_consistent=True) for item in items])
+
+    async def _item(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
         if table.has_leaders:
             self._refuse_levels()
             led = await self._services.leader_based.read(

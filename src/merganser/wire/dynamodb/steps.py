@@ -161,14 +161,18 @@ def putting(item: bytes) -> bytes:
     return b"P" + item
 
 
-def put_in(payload: bytes) -> bytes | None:
-    """Return the item that a payload puts, in stored form, None if it does something else, or more."""
-    return payload[1:] if payload[:1] == b"P" else None
-
-
 def payload_of(step: ItemStep) -> bytes:
     """Return the payload of any other step."""
     return b"S" + _ENCODER.encode(step)
+
+
+def step_in(payload: bytes) -> ItemStep:
+    """Return the step of a payload that was made here."""
+    if payload == DELETING:
+        return ItemStep(Action.DELETE)
+    if payload[0] == _PUT:
+        return ItemStep(Action.PUT, payload[1:])
+    return _STEPS.decode(memoryview(payload)[1:])
 
 
 def rejected(rejection: Rejection) -> Decided:

@@ -146,7 +146,7 @@ async def _consumed(
 ) -> Sequence[bytes]:
     """Return the member that tells what a transaction consumed; one that had happened before only reads."""
     if not all(answers):
-        found = await asyncio.gather(*[session.item(item.table, item.key, is_consistent=True) for item in items])
+        found = await session.items_of(items)
         return _read_consumed([item.table for item in items], found).told(request, Split.READ)
     consumed = Consumptions()
     for item, answer in zip(items, answers, strict=True):
