@@ -46,6 +46,7 @@ def test_an_index_is_added_filled_and_then_read(based: Cluster) -> None:
     told = based.call("UpdateTable", create(Projection=SOME))["TableDescription"]
     assert told["TableStatus"] == "UPDATING"
     assert [one["IndexName"] for one in told["GlobalSecondaryIndexes"]] == ["byG", "new"]
+    assert told["GlobalSecondaryIndexes"][1]["Backfilling"] is False  # it has yet to begin
     added = described(based, "new")
     assert added is not None
     assert (added["IndexStatus"], added["Backfilling"]) == ("CREATING", True)

@@ -188,6 +188,41 @@ def test_a_table_whose_index_goes_is_updating(active: Cluster) -> None:
     assert statuses(active) == ("ACTIVE", "DELETING")  # as long as that really takes
 
 
+def test_an_index_that_is_added_is_creating_at_least_as_long_as_its_table_is_updating(active: Cluster) -> None:
+    added = {**INDEX, "IndexName": "byr", "KeySchema": [{"AttributeName": "r", "KeyType": "HASH"}]}
+    query = {
+        **NAMED,
+        "IndexName": "byr",
+        "KeyConditionExpression": "r = :r",
+        "ExpressionAttributeValues": {":r": {"S": "a"}},
+    }
+
+    def told() -> tuple[str, bool | None]:
+        index = described(active)["GlobalSecondaryIndexes"][1]
+        return index["IndexStatus"], index.get("Backfilling")
+
+    done(
+        active,
+        "UpdateTable",
+        {
+            **NAMED,
+            "AttributeDefinitions": [{"AttributeName": "r", "AttributeType": "S"}],
+            "GlobalSecondaryIndexUpdates": [{"Create": added}],
+        },
+    )
+    assert (statuses(active), told()) == (("UPDATING", "ACTIVE"), ("CREATING", False))
+    active.catalog.moved("abc", "byr", "active")
+    assert told() == ("CREATING", False)
+    for operation, request in ("Query", query), ("Scan", {**NAMED, "IndexName": "byr"}):
+        refused = active.call(operation, request)
+        assert refused == "ValidationException | Cannot read from backfilling global secondary index: byr"
+    active.passes(DELAY_MS)
+    assert (statuses(active), told()) == (("ACTIVE", "ACTIVE"), ("ACTIVE", None))
+    done(active, "Query", query)
+    active.catalog.moved("abc", "byr", "creating")  # as if it took longer
+    assert told() == ("CREATING", True)
+
+
 def test_an_update_that_changes_nothing_begins_no_state(active: Cluster) -> None:
     done(active, "UpdateTable", {**NAMED, "DeletionProtectionEnabled": False})
     assert described(active)["TableStatus"] == "ACTIVE"

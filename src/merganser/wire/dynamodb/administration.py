@@ -69,7 +69,7 @@ class Administration:
             functools.partial(do_index_updates, session, request, unique_id=self._unique_id()),
             refused_while=("CREATING", "UPDATING", "DELETING"),
         )
-        begun = transition_to(table, before, definition_of(table), until_ms=now_ms + self._delay_ms)
+        begun = transition_to(table, before, definition_of(table), request, until_ms=now_ms + self._delay_ms)
         return self._described("TableDescription", table, begun, await session.counts(table))
 
     async def describe_table(self, session: Session, request: dict[str, Any]) -> bytes:

@@ -115,6 +115,11 @@ def moves_indexes(request: Mapping[str, Any]) -> bool:
     return any(one.action != "Update" for one in _asked(request))
 
 
+def added_index(request: Mapping[str, Any]) -> str | None:
+    """Return the name of the index that an UpdateTable lets come."""
+    return next((one.name for one in _asked(request) if one.action == "Create"), None)
+
+
 def with_index_settings(
     table: Table, before: TableDefinition, after: TableDefinition, request: Mapping[str, Any], *, now_ms: int
 ) -> TableDefinition:

@@ -67,7 +67,7 @@ class Page(NamedTuple):
 async def scan(session: Session, request: dict[str, Any]) -> list[bytes]:
     """Return a page of a table, or of a segment of it."""
     view = _check(request)
-    source = source_of(await session.table(request["TableName"]), request)
+    source = source_of(await session.table(request["TableName"]), request, now_ms=session.now_ms)
     looking = looking_at(source, request, view)
     view.check_keys(source.table)
     span = segment_of(source.read_from, request)

@@ -38,7 +38,7 @@ Conditions = Mapping[str, AttributeCondition]
 async def query(session: Session, request: dict[str, Any]) -> list[bytes]:
     """Return a page of the items that the key condition chooses."""
     conditions, view = _check(request)
-    source = source_of(await session.table(request["TableName"]), request)
+    source = source_of(await session.table(request["TableName"]), request, now_ms=session.now_ms)
     start_key = request.get("ExclusiveStartKey")
     key = None if start_key is None else source.at(start_key)
     prefix, span = _span(source, conditions, reverse=request.get("ScanIndexForward") is False)

@@ -137,8 +137,8 @@ class Source(msgspec.Struct, frozen=True):
             raise ValidationError(STARTING_KEY + error.message) from None
 
 
-def source_of(table: Table, request: Mapping[str, Any]) -> Source:
-    """Return what a Query or Scan goes through.
+def source_of(table: Table, request: Mapping[str, Any], *, now_ms: int) -> Source:
+    """Return what a Query or Scan goes through, at a time.
 
     Raises:
         ValidationError: there is no such index, or it cannot be read as the request says.
@@ -151,14 +151,15 @@ def source_of(table: Table, request: Mapping[str, Any]) -> Source:
             return Source(table, definition.schema, table, index, number)
     for kept, index in global_indexes(table):
         if index.name == name:
-            return _global(Source(table, definition.schema, index_table(table, kept), index), kept.state, request)
+            is_filled = kept.state != "creating" and not definition.is_adding(name, now_ms)
+            return _global(Source(table, definition.schema, index_table(table, kept), index), request, is_filled)
     raise ValidationError(f"The table does not have the specified index: {name}")
 
 
-def _global(source: Source, state: str, request: Mapping[str, Any]) -> Source:
+def _global(source: Source, request: Mapping[str, Any], is_filled: bool) -> Source:
     if request.get("ConsistentRead"):
         raise ValidationError("Consistent reads are not supported on global secondary indexes")
-    if state == "creating":
+    if not is_filled:
         raise ValidationError(f"Cannot read from backfilling global secondary index: {request['IndexName']}")
     return source
 

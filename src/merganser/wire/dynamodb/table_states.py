@@ -43,6 +43,8 @@ class Transition(msgspec.Struct, frozen=True):
     """Of a table UPDATING: it becomes PAY_PER_REQUEST."""
     indexes: tuple[TableId, ...] = ()
     """Of a table UPDATING: the tables of the entries of its global indexes that are given other settings."""
+    added: str | None = None
+    """Of a table UPDATING: the name of the global index that it is given, which waits for its filling to begin."""
 
 
 def lasting(transition: Transition | None, now_ms: int) -> Transition | None:

@@ -17,6 +17,7 @@ from merganser.model.cluster import Table
 from merganser.wire.dynamodb.constraints import Violations, require_table_name
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.index_updates import (
+    added_index,
     check_index_updates,
     find_update_violations,
     moves_indexes,
@@ -110,12 +111,14 @@ def updated(table: Table, request: Mapping[str, Any], *, now_ms: int, delay_ms: 
     after = msgspec.structs.replace(after, on_demand_limits=limits)
     after = with_index_settings(table, definition, after, request, now_ms=now_ms)
     if delay_ms and (after != definition or moves_indexes(request)):
-        begun = transition_to(table, definition, after, until_ms=now_ms + delay_ms)
+        begun = transition_to(table, definition, after, request, until_ms=now_ms + delay_ms)
         return msgspec.structs.replace(after, transition=begun)
     return after
 
 
-def transition_to(table: Table, before: TableDefinition, after: TableDefinition, *, until_ms: int) -> Transition:
+def transition_to(
+    table: Table, before: TableDefinition, after: TableDefinition, request: Mapping[str, Any], *, until_ms: int
+) -> Transition:
     """Return the state of a table that is updated: what DynamoDB describes as it was, until it is as asked for.
 
     That is units, unless the billing mode changes, and since when the table is on demand, if it only begins to be.
@@ -129,6 +132,7 @@ def transition_to(table: Table, before: TableDefinition, after: TableDefinition,
         indexes=tuple(
             index.table for index in table.indexes if settings_of(before, index) != settings_of(after, index)
         ),
+        added=added_index(request),
     )
 
 

@@ -109,6 +109,11 @@ class TableDefinition(msgspec.Struct, frozen=True):
         """Return the state that the table is in; None: ACTIVE."""
         return lasting(self.transition, now_ms)
 
+    def is_adding(self, index: str, now_ms: int) -> bool:
+        """Tell whether the table is still being given the global index of that name."""
+        state = self.transition_at(now_ms)
+        return state is not None and state.added == index
+
     @property
     def on_demand_since(self) -> int | None:
         """When it became PAY_PER_REQUEST last; None: never."""
@@ -270,13 +275,15 @@ def _described_global(
     transition: Transition | None,
     now_ms: int,
 ) -> dict[str, Any]:
-    status = _STATES[index.state]
+    status, is_backfilling = _STATES[index.state], True if index.state == "creating" else None
     if transition is not None and (transition.status == "CREATING" or index.table in transition.indexes):
         status = transition.status
+    elif transition is not None and transition.added == index.name:
+        status, is_backfilling = "CREATING", False
     described = described_index(definition_of_index(index), description["TableArn"])
     described["IndexStatus"] = status
-    if index.state == "creating":
-        described["Backfilling"] = True
+    if is_backfilling is not None:
+        described["Backfilling"] = is_backfilling
     described["ProvisionedThroughput"] = (settings.throughput or ON_DEMAND).described(now_ms)
     if settings.on_demand_limits is not None:
         described["OnDemandThroughput"] = described_limits(settings.on_demand_limits)
