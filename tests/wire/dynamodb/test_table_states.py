@@ -98,6 +98,12 @@ def statuses(cluster: Cluster) -> tuple[str, str]:
     return table["TableStatus"], table["GlobalSecondaryIndexes"][0]["IndexStatus"]
 
 
+def throughput(told: dict[str, Any]) -> tuple[int, int]:
+    """Return the units to write, and how often they were decreased today, of a table or index as it is described."""
+    units = told["ProvisionedThroughput"]
+    return units["WriteCapacityUnits"], units["NumberOfDecreasesToday"]
+
+
 def names(cluster: Cluster) -> list[str]:
     listed: list[str] = done(cluster, "ListTables", {})["TableNames"]
     return listed
@@ -156,10 +162,10 @@ def test_an_updated_table_is_described_as_it_was_until_its_time_has_come(active:
     for told in answer, described(active):
         assert told["TableStatus"] == "UPDATING"
         assert told["GlobalSecondaryIndexes"][0]["IndexStatus"] == "ACTIVE"
-        assert told["ProvisionedThroughput"]["WriteCapacityUnits"] == 5
+        assert throughput(told) == (5, 0)
     active.passes(DELAY_MS)
     assert described(active)["TableStatus"] == "ACTIVE"
-    assert described(active)["ProvisionedThroughput"]["WriteCapacityUnits"] == 4
+    assert throughput(described(active)) == (4, 1)
 
 
 def test_a_table_that_goes_on_demand_takes_its_indexes_along(active: Cluster) -> None:
@@ -175,8 +181,10 @@ def test_an_index_that_is_given_other_throughput_is_updating(active: Cluster) ->
     update = {"Update": {"IndexName": "byq", "ProvisionedThroughput": FEWER}}
     done(active, "UpdateTable", {**NAMED, "GlobalSecondaryIndexUpdates": [update]})
     assert statuses(active) == ("UPDATING", "UPDATING")
+    assert throughput(described(active)["GlobalSecondaryIndexes"][0]) == (5, 0)
     active.passes(DELAY_MS)
     assert statuses(active) == ("ACTIVE", "ACTIVE")
+    assert throughput(described(active)["GlobalSecondaryIndexes"][0]) == (4, 1)
 
 
 def test_a_table_whose_index_goes_is_updating(active: Cluster) -> None:

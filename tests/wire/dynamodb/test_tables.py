@@ -197,7 +197,6 @@ def test_table_is_described_as_dynamodb_describes_it(cluster: Cluster) -> None:
         "TableSizeBytes": 0,
     }
     assert cluster.call("DescribeTable", {"TableName": "abc"}) == {"Table": {**created, "TableStatus": "ACTIVE"}}
-    del created["ItemCount"], created["TableSizeBytes"]
     assert cluster.call("DeleteTable", {"TableName": "abc"}) == {
         "TableDescription": {**created, "TableStatus": "DELETING"}
     }

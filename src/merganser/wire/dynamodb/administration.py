@@ -88,14 +88,14 @@ class Administration:
             definition = definition_of(table)
             state = definition.transition_at(self._now_ms)
             if state is not None and state.status == "DELETING":
-                return self._described("TableDescription", table, state, {})
+                return self._described("TableDescription", table, state, await session.counts(table))
             refuse_while(("CREATING", "UPDATING"), table.name, state)
             if definition.is_protected:
                 raise ValidationError(
                     "Resource cannot be deleted as it is currently protected against deletion. "
                     "Disable deletion protection first."
                 )
-            begun = Transition("DELETING", self._now_ms + self._delay_ms)
+            begun, counts = Transition("DELETING", self._now_ms + self._delay_ms), await session.counts(table)
             try:
                 if self._delay_ms:
                     deleting = msgspec.structs.replace(definition, transition=begun).encoded()
@@ -106,7 +106,7 @@ class Administration:
                 raise _not_found(table.name) from None
             except TableChangedError:  # it may be protected by now
                 continue
-            return self._described("TableDescription", table, begun, {})
+            return self._described("TableDescription", table, begun, counts)
 
     async def list_tables(self, session: Session, request: dict[str, Any]) -> bytes:
         """List names in order, a page at a time."""

@@ -58,15 +58,15 @@ class Throughput(msgspec.Struct, frozen=True):
         is_today = self.decreased_ms is not None and self.decreased_ms // _DAY_MS == now_ms // _DAY_MS
         return self.decreases if is_today else 0
 
-    def described(self, now_ms: int, *, units: tuple[int, int] | None = None) -> dict[str, Any]:
-        """Return its ProvisionedThroughputDescription; ``units`` are told in place of its own."""
-        read_units, write_units = units or (self.read_units, self.write_units)
+    def described(self, now_ms: int, was: Throughput | None = None) -> dict[str, Any]:
+        """Return its ProvisionedThroughputDescription; if it ``was`` another until now, that one's with new dates."""
+        told = was or self
         dates = {"LastIncreaseDateTime": self.increased_ms, "LastDecreaseDateTime": self.decreased_ms}
         return {
             **{name: at_ms / 1000 for name, at_ms in dates.items() if at_ms is not None},
-            "NumberOfDecreasesToday": self.decreases_today(now_ms),
-            "ReadCapacityUnits": read_units,
-            "WriteCapacityUnits": write_units,
+            "NumberOfDecreasesToday": told.decreases_today(now_ms),
+            "ReadCapacityUnits": told.read_units,
+            "WriteCapacityUnits": told.write_units,
         }
 
 

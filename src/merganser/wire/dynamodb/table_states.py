@@ -23,6 +23,7 @@ import msgspec
 
 from merganser.model.ids import TableId
 from merganser.wire.dynamodb.errors import RESOURCE_IN_USE, ApiError
+from merganser.wire.dynamodb.table_settings import Throughput
 
 Status = Literal["CREATING", "UPDATING", "DELETING"]
 
@@ -31,20 +32,33 @@ UNSERVED: Final = ("CREATING", "DELETING")
 _DOINGS: Final = {"CREATING": "created", "UPDATING": "updated", "DELETING": "deleted"}
 
 
+class IndexChange(msgspec.Struct, frozen=True):
+    """A global index is given other settings."""
+
+    entries: TableId
+    """The table of its entries."""
+    was: Throughput | None
+    """Its throughput until now, if it is told as it was."""
+
+
 class Transition(msgspec.Struct, frozen=True):
     """A state that ends."""
 
     status: Status
     until_ms: int
     """Milliseconds since 1970."""
-    units: tuple[int, int] | None = None
-    """Of a table UPDATING: to read and to write, as they were, if they are told as they were."""
+    was: Throughput | None = None
+    """Of a table UPDATING: its throughput until now, if it is told as it was."""
     begins_on_demand: bool = False
     """Of a table UPDATING: it becomes PAY_PER_REQUEST."""
-    indexes: tuple[TableId, ...] = ()
-    """Of a table UPDATING: the tables of the entries of its global indexes that are given other settings."""
+    indexes: tuple[IndexChange, ...] = ()
+    """Of a table UPDATING: its global indexes that are given other settings."""
     added: str | None = None
     """Of a table UPDATING: the name of the global index that it is given, which waits for its filling to begin."""
+
+    def of_index(self, entries: TableId) -> IndexChange | None:
+        """Return what it is for a global index, named by the table of its entries."""
+        return next((change for change in self.indexes if change.entries == entries), None)
 
 
 def lasting(transition: Transition | None, now_ms: int) -> Transition | None:

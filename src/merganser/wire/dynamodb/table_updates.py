@@ -38,7 +38,7 @@ from merganser.wire.dynamodb.table_settings import (
     units_of,
     warm_throughput_of,
 )
-from merganser.wire.dynamodb.table_states import Transition
+from merganser.wire.dynamodb.table_states import IndexChange, Transition
 from merganser.wire.dynamodb.tables import TableDefinition, definition_of, settings_of
 from merganser.wire.dynamodb.unserved import refuse_unserved
 
@@ -121,16 +121,19 @@ def transition_to(
 ) -> Transition:
     """Return the state of a table that is updated: what DynamoDB describes as it was, until it is as asked for.
 
-    That is units, unless the billing mode changes, and since when the table is on demand, if it only begins to be.
+    That is throughput, unless the billing mode changes, and since when the table is on demand, if it only begins to be.
     """
-    was, becomes = before.throughput, after.throughput
+    is_on_demand = after.throughput is None
+    settings = [(index.table, settings_of(before, index), settings_of(after, index)) for index in table.indexes]
     return Transition(
         "UPDATING",
         until_ms,
-        units=(was.read_units, was.write_units) if was is not None and becomes is not None else None,
-        begins_on_demand=was is not None and becomes is None,
+        was=None if is_on_demand else before.throughput,
+        begins_on_demand=before.throughput is not None and is_on_demand,
         indexes=tuple(
-            index.table for index in table.indexes if settings_of(before, index) != settings_of(after, index)
+            IndexChange(entries, None if is_on_demand else was.throughput)
+            for entries, was, becomes in settings
+            if was != becomes
         ),
         added=added_index(request),
     )

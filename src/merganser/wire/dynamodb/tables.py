@@ -233,7 +233,7 @@ def describe(table: Table, *, transition: Transition | None, region: str, accoun
         "TableStatus": status,
         "CreationDateTime": definition.created_ms / 1000,
         "ProvisionedThroughput": (definition.throughput or ON_DEMAND).described(
-            now_ms, units=transition.units if transition else None
+            now_ms, transition.was if transition else None
         ),
         "TableArn": table_arn(table.name, region=region, account=account),
         "TableId": table.unique_id,
@@ -276,15 +276,20 @@ def _described_global(
     now_ms: int,
 ) -> dict[str, Any]:
     status, is_backfilling = _STATES[index.state], True if index.state == "creating" else None
-    if transition is not None and (transition.status == "CREATING" or index.table in transition.indexes):
-        status = transition.status
+    change = transition.of_index(index.table) if transition is not None else None
+    if transition is not None and transition.status == "CREATING":
+        status = "CREATING"
     elif transition is not None and transition.added == index.name:
         status, is_backfilling = "CREATING", False
+    elif change is not None:
+        status = "UPDATING"
     described = described_index(definition_of_index(index), description["TableArn"])
     described["IndexStatus"] = status
     if is_backfilling is not None:
         described["Backfilling"] = is_backfilling
-    described["ProvisionedThroughput"] = (settings.throughput or ON_DEMAND).described(now_ms)
+    described["ProvisionedThroughput"] = (settings.throughput or ON_DEMAND).described(
+        now_ms, change.was if change is not None else None
+    )
     if settings.on_demand_limits is not None:
         described["OnDemandThroughput"] = described_limits(settings.on_demand_limits)
     if settings.warm is not None:
