@@ -306,10 +306,9 @@ def _check_free(host: str, port: int) -> None:
 
 def main() -> None:
     """Be one of the processes."""
-    stdin = cast(
-        "io.FileIO", cast("io.BufferedReader", sys.stdin.buffer).raw
-    )  # whatever comes after the line is not to be read ahead
-    orders = msgspec.json.decode(stdin.readline(), type=Orders)
+    stdin = cast("io.BufferedReader", sys.stdin.buffer)
+    unbuffered = cast("io.FileIO", stdin.raw)  # what comes after the line is not to be read ahead
+    orders = msgspec.json.decode(unbuffered.readline(), type=Orders)
     door = socket.socket(fileno=orders.door)
     try:
         run_node(
