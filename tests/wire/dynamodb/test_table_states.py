@@ -174,7 +174,10 @@ def test_a_table_that_goes_on_demand_takes_its_indexes_along(active: Cluster) ->
     assert described(active)["BillingModeSummary"] == {"BillingMode": "PAY_PER_REQUEST"}
     active.passes(DELAY_MS)
     assert statuses(active) == ("ACTIVE", "ACTIVE")
-    assert "LastUpdateToPayPerRequestDateTime" in described(active)["BillingModeSummary"]
+    assert described(active)["BillingModeSummary"] == {
+        "BillingMode": "PAY_PER_REQUEST",
+        "LastUpdateToPayPerRequestDateTime": active.coordinator.now_us / 1_000_000,
+    }
 
 
 def test_an_index_that_is_given_other_throughput_is_updating(active: Cluster) -> None:

@@ -112,7 +112,8 @@ def updated(table: Table, request: Mapping[str, Any], *, now_ms: int, delay_ms: 
     after = with_index_settings(table, definition, after, request, now_ms=now_ms)
     if delay_ms and (after != definition or moves_indexes(request)):
         begun = transition_to(table, definition, after, request, until_ms=now_ms + delay_ms)
-        return msgspec.structs.replace(after, transition=begun)
+        since_ms = begun.until_ms if begun.begins_on_demand else after.on_demand_since_ms
+        return msgspec.structs.replace(after, transition=begun, on_demand_since_ms=since_ms)
     return after
 
 
