@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from merganser.model.cluster import Table
-from merganser.model.messages import Hint, Merged
-from merganser.model.row import Row
-from merganser.sim.machine import Machine
+from merganser.model.errors import RefusedError
+from merganser.model.ids import NodeId
+from merganser.model.messages import Apply, Hint, Merged, Reply, Request
+from merganser.model.row import Cell, Row
+from merganser.model.timestamp import Timestamp
+from merganser.net.transport import Traffic
+from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from merganser.storage import keys
 from merganser.storage.values import encode_row
-from service.plays import key_of, member, until
+from service.plays import CELL, key_of, member, until
 
 
 def number(machine: Machine) -> int:
@@ -56,3 +63,40 @@ async def keep(machine: Machine, request: Hint) -> Merged:
     """Have ``machine`` store a hint."""
     sender = member(machine).topology.node
     return await machine.spawn(member(machine).hints.keep(sender, request))
+
+
+def row(value: bytes = b"v", micros: int = 0) -> Row:
+    return Row((Cell(CELL, Timestamp(EPOCH_US + micros, 9), value),))
+
+
+def noted(machine: Machine, kind: type[Request]) -> list[tuple[NodeId, Request, Traffic]]:
+    """Return the list, growing from now on, of what ``machine`` sends of that kind."""
+    sent: list[tuple[NodeId, Request, Traffic]] = []
+    asker = member(machine).coordinator._asker
+    forward = asker._transport.request
+
+    def request(
+        node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
+    ) -> asyncio.Future[Reply]:
+        if isinstance(request, kind):
+            sent.append((node, request, traffic))
+        return forward(node, request, timeout_s=timeout_s, traffic=traffic)
+
+    asker._transport.request = request  # type: ignore[method-assign]
+    return sent
+
+
+def refusing(machine: Machine, is_refused: Callable[[Apply], RefusedError | None]) -> list[Apply]:
+    """Have ``machine`` refuse some writes; return the list, growing, of all that reach it."""
+    seen: list[Apply] = []
+    serve = member(machine).replica.apply
+
+    async def apply(sender: NodeId, request: Apply) -> Reply:
+        seen.append(request)
+        refusal = is_refused(request)
+        if refusal is not None:
+            raise refusal
+        return await serve(sender, request)
+
+    member(machine)._serve[Apply] = apply
+    return seen
