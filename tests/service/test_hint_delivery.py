@@ -150,10 +150,14 @@ async def test_a_target_with_a_damaged_row_keeps_its_hint_waiting(world: World) 
     table = await started(world)
     keeper, _, target = world.machines
     await put(keeper, table, b"k", b"old", level=ALL)
-    damage(target, table, b"k")
+    damaged = damage(target, table, b"k")
+    asked = refusing(target, lambda _request: None)
     await keep(keeper, hint(table, b"k", row(b"new", 10**7), number(target)))
-    await asyncio.sleep(5.0)
+    await until(lambda: len(asked) > 1)
+    assert target.engine.get(key_of(table, b"k")) == damaged, "the first was refused for that"
     assert kept(keeper, target) == [b"k"]
+    await drained(world)
+    assert held(target, table, b"k") == row(b"new", 10**7)
 
 
 @simulated(machines=5, partitions=16)
