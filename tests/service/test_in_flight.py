@@ -14,8 +14,19 @@ from merganser.service.in_flight import STRAGGLER_RESENDS_MAX
 from merganser.service.leadership import Led
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
-from service.led import change, leader_of, others_than, payload_of, read, register_at, started_led, term_at, the_leader
-from service.plays import member, simulated, until
+from service.led import (
+    change,
+    group_of,
+    leader_of,
+    others_than,
+    payload_of,
+    read,
+    register_at,
+    started_led,
+    term_at,
+    the_leader,
+)
+from service.plays import key_of, member, simulated, until
 
 K = b"k"
 
@@ -64,6 +75,43 @@ async def test_each_replica_is_sent_a_write_once_when_all_is_well(world: World) 
     await change(leader, table, K, payload_of("put", b"v"))
     await asyncio.sleep(2.0)
     assert sorted(node for node, _ in sent) == sorted(machine.node for machine in others_than(world, leader))
+
+
+@simulated()
+async def test_what_a_turn_has_for_a_replica_goes_in_one_message(world: World) -> None:
+    table, leader, *_ = await ready(world)
+    keys = [K, *(name for name in map(b"%d".__mod__, range(200)) if the_leader(world, table, name) is leader)]
+    for key in keys:
+        await read(leader, table, key)
+    sent = replicates_to(leader)
+    before = world.network.sent
+    done = await asyncio.gather(*(change(leader, table, key, payload_of("put", b"v")) for key in keys))
+    assert len(done) == len(keys) > 10
+    assert sent == []  # none of them goes by itself
+    assert world.network.sent - before < len(keys)
+
+
+@simulated()
+async def test_a_copy_that_is_refused_is_sent_again_and_the_others_of_its_message_are_not(world: World) -> None:
+    table, leader, one, other = await ready(world)
+    name = next(
+        name
+        for name in map(b"%d".__mod__, range(200))
+        if the_leader(world, table, name) is leader and group_of(leader, table, name) != group_of(leader, table, K)
+    )
+    await read(leader, table, name)
+    term = term_at(leader, table, K)
+    assert term is not None
+    for machine in one, other:
+        member(machine).leader_tables.generations.begin(term.group, (term.epoch, term.generation + 1))
+    writings = [asyncio.create_task(change(leader, table, key, payload_of("put", b"v"))) for key in (K, name)]
+    await writings[1]
+    sent = replicates_to(leader)
+    assert not writings[0].done()
+    term.generation += 1
+    async with asyncio.timeout(2.0):
+        await writings[0]
+    assert {request.key for _, request in sent} == {key_of(table, K)}
 
 
 @simulated()

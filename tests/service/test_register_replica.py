@@ -9,10 +9,22 @@ import pytest
 
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
-from merganser.model.leader_messages import NOT_LEADING, STALE_GENERATION, Drop, Replicate, Touch, TouchRange, TouchTree
+from merganser.model.ids import TableId
+from merganser.model.leader_messages import (
+    NOT_LEADING,
+    STALE_GENERATION,
+    Copies,
+    Drop,
+    Kept,
+    Replicate,
+    Touch,
+    TouchRange,
+    TouchTree,
+)
 from merganser.model.leadership import Epoch
 from merganser.model.messages import Done, Found, Nodes, Reply, Request, Rows
 from merganser.model.register import EMPTY, UNWRITTEN, Content, Register, Version
+from merganser.net.transport import refusal_code
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
@@ -61,6 +73,46 @@ async def test_the_later_version_is_kept_in_whatever_order_they_come(world: Worl
         assert await ask(replica, replicate(table, version)) == Done()
         kept.append(register_at(replica, table, K).value)
     assert kept == [b"2", b"2", b"3", b"3", b"3"]
+
+
+@simulated()
+async def test_of_copies_that_come_together_each_is_kept_or_refused_by_itself(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    await ask(replica, replicate(table, register(2, 1, b"newer")))
+    late = replicate(table, register(1, 1, b"late"), name=K)
+    torn = replicate(table, register(1, 1, b"v"), name=b"torn")
+    torn = msgspec.structs.replace(torn, register=torn.register[:-1] + b"w")
+    elsewhere = replicate(table, register(1, 1, b"v"), name=b"elsewhere")
+    elsewhere = msgspec.structs.replace(elsewhere, table=TableId(99))
+    first, last = (replicate(table, register(3, sequence, b"%d" % sequence), name=K) for sequence in (1, 2))
+    kept = await ask(replica, Copies((late, torn, elsewhere, first, last)))
+    assert isinstance(kept, Kept)
+    assert [(place, refused.code) for place, refused in kept.refused] == [
+        (0, NOT_LEADING),
+        (1, refusal_code(CorruptionError())),
+        (2, NO_SUCH_TABLE),
+    ]
+    assert kept.refused[0][1].epoch == epoch(2)
+    assert register_at(replica, table, K).value == b"2"
+    assert register_at(replica, table, b"torn") == UNWRITTEN
+
+
+@simulated()
+async def test_copies_that_come_together_are_acked_once_all_of_them_are_durable(world: World) -> None:
+    table = await started_led(world)
+    replica = world.machines[0]
+    names = [b"%d" % number for number in range(3)]
+    for name in names:
+        await ask(replica, Touch(0, table.id, key_of(table, name), epoch(1)))
+    replica.disk.slow((0.5, 0.5))
+    began = now_s()
+    copies = tuple(replicate(table, register(1, 1, name), name=name) for name in names)
+    assert await ask(replica, Copies(copies)) == Kept(())
+    assert now_s() - began >= 0.5
+    replica.crash()
+    replica.start()
+    assert [register_at(replica, table, name).value for name in names] == names
 
 
 @simulated()

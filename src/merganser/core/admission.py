@@ -44,10 +44,10 @@ import enum
 
 import msgspec
 
-from merganser.model.leader_messages import Change, ReadLed, ReadRangeLed, Replicate, Touch, TouchRange
+from merganser.model.leader_messages import Change, Copies, ReadLed, ReadRangeLed, Replicate, Touch, TouchRange
 from merganser.model.messages import Apply, Hint, Read, ReadHint, ReadRange
 
-FOREGROUND = frozenset((Apply, Read, ReadRange, Hint, ReadHint, Replicate, Touch, TouchRange))
+FOREGROUND = frozenset((Apply, Read, ReadRange, Hint, ReadHint, Replicate, Copies, Touch, TouchRange))
 """What a replica refuses when it has too much to do. All else is rare, small, and what the cluster lives on."""
 
 LED = frozenset((Change, ReadLed, ReadRangeLed))

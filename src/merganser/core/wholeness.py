@@ -36,6 +36,7 @@ from merganser.model.leader_messages import (
     Backfill,
     Change,
     CompareLed,
+    Copies,
     Drop,
     ReadLed,
     ReadRangeLed,
@@ -68,7 +69,7 @@ FAILED = "disk_failed"
 NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 """Codes of refusals after which nothing was written."""
 
-_WRITES = (Apply, Hint, Meet, Change, Replicate, Restore)
+_WRITES = (Apply, Hint, Meet, Change, Replicate, Copies, Restore)
 _ROWS = (Read, ReadRange, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
 OfGroup = (
@@ -89,7 +90,7 @@ OfGroup = (
 """What a node is asked as a member of one group. Elections ask for each group by itself (`service.voting`).
 
 `LookAgain` is asked before tombstones are dropped: what a replica holds that is being made whole, `Restore` may still
-take back. Of leaderless tables it is part of the way back, and answered.
+take back. Of leaderless tables it is part of the way back, and answered. Each of `Copies` is judged by itself.
 """
 
 Place = tuple[TableId, PartitionId]

@@ -11,6 +11,7 @@ import msgspec
 
 from merganser.model.ids import PartitionId, TableId
 from merganser.model.leadership import Epoch
+from merganser.model.refusal import Refused
 from merganser.model.register import Version
 
 NOT_LEADING = "not_leading"
@@ -107,6 +108,13 @@ class Replicate(msgspec.Struct, frozen=True, array_like=True, tag=56):
     register: bytes
     generation: int = 0
     """Of the leader in that epoch; a replica that has heard of a later one refuses it (code `STALE_GENERATION`)."""
+
+
+class Copies(msgspec.Struct, frozen=True, array_like=True, tag=66):
+    """What a leader has for one replica in one turn of its loop, each to be kept or refused by itself, in this order.
+    Answered by `Kept`."""
+
+    copies: tuple[Replicate, ...]
 
 
 class Change(msgspec.Struct, frozen=True, array_like=True, tag=57):
@@ -227,6 +235,13 @@ class Backfill(msgspec.Struct, frozen=True, array_like=True, tag=65):
     start: bytes
 
 
+class Kept(msgspec.Struct, frozen=True, array_like=True, tag=167):
+    """All but what is ``refused`` is kept, durably."""
+
+    refused: tuple[tuple[int, Refused], ...]
+    """Which of the copies, from 0, and how each would have been refused had it come alone."""
+
+
 class Promised(msgspec.Struct, frozen=True, array_like=True, tag=150):
     """What is promised now, durably, in the order of the bids; the bid is won where that is the epoch asked for.
     Answering a poll: that epoch where it would be won."""
@@ -313,7 +328,7 @@ class Compared(msgspec.Struct, frozen=True, array_like=True, tag=162):
 Leading = Campaign | Pulse | Confirm | TakeOver
 """Of elections."""
 
-FromLeader = Touch | TouchRange | TouchTree | Replicate | Drop
+FromLeader = Touch | TouchRange | TouchTree | Replicate | Copies | Drop
 """From a leader to replicas."""
 
 ToLeader = Change | ReadLed | ReadRangeLed | Settle | CompareLed | Rejoin | Backfill
@@ -321,4 +336,4 @@ Restoring = Restore | MadeWhole
 """From a leader to a replica that has lost rows."""
 
 LeaderRequest = Leading | FromLeader | ToLeader | Restoring
-LeaderReply = Promised | Pulsed | Standing | Changed | Led | LedRows | Settled | Compared | Backfilled
+LeaderReply = Kept | Promised | Pulsed | Standing | Changed | Led | LedRows | Settled | Compared | Backfilled

@@ -12,7 +12,7 @@ from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.gossip import Packet
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.leader_messages import LeaderReply, LeaderRequest
-from merganser.model.leadership import NO_EPOCH, Epoch
+from merganser.model.refusal import Refused
 from merganser.model.timestamp import Timestamp
 
 
@@ -345,16 +345,6 @@ class Gossiped(msgspec.Struct, frozen=True, array_like=True, tag=140):
     """What the receiver has to say to the packet, if anything."""
 
     packet: Packet | None
-
-
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=199):
-    """The request was not done. Codes are those of `service.replica`."""
-
-    code: str
-    message: str
-    map_epoch: int = 0
-    epoch: Epoch = NO_EPOCH
-    """The latest that the node knows of the group that was asked for."""
 
 
 Purging = Seal | Complete | Level

@@ -21,7 +21,7 @@ import msgspec
 from merganser.model.errors import CorruptionError
 from merganser.model.messages import Reply, Request
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised with every change that an older peer would misread."""
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024

@@ -34,7 +34,8 @@ from merganser.model.errors import (
     PeerUnreachableError,
 )
 from merganser.model.ids import NodeId
-from merganser.model.messages import Refused, Reply, Request
+from merganser.model.messages import Reply, Request
+from merganser.model.refusal import Refused
 from merganser.net.deadlines import Deadlines
 from merganser.net.frames import (
     HELLO_BYTES_MAX,

@@ -25,9 +25,10 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError
+from merganser.model.errors import CorruptionError, InvariantError, MerganserError
 from merganser.model.ids import NodeId
-from merganser.model.messages import Refused, Reply, Request
+from merganser.model.messages import Reply, Request
+from merganser.model.refusal import Refused
 from merganser.net.deadlines import Deadlines
 from merganser.net.frames import (
     HELLO_BYTES_MAX,
@@ -43,7 +44,7 @@ from merganser.net.frames import (
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.sockets import detect_dead_peer
-from merganser.net.transport import Handler, refusal_code
+from merganser.net.transport import Handler, refused
 
 _WRITE_BUFFER_BYTES = 256 * 1024
 
@@ -97,12 +98,10 @@ class PeerServer:
         """Return what the handler says, or how it failed."""
         try:
             return await self._handler(sender, request)
-        except RefusedError as error:
-            return Refused(error.code, str(error), error.map_epoch, error.epoch)
         except InvariantError as error:
             return self._internal(error)
         except MerganserError as error:
-            return Refused(refusal_code(error), str(error))
+            return refused(error)
         except Exception as error:  # noqa: BLE001 - the root of the task
             return self._internal(error)
 

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from merganser.model.errors import MerganserError, RefusedError
 from merganser.model.ids import NodeId
-from merganser.model.messages import Refused, Reply, Request
+from merganser.model.messages import Reply, Request
+from merganser.model.refusal import Refused
 
 
 class Traffic(enum.Enum):
@@ -71,6 +72,13 @@ def failed(future: asyncio.Future[Reply], error: MerganserError) -> asyncio.Futu
 def refusal(reply: Refused) -> RefusedError:
     """Return what a request fails with that was answered by ``reply``."""
     return RefusedError(reply.code, reply.message, map_epoch=reply.map_epoch, epoch=reply.epoch)
+
+
+def refused(error: MerganserError) -> Refused:
+    """Return how a request is answered that failed with ``error``."""
+    if isinstance(error, RefusedError):
+        return Refused(error.code, str(error), error.map_epoch, error.epoch)
+    return Refused(refusal_code(error), str(error))
 
 
 def refusal_code(error: MerganserError) -> str:

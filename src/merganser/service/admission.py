@@ -28,7 +28,7 @@ from merganser.core.admission import (
     is_busy,
 )
 from merganser.model.errors import OverloadedError
-from merganser.model.leader_messages import Change, Replicate, TouchRange
+from merganser.model.leader_messages import Change, Copies, Replicate, TouchRange
 from merganser.model.messages import Apply, Hint, ReadRange, Request
 
 P = ParamSpec("P")
@@ -41,6 +41,7 @@ _SIZES: dict[type, Callable[[Any], int]] = {
     Apply: lambda request: len(request.row),
     Hint: lambda request: len(request.row),
     Replicate: lambda request: len(request.register),
+    Copies: lambda request: sum([len(copy.register) for copy in request.copies]),
     Change: lambda request: len(request.payload),
 }
 """Of what writes bring along."""

@@ -13,7 +13,8 @@ counts for those before it, which a replica that has the later one will not keep
 What is chosen is never sent in a later generation than it was proposed in (`service.tombstones`): it may be what a
 tombstone that was dropped since has buried.
 
-The leader's own ack comes when its engine is durable; all proposals of a turn of the loop wait for that together.
+The leader's own ack comes when its engine is durable; all proposals of a turn of the loop wait for that together. What
+there is for one replica at the end of a turn, of whatever terms, goes in one message (`Sending`).
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ import msgspec
 
 from merganser.core.leadership import majority
 from merganser.core.once import Once
-from merganser.core.quorum import WriteQuorum
 from merganser.model.errors import RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, TableId
-from merganser.model.leader_messages import NOT_LEADING, Changed, Replicate
+from merganser.model.leader_messages import NOT_LEADING, Changed, Copies, Kept, Replicate
 from merganser.model.messages import Reply
 from merganser.model.register import Version
+from merganser.net.transport import refusal
 from merganser.service.asking import Asker, error_of
 from merganser.service.leadership import Led
 from merganser.storage.engine import Engine
@@ -41,6 +42,8 @@ RESEND_S_MIN = 0.05
 RESEND_S_MAX = 1.0
 STRAGGLER_RESENDS_MAX = 3
 PATIENCE_S = 5.0  # a client gives a request less
+COPIES_BYTES_MAX = 1_000_000
+"""In one message: what comes after it on the connection waits for all of it."""
 LARGE_BYTES = 1024
 STRAGGLERS_MAX = 1_000  # of one replica; what has more to make up for does so in an exchange
 
@@ -56,23 +59,24 @@ class Proposal:
 
     __slots__ = (
         "_waiting",
+        "acks",
         "answer",
         "is_chosen",
         "is_lost",
         "is_old",
         "key",
-        "quorum",
         "request",
         "resends",
         "version",
     )
 
-    def __init__(self, version: Version, request: Replicate, quorum: WriteQuorum) -> None:
+    def __init__(self, version: Version, request: Replicate) -> None:
         """Begin with no acks."""
         self.key = request.key
         self.version = version
         self.request = request
-        self.quorum = quorum
+        self.acks = 0
+        """A bit for each replica that has it durably."""
         self.resends = 0
         self.answer = b""
         """Of the step that made it."""
@@ -177,6 +181,64 @@ class LocalAcks:
             flight.acked(proposal, flight.me)
 
 
+class Sending:
+    """Sends to each replica what a turn of the loop has for it, together."""
+
+    def __init__(self, asker: Asker) -> None:
+        """Send through ``asker``."""
+        self._asker = asker
+        self._loop = asyncio.get_running_loop()
+        self._gathered: dict[NodeId, list[tuple[Flight, Proposal]]] = {}
+
+    def send(self, flight: Flight, proposal: Proposal, node: NodeId) -> None:
+        """Send ``proposal`` to ``node`` at the end of this turn; ``flight`` hears what came of it."""
+        gathered = self._gathered.get(node)
+        if gathered is not None:
+            gathered.append((flight, proposal))
+            return
+        if not self._gathered:
+            self._loop.call_soon(self._send_gathered)
+        self._gathered[node] = [(flight, proposal)]
+
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        for node, sent in gathered.items():
+            for some in _bounded(sent):
+                if len(some) == 1:
+                    request: Replicate | Copies = some[0][1].request
+                else:
+                    request = Copies(tuple([proposal.request for _, proposal in some]))
+                answer = self._asker.ask(node, request, timeout_s=REPLICATE_S)
+                answer.add_done_callback(partial(_tell, some, node))
+
+
+def _bounded(sent: list[tuple[Flight, Proposal]]) -> Iterator[list[tuple[Flight, Proposal]]]:
+    """Yield parts of at most `COPIES_BYTES_MAX`, or of one proposal."""
+    start, size = 0, 0
+    for place, (_, proposal) in enumerate(sent):
+        size += len(proposal.request.register)
+        if size > COPIES_BYTES_MAX and place > start:
+            yield sent[start:place]
+            start, size = place, len(proposal.request.register)
+    yield sent[start:] if start else sent
+
+
+def _tell(sent: list[tuple[Flight, Proposal]], node: NodeId, answer: asyncio.Future[Reply]) -> None:
+    """Tell the flights what became of what was sent to ``node``."""
+    error = error_of(answer)
+    if error is not None:
+        for flight, proposal in sent:
+            flight.not_kept(proposal, node, error)
+        return
+    reply = answer.result()
+    refused = dict(reply.refused) if isinstance(reply, Kept) and reply.refused else {}
+    for place, (flight, proposal) in enumerate(sent):
+        if place in refused:
+            flight.not_kept(proposal, node, refusal(refused[place]))
+        else:
+            flight.kept(proposal, node)
+
+
 class Flight:
     """The proposals of one term; see the module's docstring."""
 
@@ -185,6 +247,7 @@ class Flight:
         led: Led,
         asker: Asker,
         local: LocalAcks,
+        sending: Sending,
         *,
         learned: Callable[[RefusedError], None],
         behind: Callable[[TableId, NodeId], None],
@@ -193,8 +256,9 @@ class Flight:
 
         Args:
             led: the term.
-            asker: sends.
+            asker: knows who can be reached.
             local: acks for this node.
+            sending: sends.
             learned: told of refusals that name a later epoch.
             behind: told of each replica that lacks a write, which is not sent to it again.
         """
@@ -204,10 +268,11 @@ class Flight:
         """Proposals neither chosen nor lost."""
         self._led = led
         self._others = tuple(led.followers(asker.node))
-        self._replicas = led.replicas
+        self._bits = {node: 1 << place for place, node in enumerate(led.replicas)}
         self._majority = majority(len(led.replicas))
         self._asker = asker
         self._local = local
+        self._sending = sending
         self._learned = learned
         self._loop = asyncio.get_running_loop()
         self._chains: dict[bytes, list[Proposal]] = {}
@@ -221,7 +286,7 @@ class Flight:
     def propose(self, version: Version, request: Replicate) -> Proposal:
         """Send what is committed here just now, and is later than all that was proposed of its item."""
         self.count += 1
-        proposal = Proposal(version, request, WriteQuorum(self._replicas, required=self._majority))
+        proposal = Proposal(version, request)
         chain = self._chains.get(request.key)
         if chain is None:
             self._chains[request.key] = [proposal]
@@ -260,11 +325,12 @@ class Flight:
         chain = self._chains.get(proposal.key)
         if chain is None:
             return
-        chosen = 0
+        chosen, bit = 0, self._bits[node]
         for position, earlier in enumerate(chain):
-            if earlier.version > proposal.version:
+            if earlier is not proposal and earlier.version > proposal.version:
                 break
-            if earlier.quorum.acked(node):
+            earlier.acks |= bit
+            if earlier.acks.bit_count() >= self._majority:
                 chosen = position + 1
         if not chosen:
             return
@@ -320,18 +386,20 @@ class Flight:
         request = proposal.request
         if request.generation != self._led.generation and not proposal.is_chosen:
             request = proposal.request = msgspec.structs.replace(request, generation=self._led.generation)
-        answer = self._asker.ask(node, request, timeout_s=REPLICATE_S)
-        answer.add_done_callback(partial(self._answered, proposal, node))
+        self._sending.send(self, proposal, node)
 
-    def _answered(self, proposal: Proposal, node: NodeId, answer: asyncio.Future[Reply]) -> None:
-        error = error_of(answer)
-        if error is None:
-            self._backoff_s[node] = RESEND_S_MIN
-            self.acked(proposal, node)
-        elif not self._is_over:
-            if isinstance(error, RefusedError) and error.code == NOT_LEADING:
-                self._learned(error)
-            self._not_acked(proposal, node)
+    def kept(self, proposal: Proposal, node: NodeId) -> None:
+        """Note that ``node``, which was sent ``proposal``, has it durably."""
+        self._backoff_s[node] = RESEND_S_MIN
+        self.acked(proposal, node)
+
+    def not_kept(self, proposal: Proposal, node: NodeId, error: BaseException) -> None:
+        """Note that ``node`` was sent ``proposal`` in vain, or has not told."""
+        if self._is_over:
+            return
+        if isinstance(error, RefusedError) and error.code == NOT_LEADING:
+            self._learned(error)
+        self._not_acked(proposal, node)
 
     def _not_acked(self, proposal: Proposal, node: NodeId) -> None:
         lagging = self._lagging[node]

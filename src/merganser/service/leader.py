@@ -53,7 +53,17 @@ from merganser.service.damage import Damage
 from merganser.service.first_touches import FirstTouches, Term
 from merganser.service.group_gate import GroupGate, not_leading
 from merganser.service.hash_trees import HashTrees
-from merganser.service.in_flight import REQUESTS_MAX, Flight, LocalAcks, Outcome, Proposal, Told, Untold, outcomes
+from merganser.service.in_flight import (
+    REQUESTS_MAX,
+    Flight,
+    LocalAcks,
+    Outcome,
+    Proposal,
+    Sending,
+    Told,
+    Untold,
+    outcomes,
+)
 from merganser.service.intents import Gone, NoTransactions, Resolver
 from merganser.service.leadership import Leadership
 from merganser.service.leadership import Led as LedTerm
@@ -126,6 +136,7 @@ class Leader:
         self._loop = asyncio.get_running_loop()
         self._terms: dict[Group, Term] = {}
         self._local = LocalAcks(engine)
+        self._sending = Sending(asker)
         self._requests = outcomes()
         self._touches = FirstTouches(
             topology,
@@ -355,6 +366,7 @@ class Leader:
             led,
             self._asker,
             self._local,
+            self._sending,
             learned=lambda error: self._learned(term, error),
             behind=lambda table, node: self.when_behind(led, table, node),
         )

@@ -305,6 +305,7 @@ class Member:
             in_flight_s=in_flight_s,
             interval_s=repair_interval_s,
         )
+        self.leader_tables.register_replica.check = self._check_disk
         self.healing.settle = self.leader_repair.settling.make_right
         self.wholeness.rejoining = self.leader_repair.rejoining
         self.repairing = Repairing(
@@ -350,13 +351,16 @@ class Member:
             RefusedError: the disk is not well enough for it; nothing was done.
             MerganserError: as the service that is asked.
         """
-        if self.wholeness.is_refusing:
-            self.wholeness.check(request)
+        self._check_disk(request)
         began = self.admission.begin(request)
         try:
             return await self._serve[type(request)](sender, request)
         finally:
             self.admission.end(request, began)
+
+    def _check_disk(self, request: Request) -> None:
+        if self.wholeness.is_refusing:
+            self.wholeness.check(request)
 
     def start(self, wire_addresses: dict[str, str]) -> None:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""

@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from merganser.core.hash_tree import LEAF_LEVEL, LEAVES
-from merganser.model.errors import CorruptionError, RefusedError
+from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, TableId
-from merganser.model.leader_messages import Drop, Replicate, Touch, TouchRange, TouchTree
+from merganser.model.leader_messages import Copies, Drop, Kept, Replicate, Touch, TouchRange, TouchTree
 from merganser.model.leadership import Epoch, Group
-from merganser.model.messages import Done, Found, Nodes, Rows
+from merganser.model.messages import Done, Found, Nodes, Request, Rows
+from merganser.model.refusal import Refused
 from merganser.model.register import NO_VERSION, Version
+from merganser.net.transport import refused
 from merganser.service.damage import Damage
 from merganser.service.generations import Generations
 from merganser.service.group_gate import GroupGate
@@ -33,6 +35,7 @@ from merganser.storage.registers import is_tombstone, version_of
 from merganser.storage.values import check_row
 
 _DONE = Done()
+_ALL_KEPT = Kept(())
 
 
 class RegisterReplica:
@@ -50,6 +53,9 @@ class RegisterReplica:
         catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
         """Keep registers in ``engine``; ``catch_up`` fetches a newer cluster map from a peer."""
+        self.check: Callable[[Request], None] = lambda _request: None
+        """Raises a RefusedError if the disk is not well enough for one of several; it was asked for those that come
+        alone."""
         self._gate = GroupGate(topology, catch_up=catch_up)
         self._engine = engine
         self._promises = promises
@@ -111,15 +117,37 @@ class RegisterReplica:
             CorruptionError: the register is damaged, or what is stored is; nothing was written.
             StorageFailedError: it is unknown whether it is durable.
         """
+        await self._replicate(sender, request)
+        if not self._engine.is_durable(request.key):
+            await self._engine.durable()
+        return _DONE
+
+    async def replicate_together(self, sender: NodeId, request: Copies) -> Kept:
+        """Do each of several copies as `replicate` would; returns once all that is kept is durable.
+
+        Raises:
+            StorageFailedError: it is unknown whether any of it is durable.
+        """
+        refusals: list[tuple[int, Refused]] = []
+        for place, copy in enumerate(request.copies):
+            try:
+                self.check(copy)
+                await self._replicate(sender, copy)
+            except (InvariantError, StorageFailedError):
+                raise
+            except MerganserError as error:
+                refusals.append((place, refused(error)))
+        if not self._engine.is_all_durable:
+            await self._engine.durable()
+        return Kept(tuple(refusals)) if refusals else _ALL_KEPT
+
+    async def _replicate(self, sender: NodeId, request: Replicate) -> None:
         key, register = request.key, request.register
         _, group = await self._gate.admit(sender, request.map_epoch, request.table, key)
         check_row(key, register)
         await self._promises.admit(group, request.epoch)
         self._generations.check(group, request.epoch, request.generation)
         self._keep(request, group)
-        if not self._engine.is_durable(key):
-            await self._engine.durable()
-        return _DONE
 
     async def drop(self, sender: NodeId, request: Drop) -> Done:
         """Drop tombstones that all replicas hold, where they are still what is held; take nothing sent before.

@@ -24,10 +24,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from merganser.model.errors import MerganserError, PeerLostError, PeerUnreachableError, RefusedError
+from merganser.model.errors import MerganserError, PeerLostError, PeerUnreachableError
 from merganser.model.ids import NodeId
-from merganser.model.messages import Refused, Reply, Request
-from merganser.net.transport import Handler, Traffic, failed, refusal, refusal_code
+from merganser.model.messages import Reply, Request
+from merganser.model.refusal import Refused
+from merganser.net.transport import Handler, Traffic, failed, refusal, refused
 from merganser.sim.loop import Incarnation, SimulatedLoop
 
 _ENCODE = msgspec.msgpack.Encoder().encode
@@ -273,10 +274,8 @@ class SimulatedTransport:
         node, raw = _CALL.decode(payload)
         try:
             reply = await self._handler(node, _REQUEST.decode(raw))
-        except RefusedError as error:
-            reply = Refused(error.code, str(error), error.map_epoch, error.epoch)
         except MerganserError as error:
-            reply = Refused(refusal_code(error), str(error))
+            reply = refused(error)
         self._network.carry(self._address, sender, "reply", number, _ENCODE(reply))
 
     def _give_up(self, number: int, why: str) -> None:

@@ -9,10 +9,20 @@ it had synced is no witness against itself; it says nothing before others have g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from merganser.model.ids import NodeId, PartitionId
-from merganser.model.leader_messages import Campaign, Confirm, Promised, Replicate, Standing, Touch, TouchRange
+from merganser.model.leader_messages import (
+    Campaign,
+    Confirm,
+    Copies,
+    Kept,
+    Promised,
+    Replicate,
+    Standing,
+    Touch,
+    TouchRange,
+)
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
 from merganser.model.messages import Reply, Request
 from merganser.service.member import Member
@@ -43,16 +53,36 @@ class Witness:
     async def serve(self, member: Member, sender: NodeId, request: Request) -> Reply:
         """Have ``member`` answer, and hear it."""
         told = self._told.setdefault(member.topology.node, {})
-        asked = [(group, epoch) for group, epoch in _asked(member, request) if epoch < told.get(group, NO_EPOCH)]
+        late = [
+            (one, group, epoch)
+            for one in _each(request)
+            for group, epoch in _asked(member, one)
+            if epoch < told.get(group, NO_EPOCH)
+        ]
         reply = await member.serve(sender, request)
-        for group, epoch in asked:
+        done = _done(request, reply)
+        for one, group, epoch in late:
+            if one not in done:
+                continue
             self.sentences.append(
                 f"{member.topology.node} did {type(request).__name__} of epoch {tuple(epoch)} in partition "
                 f"{group.partition}, after it had promised a later one"
             )
-        for group, epoch in _answered(member, request, reply):
-            told[group] = max(epoch, told.get(group, NO_EPOCH))
+        for one in done:
+            for group, epoch in _answered(member, one, reply):
+                told[group] = max(epoch, told.get(group, NO_EPOCH))
         return reply
+
+
+def _each(request: Request) -> Sequence[Request]:
+    """Return what is asked by a request that may be several."""
+    return request.copies if isinstance(request, Copies) else (request,)
+
+
+def _done(request: Request, reply: Reply) -> Sequence[Request]:
+    """Return what was not refused of a request that was answered."""
+    refused = {place for place, _ in reply.refused} if isinstance(reply, Kept) else ()
+    return [one for place, one in enumerate(_each(request)) if place not in refused]
 
 
 def _asked(member: Member, request: Request) -> Iterator[tuple[Group, Epoch]]:
