@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test clients check bench soak lock clean
+.PHONY: help setup demo run test clients check bench bench-peers soak lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(STAMP) ## make .venv with everything the other targets need
 
@@ -40,8 +40,11 @@ test: check ## the checks and every test
 clients: $(STAMP) ## every client in every language that is installed here (go, mvn, npm, chromium)
 	@$(BIN)/pytest tests/clients -m "clients or not soak" -rs
 
-bench: $(STAMP) ## throughput, latency and CPU per operation of a local cluster
-	@$(BIN)/merganser bench
+bench: $(STAMP) ## measure all that docs/performance.md tells again, and write it there: a quarter of an hour
+	@$(BIN)/python -m merganser.bench.suite
+
+bench-peers: $(STAMP) ## one node beside other servers that speak DynamoDB (npm, pip), which are started and stopped
+	@$(BIN)/python -m merganser.bench.suite --only one-node --page ''
 
 soak: $(STAMP) ## the long hunt on all cores (SEEDS=0:1000000 takes a day), then more rounds with real processes
 	@$(BIN)/merganser sim --seeds $(SEEDS)

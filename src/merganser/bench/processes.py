@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from merganser.model.errors import ConfigurationError
 
 MIB = 1024 * 1024
 _TICKS_S = os.sysconf("SC_CLK_TCK")
+_PROCESS_CLOCK = 2
+"""What Linux makes of a process id the clock of its CPU time with, to the nanosecond (clock_getcpuclockid(3))."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -19,11 +22,13 @@ class Usage(msgspec.Struct, frozen=True):
     """Of several processes and all their children together, so far."""
 
     cpu_seconds: float
-    """User and system, in steps of 10 ms a process; children that have ended, and were waited for, count too."""
+    """User and system; children that have ended, and were waited for, count too, in steps of 10 ms."""
     resident_bytes: int
     """What each has resident, added up: pages that several share count for each."""
     written_bytes: int
     """Sent to the disk by those that live, as the kernel counts ``write_bytes``: nothing where the disk is memory."""
+    read_bytes: int
+    """Fetched from the disk by those that live: nothing where the page cache had it."""
 
 
 def usage(pids: Iterable[int]) -> Usage:
@@ -37,6 +42,7 @@ def usage(pids: Iterable[int]) -> Usage:
         cpu_seconds=sum(one.cpu_seconds for one in found),
         resident_bytes=sum(one.resident_bytes for one in found),
         written_bytes=sum(one.written_bytes for one in found),
+        read_bytes=sum(one.read_bytes for one in found),
     )
 
 
@@ -72,10 +78,11 @@ def _of_one(pid: int) -> Usage:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         io = Path(f"/proc/{pid}/io").read_text()
+        spent_s = time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
     except (FileNotFoundError, ProcessLookupError):  # a child that ended meanwhile, which its parent has waited for
-        return Usage(0.0, 0, 0)
+        return Usage(0.0, 0, 0, 0)
     except OSError as error:
         raise ConfigurationError(f"--pid {pid}: what it uses cannot be read: {error}") from None
-    ticks = sum(map(int, fields[11:15]))
-    written = next(int(line.split()[1]) for line in io.splitlines() if line.startswith("write_bytes:"))
-    return Usage(ticks / _TICKS_S, int(fields[21]) * _PAGE_BYTES, written)
+    ended_s = sum(map(int, fields[13:15])) / _TICKS_S
+    moved = dict(line.split(": ") for line in io.splitlines())
+    return Usage(spent_s + ended_s, int(fields[21]) * _PAGE_BYTES, int(moved["write_bytes"]), int(moved["read_bytes"]))

@@ -208,7 +208,7 @@ def latency_plot(lines: Sequence[Line]) -> str:
 
 def _ratios(ratios: dict[str, Spread]) -> str:
     return ", ".join(
-        f"{name} {spread.median:.2f} ({spread.least:.2f} to {spread.most:.2f})" for name, spread in ratios.items()
+        f"{name} {spread.median:.3g} ({spread.least:.3g} to {spread.most:.3g})" for name, spread in ratios.items()
     )
 
 

@@ -22,7 +22,7 @@ from merganser.model.errors import ConfigurationError
 
 _Message = TypeVar("_Message", Ready, Done)
 
-WARM_UP_S = 1.0
+WARM_UP_S = 0.5
 """Connections are open and caches warm well before; a short measurement warms up for as long as it lasts."""
 START_TIMEOUT_S = 60.0
 LOAD_TIMEOUT_S = 600.0

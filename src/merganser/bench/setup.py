@@ -53,6 +53,15 @@ def drop_table(endpoint: str, name: str) -> None:
     _call(endpoint, "DeleteTable", {"TableName": name})
 
 
+def is_answering(endpoint: str) -> bool:
+    """Tell whether a request for the names of tables is answered."""
+    try:
+        _call(endpoint, "ListTables", {})
+    except ConfigurationError:
+        return False
+    return True
+
+
 def _call(endpoint: str, operation: str, body: dict[str, Any]) -> dict[str, Any]:
     url = urlsplit(endpoint)
     request = Signer(url.netloc, credentials_of(os.environ)).request(operation, orjson.dumps(body))

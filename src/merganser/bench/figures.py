@@ -1,0 +1,178 @@
+"""The figures of `suite`, as they are kept in JSON, and as the tables of a page in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from merganser.bench.compare import Line, Spread
+from merganser.bench.floors import Storage
+from merganser.bench.processes import MIB
+from merganser.model.errors import ConfigurationError
+
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """A figure that has a row of its own."""
+
+    name: str
+    value: float
+    unit: str
+    of_floor: float | None = None
+    """How many times its floor; None: it has none."""
+    note: str = ""
+
+
+class Section(msgspec.Struct, frozen=True):
+    """What one part of the suite measured."""
+
+    title: str
+    about: str
+    """How, in a sentence or two."""
+    lines: tuple[Line, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    plot: str = ""
+    floor: Storage | None = None
+    taken: str = ""
+    """When, in UTC."""
+    machine: str = ""
+    load: float = 0.0
+    """Average number of processes that wanted to run in the minute before it began: the work of others."""
+    seconds: float = 0.0
+    """That it took."""
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """All of them, by the name of the section."""
+
+    sections: dict[str, Section] = {}
+
+
+def read(path: Path) -> Figures:
+    """Return what ``path`` has; nothing if it is not there.
+
+    Raises:
+        ConfigurationError: it has something else.
+    """
+    if not path.exists():
+        return Figures()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Figures)
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(f"{path} has no figures of this build, move it away: {error}") from None
+
+
+def write(figures: Figures, path: Path) -> None:
+    """Write ``path`` anew."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
+
+
+def check_page(path: Path) -> None:
+    """Find the place for the tables in a page.
+
+    Raises:
+        ConfigurationError: it has none, or there is no page.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"there is no page {path} to put the figures into")
+    text = path.read_text()
+    if not (text.count(BEGIN) == text.count(END) == 1 and text.index(BEGIN) < text.index(END)):
+        raise ConfigurationError(f"{path} needs a line {BEGIN} and after it a line {END}, for the tables between them")
+
+
+def put_into_page(figures: Figures, order: Sequence[str], path: Path) -> None:
+    """Put the tables between the two marks in a page, in that ``order`` of sections; raises as `check_page`."""
+    check_page(path)
+    before, _, rest = path.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    tables = "\n\n".join(markdown(figures.sections[name]) for name in order if name in figures.sections)
+    path.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
+
+
+def markdown(section: Section) -> str:
+    """Return a section of a page."""
+    parts = [
+        f"### {section.title}",
+        section.about,
+        f"{section.taken}, {section.machine}, load {section.load:.1f} before it began; took {section.seconds:.0f} s."
+        + (f" Floors: {section.floor.told()}." if section.floor is not None else ""),
+    ]
+    if section.lines:
+        parts.append("\n".join(_rows_of(section.lines)))
+    if section.facts:
+        parts.append("\n".join(_rows_of_facts(section.facts)))
+    if section.plot:
+        parts.append("```\n" + re.sub(r"[ \u2800]+$", "", section.plot, flags=re.MULTILINE) + "\n```")
+    return "\n\n".join(parts)
+
+
+_COLUMNS = (
+    "workload",
+    "server",
+    "ops/s",
+    "p50, p99, p99.9 ms",
+    "CPU µs/op",
+    "× floor: CPU, p50, ops/s",
+    "× the first: ops/s, CPU",
+    "load's CPU µs/op",
+    "MiB",
+    "written/B",
+)
+
+
+def _rows_of(lines: Sequence[Line]) -> Iterator[str]:
+    rows = [_row(line) for line in lines]
+    kept = [place for place in range(len(_COLUMNS)) if any(row[place] for row in rows)]
+    yield "| " + " | ".join(_COLUMNS[place] for place in kept) + " |"
+    yield "|" + "---|" * len(kept)
+    for row in rows:
+        yield "| " + " | ".join(row[place] for place in kept) + " |"
+
+
+def _row(line: Line) -> list[str]:
+    result = line.result
+    latency = result.all_us
+    errors = f", {result.errors:,} errors ({', '.join(result.faults)})" if result.errors else ""
+    items = f" ({result.items_per_second:,.0f} items/s)" if result.items_per_second else ""
+    return [
+        f"{line.workload}, {_bytes(line.item_bytes)}, {line.connections} conn."
+        + (f", {line.rate:,.0f}/s offered" if line.rate else ""),
+        line.subject,
+        f"{result.throughput:,.0f}{items}{errors}",
+        ", ".join(f"{us / 1000:.2f}" for us in (latency.p50, latency.p99, latency.p999)) if latency.count else "",
+        "" if result.server_cpu_us_per_operation is None else f"{result.server_cpu_us_per_operation:.0f}",
+        _all_of(line.of_floor, ("cpu", "p50", "throughput")),
+        _all_of(line.of_first, ("throughput", "cpu")),
+        f"{result.generator_cpu_us_per_operation:.0f}",
+        "" if result.server_resident_bytes is None else f"{result.server_resident_bytes / MIB:.0f}",
+        "" if result.written_bytes_per_byte is None else f"{result.written_bytes_per_byte:.2f}",
+    ]
+
+
+def _all_of(ratios: dict[str, Spread], names: Sequence[str]) -> str:
+    return "; ".join(_ratio(ratios[name]) for name in names if name in ratios)
+
+
+def _ratio(spread: Spread) -> str:
+    least, median, most = (f"{value:.3g}" for value in (spread.least, spread.median, spread.most))
+    return median if least == most else f"{median} ({least} to {most})"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1000:g} KB" if count >= 1000 else f"{count} B"
+
+
+def _rows_of_facts(facts: Sequence[Fact]) -> Iterator[str]:
+    yield "| | | × floor | |"
+    yield "|---|---|---|---|"
+    for fact in facts:
+        floor = "" if fact.of_floor is None else f"{fact.of_floor:.2f}"
+        yield f"| {fact.name} | {_number(fact.value)} {fact.unit} | {floor} | {fact.note} |"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
