@@ -187,6 +187,7 @@ async def test_a_coordinator_that_was_overtaken_finds_its_commit_refused(stage: 
     with pytest.raises(TransactionCanceledError) as caught:
         await slow
     assert caught.value.reasons == (CONFLICT, CONFLICT)
+    assert caught.value.answers == (b"", b""), "both were locked for it"
     assert await stage.leader.get(b"a", b"b") == [None, b"2"]
 
 

@@ -219,8 +219,9 @@ class Transactions:
                 answers, wrong = await self._prepare_all(attempt, deadline, is_patient=number > 0)
                 outcome = transaction.outcome(answers)
                 if outcome is Outcome.COMMIT:
-                    await self._commit(attempt, deadline)
-                    return [answer.answer for answer in answers if isinstance(answer, Ready)]
+                    told = [answer.answer for answer in answers if isinstance(answer, Ready)]
+                    await self._commit(attempt, told, deadline)
+                    return told
                 await self._abort(attempt, answers, deadline)
                 if outcome is not Outcome.COLLIDE or wrong or self._loop.time() + WAIT_S > deadline:
                     break
@@ -326,7 +327,7 @@ class Transactions:
         )
         return transaction.prepare_answer_in(changed.answer)
 
-    async def _commit(self, attempt: _Attempt, deadline: float) -> None:
+    async def _commit(self, attempt: _Attempt, answers: Sequence[bytes], deadline: float) -> None:
         """Return once the transaction has happened."""
         try:
             told, was_unknown = await self._insist(attempt.id, Commit(attempt.number), deadline)
@@ -339,7 +340,7 @@ class Transactions:
             return
         if told.record is None and was_unknown:  # decided, finished and forgotten since then
             raise UnknownOutcomeError("the ledger has no record of the transaction any more: it may have happened")
-        raise self._overtaken(attempt)
+        raise self._overtaken(attempt, answers)
 
     async def _abort(self, attempt: _Attempt, answers: Sequence[PrepareAnswer | None], deadline: float) -> None:
         """Return once it is certain, for everybody, that the transaction has not happened."""
@@ -373,12 +374,13 @@ class Transactions:
                 return error
         return UnavailableError(f"the transaction was given up, nothing was written: {wrong[0]}")
 
-    def _overtaken(self, attempt: _Attempt) -> TransactionCanceledError:
+    def _overtaken(self, attempt: _Attempt, answers: Sequence[bytes] | None = None) -> TransactionCanceledError:
         """Return what the client hears if someone who needed an item has aborted the transaction."""
         self.cancelled += 1
         return TransactionCanceledError(
             "another request needed its items before the transaction was decided",
             [Reason(ReasonKind.CONFLICT)] * len(attempt.items),
+            answers,
         )
 
     async def _insist(self, transaction_id: bytes, step: LedgerStep, deadline: float) -> tuple[Told, bool]:
