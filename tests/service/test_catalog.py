@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,8 +21,8 @@ from merganser.model.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from merganser.model.ids import ClusterId
-from merganser.model.messages import Accept, Adopt, Ballot, Prepare
+from merganser.model.ids import ClusterId, NodeId
+from merganser.model.messages import Accept, Adopt, Ballot, Prepare, Reply
 from merganser.service.topology import load_map
 from merganser.sim.machine import Machine
 from merganser.sim.network import REOPENED_S, Conditions
@@ -196,17 +199,37 @@ async def test_a_minority_changes_nothing_and_says_so(world: World) -> None:
     assert (await agreed(world)).epoch == 1
 
 
+Answer = Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]
+
+
+@contextmanager
+def _cut_off_when_accepted(world: World, machine: Machine) -> Iterator[None]:
+    """Let others accept what ``machine`` proposes, and ``machine`` never hear of it."""
+    others = [member(other)._serve for other in world.machines if other is not machine]
+    answers = [serve[Accept] for serve in others]
+
+    def lonely(answer: Answer) -> Answer:
+        async def accept(sender: NodeId, request: Accept) -> Reply:
+            reply = await answer(sender, request)
+            world.cut_off(machine)
+            return reply
+
+        return accept
+
+    for serve, answer in zip(others, answers, strict=True):
+        serve[Accept] = lonely(answer)
+    yield
+    for serve, answer in zip(others, answers, strict=True):
+        serve[Accept] = answer
+    world.network.heal()
+
+
 @simulated()
 async def test_a_change_that_a_majority_may_have_accepted_is_of_unknown_outcome(world: World) -> None:
     await world.start()
-    machine, *others = world.machines
-    creating = asyncio.ensure_future(create(machine, "t", timeout_s=2.0))
-    await until(lambda: any(member(other)._acceptor._state.promised > Ballot(0, 0) for other in others))
-    await asyncio.sleep(0.02)
-    world.cut_off(machine)
-    with pytest.raises(UnknownOutcomeError):
-        await creating
-    world.network.heal()
+    machine = world.machines[0]
+    with _cut_off_when_accepted(world, machine), pytest.raises(UnknownOutcomeError):
+        await create(machine, "t", timeout_s=2.0)
     assert (await create(machine, "t")).unique_id == "id of t"
 
 
