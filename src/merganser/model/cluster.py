@@ -58,7 +58,7 @@ class Index(msgspec.Struct, frozen=True):
     """Epoch of the map that it was added in; 0: it was made with its table, so that who knows one knows the other."""
 
 
-class Table(msgspec.Struct, frozen=True):
+class Table(msgspec.Struct, frozen=True, cache_hash=True):
     """A table as every node must know it; what only its wire understands stays opaque."""
 
     id: TableId

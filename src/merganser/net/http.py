@@ -3,7 +3,11 @@
 The server listens, keeps the connections (`net/http_connection.py`) and the tasks of their requests, checks
 their time limits once a tick, and closes them with a grace.
 
-Invariants: one task per request, owned by the server; what the application raises is reported and answered;
+Requests that come in one turn of the loop are served one after the other in the next, each as far as it need not wait;
+what waits becomes a task. Their answers are written after that, so that a client which waits for several is woken once,
+and each of the three stages stays in the caches of the processor.
+
+Invariants: at most one task per request, owned by the server; what the application raises is reported and answered;
 the bodies of all connections together stay within `HttpLimits.bodies_bytes_max`, the answers that clients do
 not take within `answers_bytes_max` and one answer, the connections within `connections_max` and `refusals_max`.
 """
@@ -16,6 +20,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from merganser.net.begun import begin
 from merganser.net.http_connection import Exchange, HttpConnection
 from merganser.net.http_limits import HttpLimits
 from merganser.net.http_messages import Request, Response, encode_response, text_response
@@ -34,6 +39,8 @@ BodyBound = Callable[[list[tuple[bytes, bytes]]], int]
 TooLarge = Callable[[list[tuple[bytes, bytes]]], Response | None]
 """Returns the answer to a request whose body passes the bound that the application gave it; None is a plain 413."""
 
+_FLUSH_AT = 32
+"""Answers that wait for one another in a turn of the loop: more would make the first of them late."""
 _CLOSE = b"connection: close\r\n"
 _KEEP_ALIVE = b"connection: keep-alive\r\n"
 
@@ -70,7 +77,11 @@ class HttpServer:
         self.bodies_bytes = 0
         """Of request bodies received and not yet answered, over all connections."""
         self.is_closing = False
-        self._application = application
+        self._loop = asyncio.get_running_loop()
+        self._due: list[tuple[HttpConnection, Exchange, Request]] = []
+        self._to_flush: list[HttpConnection] = []
+        self._is_in_turn = False
+        self.application = application
         self._on_error = on_error
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
@@ -120,20 +131,54 @@ class HttpServer:
         for listener in self._listeners:
             await listener.wait_closed()
 
-    async def answer(self, exchange: Exchange, request: Request) -> list[bytes]:
-        """Return the application's response, or a 500 for its bug, as bytes."""
-        try:
-            return self.encode(exchange, await self._application(request))
-        except Exception as error:  # noqa: BLE001 - the root of the task
-            self._on_error(error)
-            return self.encode(exchange, text_response(500, "internal error; the server's log has it"))
+    def report(self, exchange: Exchange, error: Exception) -> list[bytes]:
+        """Report a bug of the application, and return the answer of ``exchange`` that says so."""
+        self._on_error(error)
+        return self.encode(exchange, text_response(500, "internal error; the server's log has it"))
 
     def encode(self, exchange: Exchange, response: Response) -> list[bytes]:
         """Return ``response`` as the answer of ``exchange``."""
         connection = _CLOSE if exchange.is_last else _KEEP_ALIVE if exchange.is_http_1_0 else b""
         is_head = exchange.request is not None and exchange.request.method == b"HEAD"
-        date = self.date(asyncio.get_running_loop().time())
+        date = self.date(self._loop.time())
         return encode_response(response, date=date, connection=connection, is_head=is_head)
+
+    def serve_soon(self, connection: HttpConnection, exchange: Exchange, request: Request) -> None:
+        """Serve a request in the next turn of the loop, with those of all connections that came in this one."""
+        if not self._due:
+            self._loop.call_soon(self._turn)
+        self._due.append((connection, exchange, request))
+
+    def flush_soon(self, connection: HttpConnection) -> None:
+        """Write the answers of a connection with those of all others that are answered in this turn of the loop.
+
+        A client that waits is woken by the first byte: one by one, that costs both sides a change of context each.
+        """
+        if not (self._to_flush or self._is_in_turn):
+            self._loop.call_soon(self._flush)
+        self._to_flush.append(connection)
+
+    def _turn(self) -> None:
+        """Serve what is due as far as nothing has to be waited for, and write the answers."""
+        due, self._due = self._due, []
+        self._is_in_turn = True
+        for connection, exchange, request in due:
+            self._begin(connection, exchange, request)
+            if len(self._to_flush) >= _FLUSH_AT:
+                self._flush()
+        self._is_in_turn = False
+        self._flush()
+
+    def _begin(self, connection: HttpConnection, exchange: Exchange, request: Request) -> None:
+        try:
+            task = begin(connection.serve(exchange, request), self._loop)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: the others of this turn are served all the same
+            self._on_error(error)
+            connection.abort()
+            return
+        if task is not None:
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
 
     def take_bytes(self, count: int) -> bool:
         """Charge the budget of bodies, if there is room; whoever asked gives it back."""
@@ -141,6 +186,11 @@ class HttpServer:
             return False
         self.bodies_bytes += count
         return True
+
+    def _flush(self) -> None:
+        connections, self._to_flush = self._to_flush, []
+        for connection in connections:
+            connection.flush()
 
     def date(self, now_s: float) -> bytes:
         """Return the date line; clients correct their clocks by it. ``now_s`` is the loop's."""

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+_NONE: Mapping[bytes, bytes] = {}
 _NEVER = float("inf")
 _LINGER_S = 2.0
 """Enough for an answer to cross the world, too short to be worth an attacker's while."""
@@ -90,6 +92,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_refused = False
         """The last answer comes before the end of its request."""
         self._is_lingering = False
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._named: Mapping[bytes, bytes] = _NONE
         self._is_one_too_many = False
         self._stalled_bytes = 0
         self._answers_bytes = 0
@@ -123,7 +127,8 @@ class HttpConnection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.header_bytes_max and not self._is_input_over:
                 self._refuse(text_response(431, self._too_many_header_bytes()))
-        self._begin_due()
+        if self._waiting or not self._is_reading:
+            self._begin_due()
         self._note_time()
 
     def eof_received(self) -> bool:
@@ -155,7 +160,7 @@ class HttpConnection(asyncio.Protocol):
         """Go on."""
         self._is_paused = False
         self._charge_answers(0)
-        self._flush()
+        self.flush()
         self._begin_due()
         self._note_time()
 
@@ -201,38 +206,36 @@ class HttpConnection(asyncio.Protocol):
     def on_url(self, piece: bytes) -> None:
         """Gather the target, which comes in pieces when the stream does."""
         self._path += piece
-        self._count_head(len(piece))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; drop a trailer."""
-        self._header_count += 1
-        if self._header_count > self._limits.headers_max:
-            raise _RefusedRequestError(431, f"more than {self._limits.headers_max} headers")
-        self._count_head(len(name) + len(value))
+        """Keep a header, which is counted once they are complete; count a trailer and drop it."""
         if self._is_in_head:
-            self._headers.append((name.lower(), value.rstrip(b" \t")))  # llhttp strips the front only
+            self._headers.append((name, value))
+            return
+        self._trailers += 1
+        self._count_headers(self._trailers)
+        self._count_head(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
         """Refuse a body that is announced too long or has no room; else ask for it if the client waits for that."""
         if self._is_upgrade_offered():
             return
+        self._count_headers(len(self._headers))
+        self._head_bytes = 0  # what came in pieces was counted so that it ends some time; now it is told exactly
+        self._count_head(len(self._path) + sum([len(name) + len(value) for name, value in self._headers]))
         self._is_in_head = False
         self._head_bytes = 0
-        expectation = None
-        announced_bytes = 0
-        for name, value in self._headers:
-            if name == b"content-length":
-                announced_bytes = int(value)
-            elif name == b"transfer-encoding":
-                self._question_body()
-            elif name == b"expect":
-                expectation = value
-        if announced_bytes >= _QUESTIONED_BYTES:
+        # llhttp strips the front only
+        headers = [(name.lower(), value.rstrip(b" \t")) for name, value in self._headers]
+        named = dict(reversed(headers))
+        self._headers, self._named = headers, named
+        announced_bytes = int(named.get(b"content-length", 0))
+        if announced_bytes >= _QUESTIONED_BYTES or b"transfer-encoding" in named:
             self._question_body()
         if announced_bytes:
             self._check_room(announced_bytes)
-        if expectation is not None:
-            self._expect(expectation)
+        if b"expect" in named:
+            self._expect(named[b"expect"])
 
     def on_body(self, piece: bytes) -> None:
         """Gather the body, and charge it."""
@@ -251,11 +254,13 @@ class HttpConnection(asyncio.Protocol):
         """Put the request in line."""
         if self._is_upgrade_offered():
             return
+        parser = self._parser
         request = Request(
-            self._parser.get_method(), self._path, self._headers, bytes(self._body), self._peer, self._room
+            parser.get_method(), self._path, self._headers, bytes(self._body), self._peer, self._room, 0, self._named
         )
-        is_last = not self._parser.should_keep_alive()
-        exchange = Exchange(request, is_last=is_last, is_http_1_0=self._parser.get_http_version() == "1.0")
+        is_last = not parser.should_keep_alive()
+        is_http_1_0 = b"connection" in self._named and parser.get_http_version() == "1.0"  # without it, it is the last
+        exchange = Exchange(request, is_last=is_last, is_http_1_0=is_http_1_0)
         self._exchanges.append(exchange)
         self._waiting.append(exchange)  # from here on its bytes are the exchange's to give back
         self._is_input_over |= is_last
@@ -290,7 +295,7 @@ class HttpConnection(asyncio.Protocol):
             return b""
         version = self._parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._path, version)]
-        lines += [b"%b: %b\r\n" % header for header in self._headers if header[0] != b"upgrade"]
+        lines += [b"%b: %b\r\n" % header for header in self._headers if header[0].lower() != b"upgrade"]
         self._forget_message()
         return b"".join([*lines, b"\r\n"])
 
@@ -311,6 +316,10 @@ class HttpConnection(asyncio.Protocol):
         if self._parser.get_http_version() != "1.0":
             self._is_continue_due = True
             self._answer_done()
+
+    def _count_headers(self, count: int) -> None:
+        if count > self._limits.headers_max:
+            raise _RefusedRequestError(431, f"more than {self._limits.headers_max} headers")
 
     def _count_head(self, length: int) -> None:
         self._head_bytes += length
@@ -344,8 +353,9 @@ class HttpConnection(asyncio.Protocol):
         self._is_in_head = self._is_in_message = False
         self._is_continue_due = False
         self._path = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._header_count = 0
+        self._headers = []
+        self._named = _NONE
+        self._trailers = 0
         self._head_bytes = 0
         self._body = b""
         self._body_bytes = 0
@@ -393,26 +403,29 @@ class HttpConnection(asyncio.Protocol):
                 break
             self._running += 1
             self._is_unsafe_running = not is_safe
-            self._server.tasks.add(self._loop.create_task(self._serve(self._waiting.popleft(), request)))
+            self._server.serve_soon(self, self._waiting.popleft(), request)
         self._read_if_room()
 
-    async def _serve(self, exchange: Exchange, request: Request) -> None:
-        body_bytes = len(request.body)
+    async def serve(self, exchange: Exchange, request: Request) -> None:
+        """Have a request answered, and take its answer (called by the server)."""
+        server = self._server
         try:
-            exchange.answer = await self._server.answer(exchange, request)
+            exchange.answer = server.encode(exchange, await server.application(request))
+        except Exception as error:  # noqa: BLE001 - the application's bug
+            exchange.answer = server.report(exchange, error)
         finally:
-            self._server.bodies_bytes -= body_bytes + request.held_bytes
+            server.bodies_bytes -= len(request.body) + request.held_bytes
         exchange.request = None  # an answer that waits for others holds no body
-        self._server.tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         self._running -= 1
         if self._transport.is_closing():
             return
         self._answer_done()
-        self._begin_due()
+        if self._waiting or not self._is_reading:
+            self._begin_due()
         self._note_time()
 
     def _read_if_room(self) -> None:
-        wants_to_read = not self._is_paused and (not self._exchanges or self._has_room())
+        wants_to_read = not self._is_paused and self._has_room()
         if wants_to_read == self._is_reading or self._transport.is_closing():
             return
         self._is_reading = wants_to_read
@@ -423,8 +436,9 @@ class HttpConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _has_room(self) -> bool:
-        has_bytes = self._bytes_waiting() < self._limits.body_bytes_max
-        return has_bytes and len(self._exchanges) < self._limits.pipelined_max
+        if len(self._exchanges) >= self._limits.pipelined_max:
+            return not self._exchanges
+        return not self._waiting or self._bytes_waiting() < self._limits.body_bytes_max
 
     def _bytes_waiting(self) -> int:
         return sum(len(exchange.request.body) for exchange in self._waiting if exchange.request is not None)
@@ -446,15 +460,12 @@ class HttpConnection(asyncio.Protocol):
         if self._is_continue_due and not self._exchanges:
             self._is_continue_due = False
             self._unwritten.append(_CONTINUE)
-        if not self._unwritten or self._is_flush_due:
-            return
-        if self._exchanges:  # others may be answered in this turn of the loop
+        if self._unwritten and not self._is_flush_due:
             self._is_flush_due = True
-            self._loop.call_soon(self._flush)
-        else:
-            self._flush()
+            self._server.flush_soon(self)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is answered (called by the server)."""
         self._is_flush_due = False
         if self._transport.is_closing() or self._is_paused:
             return

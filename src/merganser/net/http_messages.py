@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -27,6 +27,8 @@ class Request(msgspec.Struct, gc=False):
     """Takes bytes from the server's budget of bodies, if they fit; see `hold`."""
     held_bytes: int = 0
     """Beyond the body, until the request is answered."""
+    named: Mapping[bytes, bytes] | None = None
+    """See `first_of_each`, where whoever made the request knew it already."""
 
     def hold(self, count: int) -> bool:
         """Charge the request for more bytes than it was sent; returns False if there is no room for them."""
@@ -34,6 +36,10 @@ class Request(msgspec.Struct, gc=False):
             return False
         self.held_bytes += count
         return True
+
+    def first_of_each(self) -> Mapping[bytes, bytes]:
+        """Return the headers by name (lower case), of several with one name the first."""
+        return self.named or dict(reversed(self.headers))
 
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of ``name`` (lower case), None if there is none."""

@@ -262,8 +262,8 @@ class Node:
             raise UnavailableError("this node is starting")
         return await self._serve_peers(sender, request)
 
-    async def _answer_dynamodb(self, request: http.Request) -> http.Response:
-        return await self._dynamodb(request)
+    def _answer_dynamodb(self, request: http.Request) -> Awaitable[http.Response]:
+        return self._dynamodb(request)
 
     def _open_front_doors(self, member: Member) -> None:
         led = member.leader_tables

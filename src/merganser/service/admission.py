@@ -291,6 +291,15 @@ class Admission:
             self._wake()
         return self._loop.time()
 
+    def passes(self, request: Request) -> bool:
+        """Tell whether there is a place for a peer's read that is answered in this turn of the loop, and takes none."""
+        if type(request) in LED:
+            return self._led.count < self._limits.led_max
+        if self._served.count >= self._limits.served_max:
+            return False
+        self._ended += 1
+        return True
+
     def end(self, request: Request, began: float) -> None:
         """Note that ``request`` was answered."""
         if began == _UNCOUNTED:

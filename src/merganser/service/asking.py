@@ -29,6 +29,7 @@ from merganser.model.ids import NodeId
 from merganser.model.leader_messages import NOT_LEADING, TRANSACTION_CONFLICT
 from merganser.model.messages import Merged, Reply, Request
 from merganser.model.timestamp import Timestamp
+from merganser.net.begun import begin_answer
 from merganser.net.transport import Traffic, Transport, refusal_code
 from merganser.service.founding import FRESH
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA, OTHER_PROTOCOL
@@ -66,11 +67,14 @@ class Asker:
         node: NodeId,
         transport: Transport,
         serve: Callable[[NodeId, Request], Coroutine[Any, Any, Reply]],
+        *,
+        serve_at_once: Callable[[NodeId, Request], Reply | None] = lambda _sender, _request: None,
     ) -> None:
-        """Ask as ``node``, whose own answers come from ``serve``."""
+        """Ask as ``node``, whose own answers come from ``serve``; those that take no waiting from ``serve_at_once``."""
         self.node = node
         self._transport = transport
         self._serve = serve
+        self._serve_at_once = serve_at_once
         self._loop = asyncio.get_running_loop()
         self._silent_until: dict[NodeId, float] = {}
         self.doubted: Mapping[NodeId, State] = {}
@@ -118,10 +122,15 @@ class Asker:
             if node in self.doubted:
                 future.add_done_callback(lambda ended: self._look_for_life(node, ended))
             return future
-        answer = self._loop.create_task(self._serve(node, request))
-        timer = self._loop.call_later(timeout_s, answer.cancel)
-        answer.add_done_callback(lambda _: timer.cancel())
+        answer = begin_answer(self._serve(node, request), self._loop)
+        if not answer.done():
+            timer = self._loop.call_later(timeout_s, answer.cancel)
+            answer.add_done_callback(lambda _: timer.cancel())
         return answer
+
+    def at_once(self, request: Request) -> Reply | None:
+        """Return this node's own answer; None if it has to be waited for, or is no answer: then `ask` says why."""
+        return self._serve_at_once(self.node, request)
 
     def _look_for_life(self, node: NodeId, ended: asyncio.Future[Reply]) -> None:
         if not ended.cancelled() and isinstance(ended.exception(), RefusedError | None):

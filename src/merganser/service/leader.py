@@ -245,6 +245,23 @@ class Leader:
         table, group = await self._gate.admit(sender, request.map_epoch, request.table, request.key)
         return await self._read(self._term(group, request.epoch), table, request.key)
 
+    def read_at_once(self, _sender: NodeId, request: ReadLed) -> Led | None:
+        """Return what `read` does, None if that would have to wait: for other replicas, or for what is in flight.
+
+        Raises:
+            as `read`.
+        """
+        if request.map_epoch > self._topology.map.epoch:
+            return None
+        table, group = self._gate.held(request.table, request.key)
+        term = self._term(group, request.epoch)
+        if len(term.led.replicas) > 1 or term.flight.newest(request.key) is not None:
+            return None
+        head = decode_register(request.key, self._engine.get(request.key))
+        if head.content.intent is not None or not self._touches.knows(term, table, request.key, head.version):
+            return None
+        return Led(head.content.value, head.version)
+
     async def read_range(self, sender: NodeId, request: ReadRangeLed) -> LedRows:
         """Return the items of a range of rows, or of a local index, within one partition, each as `read` would.
 

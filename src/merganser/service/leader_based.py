@@ -71,6 +71,7 @@ class LeaderBased:
         self._local = local
         self._topology = topology
         self._asker = asker
+        self._leaders = leaders
         self._asking = LeaderAsking(topology, asker, leaders, rng=rng, catch_up=catch_up)
         self._hedging = hedging
         self._range_turns = range_turns
@@ -108,6 +109,10 @@ class LeaderBased:
             UnavailableError: no leader, or no replica, answered by ``deadline`` (loop time).
             CorruptionError: what a replica answered is damaged.
         """
+        found = self._led_here(table, key) if is_consistent else self._held_here(table, key)
+        if found is not None:
+            self.under_way.ended += 1
+            return found
         if not is_consistent:
             return await self._read_nearest(table, key, deadline)
 
@@ -181,6 +186,28 @@ class LeaderBased:
             deadline=deadline,
         )
         return LedRows(shown_in(page.rows), page.resume)
+
+    # Of this node, where nothing has to be waited for.
+
+    def _led_here(self, table: Table, key: bytes) -> Led | None:
+        topology = self._topology
+        partition = topology.ring.partition_of(keys.token_in(key))
+        if len(topology.ring.preference_list(partition, table.n)) > 1:  # whom the leader asks whether it still is one
+            return None
+        epoch = self._leaders.known(Group(table.n, partition))
+        if topology.node_of(epoch.leader) != self._asker.node:
+            return None
+        return cast("Led | None", self._asker.at_once(ReadLed(topology.map.epoch, table.id, key, epoch)))
+
+    def _held_here(self, table: Table, key: bytes) -> Led | None:
+        topology = self._topology
+        if self._asker.node not in topology.replicas(table, key):
+            return None
+        found = self._asker.at_once(Read(topology.map.epoch, table.id, key))
+        if found is None:
+            return None
+        register = decode_register(key, cast("Found", found).row)
+        return Led(register.value, register.version)
 
     # Of leaders.
 

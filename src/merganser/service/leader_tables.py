@@ -215,6 +215,8 @@ class LeaderTables:
             ReadRangeLed: self.leader.read_range,
             Backfill: self.backfiller.backfill,
         }
+        self.at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {ReadLed: self.leader.read_at_once}
+        """Of handlers: those that answer if they need not wait."""
         self.works: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.leadership.run,
             self.leader.run,

@@ -15,6 +15,7 @@ from merganser.core.clock import HybridClock
 from merganser.core.healing import IN_FLIGHT_S
 from merganser.core.leadership import PULSE_S
 from merganser.model.cluster import ClusterMap
+from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId
 from merganser.model.messages import (
     Accept,
@@ -136,7 +137,7 @@ class Member:
         self.admission = Admission(limits)
         self.topology = Topology(node, engine, current)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
-        asker = Asker(node, transport, self.serve)
+        asker = Asker(node, transport, self.serve, serve_at_once=self.serve_at_once)
         self.failure_detector = FailureDetector(self.topology, transport, rng=rng)
         asker.doubted, asker.when_answered = self.failure_detector.doubted, self.failure_detector.answered
         self.clock_watch = ClockWatch(
@@ -317,6 +318,10 @@ class Member:
             compare_led=self.leader_repair.led_repair.compare_everywhere,
         )
         self._background: list[asyncio.Task[None]] = []
+        self._at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {
+            Read: self.replica.read_at_once,
+            **self.leader_tables.at_once,
+        }
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
             Read: self.replica.read,
@@ -342,6 +347,16 @@ class Member:
             **self.leader_tables.handlers,
             **self.leader_repair.handlers,
         }
+
+    def serve_at_once(self, sender: NodeId, request: Request) -> Reply | None:
+        """Answer a peer, or this node itself, as `serve` does, if that takes no waiting; None if it does, or fails."""
+        answer = self._at_once.get(type(request))
+        if answer is None or self.wholeness.is_refusing or not self.admission.passes(request):
+            return None
+        try:
+            return answer(sender, request)
+        except MerganserError:
+            return None
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
         """Answer a peer, or this node itself.

@@ -104,20 +104,22 @@ class Replica:
             RefusedError: not a replica of the key, no such table, or rows may have vanished here.
             CorruptionError: the stored row is damaged.
         """
-        partition = await self._admit(sender, request.map_epoch, request.table, request.key)
-        standing = self._horizons.known(request.table, partition)
-        if standing is not None:
-            self._horizons.check_whole(request.table, partition)
-        try:
-            stored = self._engine.get(request.key)
-            if stored is not None:
-                check_row(request.key, stored)
-        except CorruptionError:
-            self._damage.met_row(request.table, request.key)
-            raise
+        if request.map_epoch > self._topology.map.epoch:
+            await self._catch_up(sender)
+        found = self._found(request)
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
-        return Found(stored) if standing is None else Found(stored, standing.horizon_us)
+        return found
+
+    def read_at_once(self, _sender: NodeId, request: Read) -> Found | None:
+        """Return what `read` does, None if that would have to wait.
+
+        Raises:
+            as `read`.
+        """
+        if request.map_epoch > self._topology.map.epoch or not self._engine.is_durable(request.key):
+            return None
+        return self._found(request)
 
     async def read_range(self, sender: NodeId, request: ReadRange) -> Rows:
         """Return a page of a range, tombstones included; at least one row if there is any.
@@ -134,6 +136,20 @@ class Replica:
         if not self._engine.is_all_durable:
             await self._engine.durable()
         return page
+
+    def _found(self, request: Read) -> Found:
+        partition = self._partition_of(request.table, request.key)
+        standing = self._horizons.known(request.table, partition)
+        if standing is not None:
+            self._horizons.check_whole(request.table, partition)
+        try:
+            stored = self._engine.get(request.key)
+            if stored is not None:
+                check_row(request.key, stored)
+        except CorruptionError:
+            self._damage.met_row(request.table, request.key)
+            raise
+        return Found(stored) if standing is None else Found(stored, standing.horizon_us)
 
     def _take_part(
         self, request: Apply, partition: PartitionId, standing: horizon.Standing, incoming: Row, newest: Timestamp
@@ -217,6 +233,10 @@ class Replica:
     ) -> PartitionId:
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
+        return self._partition_of(table, key, is_merge=is_merge)
+
+    def _partition_of(self, table: TableId, key: bytes, *, is_merge: bool = False) -> PartitionId:
+        """Return the partition of a key that this node holds a replica of; raises a RefusedError if it does not."""
         known = self._topology.table(table)
         if known is None or keys.table_in(key) != table:
             raise self._no_such_table(table)

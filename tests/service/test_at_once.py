@@ -1,0 +1,84 @@
+"""Reads that a node answers itself, in the turn of the loop in which they come, and those that it must not."""
+
+from __future__ import annotations
+
+import asyncio
+
+from merganser.model.cluster import Table
+from merganser.model.leader_messages import Led, ReadLed
+from merganser.model.messages import Found, Read, Reply
+from merganser.service.leadership import Led as Term
+from merganser.sim.machine import Machine
+from merganser.sim.world import World
+from service.led import change, epoch_of, group_of, leader_of, payload_of, started_led, the_leader
+from service.plays import key_of, member, replicas_of, simulated
+
+NAME = b"k"
+
+
+def of_leader(machine: Machine, table: Table, name: bytes = NAME, *, map_epoch: int = 0) -> Reply | None:
+    request = ReadLed(map_epoch, table.id, key_of(table, name), epoch_of(machine, table, name))
+    return member(machine).serve_at_once(member(machine).topology.node, request)
+
+
+def of_replica(machine: Machine, table: Table, name: bytes = NAME, *, map_epoch: int = 0) -> Reply | None:
+    request = Read(map_epoch, table.id, key_of(table, name))
+    return member(machine).serve_at_once(member(machine).topology.node, request)
+
+
+@simulated(machines=1)
+async def test_the_only_replica_answers_as_a_leader_and_as_a_replica(world: World) -> None:
+    table = await started_led(world, n=1)
+    (machine,) = world.machines
+    await change(machine, table, NAME, payload_of("put", b"v"))
+    led, found = of_leader(machine, table), of_replica(machine, table)
+    assert isinstance(led, Led)
+    assert led.value == b"v"
+    assert isinstance(found, Found)
+    assert found.row == machine.engine.get(key_of(table, NAME))
+    nothing = of_leader(machine, table, b"nothing there")
+    assert isinstance(nothing, Led)
+    assert nothing.value is None
+
+
+@simulated(machines=1)
+async def test_what_is_not_on_the_disk_yet_is_told_by_nobody(world: World) -> None:
+    table = await started_led(world, n=1)
+    (machine,) = world.machines
+    await change(machine, table, NAME, payload_of("put", b"old"))
+    writing = asyncio.ensure_future(change(machine, table, NAME, payload_of("put", b"new")))
+    while not leader_of(machine).is_in_flight(_term(machine, table), key_of(table, NAME)):  # noqa: ASYNC110 - by turns
+        await asyncio.sleep(0)
+    assert of_leader(machine, table) is None
+    assert of_replica(machine, table) is None
+    await writing
+    answer = of_leader(machine, table)
+    assert isinstance(answer, Led)
+    assert answer.value == b"new"
+
+
+@simulated()
+async def test_a_leader_of_others_asks_them_first_and_a_replica_does_not(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, NAME)
+    await change(leader, table, NAME, payload_of("put", b"v"))
+    await asyncio.sleep(1.0)  # so that every replica has it
+    assert of_leader(leader, table) is None
+    for machine in world.machines:
+        assert isinstance(of_replica(machine, table), Found)
+
+
+@simulated(machines=5)
+async def test_who_holds_no_replica_leads_no_more_or_knows_an_older_map_does_not_answer(world: World) -> None:
+    table = await started_led(world)
+    (outsider, *_) = [machine for machine in world.machines if machine not in replicas_of(world, table, NAME)]
+    assert of_replica(outsider, table) is None
+    assert of_leader(outsider, table) is None
+    holder = replicas_of(world, table, NAME)[0]
+    assert of_replica(holder, table, map_epoch=member(holder).topology.map.epoch + 1) is None
+
+
+def _term(machine: Machine, table: Table) -> Term:
+    term = member(machine).leader_tables.leadership.led(group_of(machine, table, NAME))
+    assert term is not None
+    return term
