@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from merganser.bench import figures, suite
-from merganser.bench.compare import Line, Spread, Subject, compare
+from merganser.bench.compare import Line, Spread, Subject, Tables, compare
 from merganser.bench.figures import BEGIN, END, Fact, Figures, Section
 from merganser.bench.floors import Echo, Storage, measure_storage
+from merganser.bench.goals import GOALS
 from merganser.bench.plot import plot
 from merganser.bench.runner import Plan, measure
 from merganser.bench.workloads import named
@@ -40,7 +41,8 @@ def test_floors_are_measured_and_ratios_are_of_the_same_round(tmp_path: Path) ->
             assert node.pid is not None
             first = Subject("a", (node.dynamodb_url,), (node.pid,))
             second = Subject("b", (node.dynamodb_url,))
-            lines = compare([first, second], [named("put")], plan, rounds=2, floor=floor)
+            with Tables() as tables:
+                lines = compare([first, second], [named("put")], plan, tables=tables, rounds=2, floor=floor)
         assert one.url != other.url
     a, b, echo = lines
     assert [line.subject for line in lines] == ["a", "b", "HTTP echo"]
@@ -93,6 +95,8 @@ def test_sections_have_figures(name: str) -> None:
     assert bool(found.facts) is (name != "open-loop")
     assert bool(found.plot) is (name == "open-loop")
     assert figures.markdown(found).startswith(f"### {found.title}\n")
+    reached = [goal for goal in GOALS if goal.measured(Figures({name: found})) is not None]
+    assert len(reached) == (0 if name == "open-loop" else 2), "goals name figures that there are"
     if name == "million":
         facts = {fact.name: fact for fact in found.facts}
         assert 0.5 < facts["on disk after compaction"].value < 100

@@ -64,11 +64,10 @@ class Line(msgspec.Struct, frozen=True):
 class Tables:
     """The loaded tables of all subjects; a context manager that drops them."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Load tables as ``plan`` says."""
-        self._plan = plan
+    def __init__(self) -> None:
+        """Have none yet."""
         self._open = contextlib.ExitStack()
-        self._plans: dict[tuple[str, bool], Plan] = {}
+        self._names: dict[tuple[str, bool, int, int], str] = {}
 
     def __enter__(self) -> Tables:
         """Begin."""
@@ -78,27 +77,27 @@ class Tables:
         """Drop all."""
         self._open.close()
 
-    def of(self, subject: Subject, workload: Workload) -> Plan:
-        """Return a plan for ``workload`` on the subject's table, which is made and loaded the first time.
+    def of(self, subject: Subject, workload: Workload, plan: Plan) -> Plan:
+        """Return ``plan`` for ``workload`` on the subject's table of such items, which is loaded the first time.
 
         Raises:
             ConfigurationError: the server cannot be reached, or refuses.
         """
-        key = subject.name, workload.is_ranged
-        if key not in self._plans:
-            plan = msgspec.structs.replace(self._plan, endpoints=subject.endpoints, workload=workload)
-            self._plans[key] = self._open.enter_context(_loaded(plan, subject.replication))
+        key = subject.name, workload.is_ranged, plan.items, plan.item_bytes
+        mine = msgspec.structs.replace(plan, endpoints=subject.endpoints, workload=workload)
+        if key not in self._names:
+            self._names[key] = self._open.enter_context(_loaded(mine, subject.replication))
             time.sleep(SETTLE_S)
-        return msgspec.structs.replace(self._plans[key], workload=workload)
+        return msgspec.structs.replace(mine, table=self._names[key])
 
 
 @contextlib.contextmanager
-def _loaded(plan: Plan, replication: str | None) -> Iterator[Plan]:
+def _loaded(plan: Plan, replication: str | None) -> Iterator[str]:
     plan = msgspec.structs.replace(plan, table=f"bench-{uuid.uuid4().hex[:8]}")
     create_table(plan.endpoints[0], plan.table, replication=replication, is_ranged=plan.workload.is_ranged)
     try:
         load(plan)
-        yield plan
+        yield plan.table
     finally:
         drop_table(plan.endpoints[0], plan.table)
 
@@ -108,6 +107,7 @@ def compare(
     workloads: Sequence[Workload],
     plan: Plan,
     *,
+    tables: Tables,
     rounds: int,
     floor: Storage | None = None,
 ) -> list[Line]:
@@ -117,18 +117,18 @@ def compare(
         subjects: at least one; the first is what the others are compared with.
         workloads: one after the other.
         plan: everything else; its endpoints, table and workload do not count.
+        tables: those that are loaded already, and will be.
         rounds: at least one.
         floor: of the storage; None: no floor is measured.
 
     Raises:
         ConfigurationError: a server cannot be reached, refuses or ends.
     """
-    with Tables(plan) as tables:
-        return [
-            line
-            for workload in workloads
-            for line in _compared(subjects, workload, tables, plan, rounds=rounds, floor=floor)
-        ]
+    return [
+        line
+        for workload in workloads
+        for line in _compared(subjects, workload, tables, plan, rounds=rounds, floor=floor)
+    ]
 
 
 def _compared(
@@ -141,14 +141,13 @@ def _compared(
     floor: Storage | None,
 ) -> Iterator[Line]:
     turn_s = plan.duration_s / rounds
-    takes = {subject: msgspec.structs.replace(tables.of(subject, workload), duration_s=turn_s) for subject in subjects}
+    turn = msgspec.structs.replace(plan, duration_s=turn_s)
+    takes = {subject: tables.of(subject, workload, turn) for subject in subjects}
     with contextlib.ExitStack() as stack:
         if floor is not None and SCAN not in workload.mix:
             echo = stack.enter_context(Echo(answer_bytes(workload, plan.item_bytes)))
             ground = Subject("HTTP echo", (echo.url,), (echo.pid,))
-            takes[ground] = msgspec.structs.replace(
-                plan, endpoints=ground.endpoints, workload=workload, duration_s=turn_s
-            )
+            takes[ground] = msgspec.structs.replace(turn, endpoints=ground.endpoints, workload=workload)
         windows = [
             {
                 subject: observe(msgspec.structs.replace(take, round=number), server_pids=subject.pids)

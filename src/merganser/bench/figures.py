@@ -67,8 +67,9 @@ def read(path: Path) -> Figures:
 
 
 def write(figures: Figures, path: Path) -> None:
-    """Write ``path`` anew."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
+    """Write ``path`` anew: a line for each section."""
+    rows = [msgspec.json.encode(name) + b":" + msgspec.json.encode(one) for name, one in figures.sections.items()]
+    path.write_bytes(b'{"sections":{\n' + b",\n".join(rows) + b"\n}}\n")
 
 
 def check_page(path: Path) -> None:
@@ -84,13 +85,13 @@ def check_page(path: Path) -> None:
         raise ConfigurationError(f"{path} needs a line {BEGIN} and after it a line {END}, for the tables between them")
 
 
-def put_into_page(figures: Figures, order: Sequence[str], path: Path) -> None:
-    """Put the tables between the two marks in a page, in that ``order`` of sections; raises as `check_page`."""
+def put_into_page(figures: Figures, order: Sequence[str], path: Path, *, opening: str) -> None:
+    """Put ``opening`` and the tables between the two marks in a page, in that ``order``; raises as `check_page`."""
     check_page(path)
     before, _, rest = path.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     tables = "\n\n".join(markdown(figures.sections[name]) for name in order if name in figures.sections)
-    path.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n\n{opening}\n\n{tables}\n\n{END}{after}")
 
 
 def markdown(section: Section) -> str:
@@ -116,8 +117,11 @@ _COLUMNS = (
     "ops/s",
     "p50, p99, p99.9 ms",
     "CPU µs/op",
-    "× floor: CPU, p50, ops/s",
-    "× the first: ops/s, CPU",
+    "CPU × floor",
+    "p50 × floor",
+    "ops/s × floor",
+    "ops/s × first",
+    "CPU × first",
     "load's CPU µs/op",
     "MiB",
     "written/B",
@@ -145,20 +149,22 @@ def _row(line: Line) -> list[str]:
         f"{result.throughput:,.0f}{items}{errors}",
         ", ".join(f"{us / 1000:.2f}" for us in (latency.p50, latency.p99, latency.p999)) if latency.count else "",
         "" if result.server_cpu_us_per_operation is None else f"{result.server_cpu_us_per_operation:.0f}",
-        _all_of(line.of_floor, ("cpu", "p50", "throughput")),
-        _all_of(line.of_first, ("throughput", "cpu")),
+        *(_median(line.of_floor, name) for name in ("cpu", "p50", "throughput")),
+        *(_spread(line.of_first, name) for name in ("throughput", "cpu")),
         f"{result.generator_cpu_us_per_operation:.0f}",
         "" if result.server_resident_bytes is None else f"{result.server_resident_bytes / MIB:.0f}",
         "" if result.written_bytes_per_byte is None else f"{result.written_bytes_per_byte:.2f}",
     ]
 
 
-def _all_of(ratios: dict[str, Spread], names: Sequence[str]) -> str:
-    return "; ".join(_ratio(ratios[name]) for name in names if name in ratios)
+def _median(ratios: dict[str, Spread], name: str) -> str:
+    return number(ratios[name].median) if name in ratios else ""
 
 
-def _ratio(spread: Spread) -> str:
-    least, median, most = (f"{value:.3g}" for value in (spread.least, spread.median, spread.most))
+def _spread(ratios: dict[str, Spread], name: str) -> str:
+    if name not in ratios:
+        return ""
+    least, median, most = (number(value) for value in (ratios[name].least, ratios[name].median, ratios[name].most))
     return median if least == most else f"{median} ({least} to {most})"
 
 
@@ -170,9 +176,10 @@ def _rows_of_facts(facts: Sequence[Fact]) -> Iterator[str]:
     yield "| | | × floor | |"
     yield "|---|---|---|---|"
     for fact in facts:
-        floor = "" if fact.of_floor is None else f"{fact.of_floor:.2f}"
-        yield f"| {fact.name} | {_number(fact.value)} {fact.unit} | {floor} | {fact.note} |"
+        floor = "" if fact.of_floor is None else number(fact.of_floor)
+        yield f"| {fact.name} | {number(fact.value)} {fact.unit} | {floor} | {fact.note} |"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return it with three digits that count, or all before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

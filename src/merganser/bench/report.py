@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from merganser.bench.arrivals import ARRIVALS
-from merganser.bench.compare import Line, Spread, Subject, compare
+from merganser.bench.compare import Line, Spread, Subject, Tables, compare
 from merganser.bench.floors import measure_storage
 from merganser.bench.plot import plot
 from merganser.bench.processes import MIB, usage
@@ -61,7 +61,9 @@ def run_bench(
         floor = measure_storage(Path(directory)) if has_floor else None
         with _served(subjects, Path(directory) / "cluster", nodes) as served:
             kinds = [of_kind(subject, kind) for subject in served for kind in replications]
-            lines = compare(kinds, workloads, plan, rounds=rounds if len(kinds) > 1 or has_floor else 1, floor=floor)
+            turns = rounds if len(kinds) > 1 or has_floor else 1
+            with Tables() as tables:
+                lines = compare(kinds, workloads, plan, tables=tables, rounds=turns, floor=floor)
     if as_json:
         Console(soft_wrap=True, highlight=False).print(msgspec.json.format(msgspec.json.encode(lines)).decode())
         return

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from merganser.bench import figures
-from merganser.bench.compare import Line, Subject, compare
+from merganser.bench import figures, goals
+from merganser.bench.compare import Line, Subject, Tables, compare
 from merganser.bench.costs import measure_million, measure_start
 from merganser.bench.exchange import compare_costs
 from merganser.bench.figures import Fact, Section
@@ -77,11 +77,13 @@ class Run(NamedTuple):
         workloads: Sequence[Workload],
         plan: Plan,
         *,
+        tables: Tables,
         rounds: int,
         has_floor: bool = True,
     ) -> list[Line]:
         """Compare, and tell of each workload."""
-        lines = compare(subjects, workloads, plan, rounds=rounds, floor=self.floor if has_floor else None)
+        floor = self.floor if has_floor else None
+        lines = compare(subjects, workloads, plan, tables=tables, rounds=rounds, floor=floor)
         for line in lines:
             cpu = line.result.server_cpu_us_per_operation
             self.tell(
@@ -95,14 +97,17 @@ class Run(NamedTuple):
 def _one_node(run: Run) -> Section:
     rounds = 3
     lines: list[Line] = []
-    with LocalCluster(run.directory / "node", nodes=1) as cluster, all_served(run.directory, tell=run.tell) as peers:
+    with (
+        LocalCluster(run.directory / "node", nodes=1) as cluster,
+        all_served(run.directory, tell=run.tell) as peers,
+        Tables() as tables,
+    ):
         subjects = [of_cluster(cluster, "merganser"), *peers]
         for connections in (16, 64):
             plan = run.plan(turn_s=1.0, rounds=rounds, items=2_000, connections=connections)
-            lines += run.compare(subjects, (named("get"), named("put")), plan, rounds=rounds)
-        lines += run.compare(
-            subjects, (named("page"),), run.plan(turn_s=1.0, rounds=rounds, items=2_000), rounds=rounds
-        )
+            lines += run.compare(subjects, (named("get"), named("put")), plan, tables=tables, rounds=rounds)
+        paging = run.plan(turn_s=1.0, rounds=rounds, items=2_000)
+        lines += run.compare(subjects, (named("page"),), paging, tables=tables, rounds=rounds)
     return Section(
         "One node beside other servers",
         "One node with its data on disk, every acknowledged write fsynced; the others keep theirs in memory. One load "
@@ -114,13 +119,13 @@ def _one_node(run: Run) -> Section:
 
 def _three_nodes(run: Run) -> Section:
     rounds = 2
-    with LocalCluster(run.directory / "cluster") as cluster:
+    with LocalCluster(run.directory / "cluster") as cluster, Tables() as tables:
         cluster_ = of_cluster(cluster)
         kinds = [of_kind(cluster_, "leader"), of_kind(cluster_, "leaderless")]
         plan = run.plan(turn_s=1.0, rounds=rounds, connections=48)
-        lines = run.compare(kinds[:1], OF_A_CLUSTER, plan, rounds=rounds)
+        lines = run.compare(kinds[:1], OF_A_CLUSTER, plan, tables=tables, rounds=rounds)
         both = (named("get"), named("consistent-get"), named("put"), *READS_AND_WRITES)
-        lines += run.compare(kinds, both, plan, rounds=rounds, has_floor=False)
+        lines += run.compare(kinds, both, plan, tables=tables, rounds=rounds, has_floor=False)
     return Section(
         "Three nodes",
         "N = 3, clients of all three nodes on the same two cores, three load processes. CPU is of all nodes together. "
@@ -132,23 +137,25 @@ def _three_nodes(run: Run) -> Section:
 
 def _sizes(run: Run) -> Section:
     lines: list[Line] = []
-    with LocalCluster(run.directory / "node", nodes=1) as cluster:
+    with LocalCluster(run.directory / "node", nodes=1) as cluster, Tables() as tables:
         for item_bytes in SIZES:
             plan = run.plan(turn_s=1.5, rounds=1, items=min(10_000, 50_000_000 // item_bytes))
             plan = msgspec.structs.replace(plan, item_bytes=item_bytes)
-            lines += run.compare([of_cluster(cluster, "merganser")], (named("get"), named("put")), plan, rounds=1)
+            lines += run.compare(
+                [of_cluster(cluster, "merganser")], (named("get"), named("put")), plan, tables=tables, rounds=1
+            )
     return Section("Sizes of items", "One node; the echo answers as many bytes.", tuple(lines), floor=run.floor)
 
 
 def _open_loop(run: Run) -> Section:
     lines: list[Line] = []
-    with LocalCluster(run.directory / "cluster") as cluster:
+    with LocalCluster(run.directory / "cluster") as cluster, Tables() as tables:
         subject = of_cluster(cluster, "merganser")
         plan = run.plan(turn_s=2.0, rounds=1, items=2_000, connections=64)
-        (most, _) = run.compare([subject], (mixed(0.05),), plan, rounds=1)
+        (most, _) = run.compare([subject], (mixed(0.05),), plan, tables=tables, rounds=1)
         for share in LOADS:
             paced = msgspec.structs.replace(plan, rate=most.result.throughput * share)
-            lines += run.compare([subject], (mixed(0.05),), paced, rounds=1)[:1]
+            lines += run.compare([subject], (mixed(0.05),), paced, tables=tables, rounds=1)[:1]
     told = [(line.rate, line.result.all_us) for line in lines]
     curves = {
         "p50": [(rate, latency.p50 / 1000) for rate, latency in told],
@@ -170,13 +177,14 @@ def _scale(run: Run) -> Section:
     with (
         LocalCluster(run.directory / "three", nodes=3) as three,
         LocalCluster(run.directory / "nine", nodes=9) as nine,
+        Tables() as tables,
     ):
         subjects = [
             msgspec.structs.replace(subject, endpoints=subject.endpoints[:3])
             for subject in (of_cluster(three, "3 nodes"), of_cluster(nine, "9 nodes"))
         ]
         plan = run.plan(turn_s=1.5, rounds=rounds, connections=48)
-        lines = run.compare(subjects, (named("get"), named("put"), mixed(0.5)), plan, rounds=rounds)
+        lines = run.compare(subjects, (named("get"), named("put"), mixed(0.5)), plan, tables=tables, rounds=rounds)
     return Section(
         "More nodes",
         "The same load, through three nodes of either cluster; both run on the same two cores, so what can grow is the "
@@ -194,8 +202,8 @@ def _start(run: Run) -> Section:
         facts=(
             Fact("start with an empty directory", found.new_s, "s"),
             Fact("start again", found.again_s, "s"),
-            Fact("resident memory of an idle node", found.idle_bytes / MIB, "MiB"),
-            Fact("… of a cluster of three, the largest", found.idle_of_three_bytes / MIB, "MiB"),
+            Fact("resident memory of an idle node", found.idle_bytes / 1e6, "MB"),
+            Fact("… of a cluster of three, the largest", found.idle_of_three_bytes / 1e6, "MB"),
         ),
     )
 
@@ -238,19 +246,16 @@ def _million(run: Run) -> Section:
 def _anti_entropy(run: Run) -> Section:
     rows, differing = max(1_000, round(MILLION * run.scale)), 1_000 if run.scale >= 1 else 100
     measured = asyncio.run(compare_costs(run.directory, rows=rows, differing=differing, value_bytes=200))
+    facts: list[Fact] = []
+    for one in measured:
+        facts.append(Fact(one.name, one.seconds, "s", note=f"CPU {one.cpu_seconds:.3f} s of both"))
+        if one.wire_bytes:
+            note = f"{one.listed:,} keys listed, {one.met:,} rows sent"
+            facts.append(Fact(f"{one.name}: on the wire", one.wire_bytes, "bytes", note=note))
     return Section(
         "Anti-entropy",
         f"Two nodes, one partition of {rows:,} rows of 200 bytes (`python -m merganser.bench.exchange`).",
-        facts=tuple(
-            Fact(
-                one.name,
-                one.seconds,
-                "s",
-                note=f"CPU {one.cpu_seconds:.3f} s of both, {one.wire_bytes:,} bytes on the wire, "
-                f"{one.listed:,} keys listed, {one.met:,} met",
-            )
-            for one in measured
-        ),
+        facts=tuple(facts),
     )
 
 
@@ -329,7 +334,7 @@ def _run(names: Sequence[str], page: Path | None, scale: float) -> None:
             _tell(figures.markdown(section))
         else:
             figures.write(found, kept)
-            figures.put_into_page(found, list(SECTIONS), page)
+            figures.put_into_page(found, list(SECTIONS), page, opening=goals.markdown(found))
 
 
 if __name__ == "__main__":
