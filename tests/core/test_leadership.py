@@ -174,6 +174,14 @@ def test_a_later_epoch_that_is_promised_or_heard_of_ends_a_term(clock: Clock) ->
     assert clock.elections.promised(OWN, Epoch(epoch.number + 1, 3), clock.now_s)
 
 
+def test_what_is_no_news_ends_no_term_if_it_is_learned(clock: Clock) -> None:
+    other = Group(3, PartitionId(7))
+    clock.elections.learned(OWN, Epoch(5, 3))
+    leading = {OWN: Epoch(5, 3), other: Epoch(2, 2)}
+    assert clock.elections.news(leading) == {other: Epoch(2, 2)}
+    assert clock.elections.news({OWN: Epoch(6, 2)}) == {OWN: Epoch(6, 2)}
+
+
 def test_what_is_known_never_falls(clock: Clock) -> None:
     clock.elections.learned(OWN, Epoch(5, 3))
     clock.elections.learned(OWN, Epoch(5, 1))

@@ -9,12 +9,13 @@ from merganser.model.register import EMPTY, UNWRITTEN, Content, Intent, Register
 from merganser.storage.registers import (
     decode_register,
     encode_register,
+    is_later,
     is_tombstone,
     may_have_outbox,
     value_at,
     version_of,
 )
-from merganser.storage.values import check_row, decode_row
+from merganser.storage.values import check_row, decode_row, seal
 
 KEY = b"\x00\x00\x00\x01\x80\x00\x00\x00\x00\x00\x00\x00user\x00\x01"
 
@@ -35,6 +36,19 @@ def test_a_register_comes_back_as_it_was_stored(key: bytes, register: Register) 
     assert may_have_outbox(stored) == bool(register.content.outbox)
     at = value_at(key, stored)
     assert (None if at is None else stored[at:]) == register.content.value
+
+
+@given(registers, registers)
+def test_the_later_of_two_stored_registers_is_found_in_their_bytes(one: Register, other: Register) -> None:
+    assert is_later(KEY, encode_register(KEY, one), encode_register(KEY, other)) == (one.version > other.version)
+
+
+@pytest.mark.parametrize("stored", [seal(KEY, b""), seal(KEY, b"\x01" * 40)])
+def test_what_is_no_register_is_neither_earlier_nor_later(stored: bytes) -> None:
+    register = encode_register(KEY, UNWRITTEN)
+    for one, other in (stored, register), (register, stored):
+        with pytest.raises(CorruptionError):
+            is_later(KEY, one, other)
 
 
 @given(registers, st.data())

@@ -173,6 +173,11 @@ class Elections:
         """Return the latest epoch known of any group; NO_EPOCH if none is."""
         return self._known.get(group, NO_EPOCH)
 
+    def news(self, leading: Mapping[Group, Epoch]) -> dict[Group, Epoch]:
+        """Return which of these epochs are later than what is known; the others need not be `learned`."""
+        known = self._known
+        return {group: epoch for group, epoch in leading.items() if epoch > known.get(group, NO_EPOCH)}
+
     def learned(self, group: Group, epoch: Epoch) -> bool:
         """Take note that there is such an epoch; returns whether this node has led in an earlier one until now."""
         if epoch > self.known(group):

@@ -178,14 +178,18 @@ class Incoming(asyncio.Protocol):
         try:
             for frame in self._decoder.feed(data):
                 if type(frame) is Call and self._caller is not None:
-                    self._unserved[frame.id] = frame, self._deadlines.add(frame.id, frame.timeout_ms / 1000)
+                    bucket = self._deadlines.add(frame.id, frame.timeout_ms / 1000)
+                    if not self._unserved and self._has_room():
+                        self._begin(frame, bucket)
+                    else:
+                        self._unserved[frame.id] = frame, bucket
                 else:
                     self._greet(frame)
         except CorruptionError as error:
             if self._caller is not None:  # port scanners are no news
                 self._server.on_error(error)
             self.abort()
-        self._serve_due()
+        self._read_if_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let what is being served end; drop the rest."""
@@ -257,11 +261,13 @@ class Incoming(asyncio.Protocol):
 
     def _serve_due(self) -> None:
         while self._unserved and self._has_room():
-            call, bucket = self._unserved.pop(next(iter(self._unserved)))
-            task = self._loop.create_task(self._serve(call, bucket))
-            self._serving[call.id] = task
-            self._server.tasks.add(task)
+            self._begin(*self._unserved.pop(next(iter(self._unserved))))
         self._read_if_room()
+
+    def _begin(self, call: Call, bucket: set[int]) -> None:
+        task = self._loop.create_task(self._serve(call, bucket))
+        self._serving[call.id] = task
+        self._server.tasks.add(task)
 
     def _has_room(self) -> bool:
         return not self._is_paused and len(self._serving) < self._server.limits.requests_served_max

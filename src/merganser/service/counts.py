@@ -69,16 +69,20 @@ class Counter(msgspec.Struct):
 
     def change(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
         """Take note that a register has changed."""
-        if self.measure is None:
+        measure = self.measure
+        if measure is None:
             return
-        old = None if before is None else self._size_of(key, before)
-        new = None if after is None else self._size_of(key, after)
-        if new is not None:
-            self.items += 1
-            self.size_bytes += new
-        if old is not None:
-            self.items -= 1
-            self.size_bytes -= old
+        for stored, sign in ((after, 1), (before, -1)):
+            if stored is None:
+                continue
+            try:
+                at = value_at(key, stored)
+            except CorruptionError:
+                continue
+            size = None if at is None else measure(stored, at)
+            if size is not None:
+                self.items += sign
+                self.size_bytes += sign * size
         if self.local_sizes is not None:
             self._change_local(self.local_sizes, key, before, -1)
             self._change_local(self.local_sizes, key, after, 1)
@@ -99,15 +103,6 @@ class Counter(msgspec.Struct):
         for index, size in () if at is None else sizes_of(stored[at:]):
             items, size_bytes = self.local.get(index, (0, 0))
             self.local[index] = (items + sign, size_bytes + sign * size)
-
-    def _size_of(self, key: bytes, stored: bytes) -> int | None:
-        """Return the size of the item in a register, None if there is none."""
-        assert self.measure is not None
-        try:
-            at = value_at(key, stored)
-        except CorruptionError:
-            return None
-        return None if at is None else self.measure(stored, at)
 
 
 def _listed(local: dict[int, tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:

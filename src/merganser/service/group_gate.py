@@ -21,6 +21,9 @@ class GroupGate:
         """Judge by ``topology``; ``catch_up`` fetches a newer map from a peer."""
         self._topology = topology
         self._catch_up = catch_up
+        self._ring = topology.ring
+        self._groups: dict[tuple[TableId, PartitionId], tuple[Table, Group]] = {}
+        """What was admitted by the map of that ring."""
 
     async def admit(self, sender: NodeId, map_epoch: int, table: TableId, key: bytes) -> tuple[Table, Group]:
         """Return the table and the group of ``key``, once this node knows a map as new as the sender's.
@@ -28,9 +31,17 @@ class GroupGate:
         Raises:
             RefusedError: no such table, or not a replica.
         """
-        if map_epoch > self._topology.map.epoch:
-            await self._catch_up(sender)
+        if self.is_behind(map_epoch):
+            await self.catch_up(sender)
         return self.held(table, key)
+
+    def is_behind(self, map_epoch: int) -> bool:
+        """Tell whether this node knows no map as new as that."""
+        return map_epoch > self._topology.map.epoch
+
+    async def catch_up(self, sender: NodeId) -> None:
+        """Fetch the map that ``sender`` knows."""
+        await self._catch_up(sender)
 
     async def admit_range(
         self, sender: NodeId, map_epoch: int, table: TableId, start: bytes, end: bytes
@@ -69,10 +80,19 @@ class GroupGate:
         Raises:
             RefusedError: no such table, or not a replica.
         """
-        known = self.table(table)
-        if keys.table_in(key) != table:
-            raise self._no_such_table(table)
-        return known, self._group(known, self._topology.ring.partition_of(keys.token_in(key)))
+        ring = self._topology.ring
+        if ring is not self._ring:
+            self._ring = ring
+            self._groups.clear()
+        table_of_key, token = keys.place_in(key)
+        partition = ring.partition_of(token)
+        admitted = self._groups.get((table_of_key, partition))
+        if admitted is None or table_of_key != table:
+            known = self.table(table)
+            if table_of_key != table:
+                raise self._no_such_table(table)
+            admitted = self._groups[table, partition] = known, self._group(known, partition)
+        return admitted
 
     def table(self, table: TableId) -> Table:
         """Return a table that has leaders.

@@ -171,31 +171,38 @@ class LeaderAsking:
             timeout_s = LOOK_S
         if timeout_s <= 0:
             return PeerUnreachableError("no time was left to ask")
-        if is_leader and self._leaders.is_silent(
-            epoch.leader
-        ):  # stopped, or the link is cut: the outcome would be unknown
+        if is_leader and self._leaders.is_silent(epoch.leader):
+            # stopped, or the link is cut: the outcome would be unknown
             return PeerUnreachableError(f"node {node} has not been heard for a second, it was not asked")
-        future = self._asker.ask(node, question, timeout_s=timeout_s, traffic=errand.traffic)
-        is_superseded, has_been_silent = False, False
+        looking = _Looking(self, errand, node, epoch, question) if is_leader else None
         try:
-            while not await _has_ended(self._loop, future, LOOK_S):
-                if is_leader and has_been_silent:  # for two looks: a busy leader takes longer than one, too
-                    self._ask_around(errand, node, question)
-                has_been_silent = True
-                if is_superseded:  # for as long as it should take to say so itself
-                    future.add_done_callback(error_of)
-                    errand.has_waited = True
-                    return PeerLostError(f"node {node} does not answer, and leads no more")
-                is_superseded = self._leaders.known(errand.group) > epoch
+            if node == self._asker.node:
+                return await self._asker.ask_here(question, deadline=self._loop.time() + timeout_s)
+            answer = self._asker.ask(node, question, timeout_s=timeout_s, traffic=errand.traffic)
+            if looking is not None:
+                looking.at = answer
+            return await answer
         except asyncio.CancelledError:
-            future.add_done_callback(error_of)  # nobody else will look how it ends
+            if looking is None or not looking.is_given_up or _is_cancelled():
+                raise
+            errand.has_waited = True
+            return PeerLostError(f"node {node} does not answer, and leads no more")
+        except InvariantError:
             raise
-        error = error_of(future)
-        if error is None:
-            return future.result()
-        if isinstance(error, InvariantError) or not isinstance(error, MerganserError):
-            raise error
-        return error
+        except MerganserError as error:
+            return error
+        finally:
+            if looking is not None:
+                looking.end()
+
+    def look(self, looking: _Looking) -> None:
+        """See whether a leader that has not answered for another `LOOK_S` still leads, as far as is known."""
+        if looking.has_been_silent:  # for two looks: a busy leader takes longer than one, too
+            self._ask_around(looking.errand, looking.node, looking.question)
+        looking.has_been_silent = True
+        if looking.is_superseded and looking.at is not None:  # for as long as it should take to say so itself
+            looking.is_given_up = looking.at.cancel()
+        looking.is_superseded = self._leaders.known(looking.errand.group) > looking.epoch
 
     def _ask_around(self, errand: Errand, silent: NodeId, question: Request) -> None:
         """Hear from the other replicas whether they know of a later epoch than the one of ``question``.
@@ -308,21 +315,48 @@ def _unknown(leader: NodeId, error: BaseException) -> UnknownOutcomeError:
     )
 
 
-async def _has_ended(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], within_s: float) -> bool:
-    """Wait for ``future``, but not for long; a third of the cost of `asyncio.wait`."""
-    if future.done():
-        return True
-    waiter = loop.create_future()
+class _Looking:
+    """Looks every `LOOK_S` at a leader that is asked, until it has answered."""
 
-    def wake(_future: asyncio.Future[Reply] | None = None) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
+    __slots__ = (
+        "_asking",
+        "_loop",
+        "_timer",
+        "at",
+        "epoch",
+        "errand",
+        "has_been_silent",
+        "is_given_up",
+        "is_superseded",
+        "node",
+        "question",
+    )
 
-    future.add_done_callback(wake)
-    timer = loop.call_later(within_s, wake)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        future.remove_done_callback(wake)
-    return future.done()
+    def __init__(self, asking: LeaderAsking, errand: Errand, node: NodeId, epoch: Epoch, question: Request) -> None:
+        """Begin, before ``node`` is asked as the leader in ``epoch``."""
+        self.errand = errand
+        self.node = node
+        self.epoch = epoch
+        self.question = question
+        self.at: asyncio.Future[Reply] | None = None
+        """Of the answer that is waited for, cancelled once it is given up. None: this node's own is never given up, as
+        it hears at once that it leads no more."""
+        self.has_been_silent = False
+        self.is_superseded = False
+        self.is_given_up = False
+        self._asking = asking
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+
+    def end(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(LOOK_S, self._look)
+        self._asking.look(self)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -327,7 +327,7 @@ class Leadership:
         """Hear from a peer that it lives, and what it leads."""
         number = self._voting.member(sender)
         leading = {Group(n, partition): Epoch(e, number) for n, partition, e in request.leading}
-        for group, epoch in leading.items():
+        for group, epoch in self._elections.news(leading).items():
             self.learned(group, epoch)
         unfit = {Group(n, partition): None for n, partition in request.unfit}
         later = self._elections.heard(number, leading, unfit, self._loop.time(), is_reluctant=request.is_reluctant)

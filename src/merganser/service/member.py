@@ -366,7 +366,8 @@ class Member:
             RefusedError: the disk is not well enough for it; nothing was done.
             MerganserError: as the service that is asked.
         """
-        self._check_disk(request)
+        if self.wholeness.is_refusing:
+            self.wholeness.check(request)
         began = self.admission.begin(request)
         try:
             return await self._serve[type(request)](sender, request)

@@ -63,6 +63,10 @@ class Promises:
             await self.durable()
             self.check(group, epoch)
 
+    def stands(self, group: Group, epoch: Epoch) -> bool:
+        """Tell whether just that ``epoch`` is promised, durably."""
+        return self._promised.get(group) == epoch and group not in self._undurable
+
     def check(self, group: Group, epoch: Epoch) -> None:
         """Return if nothing later than ``epoch`` is promised.
 

@@ -31,7 +31,7 @@ from merganser.service.promises import Promises
 from merganser.service.replica import NOT_A_REPLICA
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
-from merganser.storage.registers import is_tombstone, version_of
+from merganser.storage.registers import is_later, is_tombstone, version_of
 from merganser.storage.values import check_row
 
 _DONE = Done()
@@ -142,10 +142,12 @@ class RegisterReplica:
         return Kept(tuple(refusals)) if refusals else _ALL_KEPT
 
     async def _replicate(self, sender: NodeId, request: Replicate) -> None:
-        key, register = request.key, request.register
-        _, group = await self._gate.admit(sender, request.map_epoch, request.table, key)
-        check_row(key, register)
-        await self._promises.admit(group, request.epoch)
+        if self._gate.is_behind(request.map_epoch):
+            await self._gate.catch_up(sender)
+        _, group = self._gate.held(request.table, request.key)
+        check_row(request.key, request.register)
+        if not self._promises.stands(group, request.epoch):
+            await self._promises.admit(group, request.epoch)
         self._generations.check(group, request.epoch, request.generation)
         self._keep(request, group)
 
@@ -190,9 +192,16 @@ class RegisterReplica:
 
     def _keep(self, request: Replicate, group: Group) -> None:
         table, key, register = request.table, request.key, request.register
-        stored, version = self._held(table, key)
-        if stored is None or version < version_of(key, register):
-            self._trees.put(table, group.partition, key, stored, register)
+        try:
+            stored = self._engine.get(key)
+            if stored is not None:
+                check_row(key, stored)
+                if not is_later(key, register, stored):
+                    return
+        except CorruptionError:
+            self._held(table, key)  # raises, and notes it, if it is what is held here that is damaged
+            raise
+        self._trees.put(table, group.partition, key, stored, register)
 
     def _tombstone(self, table: TableId, key: bytes, version: Version) -> bytes | None:
         """Return what is stored under ``key`` if that is a tombstone of just that version."""

@@ -77,9 +77,15 @@ class GroupCommit:
         Raises:
             StorageFailedError: it must not be written.
         """
-        self.check()
+        if self.failure is not None:
+            raise StorageFailedError(self.failure)
         self.committed += 1
-        self._open.add(batch)
+        changes = self._open
+        for operation in batch.operations:
+            if len(operation) == 2:
+                changes.keys.add(operation[0])
+            else:
+                changes.ranges.append(operation[:2])
 
     def check(self) -> None:
         """Raise the failure, if there was one.
@@ -196,13 +202,6 @@ class _Changes:
     def __init__(self) -> None:
         self.keys: set[bytes] = set()
         self.ranges: list[tuple[bytes, bytes]] = []
-
-    def add(self, batch: Batch) -> None:
-        for operation in batch.operations:
-            if len(operation) == 2:
-                self.keys.add(operation[0])
-            else:
-                self.ranges.append(operation[:2])
 
     def extend(self, other: _Changes) -> None:
         self.keys |= other.keys

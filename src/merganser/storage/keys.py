@@ -90,6 +90,19 @@ def token_in(key: bytes) -> Token:
         raise _garbage(key) from None
 
 
+def place_in(key: bytes) -> tuple[TableId, Token]:
+    """Return the table and the token of a row's key.
+
+    Raises:
+        CorruptionError: too short to hold them.
+    """
+    try:
+        table, token = _HEAD.unpack_from(key)
+    except struct.error:
+        raise _garbage(key) from None
+    return table, token - _TOKEN_OFFSET
+
+
 def table_in(key: bytes) -> TableId:
     """Return the table of a key, 0 for metadata.
 

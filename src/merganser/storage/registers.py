@@ -29,6 +29,7 @@ _LENGTH = struct.Struct(">I")
 _CHECKSUM = struct.Struct(">I")
 _FORMAT_BYTE = bytes((FORMAT,))
 _HAS_VALUE, _HAS_INTENT, _HAS_OUTBOX = 1, 2, 4
+_VERSION_AT = BODY_AT + 1
 _FLAGS_AT = _VALUE_AT - 1
 _INTENT = msgspec.msgpack.Decoder(Intent)
 _OUTBOX = msgspec.msgpack.Decoder(tuple[Pending, ...])
@@ -122,6 +123,17 @@ def version_of(key: bytes, stored: bytes) -> Version:
         CorruptionError: this is no register.
     """
     return _head(key, stored)[0]
+
+
+def is_later(key: bytes, stored: bytes, other: bytes) -> bool:
+    """Tell whether a stored register is of a later version than another, both with checksums that were checked.
+
+    Raises:
+        CorruptionError: one of them is no register.
+    """
+    if min(len(stored), len(other)) < _VALUE_AT or not stored[BODY_AT] == other[BODY_AT] == SHAPE:
+        return version_of(key, stored) > version_of(key, other)
+    return stored[_VERSION_AT:_FLAGS_AT] > other[_VERSION_AT:_FLAGS_AT]  # big-endian and unsigned
 
 
 def _head(key: bytes, stored: bytes) -> tuple[Version, int]:
