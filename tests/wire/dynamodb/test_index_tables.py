@@ -204,6 +204,7 @@ def test_global_indexes_are_described(cluster: Cluster) -> None:
             "IndexArn": f"{arn}/index/wide",
             "IndexStatus": "ACTIVE",
             "ProvisionedThroughput": {"NumberOfDecreasesToday": 0, **UNITS},
+            "WarmThroughput": {"ReadUnitsPerSecond": 3, "WriteUnitsPerSecond": 4, "Status": "ACTIVE"},
             "ItemCount": 0,
             "IndexSizeBytes": 0,
         },

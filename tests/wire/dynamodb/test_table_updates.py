@@ -237,6 +237,36 @@ def test_settings_are_kept_and_described(cluster: Cluster) -> None:
     assert "OnDemandThroughput" not in described(cluster)
 
 
+def test_every_table_and_global_index_tells_what_it_bears_at_once(cluster: Cluster) -> None:
+    """Since November 2024, whether anybody asked for it or not: what is provisioned, or 12,000 and 4,000 on demand."""
+    index = {"IndexName": "byP", "KeySchema": PROVISIONED["KeySchema"], "Projection": {"ProjectionType": "KEYS_ONLY"}}
+    wanted = {"IndexName": "byP", "ProvisionedThroughput": {"ReadCapacityUnits": 2, "WriteCapacityUnits": 3}}
+    cluster.call("CreateTable", {**PROVISIONED, "GlobalSecondaryIndexes": [{**index, **wanted}]})
+    units = PROVISIONED["ProvisionedThroughput"]
+    assert warmth(described(cluster)) == (units["ReadCapacityUnits"], units["WriteCapacityUnits"], "ACTIVE")
+    assert warmth(described(cluster)["GlobalSecondaryIndexes"][0]) == (2, 3, "ACTIVE")
+    update(cluster, BillingMode="PAY_PER_REQUEST")
+    assert warmth(described(cluster)) == (12000, 4000, "ACTIVE")
+    assert warmth(described(cluster)["GlobalSecondaryIndexes"][0]) == (12000, 4000, "ACTIVE")
+    update(cluster, WarmThroughput={"ReadUnitsPerSecond": 13000})
+    assert warmth(described(cluster)) == (13000, 4000, "ACTIVE")
+    for asked, what in (
+        ({"WarmThroughput": {"ReadUnitsPerSecond": 12999}}, "table"),
+        ({"GlobalSecondaryIndexUpdates": [{"Update": {"IndexName": "byP", "WarmThroughput": COLD}}]}, "index byP"),
+    ):
+        answer = cluster.call("UpdateTable", {"TableName": "abc", **asked})
+        assert f"Requested ReadUnitsPerSecond for WarmThroughput for {what} is lower than current" in answer
+    assert warmth(described(cluster)) == (13000, 4000, "ACTIVE")
+
+
+COLD = {"ReadUnitsPerSecond": 1}
+
+
+def warmth(description: dict[str, Any]) -> tuple[int, int, str]:
+    warm = description["WarmThroughput"]
+    return warm["ReadUnitsPerSecond"], warm["WriteUnitsPerSecond"], warm["Status"]
+
+
 def test_a_stream_is_described_while_it_is_on_and_its_name_after_that(cluster: Cluster) -> None:
     wanted = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
     assert isinstance(cluster.call("CreateTable", {**PROVISIONED, "StreamSpecification": wanted}), dict)

@@ -170,6 +170,14 @@ def violation(*messages: str) -> str:
             id="cold",
         ),
         pytest.param(
+            without(
+                "ProvisionedThroughput", BillingMode="PAY_PER_REQUEST", WarmThroughput={"WriteUnitsPerSecond": 3999}
+            ),
+            INVALID + "Requested WriteUnitsPerSecond for WarmThroughput for table is lower than current "
+            "WarmThroughput, decreasing WarmThroughput is not supported",
+            id="colder than what is provisioned",
+        ),
+        pytest.param(
             without(ProvisionedThroughput={"ReadCapacityUnits": "1"}),
             "SerializationException | STRING_VALUE cannot be converted to Long",
             id="units as text",
@@ -193,12 +201,14 @@ def test_table_is_described_as_dynamodb_describes_it(cluster: Cluster) -> None:
         "TableArn": "arn:aws:dynamodb:us-east-1:000000000000:table/abc",
         "TableId": created["TableId"],
         "DeletionProtectionEnabled": False,
+        "WarmThroughput": {"ReadUnitsPerSecond": 5, "WriteUnitsPerSecond": 6, "Status": "UPDATING"},
         "ItemCount": 0,
         "TableSizeBytes": 0,
     }
-    assert cluster.call("DescribeTable", {"TableName": "abc"}) == {"Table": {**created, "TableStatus": "ACTIVE"}}
+    active = {**created, "TableStatus": "ACTIVE", "WarmThroughput": {**created["WarmThroughput"], "Status": "ACTIVE"}}
+    assert cluster.call("DescribeTable", {"TableName": "abc"}) == {"Table": active}
     assert cluster.call("DeleteTable", {"TableName": "abc"}) == {
-        "TableDescription": {**created, "TableStatus": "DELETING"}
+        "TableDescription": {**active, "TableStatus": "DELETING"}
     }
 
 

@@ -15,6 +15,7 @@ from merganser.wire.dynamodb.table_settings import (
     check_on_demand_limits,
     check_settings,
     check_units,
+    check_warmth,
     on_demand_limits_of,
     throughput_violations,
     units_of,
@@ -184,6 +185,9 @@ def check_throughput(index: Mapping[str, Any], *, is_on_demand: bool, is_new: bo
     settings = {key: index.get(key) for key in ("OnDemandThroughput", "WarmThroughput")}
     check_settings(settings)
     check_on_demand_limits(settings, is_on_demand=is_on_demand)
+    if is_new:
+        throughput = None if units is None else Throughput(units["ReadCapacityUnits"], units["WriteCapacityUnits"])
+        check_warmth(settings, f"index {name}", throughput=throughput, before=None)
 
 
 def local_definitions(request: Mapping[str, Any]) -> tuple[IndexDefinition, ...]:

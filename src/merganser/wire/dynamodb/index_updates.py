@@ -39,6 +39,7 @@ from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.table_settings import (
     INVALID,
     ON_DEMAND,
+    check_warmth,
     on_demand_limits_of,
     throughput_violations,
     unchanged,
@@ -285,6 +286,7 @@ def _settings(
             raise unchanged(throughput, f"index {index.name}", "index")
         throughput = (throughput or ON_DEMAND).changed_to(*units, now_ms=now_ms)
     limits = on_demand_limits_of(asked, kept.on_demand_limits) if is_on_demand else None
+    check_warmth(asked, f"index {index.name}", throughput=throughput, before=kept.warm)
     return IndexSettings(index.table, throughput, limits, warm_throughput_of(asked, kept.warm))
 
 

@@ -28,6 +28,9 @@ NO_UNITS_ON_DEMAND: Final = (
 _UNLIMITED: Final = -1
 _DAY_MS: Final = 86_400_000
 _UNIT_NAMES: Final = ("ReadCapacityUnits", "WriteCapacityUnits")
+_WARM_NAMES: Final = ("ReadUnitsPerSecond", "WriteUnitsPerSecond")
+_WARM_ON_DEMAND: Final = (12_000, 4_000)
+"""What every new table on demand, and every index of one, bears. Source: Developer Guide, "Warm throughput"."""
 
 
 class Throughput(msgspec.Struct, frozen=True):
@@ -82,10 +85,10 @@ class OnDemandLimits(msgspec.Struct, frozen=True):
 
 
 class WarmThroughput(msgspec.Struct, frozen=True):
-    """What the table is to bear at once."""
+    """What the table is to bear at once, where it was asked for; None: what any table like it bears."""
 
-    read_units: int
-    write_units: int
+    read_units: int | None = None
+    write_units: int | None = None
 
 
 class Encryption(msgspec.Struct, frozen=True):
@@ -183,7 +186,7 @@ def check_settings(request: Mapping[str, Any]) -> None:
         _check_encryption(encryption)
     for limits, names in (
         (request.get("OnDemandThroughput"), ("MaxReadRequestUnits", "MaxWriteRequestUnits")),
-        (request.get("WarmThroughput"), ("ReadUnitsPerSecond", "WriteUnitsPerSecond")),
+        (request.get("WarmThroughput"), _WARM_NAMES),
     ):
         if limits is not None:
             _check_limits(limits, names)
@@ -226,11 +229,35 @@ def warm_throughput_of(request: Mapping[str, Any], before: WarmThroughput | None
     asked = request.get("WarmThroughput")
     if asked is None:
         return before
-    kept = before or WarmThroughput(1, 1)
+    kept = before or WarmThroughput()
+    read, write = (asked.get(name) for name in _WARM_NAMES)
     return WarmThroughput(
-        int(asked.get("ReadUnitsPerSecond") or kept.read_units),
-        int(asked.get("WriteUnitsPerSecond") or kept.write_units),
+        read_units=kept.read_units if read is None else int(read),
+        write_units=kept.write_units if write is None else int(write),
     )
+
+
+def check_warmth(
+    request: Mapping[str, Any], what: str, *, throughput: Throughput | None, before: WarmThroughput | None
+) -> None:
+    """Check that what a table or index bears at once is not to become less.
+
+    Args:
+        request: checked otherwise.
+        what: is asked to bear it.
+        throughput: of it, after the request; None: PAY_PER_REQUEST.
+        before: what was asked for until now.
+
+    Raises:
+        ValidationError: it bears more than is asked for.
+    """
+    asked = request.get("WarmThroughput") or {}
+    for name, units in zip(_WARM_NAMES, _warmth(before, throughput), strict=True):
+        if asked.get(name) is not None and asked[name] < units:
+            raise ValidationError(
+                f"{INVALID}Requested {name} for WarmThroughput for {what} is lower than current WarmThroughput, "
+                "decreasing WarmThroughput is not supported"
+            )
 
 
 def described_limits(limits: OnDemandLimits) -> dict[str, Any]:
@@ -241,9 +268,23 @@ def described_limits(limits: OnDemandLimits) -> dict[str, Any]:
     }
 
 
-def described_warmth(warm: WarmThroughput, status: str) -> dict[str, Any]:
-    """Return a TableWarmThroughputDescription."""
-    return {"ReadUnitsPerSecond": warm.read_units, "WriteUnitsPerSecond": warm.write_units, "Status": status}
+def described_warmth(warm: WarmThroughput | None, throughput: Throughput | None, status: str) -> dict[str, Any]:
+    """Return what a table or index bears at once, as it is described of every one.
+
+    Args:
+        warm: what was asked for.
+        throughput: None: PAY_PER_REQUEST.
+        status: of the table or index.
+    """
+    is_settled = status in ("ACTIVE", "DELETING")
+    units = dict(zip(_WARM_NAMES, _warmth(warm, throughput), strict=True))
+    return {**units, "Status": "ACTIVE" if is_settled else "UPDATING"}
+
+
+def _warmth(warm: WarmThroughput | None, throughput: Throughput | None) -> tuple[int, int]:
+    read, write = _WARM_ON_DEMAND if throughput is None else (throughput.read_units, throughput.write_units)
+    asked = warm or WarmThroughput()
+    return max(read, asked.read_units or 0), max(write, asked.write_units or 0)
 
 
 def _limit(units: float) -> int | None:

@@ -31,6 +31,7 @@ from merganser.wire.dynamodb.table_settings import (
     check_on_demand_limits,
     check_settings,
     check_units,
+    check_warmth,
     encryption_of,
     find_violations,
     on_demand_limits_of,
@@ -105,6 +106,7 @@ def updated(table: Table, request: Mapping[str, Any], *, now_ms: int, delay_ms: 
         stream=stream_of(request, definition.stream, table=table.name, now_ms=now_ms),
     )
     check_on_demand_limits(request, is_on_demand=after.throughput is None)
+    check_warmth(request, "table", throughput=after.throughput, before=definition.warm)
     if table_class is not None:
         after = msgspec.structs.replace(after, table_class=table_class, class_changed_ms=now_ms)
     limits = on_demand_limits_of(request, definition.on_demand_limits) if after.throughput is None else None

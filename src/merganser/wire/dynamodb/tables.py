@@ -50,6 +50,7 @@ from merganser.wire.dynamodb.table_settings import (
     check_on_demand_limits,
     check_settings,
     check_units,
+    check_warmth,
     described_limits,
     described_warmth,
     encryption_of,
@@ -155,6 +156,8 @@ def check_create(request: Mapping[str, Any]) -> None:
     refuse_unserved("CreateTable", request)
     check_settings(request)
     check_on_demand_limits(request, is_on_demand=request.get("BillingMode") == "PAY_PER_REQUEST")
+    units = units_of(request)
+    check_warmth(request, "table", throughput=None if units is None else Throughput(*units), before=None)
     check_tags(request.get("Tags") or ())
     for name in ("LocalSecondaryIndexes", "GlobalSecondaryIndexes"):
         if request.get(name) is not None and replication_for(request) != "leader":
@@ -255,8 +258,7 @@ def describe(table: Table, *, transition: Transition | None, region: str, accoun
         description.update(definition.stream.described(description["TableArn"]))
     if definition.on_demand_limits is not None:
         description["OnDemandThroughput"] = described_limits(definition.on_demand_limits)
-    if definition.warm is not None:
-        description["WarmThroughput"] = described_warmth(definition.warm, status)
+    description["WarmThroughput"] = described_warmth(definition.warm, definition.throughput, status)
     if definition.local_indexes:
         local = [described_index(index, description["TableArn"]) for index in definition.local_indexes]
         description["LocalSecondaryIndexes"] = local
@@ -292,8 +294,7 @@ def _described_global(
     )
     if settings.on_demand_limits is not None:
         described["OnDemandThroughput"] = described_limits(settings.on_demand_limits)
-    if settings.warm is not None:
-        described["WarmThroughput"] = described_warmth(settings.warm, status)
+    described["WarmThroughput"] = described_warmth(settings.warm, settings.throughput, status)
     return described
 
 
