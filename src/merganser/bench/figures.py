@@ -44,6 +44,8 @@ class Section(msgspec.Struct, frozen=True):
     """Average number of processes that wanted to run in the minute before it began: the work of others."""
     seconds: float = 0.0
     """That it took."""
+    scale: float = 1.0
+    """Of times and numbers of items; below 1 it was a short run."""
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -96,10 +98,11 @@ def put_into_page(figures: Figures, order: Sequence[str], path: Path, *, opening
 
 def markdown(section: Section) -> str:
     """Return a section of a page."""
+    shortened = f"; a short run, {section.scale:g} of the usual times and numbers of items" if section.scale < 1 else ""
     parts = [
         f"### {section.title}",
         section.about,
-        f"{section.taken}, {section.machine}, load {section.load:.1f} before it began; took {section.seconds:.0f} s."
+        f"{section.taken}, {section.machine}, load {section.load:.1f} before it began; took {section.seconds:.0f} s{shortened}."
         + (f" Floors: {section.floor.told()}." if section.floor is not None else ""),
     ]
     if section.lines:

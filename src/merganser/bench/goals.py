@@ -157,6 +157,8 @@ def _goals() -> Iterator[Goal]:
     yield Goal("start to first answer", 0.5, False, "s", _fact("start", "start with an empty directory"))
     yield Goal("idle node", 80, False, "MB", _fact("start", "resident memory of an idle node"))
     yield Goal("anti-entropy, all equal", 2.0, False, "s", _fact("anti-entropy", "compare, all equal"))
+    upkeep = _fact("anti-entropy", "hash-tree upkeep of a write")
+    yield Goal("hash-tree upkeep of a write", 1.0, False, "µs", upkeep)
     on_wire = _fact("anti-entropy", "compare, all equal: on the wire")
     yield Goal("anti-entropy, all equal: on the wire", 1_000_000, False, "bytes", on_wire)
 

@@ -87,7 +87,7 @@ class Run(NamedTuple):
         for line in lines:
             cpu = line.result.server_cpu_us_per_operation
             self.tell(
-                f"  {line.workload}, {line.connections} connections, {line.subject or 'merganser'}: "
+                f"  {line.workload}, {line.item_bytes:,} bytes, {line.connections} connections, {line.subject}: "
                 f"{line.result.throughput:,.0f}/s, p50 {line.result.all_us.p50 / 1000:.2f} ms"
                 + ("" if cpu is None else f", CPU {cpu:.0f} µs")
             )
@@ -248,6 +248,9 @@ def _anti_entropy(run: Run) -> Section:
     measured = asyncio.run(compare_costs(run.directory, rows=rows, differing=differing, value_bytes=200))
     facts: list[Fact] = []
     for one in measured:
+        if one.rows:
+            facts.append(Fact("hash-tree upkeep of a write", one.seconds * 1e6 / one.rows, "µs", note="of one thread"))
+            continue
         facts.append(Fact(one.name, one.seconds, "s", note=f"CPU {one.cpu_seconds:.3f} s of both"))
         if one.wire_bytes:
             note = f"{one.listed:,} keys listed, {one.met:,} rows sent"
@@ -289,6 +292,7 @@ def measure_section(name: str, *, scale: float, tell: Callable[[str], None]) -> 
         machine=_machine(),
         load=load,
         seconds=time.monotonic() - began,
+        scale=scale,
     )
 
 
