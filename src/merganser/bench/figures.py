@@ -102,7 +102,8 @@ def markdown(section: Section) -> str:
     parts = [
         f"### {section.title}",
         section.about,
-        f"{section.taken}, {section.machine}, load {section.load:.1f} before it began; took {section.seconds:.0f} s{shortened}."
+        f"{section.taken}, {section.machine}, load {section.load:.1f} before it began; "
+        f"took {section.seconds:.0f} s{shortened}."
         + (f" Floors: {section.floor.told()}." if section.floor is not None else ""),
     ]
     if section.lines:
