@@ -96,6 +96,8 @@ class Tables:
         error = task.exception()
         if error is None:
             change.acked_s = _now_s()
+        elif isinstance(error, TableNotFoundError):
+            return  # the end that an earlier attempt gave the table may be why it is gone
         elif isinstance(error, RequestError | UnavailableError):
             change.is_certainly_undone = True
         elif not isinstance(error, MerganserError):
