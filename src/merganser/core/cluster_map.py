@@ -284,7 +284,7 @@ def with_addresses(cluster_map: ClusterMap, node_id: NodeId, wire_addresses: dic
     return msgspec.structs.replace(cluster_map, nodes=nodes, epoch=cluster_map.epoch + 1)
 
 
-def table_named(cluster_map: ClusterMap, wire: str, name: str) -> Table | None:
+def table_named(cluster_map: ClusterMap, wire: str, name: object) -> Table | None:
     """Return the table that ``wire`` knows as ``name``."""
     for table in cluster_map.tables:
         if table.name == name and table.wire == wire:

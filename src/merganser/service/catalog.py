@@ -130,6 +130,10 @@ class Catalog:
         """Return the tables of one wire known here, by name."""
         return sorted((t for t in self.current.tables if t.wire == wire), key=lambda t: t.name)
 
+    def known(self, wire: str, name: object) -> Table | None:
+        """Return a table of that name that this node knows, without asking anybody."""
+        return cluster_map.table_named(self.current, wire, name)
+
     async def table(self, wire: str, name: str, *, deadline: float, is_newest: bool = False) -> Table:
         """Return a table; one that is not known here is looked for at a majority of the voters.
 
@@ -197,7 +201,7 @@ class Catalog:
         """Give exactly this table another definition, if it and its indexes are still as ``table`` says; returns it so.
 
         Raises:
-            TableNotFoundError: it is gone.
+            TableNotFoundError: it is gone, perhaps because of what an earlier attempt of this call said of it.
             TableChangedError: somebody else gave it another one, or its indexes came, went or moved on; this node
                 knows that by then.
             UnavailableError: no majority of the voters; nothing was changed.

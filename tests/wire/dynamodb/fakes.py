@@ -272,6 +272,9 @@ class FakeCatalog:
         self._next = 1
         leader_based.tables = lambda: self._tables.values()
 
+    def known(self, wire: str, name: object) -> Table | None:
+        return self._tables.get((wire, name)) if isinstance(name, str) else None
+
     async def table(self, wire: str, name: str, *, deadline: float, is_newest: bool = False) -> Table:
         try:
             found = self._tables[wire, name]

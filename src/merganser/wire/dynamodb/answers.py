@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+_JOIN_BYTES_MAX = 16 * 1024
+"""Copying costs less than handling pieces up to about this size."""
+
+
+def joined(*pieces: bytes) -> bytes | list[bytes]:
+    """Return the pieces of an answer, as one if they are short."""
+    return b"".join(pieces) if len(pieces[1]) <= _JOIN_BYTES_MAX else list(pieces)
+
 
 def answer_of(*members: Sequence[bytes]) -> list[bytes]:
     """Return the JSON of an answer, in pieces.

@@ -26,7 +26,7 @@ import orjson
 from merganser.model.consistency import UNSAID, Levels, parse_levels
 from merganser.model.errors import UnknownOutcomeError
 from merganser.net.http import Request, Response
-from merganser.net.http_compression import BodyTooLargeError, UnreadableBodyError, expanded
+from merganser.net.http_compression import BodyTooLargeError, UnreadableBodyError, accepts_gzip, expanded
 from merganser.query.update import TOO_LARGE
 from merganser.wire.dynamodb.attributes import TooLargeError
 from merganser.wire.dynamodb.errors import (
@@ -103,6 +103,7 @@ class DynamoDBApplication:
                 that anybody can make, every page that somebody opens beside this node could.
         """
         self._dynamodb = dynamodb
+        self._targets = {TARGET_PREFIX + operation.encode(): operation for operation in dynamodb.operations}
         self._verifier = verifier
         self._answers = Answers(rng=rng, host=host, has_browsers=has_browsers)
         self._report = report
@@ -110,7 +111,7 @@ class DynamoDBApplication:
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
-        headers = dict(reversed(request.headers))
+        headers = request.first_of_each()
         content_type = headers.get(b"content-type")
         if request.method != b"POST":
             return self._without_operation(request, headers)
@@ -129,7 +130,9 @@ class DynamoDBApplication:
             if fault.kind == INTERNAL and not isinstance(error, UnknownOutcomeError):
                 self._report(error)
             status, body = fault.status, fault.body()
-        return await self._answers.answer(status, body, headers, content_type)
+        if b"accept-encoding" in headers and accepts_gzip(headers[b"accept-encoding"]):
+            return await self._answers.compressed(status, body, headers, content_type)
+        return self._answers.answer(status, body, headers, content_type)
 
     def _without_operation(self, request: Request, headers: Headers) -> Response:
         if request.method in (b"GET", b"HEAD"):
@@ -153,12 +156,14 @@ class DynamoDBApplication:
         return await self._dynamodb.call(operation, body, UNSAID if asked is None else _levels(asked))
 
     def _operation(self, target: bytes) -> str:
+        known = self._targets.get(target)
+        if known is not None:
+            return known
         if target.startswith(STREAMS_TARGET_PREFIX):
             raise unknown_stream_operation(target[len(STREAMS_TARGET_PREFIX) :].decode("latin-1"))
-        operation = target[len(TARGET_PREFIX) :].decode("latin-1") if target.startswith(TARGET_PREFIX) else ""
-        if not self._dynamodb.serves(operation):
-            raise unknown_operation(operation)
-        return operation
+        raise unknown_operation(
+            target.removeprefix(TARGET_PREFIX).decode("latin-1") if target.startswith(TARGET_PREFIX) else ""
+        )
 
 
 def _content_type(request: Request, given: bytes | None) -> bytes | None:

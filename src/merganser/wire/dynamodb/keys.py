@@ -76,13 +76,11 @@ def key_of(schema: KeySchema, table: TableId, key: Mapping[str, Any]) -> bytes:
     Raises:
         ValidationError: not the key attributes of the table and nothing else, or one is empty or too long.
     """
-    expected = schema.attributes
-    if len(key) != len(expected):
+    partition, sort = schema.partition, schema.sort
+    if len(key) != (1 if sort is None else 2) or partition.kind not in (key.get(partition.name) or ()):
         raise ValidationError(NOT_THE_SCHEMA)
-    for attribute in expected:
-        value = key.get(attribute.name)
-        if value is None or attribute.kind not in value:
-            raise ValidationError(NOT_THE_SCHEMA)
+    if sort is not None and sort.kind not in (key.get(sort.name) or ()):
+        raise ValidationError(NOT_THE_SCHEMA)
     return _row_key(schema, table, key)
 
 

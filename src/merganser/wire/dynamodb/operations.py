@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -97,9 +97,10 @@ class DynamoDB:
             "Query": query,
         }
 
-    def serves(self, operation: str) -> bool:
-        """Tell whether there is such an operation."""
-        return operation in self._operations
+    @property
+    def operations(self) -> Iterable[str]:
+        """Their names."""
+        return self._operations.keys()
 
     async def call(self, operation: str, body: bytes, levels: Levels = UNSAID) -> bytes | list[bytes]:
         """Serve one request and return the JSON of its answer, in pieces if that saves copying.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from merganser.wire.dynamodb import capacity
-from merganser.wire.dynamodb.answers import answer_of
+from merganser.wire.dynamodb.answers import answer_of, joined
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumption, read_units
 from merganser.wire.dynamodb.constraints import Violations
@@ -15,13 +15,38 @@ from merganser.wire.dynamodb.keys import key_of
 from merganser.wire.dynamodb.legacy import check_names
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
-from merganser.wire.dynamodb.views import projection_of
+from merganser.wire.dynamodb.views import WHOLE, View, projection_of
 
 _LEGACY = ("AttributesToGet",)
+_USUAL = frozenset(("TableName", "Key", "ConsistentRead"))
 
 
 async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Return the item of a key, or nothing if there is none."""
+    view, table = WHOLE, session.known(request) if request.keys() <= _USUAL else None
+    if table is None or request.get("Key") is None:  # else nothing more can be wrong than the key
+        view = _checked(request)
+        table = await session.table(request["TableName"])
+    else:
+        normalise(request["Key"])
+    key = key_of(definition_of(table).schema, table.id, request["Key"])
+    view.check_keys(table)
+    is_consistent = bool(request.get("ConsistentRead"))
+    item = await session.item(table, key, is_consistent=is_consistent)
+    shown = None if item is None else view.of(item)
+    if not capacity.is_wanted(request):
+        return b"{}" if shown is None else joined(b'{"Item":', shown, b"}")
+    units = read_units(0 if item is None else size_of(item), is_consistent=is_consistent)
+    item_member = () if shown is None else (b'"Item":', shown)
+    return answer_of(item_member, capacity.told(request, Consumption(table.name, units)))
+
+
+def _checked(request: dict[str, Any]) -> View:
+    """Check a request as far as that can be without its table, and return what it asks to see.
+
+    Raises:
+        ValidationError: something is wrong.
+    """
     violations = Violations()
     violations.enums(request, "ReturnConsumedCapacity")
     check_names(violations, request)
@@ -31,16 +56,4 @@ async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[by
     check_parameters(request, expressions=("ProjectionExpression",), legacy=_LEGACY)
     normalise(request["Key"])
     check_placeholders(request, has_values=False)
-    view = projection_of(request)
-    table = await session.table(request["TableName"])
-    schema = definition_of(table).schema
-    key = key_of(schema, table.id, request["Key"])
-    view.check_keys(table)
-    is_consistent = bool(request.get("ConsistentRead"))
-    item = await session.item(table, key, is_consistent=is_consistent)
-    shown = None if item is None else view.of(item)
-    if not capacity.is_wanted(request):
-        return b"{}" if shown is None else [b'{"Item":', shown, b"}"]
-    units = read_units(0 if item is None else size_of(item), is_consistent=is_consistent)
-    item_member = () if shown is None else (b'"Item":', shown)
-    return answer_of(item_member, capacity.told(request, Consumption(table.name, units)))
+    return projection_of(request)

@@ -142,6 +142,14 @@ class Session:
         """The tables."""
         return self._services.catalog
 
+    def known(self, request: Mapping[str, object]) -> Table | None:
+        """Return the table that a request names, if this node knows it and it is neither made nor deleted just now.
+
+        None of any other, and of what is no name of a table: `table` says more.
+        """
+        table = self._services.catalog.known(WIRE, request.get("TableName"))
+        return table if table is not None and definition_of(table).transition is None else None
+
     async def table(self, name: str) -> Table:
         """Return a table whose items are served, under the name, or ARN, that the request gives it.
 

@@ -449,6 +449,23 @@ OPERATIONS: Mapping[str, Mapping[str, Shape]] = {
 """Members by operation; the keys are the operations that are served."""
 
 
+_TYPES: Mapping[Shape, type] = {string: str, boolean: bool, _attribute_map: dict}
+"""Of those shapes that a look at the type is enough for, as long as nobody looks into attribute values."""
+
+_EXACT: Mapping[str, Mapping[str, type]] = {
+    operation: {name: _TYPES[shape] for name, shape in members.items() if shape in _TYPES}
+    for operation, members in OPERATIONS.items()
+}
+
+
+def _is_exact(request: dict[str, Any], types: Mapping[str, type]) -> bool:
+    """Tell whether nothing can be wrong with the members of a request, as with nearly all: a third of the time."""
+    for name, member in request.items():  # noqa: SIM110 - `all` takes twice the time
+        if type(member) is not types.get(name):
+            return False
+    return True
+
+
 def check(operation: str, request: Any, *, deep: bool) -> None:
     """Check the body of a request.
 
@@ -460,6 +477,8 @@ def check(operation: str, request: Any, *, deep: bool) -> None:
     Raises:
         SerializationError: a member has another type than the API's.
     """
+    if not deep and isinstance(request, dict) and _is_exact(request, _EXACT[operation]):
+        return
     if not isinstance(request, dict):
         raise SerializationError("Unexpected value type in payload" if not isinstance(request, list) else "")
     check_members(request, OPERATIONS[operation], LEVELS if deep else 0)

@@ -43,7 +43,9 @@ _SPACES = re.compile(rb" +")
 _BLOCK_BYTES: Final = 64
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))  # RFC 2104
-_FIELDS = (b"Credential", b"SignedHeaders", b"Signature")
+_USUAL = re.compile(
+    rb"AWS4-HMAC-SHA256 Credential=([^, ]+), SignedHeaders=([^, ]+), Signature=([^, ]+)",
+).fullmatch
 _IN_QUERY = b"X-Amz-Algorithm"
 _QUERY_MEMBERS = (_IN_QUERY, b"X-Amz-Credential", b"X-Amz-Signature", b"X-Amz-SignedHeaders", b"X-Amz-Date")
 
@@ -147,15 +149,10 @@ def _claim_of(request: Request, headers: Headers) -> Claim:
 
 def _usual_claim(header: bytes, date: bytes) -> Claim | None:
     """Return the claim of a header as SDKs write it, None of any other."""
-    algorithm, _, rest = header.partition(b" ")
-    parts = rest.split(b", ")
-    if algorithm != ALGORITHM or len(parts) != 3 or not date:
+    usual = _USUAL(header)
+    if usual is None or not date:
         return None
-    (first, _, credential), (second, _, signed_headers), (third, _, signature) = [
-        part.partition(b"=") for part in parts
-    ]
-    if (first, second, third) != _FIELDS or not (credential and signed_headers and signature):
-        return None
+    credential, signed_headers, signature = usual.groups()
     return Claim(ALGORITHM, credential, signed_headers, signature, date)
 
 
