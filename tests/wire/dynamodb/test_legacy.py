@@ -12,6 +12,7 @@ from wire.dynamodb.fakes import Cluster
 A, B, ONE, TWO = {"S": "a"}, {"S": "b"}, {"N": "1"}, {"N": "2"}
 VALIDATION = "ValidationException | "
 INVALID = VALIDATION + "One or more parameter values were invalid: "
+WRITTEN = VALIDATION + "1 validation error detected: One or more parameter values were invalid: "
 FAILED = "ConditionalCheckFailedException | The conditional request failed"
 
 
@@ -107,7 +108,7 @@ def test_a_failed_expectation_shows_the_item_if_the_request_wants_it(cluster: Cl
 def test_wrong_expectation_is_refused(cluster: Cluster, expected: Any, message: str) -> None:
     answer = cluster.call("DeleteItem", {**key(), "Expected": expected})
     assert isinstance(answer, str)
-    assert answer.startswith(INVALID + message)
+    assert answer.startswith(WRITTEN + message)
 
 
 @pytest.mark.parametrize(
@@ -199,13 +200,13 @@ def test_attribute_updates_make_an_item_unless_they_only_delete(cluster: Cluster
 @pytest.mark.parametrize(
     ("changes", "answer"),
     [
-        ({"n": {}}, INVALID + "Only DELETE action is allowed when no attribute value is specified"),
-        ({"n": {"Action": "ADD"}}, INVALID + "Only DELETE action is allowed when no attribute value is specified"),
+        ({"n": {}}, WRITTEN + "Only DELETE action is allowed when no attribute value is specified"),
+        ({"n": {"Action": "ADD"}}, WRITTEN + "Only DELETE action is allowed when no attribute value is specified"),
         (
             {"n": {"Action": "DELETE", "Value": ONE}},
-            INVALID + "DELETE action with value is not supported for the type N",
+            WRITTEN + "DELETE action with value is not supported for the type N",
         ),
-        ({"n": {"Action": "ADD", "Value": A}}, INVALID + "ADD action is not supported for the type S"),
+        ({"n": {"Action": "ADD", "Value": A}}, WRITTEN + "ADD action is not supported for the type S"),
         (
             {"p": {"Value": A}},
             INVALID + "Cannot update attribute p. This attribute is part of the key",

@@ -8,6 +8,7 @@ import pytest
 
 from merganser.model.consistency import Consistency
 from merganser.model.errors import TransactionConflictError, UnavailableError, UnknownOutcomeError
+from merganser.wire.dynamodb.errors import DETECTED
 from wire.dynamodb.fakes import Cluster
 
 INVALID = "ValidationException | One or more parameter values were invalid: "
@@ -19,10 +20,8 @@ EMPTY_KEY = (
     "ValidationException | One or more parameter values are not valid. "
     "The AttributeValue for a key attribute cannot contain an empty {} value. Key: {}"
 )
-EMPTY_VALUE = (
-    "ValidationException | Supplied AttributeValue is empty, must contain exactly one of the supported datatypes"
-)
-NO_EXPRESSION = "ValidationException | ExpressionAttributeNames can only be specified when using expressions"
+EMPTY_VALUE = "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes"
+NO_EXPRESSION = "ExpressionAttributeNames can only be specified when using expressions"
 
 
 def violation(*messages: str) -> str:
@@ -62,7 +61,7 @@ ONE = {"N": "1"}
             id="strange name",
         ),
         pytest.param(put("nope", p=A), NOT_FOUND, id="no table"),
-        pytest.param(put("nope", p={}), EMPTY_VALUE, id="values before table"),
+        pytest.param(put("nope", p={}), violation(EMPTY_VALUE), id="values before table"),
         pytest.param(put("str", q=A), INVALID + "Missing the key p in the item", id="no key"),
         pytest.param(
             put("str", p=ONE), INVALID + "Type mismatch for key p expected: S actual: N", id="key of another type"
@@ -96,10 +95,12 @@ ONE = {"N": "1"}
         ),
         pytest.param(
             {**put("str", p=A), "ReturnValues": "ALL_NEW"},
-            "ValidationException | ReturnValues can only be ALL_OLD or NONE",
+            violation("ReturnValues can only be ALL_OLD or NONE"),
             id="ReturnValues of updates",
         ),
-        pytest.param({**put("str", p=A), "ExpressionAttributeNames": {}}, NO_EXPRESSION, id="names without use"),
+        pytest.param(
+            {**put("str", p=A), "ExpressionAttributeNames": {}}, violation(NO_EXPRESSION), id="names without use"
+        ),
         pytest.param(
             {
                 **put("str", p={}),
@@ -107,24 +108,27 @@ ONE = {"N": "1"}
                 "ExpressionAttributeValues": {"b": A},
                 "ReturnValues": "ALL_NEW",
             },
-            EMPTY_VALUE,
+            violation(EMPTY_VALUE),
             id="the item before ReturnValues and what expressions use",
         ),
         pytest.param(
             {**put("str", p=A), "ConditionExpression": "a", "ExpressionAttributeValues": {":a": {}, "b": A}},
-            'ValidationException | ExpressionAttributeValues contains invalid key: Syntax error; key: "b"',
+            violation('ExpressionAttributeValues contains invalid key: Syntax error; key: "b"'),
             id="names of values before values",
         ),
         pytest.param(
             {**put("str", p=A), "ExpressionAttributeValues": {}},
-            "ValidationException | ExpressionAttributeValues can only be specified when using expressions: "
-            "ConditionExpression is null",
+            violation(
+                "ExpressionAttributeValues can only be specified when using expressions: ConditionExpression is null"
+            ),
             id="values without use",
         ),
         pytest.param(
             {**put("str", p=A), "Expected": {}, "ConditionExpression": "a"},
-            "ValidationException | Can not use both expression and non-expression parameters in the same request: "
-            "Non-expression parameters: {Expected} Expression parameters: {ConditionExpression}",
+            violation(
+                "Can not use both expression and non-expression parameters in the same request: "
+                "Non-expression parameters: {Expected} Expression parameters: {ConditionExpression}"
+            ),
             id="old and new",
         ),
         pytest.param(
@@ -154,12 +158,16 @@ def test_wrong_put_is_refused(either: Cluster, request_: Any, answer: str) -> No
         pytest.param(get("str", p=ONE), SCHEMA, id="another type"),
         pytest.param(get("str", p={"S": ""}), EMPTY_KEY.format("string", "p"), id="empty"),
         pytest.param(get("nope", p=A), NOT_FOUND, id="no table"),
-        pytest.param(get("nope", p={}), EMPTY_VALUE, id="values before table"),
     ],
 )
 @pytest.mark.parametrize("operation", ["GetItem", "DeleteItem"])
 def test_wrong_key_is_refused(cluster: Cluster, operation: str, request_: Any, answer: str) -> None:
     assert cluster.call(operation, request_) == answer
+
+
+def test_values_are_looked_at_before_the_table_and_counted_where_something_is_written(cluster: Cluster) -> None:
+    assert cluster.call("GetItem", get("nope", p={})) == f"ValidationException | {EMPTY_VALUE}"
+    assert cluster.call("DeleteItem", get("nope", p={})) == violation(EMPTY_VALUE)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,7 @@ def test_wrong_key_is_refused(cluster: Cluster, operation: str, request_: Any, a
             {"ProjectionExpression": "a, #b", "ExpressionAttributeNames": {"#a": "a", "#b": "b"}},
             "ValidationException | Value provided in ExpressionAttributeNames unused in expressions: keys: {#a}",
         ),
-        ({"ExpressionAttributeNames": {"#a": "a"}}, NO_EXPRESSION),
+        ({"ExpressionAttributeNames": {"#a": "a"}}, f"ValidationException | {NO_EXPRESSION}"),
         ({"ProjectionExpression": "a", "ExpressionAttributeValues": {":a": A}}, {}),
         ({"ConsistentRead": "x"}, "SerializationException | Unexpected token received from parser"),
         ({"ReturnConsumedCapacity": "NONE", "Unknown": {"a": 1}}, {}),
@@ -228,7 +236,7 @@ def test_put_replaces_the_whole_item(either: Cluster) -> None:
 def test_item_of_500_levels_is_too_deep_and_no_crash(cluster: Cluster, start: bytes) -> None:
     item = b'{"TableName":"str","Item":{"p":{"S":"a"},"q":' + start * 500 + b"]}" * 500 + b"}}"
     answer = cluster.call("PutItem", item)
-    assert answer.startswith("ValidationException | Nesting Levels have exceeded supported limits")
+    assert answer.startswith(f"ValidationException | {DETECTED}Nesting Levels have exceeded supported limits")
 
 
 def test_keys_of_the_largest_size_are_taken(cluster: Cluster) -> None:

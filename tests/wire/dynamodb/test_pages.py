@@ -208,12 +208,13 @@ def violation(message: str) -> str:
         ),
         (
             {"Select": "SPECIFIC_ATTRIBUTES"},
-            "ValidationException | Must specify the AttributesToGet or ProjectionExpression when choosing to get "
-            "SPECIFIC_ATTRIBUTES",
+            violation(
+                "Must specify the AttributesToGet or ProjectionExpression when choosing to get SPECIFIC_ATTRIBUTES"
+            ),
         ),
         (
             {"Select": "ALL_PROJECTED_ATTRIBUTES"},
-            "ValidationException | ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName",
+            violation("ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName"),
         ),
         (
             {"Segment": -1, "TotalSegments": 1},
@@ -231,8 +232,7 @@ def violation(message: str) -> str:
         ),
         (
             {"Segment": 2, "TotalSegments": 2},
-            "ValidationException | The Segment parameter is zero-based and must be less than parameter TotalSegments: "
-            "Segment: 2 is not less than TotalSegments: 2",
+            "ValidationException | The Segment parameter is zero-based and must be less than parameter TotalSegments",
         ),
         ({"IndexName": "xyz"}, "ValidationException | The table does not have the specified index: xyz"),
         (

@@ -202,6 +202,17 @@ NULL = "Member must not be null"
         ([{**put(), **delete()}], "TransactItems can only contain one of Check, Put, Update or Delete"),
         ([put(), delete()], "Transaction request cannot include multiple operations on one item"),
         ([put(item={"p": {}})], "Supplied AttributeValue is empty"),
+        *(
+            (
+                [{name: {"TableName": "nope", "Key": {"p": {"S": ""}}, **more}}],
+                "cannot contain an empty string value. Key: p",
+            )
+            for name, more in (
+                ("Delete", {}),
+                ("Update", {"UpdateExpression": "REMOVE n"}),
+                ("ConditionCheck", {"ConditionExpression": "attribute_exists(n)"}),
+            )
+        ),
         ([put(ConditionExpression="a")], "Invalid ConditionExpression: "),
         ([update("SET n = :n")], "Invalid UpdateExpression: "),
         ([update("SET n = p", ExpressionAttributeNames={"#x": "x"})], "unused in expressions: keys: {#x}"),
@@ -222,6 +233,7 @@ def test_a_wrong_write_is_refused_before_anything_is_done(cluster: Cluster, item
         ([{}], f"Value null at 'transactItems.1.member.get' {CONSTRAINT}{NULL}"),
         ([{"Get": {"TableName": "str"}}], f"Value null at 'transactItems.1.member.get.key' {CONSTRAINT}{NULL}"),
         ([get(), get()], "Transaction request cannot include multiple operations on one item"),
+        ([{"Get": {"TableName": "nope", "Key": {"p": {"B": ""}}}}], "cannot contain an empty binary value. Key: p"),
     ],
 )
 def test_a_wrong_read_is_refused(cluster: Cluster, items: Any, message: str) -> None:

@@ -14,6 +14,7 @@ A = {"S": "a"}
 ONE = {"N": "1"}
 TWO = {"N": "2"}
 INVALID = "ValidationException | "
+WRITTEN = "ValidationException | 1 validation error detected: "
 FAILED = "ConditionalCheckFailedException | The conditional request failed"
 NOT_FOUND = "ResourceNotFoundException | Requested resource not found"
 SCHEMA = "ValidationException | The provided key element does not match the schema"
@@ -54,33 +55,43 @@ def stored(cluster: Cluster, table: str = "str") -> Any:
         ),
         pytest.param(
             update("SET a = :v", AttributeUpdates={}, Expected={}),
-            INVALID + "Can not use both expression and non-expression parameters in the same request: "
+            WRITTEN + "Can not use both expression and non-expression parameters in the same request: "
             "Non-expression parameters: {AttributeUpdates, Expected} Expression parameters: {UpdateExpression}",
             id="old and new",
         ),
         pytest.param(
             update(values={":v": ONE}),
-            INVALID + "ExpressionAttributeValues can only be specified when using expressions: "
+            WRITTEN + "ExpressionAttributeValues can only be specified when using expressions: "
             "UpdateExpression and ConditionExpression are null",
             id="values without use",
         ),
         pytest.param(
-            update("", table="nope"), INVALID + "Invalid UpdateExpression: The expression can not be empty;", id="empty"
+            update("", table="nope"), WRITTEN + "Invalid UpdateExpression: The expression can not be empty;", id="empty"
         ),
         pytest.param(
             update("SET a = :v", ConditionExpression="a"),
-            INVALID + f"Invalid UpdateExpression: {NO_VALUE}",
+            WRITTEN + f"Invalid UpdateExpression: {NO_VALUE}",
             id="update before condition",
         ),
         pytest.param(
             update("SET a = :w", values={":w": ONE}, ConditionExpression="a = :v", table="nope"),
-            INVALID + f"Invalid ConditionExpression: {NO_VALUE}",
+            WRITTEN + f"Invalid ConditionExpression: {NO_VALUE}",
             id="condition before table",
         ),
         pytest.param(
             update("SET a = :v", values={":v": ONE, ":w": ONE}, ConditionExpression="a = :v", table="nope"),
-            INVALID + "Value provided in ExpressionAttributeValues unused in expressions: keys: {:w}",
+            WRITTEN + "Value provided in ExpressionAttributeValues unused in expressions: keys: {:w}",
             id="not used",
+        ),
+        pytest.param(
+            update("ADD a :v", values={":v": {"SS": []}}, table="nope"),
+            WRITTEN + "One or more parameter values were invalid: An string set  may not be empty",
+            id="a value, which is not named",
+        ),
+        pytest.param(
+            update("SET a = :v SET b = :v", values={}, table="nope"),
+            WRITTEN + "ExpressionAttributeValues must not be empty",
+            id="no values before the update",
         ),
         pytest.param(update("REMOVE p", table="nope"), NOT_FOUND, id="table before key"),
         pytest.param(update("REMOVE s", table="tss"), SCHEMA, id="key before changes of the key"),

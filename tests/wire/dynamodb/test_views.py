@@ -159,7 +159,8 @@ def test_scan_may_filter_by_key_attributes_and_query_may_not(filled: Cluster) ->
         pytest.param(
             "Scan",
             {"TableName": "tsn", "ProjectionExpression": "a", "Select": "COUNT"},
-            INVALID + "Cannot specify the ProjectionExpression when choosing to get only the Count",
+            f"{INVALID}1 validation error detected: "
+            "Cannot specify the ProjectionExpression when choosing to get only the Count",
             id="count of parts",
         ),
     ],

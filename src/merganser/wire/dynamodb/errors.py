@@ -16,8 +16,9 @@ Merganser's errors are mapped by `fault_of`:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -83,6 +84,23 @@ class ValidationError(ApiError):
     def __init__(self, message: str) -> None:
         """Take DynamoDB's text."""
         super().__init__(VALIDATION, message)
+
+
+DETECTED: Final = "1 validation error detected: "
+_IS_DETECTED: Final = re.compile(r"\d+ validation errors? detected").match
+
+
+def detected(error: RequestError) -> ValidationError:
+    """Return what is said of an item to be written that is wrong by the request alone, whatever the table is.
+
+    PutItem, UpdateItem and DeleteItem count such errors, as all operations do those of the API's model; transactions
+    and reads do not. Source: the tests of moto 5.2.5 that are verified against AWS.
+
+    Args:
+        error: an `ApiError`, or one of `query`, whose message is whole.
+    """
+    message = str(error)
+    return ValidationError(message if _IS_DETECTED(message) else DETECTED + message)
 
 
 class SerializationError(ApiError):

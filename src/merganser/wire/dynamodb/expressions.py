@@ -50,7 +50,7 @@ def check_parameters(
         )
 
 
-def check_placeholders(request: Mapping[str, Any], *, has_values: bool = True) -> int:
+def check_placeholders(request: Mapping[str, Any], *, has_values: bool = True, names_wrong: bool = True) -> int:
     """Check names and values, and bring values into normal form; returns their size in bytes.
 
     DynamoDB does so after it has looked at items and keys, and before it reads expressions.
@@ -58,6 +58,7 @@ def check_placeholders(request: Mapping[str, Any], *, has_values: bool = True) -
     Args:
         request: or the part of it that holds them.
         has_values: the operation knows of values.
+        names_wrong: the operation tells which value is wrong.
 
     Raises:
         ValidationError: there are none, or one is ill-formed.
@@ -65,7 +66,7 @@ def check_placeholders(request: Mapping[str, Any], *, has_values: bool = True) -
     names, values = request.get("ExpressionAttributeNames"), request.get("ExpressionAttributeValues")
     if names is not None:
         _check_names(names)
-    return _check_values(values) if values is not None and has_values else 0
+    return _check_values(values, names_wrong) if values is not None and has_values else 0
 
 
 def placeholders_of(request: Mapping[str, Any], *, has_values: bool = True) -> Placeholders:
@@ -86,7 +87,7 @@ def _check_names(names: Mapping[str, str]) -> None:
             )
 
 
-def _check_values(values: AttributeMap) -> int:
+def _check_values(values: AttributeMap, names_wrong: bool) -> int:
     if not values:
         raise ValidationError("ExpressionAttributeValues must not be empty")
     for key in values:
@@ -97,6 +98,8 @@ def _check_values(values: AttributeMap) -> int:
         try:
             size += normalise_value(value)
         except ValidationError as error:
+            if not names_wrong:
+                raise
             kind = TooLargeError if isinstance(error, TooLargeError) else ValidationError
             raise kind(f"ExpressionAttributeValues contains invalid value: {error.message} for key {key}") from None
     return size

@@ -84,6 +84,18 @@ def key_of(schema: KeySchema, table: TableId, key: Mapping[str, Any]) -> bytes:
     return _row_key(schema, table, key)
 
 
+def check_filled(key: Mapping[str, Any]) -> None:
+    """Check that no attribute of a Key is empty, whatever the schema of its table is.
+
+    Raises:
+        ValidationError: one is.
+    """
+    for name, value in key.items():
+        kind = next(iter(value))
+        if kind in ("S", "B") and not value[kind]:
+            raise _empty(KeyAttribute(name, kind))
+
+
 def partition_bytes(attribute: KeyAttribute, value: Mapping[str, Any]) -> bytes:
     """Return what is hashed into the token.
 

@@ -24,7 +24,7 @@ from merganser.wire.dynamodb.answers import answer_of
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumption, read_units
 from merganser.wire.dynamodb.constraints import Violations
-from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.errors import DETECTED, ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders, placeholders_of
 from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
 from merganser.wire.dynamodb.legacy import check_constraints, names_in
@@ -41,7 +41,6 @@ TOKENS: Final = 2**64
 
 _LEGACY = ("AttributesToGet", "ScanFilter", "ConditionalOperator")
 _EXPRESSIONS = ("ProjectionExpression", "FilterExpression")
-# Of these only the first was seen in an answer of DynamoDB, with AttributesToGet.
 _CHOICES = {
     "COUNT": "only the Count",
     "ALL_ATTRIBUTES": "ALL_ATTRIBUTES",
@@ -162,13 +161,14 @@ def check_start_and_select(request: Mapping[str, Any]) -> None:
     has_projection = request.get("AttributesToGet") is not None or request.get("ProjectionExpression") is not None
     if select == "SPECIFIC_ATTRIBUTES" and not has_projection:
         raise ValidationError(
-            "Must specify the AttributesToGet or ProjectionExpression when choosing to get SPECIFIC_ATTRIBUTES"
+            f"{DETECTED}Must specify the AttributesToGet or ProjectionExpression when choosing to get "
+            "SPECIFIC_ATTRIBUTES"
         )
     if select == "ALL_PROJECTED_ATTRIBUTES" and index is None:
-        raise ValidationError("ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName")
+        raise ValidationError(f"{DETECTED}ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName")
     if select in _CHOICES and has_projection:
         name = "ProjectionExpression" if request.get("AttributesToGet") is None else "AttributesToGet"
-        raise ValidationError(f"Cannot specify the {name} when choosing to get {_CHOICES[select]}")
+        raise ValidationError(f"{DETECTED}Cannot specify the {name} when choosing to get {_CHOICES[select]}")
 
 
 def _check(request: Mapping[str, Any]) -> View:
@@ -202,10 +202,7 @@ def _check_segment(request: Mapping[str, Any]) -> None:
             "when parameter TotalSegments is present"
         )
     if segment is not None and total is not None and segment >= total:
-        raise ValidationError(
-            "The Segment parameter is zero-based and must be less than parameter TotalSegments: "
-            f"Segment: {int(segment)} is not less than TotalSegments: {int(total)}"
-        )
+        raise ValidationError("The Segment parameter is zero-based and must be less than parameter TotalSegments")
 
 
 def segment_of(table: Table, request: Mapping[str, Any]) -> Span:

@@ -36,7 +36,7 @@ from merganser.wire.dynamodb.expressions import check_parameters, check_placehol
 from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
-from merganser.wire.dynamodb.keys import key_of, key_of_item
+from merganser.wire.dynamodb.keys import check_filled, key_of, key_of_item
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import DELETING, Action, Rejection, measured_in, payload_of, putting, rejection_in
 from merganser.wire.dynamodb.steps import Reason as Rejected
@@ -122,6 +122,7 @@ async def transact_get_items(session: Session, request: dict[str, Any]) -> list[
     for get in gets:
         check_parameters(get, expressions=("ProjectionExpression",))
         normalise(get["Key"])
+        check_filled(get["Key"])
         check_placeholders(get, has_values=False)
     views = [projection_of(get) for get in gets]
     tables = [await _table(session, get, "TransactGetItems") for get in gets]
@@ -210,6 +211,8 @@ async def _part(one: Mapping[str, Any] | None) -> _Part:
     ((kind, part),) = wanted
     check_parameters(part, expressions=kind.expressions, with_values=kind.expressions)
     size = normalise(part[kind.content])
+    if kind.content == "Key":
+        check_filled(part["Key"])
     values_size = check_placeholders(part)
     update = read_expressions(part)
     if size + values_size > TURN_BYTES:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 from merganser.model.cluster import Table
-from merganser.query.legacy import Check, update_of
+from merganser.query.legacy import Change, Check, update_of
+from merganser.query.syntax import ExpressionError, Update
 from merganser.wire.dynamodb import capacity
 from merganser.wire.dynamodb.answers import answer_of
-from merganser.wire.dynamodb.attributes import normalise
+from merganser.wire.dynamodb.attributes import TooLargeError, normalise
 from merganser.wire.dynamodb.capacity import Consumption, write_units
 from merganser.wire.dynamodb.changes import check_key_changes, read_expressions, step_of
 from merganser.wire.dynamodb.collections import metrics_of
 from merganser.wire.dynamodb.constraints import Violations
-from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.errors import ValidationError, detected
 from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders
 from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
@@ -24,6 +25,8 @@ from merganser.wire.dynamodb.legacy import changes_in, check_constraints, expect
 from merganser.wire.dynamodb.session import Session, require_leaders
 from merganser.wire.dynamodb.steps import Action, ItemStep, Measured, measured_in
 from merganser.wire.dynamodb.tables import definition_of
+
+T = TypeVar("T")
 
 _LEGACY: Final = ("Expected", "ConditionalOperator")
 _CONDITION: Final = ("ConditionExpression",)
@@ -41,13 +44,8 @@ class _Place(NamedTuple):
 
 async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Put an item whole, in place of whatever had its key."""
-    _check(request, "Item")
+    size, checks = _read(_check_put, request)
     item = request["Item"]
-    size = normalise(item)
-    _check_returns(request)
-    checks = expected_in(request)
-    check_placeholders(request)
-    read_expressions(request)
     table = await session.table(request["TableName"])
     definition = definition_of(table)
     key = key_of_item(definition.schema, table.id, item)
@@ -63,12 +61,7 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
 
 async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Delete the item of a key, if there is one."""
-    _check(request, "Key")
-    normalise(request["Key"])
-    _check_returns(request)
-    checks = expected_in(request)
-    check_placeholders(request)
-    read_expressions(request)
+    checks = _read(_check_delete, request)
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     if _is_plain(request, checks):
@@ -80,11 +73,7 @@ async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list
 
 async def update_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Change attributes of the item of a key, which is made if there is none."""
-    _check(request, "Key", expressions=_UPDATE, legacy=("AttributeUpdates", *_LEGACY))
-    normalise(request["Key"])
-    changes, checks = changes_in(request), expected_in(request)
-    check_placeholders(request)
-    update = update_of(changes) if changes else read_expressions(request)
+    update, changes, checks = _read(_check_update, request)
     table = await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     if update is not None:
@@ -99,6 +88,52 @@ async def update_item(session: Session, request: dict[str, Any]) -> bytes | list
         measures=capacity.is_wanted(request),
     )
     return await _do(session, request, _Place(table, key, request["Key"]), step)
+
+
+def _read(check: Callable[[dict[str, Any]], T], request: dict[str, Any]) -> T:
+    """Return what ``check`` finds in a request, its values brought into normal form.
+
+    Raises:
+        ValidationError: it is wrong whatever the table is.
+    """
+    try:
+        return check(request)
+    except TooLargeError:
+        raise
+    except (ValidationError, ExpressionError) as error:
+        raise detected(error) from None
+
+
+def _check_put(request: dict[str, Any]) -> tuple[int, tuple[Check, ...]]:
+    """Return the size of the item and what is expected."""
+    _check(request, "Item")
+    size = normalise(request["Item"])
+    _check_returns(request)
+    checks = expected_in(request)
+    check_placeholders(request, names_wrong=False)
+    read_expressions(request)
+    return size, checks
+
+
+def _check_delete(request: dict[str, Any]) -> tuple[Check, ...]:
+    """Return what is expected."""
+    _check(request, "Key")
+    normalise(request["Key"])
+    _check_returns(request)
+    checks = expected_in(request)
+    check_placeholders(request, names_wrong=False)
+    read_expressions(request)
+    return checks
+
+
+def _check_update(request: dict[str, Any]) -> tuple[Update | None, tuple[Change, ...], tuple[Check, ...]]:
+    """Return the update, the AttributeUpdates it is of, if any, and what is expected."""
+    _check(request, "Key", expressions=_UPDATE, legacy=("AttributeUpdates", *_LEGACY))
+    normalise(request["Key"])
+    changes, checks = changes_in(request), expected_in(request)
+    check_placeholders(request, names_wrong=False)
+    update = update_of(changes) if changes else read_expressions(request)
+    return update, changes, checks
 
 
 def _is_plain(request: Mapping[str, Any], checks: tuple[Check, ...]) -> bool:
