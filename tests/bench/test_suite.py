@@ -105,6 +105,25 @@ def test_sections_have_figures(name: str) -> None:
         assert [line.rate > 0 for line in found.lines] == [True] * len(suite.LOADS)
 
 
+def test_a_section_that_fails_leaves_its_figures_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_run: suite.Run) -> Section:
+        raise ConfigurationError("no port is free")
+
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    figures.write(Figures({"start": section("As it was")}), tmp_path / "page.json")
+    monkeypatch.setattr(suite, "SECTIONS", {"start": fail, "million": lambda _run: section("New")})
+    monkeypatch.setattr(sys, "argv", ["suite", "--page", str(page)])
+    with pytest.raises(SystemExit, match="not measured: start"):
+        suite.main()
+    assert "start is left as it was: no port is free" in capsys.readouterr().out
+    kept = figures.read(tmp_path / "page.json").sections
+    assert [kept[name].title for name in ("start", "million")] == ["As it was", "New"]
+    assert page.read_text().index("### As it was") < page.read_text().index("### New")
+
+
 def test_a_page_without_a_place_for_figures_is_told_before_anything_is_measured(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     for text in "# Nothing\n", f"{END}\n{BEGIN}\n":

@@ -11,7 +11,7 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,9 +26,17 @@ from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster, LocalNode
 
 IDLE_S = 3.0
+SETTLE_S = 1.0  # what a start leaves to do is done
 START_TIMEOUT_S = 30.0
 ITEM_OVERHEAD_BYTES = len("pk" + "data")
 _POLL_S = 0.002
+
+
+def idle_cpu_ms(pids: Sequence[int]) -> float:
+    """Return how many milliseconds of CPU time each of some servers takes in a second in which nobody asks anything."""
+    before = usage(pids).cpu_seconds
+    time.sleep(IDLE_S)
+    return (usage(pids).cpu_seconds - before) * 1000 / IDLE_S / len(pids)
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -36,12 +44,16 @@ class Start(msgspec.Struct, frozen=True):
 
     new_s: float
     """From the start of the process to its first answer, of a node with an empty directory."""
+    new_cpu_s: float
+    """CPU time that it took by then."""
     again_s: float
     """The same, with what an earlier life left."""
     idle_bytes: int
     """Resident, a few seconds after the start, of a node that is a cluster by itself."""
     idle_of_three_bytes: int
     """The same of a node of a cluster of three, the largest of them."""
+    idle_cpu_ms: float
+    """CPU time that a node that is a cluster by itself takes in a second without requests."""
 
 
 def measure_start(directory: Path, *, times: int) -> Start:
@@ -50,21 +62,30 @@ def measure_start(directory: Path, *, times: int) -> Start:
     Raises:
         ConfigurationError: one does not serve in half a minute.
     """
-    new, again, idle = [], [], []
+    new, new_cpu, again, idle, spent = [], [], [], [], []
     for number in range(times):
         cluster = LocalCluster(directory / f"{number}", nodes=1)
         try:
             new.append(_until_answered(cluster.nodes[0]))
+            new_cpu.append(usage(_pids(cluster.nodes[0])).cpu_seconds)
             cluster.stop()
             again.append(_until_answered(cluster.nodes[0]))
-            time.sleep(IDLE_S)
+            time.sleep(SETTLE_S)
+            spent.append(idle_cpu_ms(_pids(cluster.nodes[0])))
             idle.append(_resident(cluster.nodes[0]))
         finally:
             cluster.stop()
     with LocalCluster(directory / "three") as three:
         time.sleep(IDLE_S)
         most = max(map(_resident, three.nodes))
-    return Start(statistics.median(new), statistics.median(again), round(statistics.median(idle)), most)
+    return Start(
+        new_s=statistics.median(new),
+        new_cpu_s=statistics.median(new_cpu),
+        again_s=statistics.median(again),
+        idle_bytes=round(statistics.median(idle)),
+        idle_of_three_bytes=most,
+        idle_cpu_ms=statistics.median(spent),
+    )
 
 
 def _until_answered(node: LocalNode) -> float:

@@ -26,7 +26,7 @@ import msgspec
 
 from merganser.bench import figures, goals
 from merganser.bench.compare import Line, Subject, Tables, compare
-from merganser.bench.costs import measure_million, measure_start
+from merganser.bench.costs import SETTLE_S, idle_cpu_ms, measure_million, measure_start
 from merganser.bench.exchange import compare_costs
 from merganser.bench.figures import Fact, Section
 from merganser.bench.floors import Storage, measure_storage
@@ -183,13 +183,16 @@ def _scale(run: Run) -> Section:
             msgspec.structs.replace(subject, endpoints=subject.endpoints[:3])
             for subject in (of_cluster(three, "3 nodes"), of_cluster(nine, "9 nodes"))
         ]
+        time.sleep(SETTLE_S)
+        idle = [Fact(f"CPU of an idle node of {one.name}", idle_cpu_ms(one.pids), "ms a second") for one in subjects]
         plan = run.plan(turn_s=1.5, rounds=rounds, connections=48)
         lines = run.compare(subjects, (named("get"), named("put"), mixed(0.5)), plan, tables=tables, rounds=rounds)
     return Section(
         "More nodes",
         "The same load, through three nodes of either cluster; both run on the same two cores, so what can grow is the "
-        "work for each operation.",
+        "work for each operation. What nodes do without being asked is in it as well.",
         tuple(lines),
+        tuple(idle),
         floor=run.floor,
     )
 
@@ -200,10 +203,11 @@ def _start(run: Run) -> Section:
         "Starting and idling",
         "From the start of the process until a signed request was answered.",
         facts=(
-            Fact("start with an empty directory", found.new_s, "s"),
+            Fact("start with an empty directory", found.new_s, "s", note=f"{found.new_cpu_s:.2f} s of CPU time"),
             Fact("start again", found.again_s, "s"),
             Fact("resident memory of an idle node", found.idle_bytes / 1e6, "MB"),
-            Fact("… of a cluster of three, the largest", found.idle_of_three_bytes / 1e6, "MB"),
+            Fact("CPU of an idle node", found.idle_cpu_ms, "ms a second"),
+            Fact("resident memory of an idle node of three, the largest", found.idle_of_three_bytes / 1e6, "MB"),
         ),
     )
 
@@ -323,22 +327,32 @@ def main() -> None:
     try:
         if page is not None:
             figures.check_page(page)
-        _run(given.only or list(SECTIONS), page, given.scale)
+        failed = _run(given.only or list(SECTIONS), page, given.scale)
     except ConfigurationError as error:
         sys.exit(f"merganser: {error}")
+    if failed:
+        sys.exit(f"merganser: not measured: {', '.join(failed)}")
 
 
-def _run(names: Sequence[str], page: Path | None, scale: float) -> None:
+def _run(names: Sequence[str], page: Path | None, scale: float) -> list[str]:
+    """Measure sections; returns those that could not be, of which the reason is told."""
+    failed: list[str] = []
     kept = page.with_suffix(".json") if page is not None else None
     found = figures.read(kept) if kept is not None else figures.Figures()
     for name in names:
-        section = measure_section(name, scale=scale, tell=_tell)
+        try:
+            section = measure_section(name, scale=scale, tell=_tell)
+        except ConfigurationError as error:
+            _tell(f"  {name} is left as it was: {error}")
+            failed.append(name)
+            continue
         found = figures.Figures({**found.sections, name: section})
         if page is None or kept is None:
             _tell(figures.markdown(section))
         else:
             figures.write(found, kept)
             figures.put_into_page(found, list(SECTIONS), page, opening=goals.markdown(found))
+    return failed
 
 
 if __name__ == "__main__":
