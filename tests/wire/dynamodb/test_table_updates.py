@@ -250,16 +250,17 @@ def test_every_table_and_global_index_tells_what_it_bears_at_once(cluster: Clust
     assert warmth(described(cluster)["GlobalSecondaryIndexes"][0]) == (12000, 4000, "ACTIVE")
     update(cluster, WarmThroughput={"ReadUnitsPerSecond": 13000})
     assert warmth(described(cluster)) == (13000, 4000, "ACTIVE")
-    for asked, what in (
-        ({"WarmThroughput": {"ReadUnitsPerSecond": 12999}}, "table"),
-        ({"GlobalSecondaryIndexUpdates": [{"Update": {"IndexName": "byP", "WarmThroughput": COLD}}]}, "index byP"),
+    of_index = [{"Update": {"IndexName": "byP", "WarmThroughput": {"ReadUnitsPerSecond": 1}}}]
+    for asked, why in (
+        ({"WarmThroughput": {"ReadUnitsPerSecond": 12999}}, f"table is lower than current {DECREASING}"),
+        ({"GlobalSecondaryIndexUpdates": of_index}, "index byP is lower than initial throughput for OnDemand"),
     ):
         answer = cluster.call("UpdateTable", {"TableName": "abc", **asked})
-        assert f"Requested ReadUnitsPerSecond for WarmThroughput for {what} is lower than current" in answer
+        assert answer == f"{INVALID}Requested ReadUnitsPerSecond for WarmThroughput for {why}"
     assert warmth(described(cluster)) == (13000, 4000, "ACTIVE")
 
 
-COLD = {"ReadUnitsPerSecond": 1}
+DECREASING = "WarmThroughput, decreasing WarmThroughput is not supported"
 
 
 def warmth(description: dict[str, Any]) -> tuple[int, int, str]:

@@ -173,8 +173,14 @@ def violation(*messages: str) -> str:
             without(
                 "ProvisionedThroughput", BillingMode="PAY_PER_REQUEST", WarmThroughput={"WriteUnitsPerSecond": 3999}
             ),
-            INVALID + "Requested WriteUnitsPerSecond for WarmThroughput for table is lower than current "
-            "WarmThroughput, decreasing WarmThroughput is not supported",
+            INVALID + "Requested WriteUnitsPerSecond for WarmThroughput for table is lower than initial throughput for "
+            "OnDemand",
+            id="colder than any table on demand",
+        ),
+        pytest.param(
+            without(WarmThroughput={"WriteUnitsPerSecond": 5}),
+            INVALID + "Requested WriteUnitsPerSecond for WarmThroughput for table is lower than WriteCapacityUnits of "
+            "ProvisionedThroughput",
             id="colder than what is provisioned",
         ),
         pytest.param(

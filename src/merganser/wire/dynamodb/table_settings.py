@@ -252,12 +252,17 @@ def check_warmth(
         ValidationError: it bears more than is asked for.
     """
     asked = request.get("WarmThroughput") or {}
-    for name, units in zip(_WARM_NAMES, _warmth(before, throughput), strict=True):
-        if asked.get(name) is not None and asked[name] < units:
-            raise ValidationError(
-                f"{INVALID}Requested {name} for WarmThroughput for {what} is lower than current WarmThroughput, "
-                "decreasing WarmThroughput is not supported"
-            )
+    kept = before or WarmThroughput()
+    for name, units, unit_name, current in zip(
+        _WARM_NAMES, _initial_warmth(throughput), _UNIT_NAMES, (kept.read_units, kept.write_units), strict=True
+    ):
+        wanted = asked.get(name)
+        if wanted is None or wanted >= max(units, current or 0):
+            continue
+        bound = "initial throughput for OnDemand" if throughput is None else f"{unit_name} of ProvisionedThroughput"
+        if wanted >= units:
+            bound = "current WarmThroughput, decreasing WarmThroughput is not supported"
+        raise ValidationError(f"{INVALID}Requested {name} for WarmThroughput for {what} is lower than {bound}")
 
 
 def described_limits(limits: OnDemandLimits) -> dict[str, Any]:
@@ -282,9 +287,13 @@ def described_warmth(warm: WarmThroughput | None, throughput: Throughput | None,
 
 
 def _warmth(warm: WarmThroughput | None, throughput: Throughput | None) -> tuple[int, int]:
-    read, write = _WARM_ON_DEMAND if throughput is None else (throughput.read_units, throughput.write_units)
+    read, write = _initial_warmth(throughput)
     asked = warm or WarmThroughput()
     return max(read, asked.read_units or 0), max(write, asked.write_units or 0)
+
+
+def _initial_warmth(throughput: Throughput | None) -> tuple[int, int]:
+    return _WARM_ON_DEMAND if throughput is None else (throughput.read_units, throughput.write_units)
 
 
 def _limit(units: float) -> int | None:
