@@ -116,3 +116,14 @@ def test_leaves_tile_their_partition_in_the_order_of_tokens(partitions: int, tok
 def test_tables_do_not_share_their_fingerprints() -> None:
     assert seed_of("a table") != seed_of("another")
     assert fingerprint(b"k", b"v", seed_of("a table")) != fingerprint(b"k", b"v", seed_of("another"))
+
+
+@given(st.binary(max_size=40), st.none() | st.binary(max_size=100), st.binary(max_size=100), st.integers(0, LEAVES - 1))
+def test_a_row_that_is_replaced_is_taken_out_and_put_in(
+    key: bytes, before: bytes | None, after: bytes, leaf: int
+) -> None:
+    replaced, toggled = HashTree(), HashTree()
+    replaced.replace(leaf, key, before, after, 7)
+    for stored in (after,) if before is None else (before, after):
+        toggled.toggle(leaf, fingerprint(key, stored, 7))
+    assert replaced == toggled

@@ -150,3 +150,13 @@ def test_tree_that_is_kept_knows_nothing_of_the_values_it_was_bound_to() -> None
 )
 def test_one_thing_is_looked_for_after_the_other(text: str, message: str) -> None:
     assert refusal(text) == message
+
+
+def test_what_names_no_placeholder_is_bound_once_for_all_requests_without_any() -> None:
+    text = "attribute_not_exists(a) OR size(b) > size(c)"
+    bound = expressions.condition(text, Placeholders({}, {}))
+    assert expressions.condition(text, Placeholders({}, {})) is bound
+    assert expressions.condition(text, Placeholders({"#n": "a"}, {})) == bound
+    for _ in range(2):
+        with pytest.raises(ExpressionError, match="not defined; attribute value: :s"):
+            expressions.condition("a = :s", Placeholders({}, {}))

@@ -128,6 +128,21 @@ class HashTree:
             branch = self._branches[leaf >> _BRANCH_BITS] = array("Q", _NOTHING)
         branch[leaf & _IN_BRANCH] ^= change
 
+    def replace(self, leaf: int, key: bytes, before: bytes | None, after: bytes, seed: int) -> None:
+        """Put a row in the place of what was under its key: `toggle`, by what `fingerprint` says of both, in one step.
+
+        Args:
+            leaf: 0 to 1,023.
+            key: of the row.
+            before: what was there, None if nothing was.
+            after: what is there.
+            seed: of the table.
+        """
+        change: int = _digest(key + after[:_HEAD_BYTES], seed)[0]
+        if before is not None:
+            change ^= _digest(key + before[:_HEAD_BYTES], seed)[0]
+        self.toggle(leaf, change)
+
     @property
     def root(self) -> int:
         """The XOR of everything."""

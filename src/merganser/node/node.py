@@ -257,10 +257,10 @@ class Node:
                 f"cannot listen on {door} {_way_out(error)}choose another --host or --{name}-port"
             ) from None
 
-    async def _answer_peer(self, sender: NodeId, request: Request) -> Reply:
+    def _answer_peer(self, sender: NodeId, request: Request) -> Awaitable[Reply]:
         if self._serve_peers is None:
             raise UnavailableError("this node is starting")
-        return await self._serve_peers(sender, request)
+        return self._serve_peers(sender, request)
 
     def _answer_dynamodb(self, request: http.Request) -> Awaitable[http.Response]:
         return self._dynamodb(request)

@@ -44,6 +44,11 @@ class Placeholders:
         self._unused_names = dict.fromkeys(names)
         self._unused_values = dict.fromkeys(values)
 
+    @property
+    def are_none(self) -> bool:
+        """Tell whether there is neither a name nor a value."""
+        return not (self._names or self._values)
+
     def bind(self, tree: Condition) -> Condition:
         """Return ``tree`` with every placeholder filled in.
 

@@ -148,11 +148,7 @@ class HashTrees:
         if kept.local_keys is not None or kept.expiring is not None:
             batch.operations += self._derived((table, partition), kept, key, before, after)
         self._engine.commit(batch)
-        seed = kept.seed
-        change = fingerprint(key, after, seed)
-        if before is not None:
-            change ^= fingerprint(key, before, seed)
-        kept.tree.toggle(leaf_at(keys.token_in(key), self._shift), change)
+        kept.tree.replace(leaf_at(keys.token_in(key), self._shift), key, before, after, kept.seed)
         kept.counter.change(key, before, after)
 
     def write(self, changes: Iterable[Change], *, is_doubtful: bool = False) -> None:

@@ -236,7 +236,7 @@ def _tell(sent: list[tuple[Flight, Proposal]], node: NodeId, answer: asyncio.Fut
         if place in refused:
             flight.not_kept(proposal, node, refusal(refused[place]))
         else:
-            flight.kept(proposal, node)
+            flight.acked(proposal, node)
 
 
 class Flight:
@@ -278,7 +278,7 @@ class Flight:
         self._chains: dict[bytes, list[Proposal]] = {}
         self._lagging: dict[NodeId, dict[bytes, Proposal]] = {node: {} for node in self._others}
         self._timers: dict[NodeId, asyncio.TimerHandle] = {}
-        self._backoff_s = dict.fromkeys(self._others, RESEND_S_MIN)
+        self._backoff_s = dict.fromkeys(led.replicas, RESEND_S_MIN)
         self._aging: asyncio.TimerHandle | None = None
         self._is_over = False
         self._idle: list[asyncio.Future[None]] = []
@@ -293,7 +293,7 @@ class Flight:
         else:
             chain.append(proposal)
         for node in self._others:
-            self._send(proposal, node)
+            self._sending.send(self, proposal, node)
         self._local.expect(self, proposal)
         if self._aging is None:
             self._aging = self._loop.call_later(PATIENCE_S, self._age)
@@ -322,6 +322,7 @@ class Flight:
 
     def acked(self, proposal: Proposal, node: NodeId) -> None:
         """Note that ``node`` has ``proposal``, or a later one of its item, durably."""
+        self._backoff_s[node] = RESEND_S_MIN
         chain = self._chains.get(proposal.key)
         if chain is None:
             return
@@ -387,11 +388,6 @@ class Flight:
         if request.generation != self._led.generation and not proposal.is_chosen:
             request = proposal.request = msgspec.structs.replace(request, generation=self._led.generation)
         self._sending.send(self, proposal, node)
-
-    def kept(self, proposal: Proposal, node: NodeId) -> None:
-        """Note that ``node``, which was sent ``proposal``, has it durably."""
-        self._backoff_s[node] = RESEND_S_MIN
-        self.acked(proposal, node)
 
     def not_kept(self, proposal: Proposal, node: NodeId, error: BaseException) -> None:
         """Note that ``node`` was sent ``proposal`` in vain, or has not told."""
