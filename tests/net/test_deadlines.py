@@ -66,3 +66,34 @@ def test_what_is_answered_in_time_is_not_announced() -> None:
 
     loop.run(scenario())
     assert sorted(announced) == [1, 3, 5, 7, 9]
+
+
+def test_what_is_answered_in_time_costs_one_wake_up_in_its_time_and_none_after() -> None:
+    loop = SimulatedLoop(random.Random(1))
+    wake_ups: list[float] = []
+
+    async def scenario() -> None:
+        deadlines = Deadlines(loop, lambda _number: None)
+        tick = Deadlines._tick
+
+        def counted(self: Deadlines) -> None:
+            wake_ups.append(loop.time())
+            tick(self)
+
+        for number in range(1000):
+            deadlines.add(number, 10.0).discard(number)
+            await asyncio.sleep(0.005)
+        Deadlines._tick = counted  # type: ignore[method-assign]
+        try:
+            deadlines._wake_at(deadlines._wakes_at)
+            await asyncio.sleep(20)
+        finally:
+            Deadlines._tick = tick  # type: ignore[method-assign]
+
+    loop.run(scenario())
+    assert len(wake_ups) == 1
+
+
+def test_one_that_is_earlier_than_all_others_is_announced_in_its_time() -> None:
+    late = expired_at([5.0, 0.2])
+    assert late[1] <= 2.2 * TICK_S

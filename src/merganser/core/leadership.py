@@ -220,9 +220,9 @@ class Elections:
         if before is not None:  # else no group is shared by this node's map
             since_s = before.since_s if self._is_live(number, now_s) else now_s
             self._heard[number] = Heard(now_s, since_s, leading, unfit, is_reluctant)
-        later = []
+        later, known_of = [], self._known.get
         for group, epoch in leading.items():
-            known = self.known(group)
+            known = known_of(group, NO_EPOCH)
             if known > epoch:
                 later.append((group, known))
             elif known < epoch:

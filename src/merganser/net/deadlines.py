@@ -1,9 +1,10 @@
 """Many deadlines on one timer.
 
-Deadlines are kept in buckets of `TICK_S`; one timer runs while there is any bucket, so a deadline
-costs a set insertion and a removal instead of an event loop timer of its own. A deadline is announced
-at most two ticks late and never early. The timers of all connections go off at the same ticks of the loop's
-clock, so that a node wakes once for all of them.
+Deadlines are kept in buckets of `TICK_S`, so one costs a set insertion and a removal instead of an event loop timer of
+its own. The timer goes off for the earliest bucket that had anything in it when it was set; what is empty by then is
+forgotten, so that requests which are answered in time cost no wake-ups. A deadline is announced at most two ticks late
+and never early. The timers of all connections go off at the same ticks of the loop's clock, so that a node wakes once
+for all of them.
 
 Source: Varghese and Lauck 1987, "Hashed and Hierarchical Timing Wheels", scheme 4 without the wrap.
 """
@@ -11,28 +12,29 @@ Source: Varghese and Lauck 1987, "Hashed and Hierarchical Timing Wheels", scheme
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable
 
 TICK_S = 0.05
-"""Request deadlines are seconds, and a tenth of a second late is not noticed. With 50 wake-ups a second the eight
-connections of one of three nodes took 3 % of its time."""
+"""Request deadlines are seconds, and a tenth of a second late is not noticed."""
 _SLACK = 0.1
 """Of a tick: a timer that goes off a little early finds its tick begun all the same."""
+_NEVER = sys.maxsize
 
 
 class Deadlines:
     """Announces ids whose time is up."""
 
-    __slots__ = ("_buckets", "_expired", "_looked_at", "_loop", "_timer")
+    __slots__ = ("_buckets", "_expired", "_loop", "_timer", "_wakes_at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[int], None]) -> None:
         """Call ``expired`` with each id whose time is up."""
         self._loop = loop
         self._expired = expired
         self._buckets: dict[int, set[int]] = {}
-        self._looked_at = 0
-        """The last tick that was looked at: no bucket is that old."""
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = _NEVER
+        """The tick that the timer is set for: no bucket is earlier."""
 
     def add(self, request_id: int, timeout_s: float) -> set[int]:
         """Start the time of ``request_id``; remove it from the returned bucket to stop it."""
@@ -40,31 +42,32 @@ class Deadlines:
         bucket = self._buckets.get(tick)
         if bucket is None:
             bucket = self._buckets[tick] = set()
-            if self._timer is None:
-                self._looked_at = int(self._loop.time() / TICK_S)
-                self._wake_at_next_tick()
+            if tick < self._wakes_at:
+                self._wake_at(tick)
         bucket.add(request_id)
         return bucket
 
     def close(self) -> None:
         """Announce nothing more."""
         self._buckets.clear()
+        self._wakes_at = _NEVER
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _wake_at_next_tick(self) -> None:
-        self._timer = self._loop.call_at((int(self._loop.time() / TICK_S) + 1 + _SLACK) * TICK_S, self._tick)
+    def _wake_at(self, tick: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wakes_at = tick
+        self._timer = self._loop.call_at((tick + _SLACK) * TICK_S, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._wakes_at = None, _NEVER
         now = int(self._loop.time() / TICK_S)
-        ticks: Iterable[int] = range(self._looked_at + 1, now + 1)
-        if now - self._looked_at > len(self._buckets):  # the process was stopped for long
-            ticks = sorted(tick for tick in self._buckets if tick <= now)
-        self._looked_at = now
-        for tick in ticks:
+        for tick in sorted(tick for tick in self._buckets if tick <= now):
             for request_id in self._buckets.pop(tick, ()):
                 self._expired(request_id)
-        if self._buckets and self._timer is None:
-            self._wake_at_next_tick()
+        self._buckets = {tick: bucket for tick, bucket in self._buckets.items() if bucket}
+        earliest = min(self._buckets, default=_NEVER)
+        if earliest < self._wakes_at:
+            self._wake_at(earliest)

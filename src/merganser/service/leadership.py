@@ -153,6 +153,8 @@ class Leadership:
             learned=self.learned,
         )
         self._led: dict[Group, Led] = {}
+        self._told: dict[int, tuple[tuple[tuple[int, PartitionId, int], ...], dict[Group, Epoch]]] = {}
+        """What the last pulse of each peer said that it leads, as it came and as it is read."""
         self._terms_begun = 0
         self._handing_over: dict[Group, None] = {}
         self._when_elected: list[Callable[[Led], None]] = []
@@ -267,7 +269,8 @@ class Leadership:
             self._pulse()
             return
         is_reluctant = self._engine.shortage is not None
-        for group in self._elections.fitness_is(self._may_lead, is_reluctant=is_reluctant):
+        may_lead = self.may_vote if self._engine.failure is None else self._may_lead
+        for group in self._elections.fitness_is(may_lead, is_reluctant=is_reluctant):
             self._depose(group)
         self._pulse()
         self._look()
@@ -326,7 +329,10 @@ class Leadership:
     async def pulse(self, sender: NodeId, request: Pulse) -> Reply:
         """Hear from a peer that it lives, and what it leads."""
         number = self._voting.member(sender)
-        leading = {Group(n, partition): Epoch(e, number) for n, partition, e in request.leading}
+        told, leading = self._told.get(number, ((), {}))
+        if told != request.leading:  # nearly always it says what the last one said
+            leading = {Group(n, partition): Epoch(e, number) for n, partition, e in request.leading}
+            self._told[number] = request.leading, leading
         for group, epoch in self._elections.news(leading).items():
             self.learned(group, epoch)
         unfit = {Group(n, partition): None for n, partition in request.unfit}
