@@ -28,6 +28,7 @@ from merganser.wire.dynamodb.tables import definition_of
 
 T = TypeVar("T")
 
+_USUAL: Final = frozenset(("TableName", "Item"))
 _LEGACY: Final = ("Expected", "ConditionalOperator")
 _CONDITION: Final = ("ConditionExpression",)
 _UPDATE: Final = ("UpdateExpression", "ConditionExpression")
@@ -44,15 +45,18 @@ class _Place(NamedTuple):
 
 async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Put an item whole, in place of whatever had its key."""
-    size, checks = _read(_check_put, request)
+    table = session.known(request) if request.keys() <= _USUAL else None
+    is_usual = table is not None and request.get("Item") is not None  # then nothing can be wrong but the item
+    size, checks = _read(_size_of_item if is_usual else _check_put, request)
     item = request["Item"]
-    table = await session.table(request["TableName"])
+    if table is None:
+        table = await session.table(request["TableName"])
     definition = definition_of(table)
     key = key_of_item(definition.schema, table.id, item)
     if table.indexes or definition.local_indexes:
         check_item(table, item)
     stored = encoded(item, size)
-    if _is_plain(request, checks):
+    if is_usual or _is_plain(request, checks):
         await session.replace(table, key, stored)
         return b"{}"
     step = step_of(request, Action.PUT, item=stored, checks=checks, measures=capacity.is_wanted(request))
@@ -102,6 +106,10 @@ def _read(check: Callable[[dict[str, Any]], T], request: dict[str, Any]) -> T:
         raise
     except (ValidationError, ExpressionError) as error:
         raise detected(error) from None
+
+
+def _size_of_item(request: dict[str, Any]) -> tuple[int, tuple[Check, ...]]:
+    return normalise(request["Item"]), ()
 
 
 def _check_put(request: dict[str, Any]) -> tuple[int, tuple[Check, ...]]:
