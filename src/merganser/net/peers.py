@@ -60,7 +60,9 @@ class Peers:
         self._server.on_greeted = self._is_back
         self.datagrams = Datagrams()
         self.when_greeted: Callable[[NodeId], None] | None = None
-        self._links: dict[tuple[NodeId, Traffic], Link] = {}
+        self._links: dict[NodeId, Link] = {}
+        """For data; the others are for bulk."""
+        self._bulk_links: dict[NodeId, Link] = {}
         self._tasks: set[asyncio.Task[None] | asyncio.Task[Reply]] = set()
 
     @property
@@ -114,30 +116,31 @@ class Peers:
         What is pending to a node that was dropped or has moved fails at once.
         """
         self.datagrams.set_peers(addresses)
-        for (node, traffic), link in list(self._links.items()):
-            if addresses.get(node) != link.address:
-                self._own(link.close())
-                del self._links[node, traffic]
+        for links in (self._links, self._bulk_links):
+            for node, link in list(links.items()):
+                if addresses.get(node) != link.address:
+                    self._own(link.close())
+                    del links[node]
         for node, address in addresses.items():
-            if node != self._identity.node_id and (node, Traffic.DATA) not in self._links:
-                for traffic in Traffic:
-                    self._links[node, traffic] = self._new_link(node, address)
-                self._links[node, Traffic.DATA].open()
+            if node != self._identity.node_id and node not in self._links:
+                self._links[node] = self._new_link(node, address)
+                self._bulk_links[node] = self._new_link(node, address)
+                self._links[node].open()
 
     def is_reachable(self, node: NodeId) -> bool:
         """Tell whether a request to ``node`` would leave now, or wait for the first attempt to connect."""
-        link = self._links.get((node, Traffic.DATA))
+        link = self._links.get(node)
         return link is not None and link.is_hopeful
 
     def connected(self) -> Mapping[NodeId, bool]:
         """Tell of each peer whether a request would leave now."""
-        return {node: link.is_connected for (node, traffic), link in self._links.items() if traffic is Traffic.DATA}
+        return {node: link.is_connected for node, link in self._links.items()}
 
     def request(
         self, node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA
     ) -> asyncio.Future[Reply]:
         """Send ``request`` to ``node``; see `transport.Transport.request`."""
-        link = self._links.get((node, traffic))
+        link = (self._links if traffic is Traffic.DATA else self._bulk_links).get(node)
         if link is not None:
             return link.request(request, timeout_s)
         assert node != self._identity.node_id, "a node does not send requests to itself"
@@ -155,9 +158,10 @@ class Peers:
 
     async def close(self) -> None:
         """Fail what is pending, stop serving, close every connection; nothing is left running."""
-        for link in self._links.values():
-            self._own(link.close())
-        self._links.clear()
+        for links in (self._links, self._bulk_links):
+            for link in links.values():
+                self._own(link.close())
+            links.clear()
         for resolving in self.datagrams.close():
             self._own(resolving)
         for task in self._tasks:
@@ -179,8 +183,8 @@ class Peers:
     def _is_back(self, node: NodeId) -> None:
         if self.when_greeted is not None:
             self.when_greeted(node)
-        for traffic in Traffic:
-            link = self._links.get((node, traffic))
+        for links in (self._links, self._bulk_links):
+            link = links.get(node)
             if link is not None:
                 link.is_back()
 
