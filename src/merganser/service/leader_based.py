@@ -39,7 +39,7 @@ from merganser.service.shortfall import Shortfall
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
 from merganser.storage import keys
-from merganser.storage.registers import decode_register
+from merganser.storage.registers import decode_register, plain_value
 
 PARTITIONS_MAX: Final = 16  # of one range, asked at once, where there is little in each
 
@@ -262,15 +262,13 @@ class LeaderBased:
         while left:
             batch, left = left[:at_once], left[at_once:]
             room = max(1, wanted.bytes_max - size)
-            pages = await asyncio.gather(
-                *[self._page_led(table, partition, wanted, room, deadline) for partition in batch],
-                return_exceptions=True,
-            )
+            asked = [self._page_led(table, partition, wanted, room, deadline) for partition in batch]
+            pages = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked, return_exceptions=True)
             for partition, page in zip(batch, pages, strict=True):
                 if isinstance(page, BaseException):
                     raise page
                 rows += page.rows
-                size += sum(len(key) + len(value) for key, value in page.rows)
+                size += sum([len(key) + len(value) for key, value in page.rows])
                 is_enough = len(rows) >= wanted.rows_max or size >= wanted.bytes_max
                 if page.resume is not None or is_enough:
                     resume = page.resume or self._beyond(table, partition, start, end, reverse=reverse)
@@ -322,7 +320,9 @@ class LeaderBased:
         question = ReadRange(map_epoch, table.id, low, high, reverse, wanted.rows_max, wanted.bytes_max, wanted.index)
         page = cast("Rows", await self._ask_nearest(table, replicas, question, deadline, Traffic.BULK))
         if wanted.index is None:
-            registers = [(key, decode_register(key, stored).value) for key, stored in page.rows]
+            registers = [
+                (key, plain_value(key, stored) or decode_register(key, stored).value) for key, stored in page.rows
+            ]
         else:
             registers = [(entry, self._standing(table, entry, stored)) for entry, stored in page.rows]
         rows = tuple((key, value) for key, value in registers if value is not None)

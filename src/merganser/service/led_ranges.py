@@ -23,7 +23,7 @@ from merganser.service.intents import Gone
 from merganser.service.local_indexes import LocalIndexes
 from merganser.storage import keys
 from merganser.storage.engine import Engine
-from merganser.storage.registers import decode_register
+from merganser.storage.registers import decode_register, plain_value
 
 LOOKS_MAX = 16
 """How often a page meets a damaged register, or an item that moves meanwhile, before it gives up."""
@@ -32,8 +32,8 @@ LOOKS_MAX = 16
 class HeldPage(NamedTuple):
     """What a leader holds of a range, as of one turn of the loop."""
 
-    found: list[tuple[bytes, Register]]
-    """By the keys of rows, or the entries of an index, in the order asked for."""
+    found: list[tuple[bytes, Register | bytes]]
+    """By the keys of rows, or the entries of an index, in the order asked for; only the value of a plain register."""
     resume: bytes | None
     """Where it goes on; None: at the end, or nowhere."""
     damaged: bytes | None
@@ -132,7 +132,7 @@ class LedRanges:
             rows_max=request.rows_max,
             bytes_max=request.bytes_max,
         )
-        found: list[tuple[bytes, Register]] = []
+        found: list[tuple[bytes, Register | bytes]] = []
         for entry, stored in page.found:
             key = keys.row_of(entry)
             try:
@@ -152,6 +152,9 @@ class LedRanges:
         resolved: dict[bytes, bytes | None] = {}
         moved: dict[bytes, None] = {}
         for at, head in page.found:
+            if isinstance(head, bytes):
+                rows.append((at, head))
+                continue
             if head.content.intent is None:
                 if head.value is not None:
                     rows.append((at, head.value))
@@ -179,14 +182,17 @@ def page_of(engine: Engine, request: ReadRangeLed, *, end: bytes) -> HeldPage:
     Raises:
         CorruptionError: the engine cannot read on.
     """
-    page: list[tuple[bytes, Register]] = []
-    bytes_left = request.bytes_max
+    page: list[tuple[bytes, Register | bytes]] = []
+    bytes_left, rows_max = request.bytes_max, request.rows_max
     for key, stored in engine.scan(request.start, end, reverse=request.reverse):
-        if page and (len(page) >= request.rows_max or bytes_left <= 0):
+        if page and (len(page) >= rows_max or bytes_left <= 0):
             return HeldPage(page, page[-1][0] if request.reverse else key, None)
-        try:
-            page.append((key, decode_register(key, stored)))
-        except CorruptionError:
-            return HeldPage(page, None, key)
+        head: Register | bytes | None = plain_value(key, stored)
+        if head is None:
+            try:
+                head = decode_register(key, stored)
+            except CorruptionError:
+                return HeldPage(page, None, key)
+        page.append((key, head))
         bytes_left -= len(key) + len(stored)
     return HeldPage(page, None, None)

@@ -25,12 +25,18 @@ class Turns:
         Raises:
             UnavailableError: none was free by ``deadline`` (loop time).
         """
+        if self._free.locked():
+            await self._wait(deadline)
+        else:
+            await self._free.acquire()
+        try:
+            yield
+        finally:  # in the next turn of the loop: what need not wait would keep the loop busy one after the other
+            asyncio.get_running_loop().call_soon(self._free.release)
+
+    async def _wait(self, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
                 await self._free.acquire()
         except TimeoutError:
             raise UnavailableError(f"{self._most} {self._what} are under way through this node, try again") from None
-        try:
-            yield
-        finally:
-            self._free.release()

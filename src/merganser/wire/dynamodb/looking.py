@@ -41,6 +41,11 @@ class Looking(NamedTuple):
         index = self.source.index
         return index is not None and not self.source.is_global and not index.shows_all
 
+    @property
+    def is_as_stored(self) -> bool:
+        """Tell whether the reader sees every item, and all of it."""
+        return not (self.fetches or self.decodes or self.view.paths or self.view.filter is not None)
+
     def entry_of(self, item: bytes) -> bytes:
         """Return what the source shows of an item, in stored form."""
         if not self.decodes or self.source.index is None:

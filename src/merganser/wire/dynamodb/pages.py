@@ -26,7 +26,7 @@ from merganser.wire.dynamodb.capacity import Consumption, read_units
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import DETECTED, ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders, placeholders_of
-from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, size_of
+from merganser.wire.dynamodb.items import TURN_BYTES, attributes_of, json_of, size_of
 from merganser.wire.dynamodb.legacy import check_constraints, names_in
 from merganser.wire.dynamodb.looking import Looking, looking_at
 from merganser.wire.dynamodb.session import PageRequest, Session, Span
@@ -82,37 +82,88 @@ async def scan(session: Session, request: dict[str, Any]) -> list[bytes]:
 
 async def read_page(session: Session, source: Source, span: Span, request: Mapping[str, Any], looking: Looking) -> Page:
     """Return the next page of a span, by the request's Limit and ConsistentRead."""
-    view, fetched_units = looking.view, 0.0
     limit = int(request["Limit"]) if request.get("Limit") is not None else None
     is_consistent = bool(request.get("ConsistentRead"))
-    shown: list[bytes] = []
-    scanned = size = 0
-    room = turn_began_at = PAGE_BYTES_MAX
+    filling = _Filling(looking, limit, is_consistent=is_consistent)
     rows_max = FETCH_ROWS_MAX if limit is None else min(FETCH_ROWS_MAX, limit)
     while span.start < span.end:
-        wanted = PageRequest(span, rows_max, room, is_consistent, source.number)
+        wanted = PageRequest(span, rows_max, filling.room, is_consistent, source.number)
         fetched = await (session.entries if source.is_global else session.page)(source.read_from, wanted)
-        for whole in fetched.items:
-            item = looking.entry_of(whole)
-            seen = view.of(whole if looking.fetches else item)
-            if seen is not None:
-                shown.append(seen)
-            scanned += 1
-            size += size_of(item)
-            room -= size_of(whole if looking.fetches else item)
-            if looking.fetches:
-                fetched_units += read_units(size_of(whole), is_consistent=is_consistent)
-            if scanned == limit or room <= 0:
-                return Page(shown, scanned, size, fetched_units, last=item)
-            if (view.filter is not None or looking.decodes) and turn_began_at - room > TURN_BYTES:
-                turn_began_at = room
-                await asyncio.sleep(0)
+        last = filling.take_as_stored(fetched.items) if looking.is_as_stored else await filling.take(fetched.items)
+        if last is not None:
+            return filling.page(last)
         if fetched.resume is None:
             break
         span = span._replace(end=fetched.resume) if span.reverse else span._replace(start=fetched.resume)
         if not fetched.items:
             rows_max = min(FETCH_ROWS_MAX, rows_max * FETCH_GROWTH)
-    return Page(shown, scanned, size, fetched_units)
+    return filling.page(None)
+
+
+class _Filling:
+    """A page that is being filled."""
+
+    __slots__ = (
+        "_fetched_units",
+        "_is_consistent",
+        "_limit",
+        "_looking",
+        "_scanned",
+        "_shown",
+        "_size",
+        "_turn_began_at",
+        "room",
+    )
+
+    def __init__(self, looking: Looking, limit: int | None, *, is_consistent: bool) -> None:
+        self._looking = looking
+        self._limit = limit
+        self._is_consistent = is_consistent
+        self._shown: list[bytes] = []
+        self._scanned = self._size = 0
+        self._fetched_units = 0.0
+        self.room = self._turn_began_at = PAGE_BYTES_MAX
+        """Bytes that are left."""
+
+    def page(self, last: bytes | None) -> Page:
+        """Return what is there, which ended with ``last``."""
+        return Page(self._shown, self._scanned, self._size, self._fetched_units, last)
+
+    def take_as_stored(self, items: Sequence[bytes]) -> bytes | None:
+        """Take items in, of which nobody wants to know more than they are; returns what `take` does."""
+        room, left, ended_with = self.room, self._limit, None
+        scanned = self._scanned
+        for item in items:
+            room -= size_of(item)
+            scanned += 1
+            if room <= 0 or scanned == left:
+                ended_with = item
+                break
+        taken = items[: scanned - self._scanned]
+        self._shown += map(json_of, taken)
+        self._size += self.room - room
+        self.room, self._scanned = room, scanned
+        return ended_with
+
+    async def take(self, items: Sequence[bytes]) -> bytes | None:
+        """Take items in while there is room; returns the one that the page ends with, None if there is room left."""
+        looking, view = self._looking, self._looking.view
+        for whole in items:
+            item = looking.entry_of(whole)
+            seen = view.of(whole if looking.fetches else item)
+            if seen is not None:
+                self._shown.append(seen)
+            self._scanned += 1
+            self._size += size_of(item)
+            self.room -= size_of(whole if looking.fetches else item)
+            if looking.fetches:
+                self._fetched_units += read_units(size_of(whole), is_consistent=self._is_consistent)
+            if self._scanned == self._limit or self.room <= 0:
+                return item
+            if (view.filter is not None or looking.decodes) and self._turn_began_at - self.room > TURN_BYTES:
+                self._turn_began_at = self.room
+                await asyncio.sleep(0)
+        return None
 
 
 def answer(page: Page, source: Source, request: Mapping[str, Any]) -> list[bytes]:
