@@ -10,10 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from merganser.bench.connection import Asking
 from merganser.bench.histogram import Histogram
 from merganser.bench.operations import OPERATIONS
 from merganser.bench.requests import Credentials, Signer, credentials_of
-from merganser.bench.runner import Plan, load, measure, plan_shares
+from merganser.bench.runner import Plan, Result, load, measure, plan_shares
 from merganser.bench.setup import create_table, drop_table
 from merganser.bench.workloads import WORKLOADS, mixed, named
 from merganser.model.errors import ConfigurationError
@@ -114,6 +115,13 @@ def table(locked_node: LocalNode, credentials: None) -> Iterator[str]:
     drop_table(locked_node.dynamodb_url, "bench")
 
 
+def measured(plan: Plan, is_enough: Callable[[Result], bool]) -> Result:
+    """Measure, for longer and longer, until there is enough to judge."""
+    while not is_enough(result := measure(plan, server_pids=[])) and plan.duration_s < 30.0:
+        plan = msgspec.structs.replace(plan, duration_s=plan.duration_s * 2, round=plan.round + 1)
+    return result
+
+
 def ask(address: str, *requests: bytes) -> list[tuple[int, bytes]]:
     host, _, port = address.partition(":")
 
@@ -181,7 +189,7 @@ def test_open_loop_offers_its_rate_and_counts_those_that_wait(locked_node: Local
     result = measure(plan, server_pids=[])
     assert result.errors == 0
     # whoever came within the window was answered in it, or waited at its end
-    assert result.all_us.count >= 95
+    assert result.all_us.count >= 99
     assert result.all_us.count == result.operations + result.unanswered
 
 
@@ -216,11 +224,11 @@ def test_every_workload_runs_without_an_error(locked_node: LocalNode, credential
             item_bytes=100,
             connections=4,
             processes=2,
-            duration_s=0.5,
+            duration_s=0.3,
             workload=workload,
         )
         load(plan)
-        result = measure(plan, server_pids=[])
+        result = measured(plan, lambda seen: all(latency.count for latency in seen.latency_us.values()))
     finally:
         drop_table(locked_node.dynamodb_url, name)
     assert (result.errors, result.first_error) == (0, "")
@@ -228,7 +236,7 @@ def test_every_workload_runs_without_an_error(locked_node: LocalNode, credential
     is_counted = any(OPERATIONS[kind].is_counted for kind in workload.mix)
     assert bool(result.items_per_second) is is_counted
     if name == "page":
-        assert result.items_per_second * result.seconds == 100 * result.operations
+        assert result.items_per_second * result.seconds == pytest.approx(100 * result.operations)
 
 
 @pytest.mark.process
@@ -326,7 +334,7 @@ def test_command_measures_a_cluster_of_its_own_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     kinds = ("--replication", "leader", "--replication", "leaderless", "--rounds", "2", "--floor")
-    ended = bench("--json", "--puts", "0.5", "--connections", "4", *kinds)
+    ended = bench("--json", "--puts", "0.5", "--connections", "4", "--duration", "0.6", *kinds)
     lines: list[dict[str, Any]] = json.loads(ended.stdout)
     consistent, eventual = "50% puts, 50% consistent gets", "50% puts, 50% eventual gets"
     assert [(line["subject"], line["workload"]) for line in lines] == [

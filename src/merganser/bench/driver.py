@@ -173,6 +173,7 @@ class Driver:
         self._histograms = [Histogram() for _ in names]
         self._items = [0] * len(names)
         self._written = 0
+        self._unanswered = 0
         self._faults: collections.Counter[str] = collections.Counter()
         self._first_error = ""
         self._under_way = 0
@@ -213,7 +214,8 @@ class Driver:
         await self._until(window.end)
         cpu_seconds = time.process_time() - cpu_seconds
         self._is_over = True
-        unanswered = self._count_unanswered(window) if self._line is not None else 0
+        if self._line is not None:
+            self._count_waiting(self._line)
         if self._alarm is not None:
             self._alarm.close()
         self._note_drained()
@@ -222,7 +224,7 @@ class Driver:
             name: Counted(dict(histogram.counts), items)
             for name, histogram, items in zip(self._names, self._histograms, self._items, strict=True)
         }
-        return Done(counted, dict(self._faults), self._first_error, self._written, unanswered, cpu_seconds)
+        return Done(counted, dict(self._faults), self._first_error, self._written, self._unanswered, cpu_seconds)
 
     async def _until(self, when: float) -> None:
         await asyncio.wait([self._drained], timeout=max(0.0, when - time.monotonic()))
@@ -274,8 +276,10 @@ class Driver:
         answer = b"".join(received) if operation.is_counted or status != 200 else b""
         if self._names[lane.number] == SCAN:
             lane.start_key = last_key(answer)
-        if self._window.begin <= now < self._window.end and not self._is_over:
+        if self._window.begin <= now < self._window.end:
             self._count(lane, now, status, answer)
+        elif self._line is not None and not self._is_over and lane.started < self._window.end <= now:
+            self._count_unanswered(lane.number, lane.started)
         self._go_on(lane, now)
 
     def _count(self, lane: Lane, now: float, status: int, answer: bytes) -> None:
@@ -316,17 +320,18 @@ class Driver:
             self._begin(self._idle.pop(), intended)
         self._alarm.set(self._line.next_at)
 
-    def _count_unanswered(self, window: Window) -> int:
-        assert self._line is not None
-        self._line.arrive(window.end)
-        waiting = [lane.started for lane in self._lanes.values() if lane.sent and lane.started < window.end]
+    def _count_waiting(self, line: Line) -> None:
+        """Count those who wait at the end of the window, for an answer or for a connection."""
+        line.arrive(self._window.end)
         for lane in self._lanes.values():
-            if lane.sent and lane.started < window.end:
-                self._histograms[lane.number].record((window.end - lane.started) * 1e6)
-        while (intended := self._line.take()) is not None:  # what it would have asked for is not drawn yet
-            self._histograms[0].record((window.end - intended) * 1e6)
-            waiting.append(intended)
-        return len(waiting)
+            if lane.sent and lane.started < self._window.end:
+                self._count_unanswered(lane.number, lane.started)
+        while (intended := line.take()) is not None:  # what it would have asked for is not drawn yet
+            self._count_unanswered(0, intended)
+
+    def _count_unanswered(self, number: int, started: float) -> None:
+        self._histograms[number].record((self._window.end - started) * 1e6)
+        self._unanswered += 1
 
     def _watch(self) -> None:
         now = time.monotonic()

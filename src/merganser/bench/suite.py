@@ -185,7 +185,7 @@ def _scale(run: Run) -> Section:
         ]
         time.sleep(SETTLE_S)
         idle = [Fact(f"CPU of an idle node of {one.name}", idle_cpu_ms(one.pids), "ms a second") for one in subjects]
-        plan = run.plan(turn_s=1.5, rounds=rounds, connections=48)
+        plan = run.plan(turn_s=1.0, rounds=rounds, connections=48)
         lines = run.compare(subjects, (named("get"), named("put"), mixed(0.5)), plan, tables=tables, rounds=rounds)
     return Section(
         "More nodes",
