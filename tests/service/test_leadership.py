@@ -9,6 +9,7 @@ import pytest
 from merganser.model.errors import RefusedError, UnavailableError
 from merganser.model.leader_messages import NOT_LEADING, TakeOver
 from merganser.model.leadership import Epoch, Group
+from merganser.service.confirming import LATE_S, ROUND_S
 from merganser.service.leadership import CLOSE_S, Led
 from merganser.sim.network import Conditions
 from merganser.sim.world import World
@@ -216,7 +217,36 @@ async def test_a_leader_confirms_its_epochs_for_all_that_wait_with_a_few_message
     await asyncio.gather(
         *(confirmed(machine, led) for led in leadership(machine).leading() for _ in range(100)),
     )
-    assert world.network.sent - sent <= 16  # four of a round, and what else is said meanwhile
+    assert world.network.sent - sent <= 16  # two of a round, and what else is said meanwhile
+
+
+@simulated()
+async def test_no_more_replicas_are_asked_than_a_majority_takes(world: World) -> None:
+    await started_with_leaders(world)
+    await led_evenly(world)
+    machine = leader(world)
+    sent = world.network.sent
+    for _ in range(20):
+        await confirmed(machine, term(machine))
+    assert world.network.sent - sent <= 80  # two each, and what else is said meanwhile; four each would make some 105
+
+
+@simulated()
+async def test_who_was_late_is_not_asked_first_for_a_while(world: World) -> None:
+    await started_with_leaders(world)
+    await led_evenly(world)
+    machine = leader(world)
+    others = [other for other in world.machines if other is not machine]
+    for other in others:
+        other.pause()
+        late = []
+        for _ in range(10):
+            began = now_s()
+            await confirmed(machine, term(machine))
+            late.append(now_s() - began >= ROUND_S)
+        other.resume()
+        assert late.count(True) <= 1
+        await asyncio.sleep(LATE_S)
 
 
 @simulated()

@@ -6,8 +6,11 @@
 
 An answer counts only for those who waited when it was asked for: what was promised since may have been used by
 another leader before they came. One round is under way at a time, so the more reads there are, the fewer messages each
-of them costs. It is over when all is settled, or after `ROUND_S`; answers that come later still count. A term whose
-replicas were slow keeps nobody else waiting: rounds do not wait for it, until they answer in time again.
+of them costs. Only as many replicas are asked as a majority takes, those that were prompt of late; if one of them does
+not say so, or not within `ROUND_S`, the others are asked as well.
+
+A round is over when all is settled, or after `ROUND_S`; answers that come later still count. A term whose replicas were
+slow keeps nobody else waiting: rounds do not wait for it, until they answer in time again.
 
 Source: Ongaro 2014, "Consensus: Bridging Theory and Practice", §6.4 (ReadIndex).
 """
@@ -15,7 +18,7 @@ Source: Ongaro 2014, "Consensus: Bridging Theory and Practice", §6.4 (ReadIndex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -32,6 +35,8 @@ from merganser.service.topology import Topology
 ROUND_S = 0.02  # some ten times what an answer takes
 AGAIN_S = 0.2  # after which a question, or its answer, is taken for lost
 ASK_TIMEOUT_S = 1.0
+LATE_S = 2.0
+"""Others are asked before who has not answered in a round: once in that time one round finds out whether it does."""
 
 
 class Term(Protocol):
@@ -43,12 +48,20 @@ class Term(Protocol):
     is_standing: bool
 
 
+_Waiters = dict[asyncio.Future[bool], float]
+"""Who waits, and until when by loop time. That is looked at when they are asked for again: a timer for each costs more
+than all the rest of a round."""
+
+
 class _Claim(msgspec.Struct):
     """What a round asks about one term."""
 
-    waiters: list[asyncio.Future[bool]]
+    waiters: _Waiters
     missing: int
     """Answers until a majority has said that it stands, this node included."""
+    asked: list[NodeId]
+    unasked: list[NodeId]
+    """The other replicas."""
 
 
 _Round = dict[Term, _Claim]
@@ -72,11 +85,12 @@ class Confirmations:
         self._known = known
         self._learned = learned
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[Term, list[asyncio.Future[bool]]] = {}
+        self._waiting: dict[Term, _Waiters] = {}
         self._under_way: _Round | None = None
         self._asked: list[_Round] = []
         """Rounds that are not all settled, the one under way among them."""
         self._slow: dict[Term, None] = {}
+        self._late_until: dict[NodeId, float] = {}
         self._is_begun = self._is_closed = False
 
     async def confirm(self, term: Term, *, deadline: float) -> None:
@@ -84,19 +98,19 @@ class Confirmations:
 
         Raises:
             RefusedError: it does not.
-            UnavailableError: they did not answer by ``deadline``, loop time.
+            UnavailableError: they did not answer by ``deadline``, loop time, or within `AGAIN_S` after it.
         """
         self._check(term)
         if len(term.replicas) == 1:
             return
         waiter: asyncio.Future[bool] = self._loop.create_future()
-        self._waiting.setdefault(term, []).append(waiter)
+        waiting = self._waiting.get(term)
+        if waiting is None:
+            self._waiting[term] = {waiter: deadline}
+        else:
+            waiting[waiter] = deadline
         self._begin_soon()
-        timer = self._loop.call_at(deadline, _answer, (waiter,), False)
-        try:
-            is_answered = await waiter
-        finally:
-            timer.cancel()
+        is_answered = await waiter
         self._check(term)
         if not is_answered:
             raise UnavailableError(
@@ -136,18 +150,43 @@ class Confirmations:
         self._is_begun = False
         if not self._waiting:
             return
-        begun: _Round = {
-            term: _Claim(waiters, majority(len(term.replicas)) - 1) for term, waiters in self._waiting.items()
-        }
+        order = self._promptest_first({node for term in self._waiting for node in term.replicas})
+        begun: _Round = {}
+        to_ask: dict[NodeId, list[Term]] = {}
+        for term, waiters in self._waiting.items():
+            missing = majority(len(term.replicas)) - 1
+            others = [node for node in order if node in term.replicas]
+            begun[term] = _Claim(waiters, missing, others[:missing], others[missing:])
+            for node in others[:missing]:
+                to_ask.setdefault(node, []).append(term)
         self._waiting = {}
         self._under_way = begun
         self._asked.append(begun)
-        for node in dict.fromkeys(node for term in begun for node in term.replicas):
-            if node != self._topology.node:
-                self._ask(node, [term for term in begun if node in term.replicas], begun)
+        for node, terms in to_ask.items():
+            self._ask(node, terms, begun)
         self._loop.call_later(ROUND_S, self._round_is_long, begun)
         self._loop.call_later(AGAIN_S, self._ask_again, begun)
         self._look(begun)
+
+    def _promptest_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
+        """Order the other ones of ``nodes``; of equals those that come after this one, so that each is asked by one."""
+        me, now = self._topology.node, self._loop.time()
+        clockwise = sorted((node for node in nodes if node != me), key=lambda node: (node < me, node))
+        nearest = self._asker.nearest_first(clockwise)
+        return sorted(nearest, key=lambda node: self._late_until.get(node, 0.0) > now)
+
+    def _ask_the_others(self, terms: Iterable[Term], begun: _Round) -> None:
+        """Ask about those of ``terms`` that are not settled who has not been asked."""
+        to_ask: dict[NodeId, list[Term]] = {}
+        for term in terms:
+            claim = begun.get(term)
+            if claim is not None:
+                for node in claim.unasked:
+                    to_ask.setdefault(node, []).append(term)
+                claim.asked += claim.unasked
+                claim.unasked = []
+        for node, some in to_ask.items():
+            self._ask(node, some, begun)
 
     def _ask(self, node: NodeId, terms: list[Term], begun: _Round) -> None:
         claims = tuple((term.group.n, term.group.partition, term.epoch) for term in terms)
@@ -157,7 +196,9 @@ class Confirmations:
     def _count(self, ended: asyncio.Future[Reply], terms: list[Term], begun: _Round) -> None:
         reply = None if error_of(ended) is not None else ended.result()
         if not isinstance(reply, Standing) or len(reply.promised) != len(terms):
+            self._ask_the_others(terms, begun)
             return
+        doubtful: list[Term] = []
         for term, promised in zip(terms, reply.promised, strict=True):
             if promised > term.epoch:
                 self._learned(term.group, promised)
@@ -168,6 +209,10 @@ class Confirmations:
                     del begun[term]
                     self._slow.pop(term, None)
                     _answer(claim.waiters, True)
+            elif claim is not None:
+                doubtful.append(term)
+        if doubtful:
+            self._ask_the_others(doubtful, begun)
         self._look(begun)
 
     def _look(self, begun: _Round) -> None:
@@ -180,20 +225,29 @@ class Confirmations:
                 self._begin_soon()
 
     def _round_is_long(self, begun: _Round) -> None:
+        late_until = self._loop.time() + LATE_S
+        for claim in begun.values():
+            self._late_until.update(dict.fromkeys(claim.asked, late_until))
+        self._ask_the_others(begun, begun)
         self._slow.update(dict.fromkeys(begun))
         self._look(begun)
 
     def _ask_again(self, begun: _Round) -> None:
+        now = self._loop.time()
         for term, claim in begun.items():
-            left = [waiter for waiter in claim.waiters if not waiter.done()]
+            left = {waiter: deadline for waiter, deadline in claim.waiters.items() if not waiter.done()}
+            late = [waiter for waiter, deadline in left.items() if deadline <= now]
+            _answer(late, False)
+            for waiter in late:
+                del left[waiter]
             if left:
-                self._waiting.setdefault(term, []).extend(left)
+                self._waiting.setdefault(term, {}).update(left)
         self._asked = [asked for asked in self._asked if asked is not begun]
         if self._waiting:
             self._begin_soon()
 
 
-def _answer(waiters: Sequence[asyncio.Future[bool]], is_answered: bool) -> None:
+def _answer(waiters: Iterable[asyncio.Future[bool]], is_answered: bool) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(is_answered)

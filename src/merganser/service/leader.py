@@ -498,8 +498,8 @@ class Leader:
         if newest is not None:
             await self._chosen(term, newest)
 
-    async def _confirmed(self, term: Term) -> None:
-        await self._leadership.confirm(term.led, deadline=self._patience())
+    def _confirmed(self, term: Term) -> Awaitable[None]:
+        return self._leadership.confirm(term.led, deadline=self._patience())
 
     async def _chosen(self, term: Term, proposal: Proposal) -> None:
         if not await proposal.ended():
@@ -511,6 +511,8 @@ class Leader:
         for _ in range(LOOKS_MAX):
             _, head = await self._known(term, table, key)
             await self._revealed(term, key)
+            if head.content.intent is None:
+                return Led(head.content.value, head.version)
             value = await self._value(table, key, head)
             if not isinstance(value, Gone):
                 return Led(value, head.version)

@@ -193,14 +193,14 @@ class Leadership:
         if self._elections.learned(group, epoch):
             self._depose(group)
 
-    async def confirm(self, led: Led, *, deadline: float) -> None:
+    def confirm(self, led: Led, *, deadline: float) -> Coroutine[Any, Any, None]:
         """Return once a majority has said, after this call, that it has promised nothing later.
 
         Raises:
             RefusedError: it has, and ``led`` is deposed (code `NOT_LEADING`).
             UnavailableError: it did not answer by ``deadline``, loop time.
         """
-        await self._confirmations.confirm(led, deadline=deadline)
+        return self._confirmations.confirm(led, deadline=deadline)
 
     def when_elected(self, listener: Callable[[Led], None]) -> None:
         """Call ``listener`` with each term in the turn of the loop in which it begins."""
