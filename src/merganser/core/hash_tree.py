@@ -138,10 +138,14 @@ class HashTree:
             after: what is there.
             seed: of the table.
         """
-        change: int = _digest(key + after[:_HEAD_BYTES], seed)[0]
-        if before is not None:
-            change ^= _digest(key + before[:_HEAD_BYTES], seed)[0]
-        self.toggle(leaf, change)
+        branch = self._branches.get(leaf >> _BRANCH_BITS)
+        if branch is None:
+            branch = self._branches[leaf >> _BRANCH_BITS] = array("Q", _NOTHING)
+        if before is None:
+            branch[leaf & _IN_BRANCH] ^= _digest(key + after[:_HEAD_BYTES], seed)[0]
+        else:
+            changed = _digest(key + before[:_HEAD_BYTES], seed)[0] ^ _digest(key + after[:_HEAD_BYTES], seed)[0]
+            branch[leaf & _IN_BRANCH] ^= changed
 
     @property
     def root(self) -> int:
