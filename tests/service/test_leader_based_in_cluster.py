@@ -10,13 +10,14 @@ from merganser.core.leadership import PULSE_S, PULSES_LOST
 from merganser.model.cluster import Table
 from merganser.model.errors import UnavailableError, UnknownOutcomeError
 from merganser.model.leader_messages import Changed
+from merganser.net.deadlines import TICK_S
 from merganser.service.leader_asking import PATIENCE_S
 from merganser.service.leader_based import LeaderBased
 from merganser.service.steps import WIRES
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from merganser.storage import keys
-from service.led import evaluate, leading, payload_of
+from service.led import evaluate, leading, others_than, payload_of, the_leader
 from service.plays import key_of, member, now_s, replicas_of, simulated, started_with_leaders, until
 
 TIMEOUT_S = 5.0
@@ -150,6 +151,34 @@ async def test_what_is_added_while_leaders_die_is_counted_once_if_it_was_acknowl
     total = int(await get(third, table, b"k") or b"0")
     assert acknowledged <= total <= acknowledged + unknown
     assert acknowledged > 40
+
+
+@simulated()
+async def test_a_change_at_the_leader_on_the_same_node_ends_at_its_deadline(world: World) -> None:
+    table = await started(world)
+    await change(world.machines[0], table, b"k", payload_of("put", b"v"))
+    leader = the_leader(world, table, b"k")
+    for machine in others_than(world, leader):
+        machine.disk.slow((60.0, 60.0))
+    began = now_s()
+    with pytest.raises(UnknownOutcomeError):
+        await change(leader, table, b"k", payload_of("put", b"w"), timeout_s=0.7)
+    assert 0.7 <= now_s() - began <= 0.7 + 3 * TICK_S
+
+
+@simulated()
+async def test_a_change_whose_client_has_gone_ends_at_once_and_is_done_all_the_same(world: World) -> None:
+    table = await started(world)
+    await change(world.machines[0], table, b"k", payload_of("put", b"v"))
+    leader = the_leader(world, table, b"k")
+    for machine in others_than(world, leader):
+        machine.disk.slow((0.5, 0.5))
+    writing = asyncio.create_task(change(leader, table, b"k", payload_of("put", b"w")))
+    await asyncio.sleep(0.1)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert await get(leader, table, b"k") == b"w"
 
 
 @simulated()

@@ -47,6 +47,7 @@ from merganser.model.ids import NodeId
 from merganser.model.leader_messages import NOT_LEADING, TRANSACTION_CONFLICT, Change
 from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Reply, Request
+from merganser.net.deadlines import Deadlines
 from merganser.net.transport import Traffic, refusal_code
 from merganser.service.asking import Asker, error_of, is_overload, wrote_nothing
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
@@ -119,6 +120,9 @@ class LeaderAsking:
         self._loop = asyncio.get_running_loop()
         self._asked_around: dict[Group, float] = {}
         """Until when it is not to be done again."""
+        self._lookings: dict[int, _Looking] = {}
+        self._last_looking = 0
+        self._looks = Deadlines(self._loop, self._look)
 
     async def ask(self, errand: Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
         """Return the leader's answer to the question that is asked in its epoch.
@@ -174,35 +178,54 @@ class LeaderAsking:
         if is_leader and self._leaders.is_silent(epoch.leader):
             # stopped, or the link is cut: the outcome would be unknown
             return PeerUnreachableError(f"node {node} has not been heard for a second, it was not asked")
-        looking = _Looking(self, errand, node, epoch, question) if is_leader else None
+        looking = self._look_at(_Looking(errand, node, epoch, question)) if is_leader else None
         try:
             if node == self._asker.node:
-                return await self._asker.ask_here(question, deadline=self._loop.time() + timeout_s)
+                return await self._asker.ask_here(question)
             answer = self._asker.ask(node, question, timeout_s=timeout_s, traffic=errand.traffic)
             if looking is not None:
                 looking.at = answer
             return await answer
         except asyncio.CancelledError:
-            if looking is None or not looking.is_given_up or _is_cancelled():
+            if looking is None or looking.given_up is None or looking.is_cancelled_by_others():
                 raise
-            errand.has_waited = True
-            return PeerLostError(f"node {node} does not answer, and leads no more")
+            return looking.given_up
         except InvariantError:
             raise
         except MerganserError as error:
             return error
         finally:
             if looking is not None:
-                looking.end()
+                del self._lookings[looking.number]
+                looking.due.discard(looking.number)
 
-    def look(self, looking: _Looking) -> None:
+    def _look_at(self, looking: _Looking) -> _Looking:
+        """Look every `LOOK_S`, and at its deadline, at a leader that is asked, until it has answered."""
+        self._last_looking += 1
+        looking.number = self._last_looking
+        self._lookings[looking.number] = looking
+        self._look_later(looking)
+        return looking
+
+    def _look_later(self, looking: _Looking) -> None:
+        left_s = looking.errand.deadline - self._loop.time()
+        looking.due = self._looks.add(looking.number, left_s if 0.0 < left_s < LOOK_S else LOOK_S)
+
+    def _look(self, number: int) -> None:
         """See whether a leader that has not answered for another `LOOK_S` still leads, as far as is known."""
+        looking = self._lookings[number]
+        errand, node = looking.errand, looking.node
+        self._look_later(looking)
         if looking.has_been_silent:  # for two looks: a busy leader takes longer than one, too
-            self._ask_around(looking.errand, looking.node, looking.question)
+            self._ask_around(errand, node, looking.question)
         looking.has_been_silent = True
-        if looking.is_superseded and looking.at is not None:  # for as long as it should take to say so itself
-            looking.is_given_up = looking.at.cancel()
-        looking.is_superseded = self._leaders.known(looking.errand.group) > looking.epoch
+        if looking.at is None:  # of this node, which hears at once that it leads no more
+            if self._loop.time() >= errand.deadline:
+                looking.give_up(PeerLostError("the answer did not come in time"))
+        elif looking.is_superseded:  # for as long as it should take to say so itself
+            errand.has_waited = True
+            looking.give_up(PeerLostError(f"node {node} does not answer, and leads no more"))
+        looking.is_superseded = self._leaders.known(errand.group) > looking.epoch
 
     def _ask_around(self, errand: Errand, silent: NodeId, question: Request) -> None:
         """Hear from the other replicas whether they know of a later epoch than the one of ``question``.
@@ -316,47 +339,47 @@ def _unknown(leader: NodeId, error: BaseException) -> UnknownOutcomeError:
 
 
 class _Looking:
-    """Looks every `LOOK_S` at a leader that is asked, until it has answered."""
+    """A leader that is asked, and has not answered yet."""
 
     __slots__ = (
-        "_asking",
-        "_loop",
-        "_timer",
+        "_task",
         "at",
+        "due",
         "epoch",
         "errand",
+        "given_up",
         "has_been_silent",
-        "is_given_up",
         "is_superseded",
         "node",
+        "number",
         "question",
     )
 
-    def __init__(self, asking: LeaderAsking, errand: Errand, node: NodeId, epoch: Epoch, question: Request) -> None:
-        """Begin, before ``node`` is asked as the leader in ``epoch``."""
+    def __init__(self, errand: Errand, node: NodeId, epoch: Epoch, question: Request) -> None:
+        """Begin, in the task that will wait, before ``node`` is asked as the leader in ``epoch``."""
         self.errand = errand
         self.node = node
         self.epoch = epoch
         self.question = question
+        self.number = 0
+        self.due: set[int] = set()
+        """What ``number`` is to be removed from, so that nobody looks any more."""
         self.at: asyncio.Future[Reply] | None = None
-        """Of the answer that is waited for, cancelled once it is given up. None: this node's own is never given up, as
-        it hears at once that it leads no more."""
+        """Of the answer of another node."""
         self.has_been_silent = False
         self.is_superseded = False
-        self.is_given_up = False
-        self._asking = asking
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(LOOK_S, self._look)
+        self.given_up: PeerLostError | None = None
+        """Why nobody waits any more."""
+        self._task = asyncio.current_task()
 
-    def end(self) -> None:
-        """Look no more."""
-        self._timer.cancel()
+    def give_up(self, why: PeerLostError) -> None:
+        """Wait no more."""
+        waited_for = self._task if self.at is None else self.at
+        if self.given_up is None and waited_for is not None and waited_for.cancel():
+            self.given_up = why
 
-    def _look(self) -> None:
-        self._timer = self._loop.call_later(LOOK_S, self._look)
-        self._asking.look(self)
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    def is_cancelled_by_others(self) -> bool:
+        """Tell whether it was not only `give_up` that ended the wait."""
+        if self._task is None:
+            return False
+        return (self._task.uncancel() if self.at is None else self._task.cancelling()) > 0
