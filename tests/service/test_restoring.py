@@ -13,6 +13,8 @@ from merganser.model.leader_messages import (
     Campaign,
     Change,
     Confirm,
+    Copies,
+    Kept,
     MadeWhole,
     Promised,
     ReadLed,
@@ -149,6 +151,10 @@ async def test_until_then_it_answers_no_request_of_the_protocol(world: World) ->
         with pytest.raises(RefusedError) as refusal:
             await victim.spawn(member(victim).serve(node, request))
         assert refusal.value.code == LOST
+    copies = Copies((Replicate(map_epoch, table.id, key, epoch, register),) * 2)
+    kept = await victim.spawn(member(victim).serve(node, copies))
+    assert isinstance(kept, Kept)
+    assert [(place, refused.code) for place, refused in kept.refused] == [(0, LOST), (1, LOST)]
     bid = Campaign(map_epoch, group.n, ((group.partition, epoch.number + 7),), is_poll=False, is_handover=False)
     assert await victim.spawn(member(victim).serve(node, bid)) == Promised((NO_EPOCH,), ((),))
     claim = Confirm(map_epoch, ((group.n, group.partition, epoch),))

@@ -240,7 +240,10 @@ def sequence_compared_before_the_epoch(patch: pytest.MonkeyPatch) -> None:
     def version_of(key: bytes, stored: bytes) -> Version:
         return _SequenceFirst(*registers.version_of(key, stored))
 
-    patch.setattr(register_replica, "version_of", version_of)
+    def is_later(key: bytes, stored: bytes, other: bytes) -> bool:
+        return version_of(key, stored) > version_of(key, other)
+
+    patch.setattr(register_replica, "is_later", is_later)
     patch.setattr(first_touches, "_version", version_of)
 
 
