@@ -288,6 +288,22 @@ def test_request_without_signature_is_refused(door: Door) -> None:
     }
 
 
+@pytest.mark.parametrize("operation", ["CreateTable", "DescribeTable", "DeleteTable"])
+def test_arns_name_the_region_that_the_request_is_signed_for(door: Door, operation: str) -> None:
+    table = {
+        "TableName": "things",
+        "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+    if operation != "CreateTable":
+        door.send("CreateTable", orjson.dumps(table))
+    body = orjson.dumps(table if operation == "CreateTable" else {"TableName": "things"})
+    scope = SIGNATURE.replace(b"us-east-1", b"eu-west-1")
+    [described] = orjson.loads(body_of(door.send(operation, body, authorization=scope))).values()
+    assert described["TableArn"] == "arn:aws:dynamodb:eu-west-1:000000000000:table/things"
+
+
 def test_get_is_a_health_check(door: Door) -> None:
     response = door.send("", method=b"GET")
     assert (response.status, body_of(response)) == (200, b"healthy: dynamodb.us-east-1.amazonaws.com ")

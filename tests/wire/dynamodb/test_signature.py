@@ -11,7 +11,7 @@ from botocore.credentials import Credentials
 
 from merganser.net.http import Request
 from merganser.wire.dynamodb.errors import ApiError
-from merganser.wire.dynamodb.signature import Verifier
+from merganser.wire.dynamodb.signature import Verifier, region_of
 
 SIGNED_AT_S = 1_790_000_000
 SIGNED_AT = "20260921T141320Z"
@@ -298,3 +298,28 @@ def test_bytes_that_are_no_text_in_the_query_string_are_signed_like_any() -> Non
     request = signed()
     request.path = b"/?\xff=%FF"
     assert refusal(request)[0] == "InvalidSignatureException"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "region"),
+    [
+        (None, None),
+        (b"Basic abc", None),
+        (b"AWS4-HMAC-SHA256 Credential=AKID/20260921, SignedHeaders=host, Signature=x", None),
+        (
+            b'AWS4-HMAC-SHA256 Credential=a/20260921/No"Region/dynamodb/aws4_request, SignedHeaders=host, Signature=x',
+            None,
+        ),
+        (
+            b"AWS4-HMAC-SHA256 Credential=a/20260921/eu-west-1/dynamodb/aws4_request, SignedHeaders=host, Signature=x",
+            "eu-west-1",
+        ),
+    ],
+)
+def test_region_is_that_of_the_scope_if_there_is_one(authorization: bytes | None, region: str | None) -> None:
+    headers = {
+        b"x-amz-date": SIGNED_AT.encode(),
+        **({} if authorization is None else {b"authorization": authorization}),
+    }
+    request = Request(b"POST", b"/", list(headers.items()), b"{}", "127.0.0.1:5")
+    assert region_of(request, headers) == region

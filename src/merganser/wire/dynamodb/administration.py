@@ -56,7 +56,7 @@ class Administration:
         begun = Transition("CREATING", now_ms + self._delay_ms)
         definition = definition_for(request, created_ms=now_ms, transition=begun if self._delay_ms else None)
         table = await self._created(session, request, definition, unique_id)
-        return self._described("TableDescription", table, begun, nothing_in(table))
+        return self._described(session, "TableDescription", table, begun, nothing_in(table))
 
     async def update_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Change the settings of a table; it has them when this returns, though it is described as UPDATING."""
@@ -70,13 +70,13 @@ class Administration:
             refused_while=("CREATING", "UPDATING", "DELETING"),
         )
         begun = transition_to(table, before, definition_of(table), request, until_ms=now_ms + self._delay_ms)
-        return self._described("TableDescription", table, begun, await session.counts(table))
+        return self._described(session, "TableDescription", table, begun, await session.counts(table))
 
     async def describe_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Describe a table."""
         table = await self._named(session, request)
         state = definition_of(table).transition_at(self._now_ms)
-        return self._described("Table", table, state, await session.counts(table))
+        return self._described(session, "Table", table, state, await session.counts(table))
 
     async def delete_table(self, session: Session, request: dict[str, Any]) -> bytes:
         """Drop a table and everything in it, unless it is protected, now or once it has been DELETING for a while.
@@ -88,7 +88,7 @@ class Administration:
             definition = definition_of(table)
             state = definition.transition_at(self._now_ms)
             if state is not None and state.status == "DELETING":
-                return self._described("TableDescription", table, state, await session.counts(table))
+                return self._described(session, "TableDescription", table, state, await session.counts(table))
             refuse_while(("CREATING", "UPDATING"), table.name, state)
             if definition.is_protected:
                 raise ValidationError(
@@ -106,7 +106,7 @@ class Administration:
                 raise _not_found(table.name) from None
             except TableChangedError:  # it may be protected by now
                 continue
-            return self._described("TableDescription", table, begun, counts)
+            return self._described(session, "TableDescription", table, begun, counts)
 
     async def list_tables(self, session: Session, request: dict[str, Any]) -> bytes:
         """List names in order, a page at a time."""
@@ -168,10 +168,11 @@ class Administration:
         name = name_of(request["TableName"])
         return await session.table_in_any_state(name, _not_found(name).message, is_newest=is_newest)
 
-    def _described(self, member: str, table: Table, transition: Transition | None, counts: Counts) -> bytes:
-        described = describe(
-            table, transition=transition, region=self._region, account=self._account, now_ms=self._now_ms
-        )
+    def _described(
+        self, session: Session, member: str, table: Table, transition: Transition | None, counts: Counts
+    ) -> bytes:
+        region = session.region or self._region
+        described = describe(table, transition=transition, region=region, account=self._account, now_ms=self._now_ms)
         return orjson.dumps({member: add_counts(described, table, counts)})
 
 

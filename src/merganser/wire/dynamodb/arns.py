@@ -1,7 +1,8 @@
 """Amazon resource names of tables, which clients may use wherever a table is named.
 
-Whoever asks is let in by a key, not by an account, so the account and the region of an ARN say nothing: those that
-DescribeTable tells are always the same, and an ARN from a client's own configuration names the same table.
+Whoever asks is let in by a key, not by an account, so the account and the region of an ARN say nothing: those
+that DescribeTable tells have always the same account and the region that the request is signed for, and an ARN from a
+client's own configuration names the same table.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from merganser.wire.dynamodb.errors import (
 )
 from merganser.wire.dynamodb.http_answers import JSON, PLAIN_JSON, Answers, Headers
 from merganser.wire.dynamodb.operations import DynamoDB
-from merganser.wire.dynamodb.signature import Verifier
+from merganser.wire.dynamodb.signature import Verifier, region_of
 from merganser.wire.dynamodb.unserved import unknown_operation, unknown_stream_operation
 
 TARGET_PREFIX: Final = b"DynamoDB_20120810."
@@ -50,6 +50,7 @@ _ITEM_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 escaped, and 3.7 MB at the very worst, a list of nothing but empty strings."""
 _BATCHES = frozenset((b"BatchWriteItem", b"BatchGetItem", b"TransactWriteItems", b"TransactGetItems"))
 _TOO_LARGE: Final = {b"PutItem": TooLargeError().message, b"UpdateItem": TOO_LARGE}
+_TELLING_ARNS: Final = frozenset(("CreateTable", "UpdateTable", "DescribeTable", "DeleteTable"))
 _STRANGERS_BODY_BYTES_MAX: Final = 4 * 1024
 
 Report = Callable[[Exception], None]
@@ -153,7 +154,8 @@ class DynamoDBApplication:
         if b"content-encoding" in headers:
             body = _expanded(request, headers[b"content-encoding"], target)
         asked = headers.get(b"x-merganser-consistency")
-        return await self._dynamodb.call(operation, body, UNSAID if asked is None else _levels(asked))
+        region = region_of(request, headers) if operation in _TELLING_ARNS else None
+        return await self._dynamodb.call(operation, body, UNSAID if asked is None else _levels(asked), region=region)
 
     def _operation(self, target: bytes) -> str:
         known = self._targets.get(target)

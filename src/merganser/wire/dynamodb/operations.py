@@ -58,7 +58,7 @@ class DynamoDB:
         Args:
             services: of this node.
             rng: draws table ids.
-            region: what ARNs say.
+            region: what ARNs say to those who sign for none.
             account: what ARNs say.
             host: where clients reach this node, host:port.
             timeout_s: how long a request may take.
@@ -102,13 +102,16 @@ class DynamoDB:
         """Their names."""
         return self._operations.keys()
 
-    async def call(self, operation: str, body: bytes, levels: Levels = UNSAID) -> bytes | list[bytes]:
+    async def call(
+        self, operation: str, body: bytes, levels: Levels = UNSAID, *, region: str | None = None
+    ) -> bytes | list[bytes]:
         """Serve one request and return the JSON of its answer, in pieces if that saves copying.
 
         Args:
             operation: DynamoDB's name of it.
             body: JSON.
             levels: the consistency that the request asks for; unsaid leaves it to ConsistentRead and QUORUM.
+            region: that ARNs in the answer name; none: that of this node.
 
         Raises:
             ApiError: with DynamoDB's type and text.
@@ -122,6 +125,7 @@ class DynamoDB:
         shapes.check(operation, request, deep=False)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         session = self._meters.session(levels=levels, deadline=deadline)
+        session.region = region
         try:
             try:
                 return await serve(session, request)

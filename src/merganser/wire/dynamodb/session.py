@@ -123,7 +123,7 @@ def require_leaders(table: Table, what: str) -> None:
 class Session:
     """What the operations see of the cluster while they serve one request."""
 
-    __slots__ = ("_levels", "_services", "deadline")
+    __slots__ = ("_levels", "_services", "deadline", "region")
 
     def __init__(self, services: Services, *, levels: Levels, deadline: float) -> None:
         """Bind a request to the cluster.
@@ -136,6 +136,8 @@ class Session:
         self._services = services
         self._levels = levels
         self.deadline = deadline
+        self.region: str | None = None
+        """Which the request was signed for, if its operation tells ARNs and it was."""
 
     @property
     def catalog(self) -> Catalog:

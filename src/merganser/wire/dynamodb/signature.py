@@ -46,6 +46,7 @@ _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))  # RFC 2104
 _USUAL = re.compile(
     rb"AWS4-HMAC-SHA256 Credential=([^, ]+), SignedHeaders=([^, ]+), Signature=([^, ]+)",
 ).fullmatch
+_IS_REGION = re.compile(rb"[a-z0-9-]{1,64}").fullmatch
 _IN_QUERY = b"X-Amz-Algorithm"
 _QUERY_MEMBERS = (_IN_QUERY, b"X-Amz-Credential", b"X-Amz-Signature", b"X-Amz-SignedHeaders", b"X-Amz-Date")
 
@@ -126,6 +127,15 @@ class Verifier:
             "InvalidSignature",
             f"Signature not yet current: {date} is still later than {latest} ({_compact(now_s)} + 15 min.)",
         )
+
+
+def region_of(request: Request, headers: Headers) -> str | None:
+    """Return the region that a request is signed for; None if it says none."""
+    try:
+        parts = _claim_of(request, headers).credential.split(b"/")
+    except ApiError:
+        return None
+    return parts[2].decode() if len(parts) > 2 and _IS_REGION(parts[2]) else None
 
 
 def _claim_of(request: Request, headers: Headers) -> Claim:
