@@ -99,6 +99,9 @@ class HttpConnection(asyncio.Protocol):
         self._answers_bytes = 0
         """Charged to the server."""
         self._began_at = 0.0
+        self._head_bytes = 0
+        self._read_bytes = 0
+        """That came with the last call."""
         self.expires_at = self._loop.time() + self._limits.idle_timeout_s
         """By the loop's clock."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -122,6 +125,7 @@ class HttpConnection(asyncio.Protocol):
         """Begin the requests that ``data`` completes."""
         if self._is_input_over:
             return
+        self._read_bytes = len(data)
         self._parse(data)
         if self._is_in_head:
             self._head_bytes += len(data)
@@ -221,8 +225,11 @@ class HttpConnection(asyncio.Protocol):
         if self._is_upgrade_offered():
             return
         self._count_headers(len(self._headers))
-        self._head_bytes = 0  # what came in pieces was counted so that it ends some time; now it is told exactly
-        self._count_head(len(self._path) + sum([len(name) + len(value) for name, value in self._headers]))
+        if (
+            self._head_bytes + self._read_bytes > self._limits.header_bytes_max
+        ):  # with what else came, if it is the head
+            self._head_bytes = 0
+            self._count_head(len(self._path) + sum([len(name) + len(value) for name, value in self._headers]))
         self._is_in_head = False
         self._head_bytes = 0
         # llhttp strips the front only

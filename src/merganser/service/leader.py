@@ -74,7 +74,7 @@ from merganser.service.settlement import Settlement
 from merganser.service.steps import Maker, Step
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
-from merganser.storage.registers import decode_register, encode_register
+from merganser.storage.registers import decode_register, encode_register, plain_value, version_of
 
 PATIENCE_S = 10.0
 """How long a request waits here for anything: longer than any client does, so that its own deadline comes first."""
@@ -257,10 +257,16 @@ class Leader:
         term = self._term(group, request.epoch)
         if len(term.led.replicas) > 1 or term.flight.newest(request.key) is not None:
             return None
-        head = decode_register(request.key, self._engine.get(request.key))
-        if head.content.intent is not None or not self._touches.knows(term, table, request.key, head.version):
-            return None
-        return Led(head.content.value, head.version)
+        stored = self._engine.get(request.key)
+        value = None if stored is None else plain_value(request.key, stored)
+        if stored is not None and value is not None:
+            version = version_of(request.key, stored)
+        else:
+            head = decode_register(request.key, stored)
+            if head.content.intent is not None:
+                return None
+            value, version = head.content.value, head.version
+        return Led(value, version) if self._touches.knows(term, table, request.key, version) else None
 
     async def read_range(self, sender: NodeId, request: ReadRangeLed) -> LedRows:
         """Return the items of a range of rows, or of a local index, within one partition, each as `read` would.

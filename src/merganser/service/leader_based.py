@@ -29,6 +29,7 @@ from merganser.model.leader_messages import (
 )
 from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Found, Read, ReadRange, Reply, Request, Rows
+from merganser.model.register import NO_VERSION
 from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import Asker, Reading
@@ -39,12 +40,13 @@ from merganser.service.shortfall import Shortfall
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
 from merganser.storage import keys
-from merganser.storage.registers import decode_register, plain_value
+from merganser.storage.registers import decode_register, plain_value, value_at, version_of
 
 PARTITIONS_MAX: Final = 16  # of one range, asked at once, where there is little in each
 
 _REQUEST_BYTES: Final = 16
 _ONE: Final = Need(1, 1)
+_UNWRITTEN: Final = Led(None, NO_VERSION)
 
 
 class LeaderBased:
@@ -200,14 +202,14 @@ class LeaderBased:
         return cast("Led | None", self._asker.at_once(ReadLed(topology.map.epoch, table.id, key, epoch)))
 
     def _held_here(self, table: Table, key: bytes) -> Led | None:
-        topology = self._topology
-        if self._asker.node not in topology.replicas(table, key):
-            return None
-        found = self._asker.at_once(Read(topology.map.epoch, table.id, key))
+        found = self._asker.at_once(Read(self._topology.map.epoch, table.id, key))
         if found is None:
             return None
-        register = decode_register(key, cast("Found", found).row)
-        return Led(register.value, register.version)
+        stored = cast("Found", found).row  # whose checksum was looked at
+        if stored is None:
+            return _UNWRITTEN
+        value_begins = value_at(key, stored)
+        return Led(None if value_begins is None else stored[value_begins:], version_of(key, stored))
 
     # Of leaders.
 

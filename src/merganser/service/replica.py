@@ -106,20 +106,21 @@ class Replica:
         """
         if request.map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
-        found = self._found(request)
+        found = self._found(request, self._partition_of(request.table, request.key))
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
         return found
 
     def read_at_once(self, _sender: NodeId, request: Read) -> Found | None:
-        """Return what `read` does, None if that would have to wait.
+        """Return what `read` does, None if that would have to wait, or this node holds no replica of the key.
 
         Raises:
             as `read`.
         """
         if request.map_epoch > self._topology.map.epoch or not self._engine.is_durable(request.key):
             return None
-        return self._found(request)
+        partition = self._held_partition(request.table, request.key)
+        return None if partition is None else self._found(request, partition)
 
     async def read_range(self, sender: NodeId, request: ReadRange) -> Rows:
         """Return a page of a range, tombstones included; at least one row if there is any.
@@ -137,8 +138,7 @@ class Replica:
             await self._engine.durable()
         return page
 
-    def _found(self, request: Read) -> Found:
-        partition = self._partition_of(request.table, request.key)
+    def _found(self, request: Read, partition: PartitionId) -> Found:
         standing = self._horizons.known(request.table, partition)
         if standing is not None:
             self._horizons.check_whole(request.table, partition)
@@ -237,16 +237,25 @@ class Replica:
 
     def _partition_of(self, table: TableId, key: bytes, *, is_merge: bool = False) -> PartitionId:
         """Return the partition of a key that this node holds a replica of; raises a RefusedError if it does not."""
+        partition = self._held_partition(table, key)
         known = self._topology.table(table)
         if known is None or keys.table_in(key) != table:
             raise self._no_such_table(table)
         if is_merge and known.has_leaders:
             raise refused_by_protocol(known, self._topology.map.epoch)
-        ring = self._topology.ring
-        partition = ring.partition_of(keys.token_in(key))
-        if not ring.holds(self._topology.node, partition, known.n):
-            raise self._not_a_replica(partition)
+        if partition is None:
+            raise self._not_a_replica(self._topology.ring.partition_of(keys.token_in(key)))
         return partition
+
+    def _held_partition(self, table: TableId, key: bytes) -> PartitionId | None:
+        """Return the partition of a key, None if this node holds no replica of it, or there is no such table."""
+        topology = self._topology
+        known = topology.table(table)
+        table_in_key, token = keys.place_in(key)
+        if known is None or table_in_key != table:
+            return None
+        partition = topology.ring.partition_of(token)
+        return partition if topology.ring.holds(topology.node, partition, known.n) else None
 
     async def _admit_range(self, sender: NodeId, request: ReadRange) -> Sequence[PartitionId]:
         await self._admit(sender, request.map_epoch, request.table, request.start)
