@@ -18,8 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import orjson
 
@@ -142,7 +142,8 @@ class DynamoDBApplication:
             return self._answers.preflight(headers)
         return self._answers.unknown(headers)
 
-    async def _serve(self, request: Request, headers: Headers) -> bytes | list[bytes]:
+    def _serve(self, request: Request, headers: Headers) -> Coroutine[Any, Any, bytes | list[bytes]]:
+        """Let a request in, and begin to serve it; raises what is wrong before that."""
         target = headers.get(b"x-amz-target", b"")
         try:
             operation = self._operation(target)
@@ -155,7 +156,7 @@ class DynamoDBApplication:
             body = _expanded(request, headers[b"content-encoding"], target)
         asked = headers.get(b"x-merganser-consistency")
         region = region_of(request, headers) if operation in _TELLING_ARNS else None
-        return await self._dynamodb.call(operation, body, UNSAID if asked is None else _levels(asked), region=region)
+        return self._dynamodb.call(operation, body, UNSAID if asked is None else _levels(asked), region=region)
 
     def _operation(self, target: bytes) -> str:
         known = self._targets.get(target)

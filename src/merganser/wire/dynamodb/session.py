@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -38,7 +38,7 @@ from merganser.wire.dynamodb.tables import TableDefinition, definition_of
 from merganser.wire.dynamodb.tags import LEADERLESS_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
     from merganser.model.ids import TableId
     from merganser.model.leader_messages import Changed
@@ -296,9 +296,9 @@ class Session:
             raise rejection_in(changed.answer).error()
         return changed.answer
 
-    async def item(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
+    def item(self, table: Table, key: bytes, *, is_consistent: bool) -> Coroutine[Any, Any, bytes | None]:
         """Return an item in stored form, None if there is none."""
-        return await self._item(table, key, is_consistent=is_consistent)
+        return self._item(table, key, is_consistent=is_consistent)
 
     async def items_of(self, items: Sequence[TransactItem]) -> list[bytes | None]:
         """Return the items of a transaction as they are: a repeated one takes what it takes to read them."""
