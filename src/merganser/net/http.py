@@ -24,6 +24,7 @@ from merganser.net.begun import begin
 from merganser.net.http_connection import Exchange, HttpConnection
 from merganser.net.http_limits import HttpLimits
 from merganser.net.http_messages import Request, Response, encode_response, text_response
+from merganser.net.sockets import port_of
 
 __all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "Response", "TooLarge", "text_response"]
 
@@ -110,8 +111,7 @@ class HttpServer:
         self._listeners.append(listener)
         if self._sweeper is None:
             self._sweep()
-        port: int = listener.sockets[0].getsockname()[1]
-        return port
+        return port_of(listener)
 
     async def close(self, grace_s: float) -> None:
         """Stop accepting, let requests in flight end for ``grace_s``, then close every connection."""

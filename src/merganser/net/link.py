@@ -296,18 +296,17 @@ class Link:
     def open(self) -> None:
         """Start the first attempt; does nothing the second time."""
         if self._task is None:
-            self._connection = self._new_connection()
-            self._task = asyncio.get_running_loop().create_task(self._keep_connected(self._connection))
+            self._first_connection()
 
     def request(self, body: Request, timeout_s: float) -> asyncio.Future[Reply]:
         """Send ``body``, or fail at once when the peer is known to be away."""
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             if self._task is not None:
                 future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
                 return failed(future, PeerUnreachableError(self._down_because))
-            self.open()
-            assert self._connection is not None
-        return self._connection.request(body, timeout_s)
+            connection = self._first_connection()
+        return connection.request(body, timeout_s)
 
     def close(self) -> asyncio.Task[None] | None:
         """Fail what is pending; the returned task, if any, ends when nothing is left running."""
@@ -322,6 +321,11 @@ class Link:
         """Try again now: the peer has just opened a connection itself, so requests may wait for the attempt."""
         if self._connection is None:
             self._greeted.set()
+
+    def _first_connection(self) -> Connection:
+        self._connection = self._new_connection()
+        self._task = asyncio.get_running_loop().create_task(self._keep_connected(self._connection))
+        return self._connection
 
     async def _keep_connected(self, connection: Connection) -> None:
         backoff_s = self._limits.backoff_min_s

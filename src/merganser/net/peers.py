@@ -20,6 +20,7 @@ from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.link import Connection, Link, connect
 from merganser.net.server import PeerServer
+from merganser.net.sockets import port_of, sockets_of
 from merganser.net.transport import Handler, Traffic, failed
 
 PORT_TRIES = 50
@@ -103,12 +104,11 @@ class Peers:
     async def _listen(self, host: str, port: int) -> int:
         listener = await self._server.listen(host, port)
         try:
-            await self.datagrams.listen(listener.sockets)
+            await self.datagrams.listen(sockets_of(listener))
         except DatagramPortError:
             await self._server.stop_listening()
             raise
-        bound: int = listener.sockets[0].getsockname()[1]
-        return bound
+        return port_of(listener)
 
     def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
         """Keep links to exactly these nodes, this one left out; ``addresses`` are host:port.

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
-
-import msgspec
+from typing import NamedTuple, cast
 
 from merganser.core import horizon
 from merganser.core.quorum import Verdict
@@ -32,7 +30,7 @@ from merganser.storage.values import decode_row, encode_row
 REPAIRS_MAX = 1024  # about 1 MiB of 1 KB rows in flight
 
 
-class Reconciled(msgspec.Struct, frozen=True):
+class Reconciled(NamedTuple):
     """What several answers for one key come to."""
 
     row: Row | None

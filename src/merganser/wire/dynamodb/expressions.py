@@ -75,7 +75,7 @@ def placeholders_of(request: Mapping[str, Any], *, has_values: bool = True) -> P
     return Placeholders(request.get("ExpressionAttributeNames") or {}, values or {})
 
 
-def _check_names(names: Mapping[str, str]) -> None:
+def _check_names(names: Mapping[str, Any]) -> None:
     if not names:
         raise ValidationError("ExpressionAttributeNames must not be empty")
     for key, name in names.items():
