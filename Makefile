@@ -6,13 +6,17 @@ SEEDS ?= 10000:20000
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 4) + 1)")
 HARD := --nodes 5 --partitions 8 --loss 0.5 --clock-jump 40 --operations 50 --hot-keys 1
 BIN := $(VENV)/bin
+WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation
+PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
+# a line in a .pth file makes the packages of another environment importable, but not its editable installs
+BESIDE := import sys, sysconfig; open(sysconfig.get_path('purelib') + '/others.pth', 'w').write(sys.argv[1] + '\n')
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test clients check bench bench-peers soak lock clean
+.PHONY: help setup demo run test test-compiled wheel clients check bench bench-peers soak lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 setup: $(STAMP) ## make .venv with everything the other targets need
 
@@ -36,6 +40,18 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 
 test: check ## the checks and every test
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+test-compiled: $(STAMP) ## every test against the compiled modules
+	@rm -rf $(VENV)/compiled && $(BIN)/python -m venv --without-pip $(VENV)/compiled
+	@echo "compiling"
+	@MERGANSER_PURE=0 $(WHEEL) --wheel-dir $(VENV)/compiled/wheel .
+	@$(BIN)/uv pip install --quiet --offline --no-deps --python $(VENV)/compiled/bin/python $(VENV)/compiled/wheel/*.whl
+	@$(VENV)/compiled/bin/python -c "$(BESIDE)" $$($(BIN)/python -c "$(PACKAGES)")
+	@ln -s $(abspath $(BIN))/aws $(abspath $(BIN))/uv $(VENV)/compiled/bin
+	@$(VENV)/compiled/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak and not clients"
+
+wheel: $(STAMP) ## a wheel in dist, with compiled modules if there is a C compiler (MERGANSER_PURE=1: without)
+	@$(WHEEL) --wheel-dir dist . && ls dist
 
 clients: $(STAMP) ## every client in every language that is installed here (go, mvn, npm, chromium)
 	@$(BIN)/pytest tests/clients -m "clients or not soak" -rs

@@ -16,6 +16,7 @@ import pytest
 import merganser
 from merganser.cli.main import main
 from merganser.cli.serve import run_node
+from merganser.model.build import BUILD
 from merganser.node.settings import Settings
 from merganser.storage.engine import Batch
 from merganser.storage.keys import metadata_key
@@ -70,7 +71,7 @@ def refusal(ended: Ended) -> str:
 
 
 def test_version_is_printed(command: Command) -> None:
-    assert command("--version") == Ended(0, f"merganser {merganser.__version__}\n", "")
+    assert command("--version") == Ended(0, f"merganser {merganser.__version__} ({BUILD})\n", "")
 
 
 def test_help_names_every_command(command: Command) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from merganser.net.deadlines import TICK_S, Deadlines
 from merganser.sim.loop import SimulatedLoop
 
@@ -68,6 +70,7 @@ def test_what_is_answered_in_time_is_not_announced() -> None:
     assert sorted(announced) == [1, 3, 5, 7, 9]
 
 
+@pytest.mark.plain
 def test_what_is_answered_in_time_costs_one_wake_up_in_its_time_and_none_after() -> None:
     loop = SimulatedLoop(random.Random(1))
     wake_ups: list[float] = []

@@ -152,6 +152,7 @@ def dying(machine: Machine, request: int, *, is_done: bool) -> None:
     items.change = change_or_die  # type: ignore[method-assign]
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("is_done", [False, True])
 @pytest.mark.parametrize("request_number", range(9))
 def test_whenever_the_power_of_its_coordinator_fails_a_transaction_happens_as_a_whole_or_not_at_all(

@@ -31,8 +31,9 @@ ADMIN_DEFAULT = "127.0.0.1:7800"
 def _print_version(is_asked: bool) -> None:
     if is_asked:
         import merganser
+        from merganser.model.build import BUILD
 
-        typer.echo(f"merganser {merganser.__version__}")
+        typer.echo(f"merganser {merganser.__version__} ({BUILD})")
         raise typer.Exit
 
 

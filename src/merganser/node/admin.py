@@ -23,6 +23,7 @@ import msgspec
 import orjson
 
 import merganser
+from merganser.model.build import BUILD
 from merganser.model.cluster import Table
 from merganser.model.errors import MerganserError, RequestError
 from merganser.model.ids import PartitionId
@@ -173,6 +174,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         "failure": member.engine.failure or _loss(member) or member.clock_watch.standing().refusal,
         "disk": msgspec.to_builtins(member.wholeness.progress()),
         "version": merganser.__version__,
+        "build": BUILD,
         "node": topology.node,
         "number": topology.me.number,
         "zone": topology.me.zone,
