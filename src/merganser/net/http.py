@@ -24,7 +24,7 @@ from merganser.net.begun import begin
 from merganser.net.http_connection import Exchange, HttpConnection
 from merganser.net.http_limits import HttpLimits
 from merganser.net.http_messages import Request, Response, encode_response, text_response
-from merganser.net.sockets import port_of
+from merganser.net.listening import port_of
 
 __all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "Response", "TooLarge", "text_response"]
 

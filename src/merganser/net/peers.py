@@ -19,8 +19,8 @@ from merganser.net.datagrams import DatagramPortError, Datagrams
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.link import Connection, Link, connect
+from merganser.net.listening import port_of, sockets_of
 from merganser.net.server import PeerServer
-from merganser.net.sockets import port_of, sockets_of
 from merganser.net.transport import Handler, Traffic, failed
 
 PORT_TRIES = 50

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Final
 
 from merganser.model.errors import ConfigurationError
 
@@ -28,17 +27,6 @@ def split_address(address: str) -> tuple[str, int]:
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ConfigurationError(f"{address!r} is not an address: write host:port, as in 127.0.0.1:7000")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def port_of(server: asyncio.Server) -> int:
-    """Return the port that ``server`` listens on."""
-    return int(sockets_of(server)[0].getsockname()[1])
-
-
-def sockets_of(server: asyncio.Server) -> Sequence[Any]:
-    """Return what ``server`` listens on: uvloop has a list where asyncio says that there is a tuple."""
-    sockets: Sequence[Any] = cast("Any", server).sockets
-    return sockets
 
 
 def detect_dead_peer(transport: asyncio.BaseTransport) -> None:
