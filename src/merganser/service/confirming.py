@@ -33,6 +33,7 @@ from merganser.service.asking import Asker, error_of
 from merganser.service.topology import Topology
 
 ROUND_S = 0.02  # some ten times what an answer takes
+_TICK_S = ROUND_S / 4
 AGAIN_S = 0.2  # after which a question, or its answer, is taken for lost
 ASK_TIMEOUT_S = 1.0
 LATE_S = 2.0
@@ -64,8 +65,15 @@ class _Claim(msgspec.Struct):
     """The other replicas."""
 
 
-_Round = dict[Term, _Claim]
-"""What is asked for together; what is settled is taken out."""
+class _Round(dict[Term, _Claim]):
+    """What is asked for together; what is settled is taken out."""
+
+    __slots__ = ("began_at", "is_long")
+
+    def __init__(self, began_at: float) -> None:
+        super().__init__()
+        self.began_at = began_at
+        self.is_long = False
 
 
 class Confirmations:
@@ -91,6 +99,7 @@ class Confirmations:
         """Rounds that are not all settled, the one under way among them."""
         self._slow: dict[Term, None] = {}
         self._late_until: dict[NodeId, float] = {}
+        self._ticker: asyncio.TimerHandle | None = None
         self._is_begun = self._is_closed = False
 
     async def confirm(self, term: Term, *, deadline: float) -> None:
@@ -151,7 +160,7 @@ class Confirmations:
         if not self._waiting:
             return
         order = self._promptest_first({node for term in self._waiting for node in term.replicas})
-        begun: _Round = {}
+        begun = _Round(self._loop.time())
         to_ask: dict[NodeId, list[Term]] = {}
         for term, waiters in self._waiting.items():
             missing = majority(len(term.replicas)) - 1
@@ -164,9 +173,20 @@ class Confirmations:
         self._asked.append(begun)
         for node, terms in to_ask.items():
             self._ask(node, terms, begun)
-        self._loop.call_later(ROUND_S, self._round_is_long, begun)
-        self._loop.call_later(AGAIN_S, self._ask_again, begun)
+        if self._ticker is None:
+            self._ticker = self._loop.call_later(_TICK_S, self._tick)
         self._look(begun)
+
+    def _tick(self) -> None:
+        """Look after the rounds that are not settled; nearly all are before anybody looks."""
+        now = self._loop.time()
+        for begun in self._asked:
+            if now >= begun.began_at + AGAIN_S:
+                self._ask_again(begun)
+            elif now >= begun.began_at + ROUND_S and not begun.is_long:
+                begun.is_long = True
+                self._round_is_long(begun)
+        self._ticker = self._loop.call_later(_TICK_S, self._tick) if self._asked else None
 
     def _promptest_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
         """Order the other ones of ``nodes``; of equals those that come after this one, so that each is asked by one."""
