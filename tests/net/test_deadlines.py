@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -77,21 +78,18 @@ def test_what_is_answered_in_time_costs_one_wake_up_in_its_time_and_none_after()
 
     async def scenario() -> None:
         deadlines = Deadlines(loop, lambda _number: None)
-        tick = Deadlines._tick
+        call_at = loop.call_at
 
-        def counted(self: Deadlines) -> None:
-            wake_ups.append(loop.time())
-            tick(self)
+        def counted(when: float, callback: Any, *of: Any, **named: Any) -> asyncio.TimerHandle:
+            if getattr(callback, "__self__", None) is deadlines:
+                wake_ups.append(when)
+            return call_at(when, callback, *of, **named)
 
+        loop.call_at = counted  # type: ignore[method-assign]
         for number in range(1000):
             deadlines.add(number, 10.0).discard(number)
             await asyncio.sleep(0.005)
-        Deadlines._tick = counted  # type: ignore[method-assign]
-        try:
-            deadlines._wake_at(deadlines._wakes_at)
-            await asyncio.sleep(20)
-        finally:
-            Deadlines._tick = tick  # type: ignore[method-assign]
+        await asyncio.sleep(20)
 
     loop.run(scenario())
     assert len(wake_ups) == 1
