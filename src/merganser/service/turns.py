@@ -17,6 +17,7 @@ class Turns:
         self._what = what
         self._most = most
         self._free = asyncio.Semaphore(most)
+        self._loop = asyncio.get_running_loop()
 
     @contextlib.asynccontextmanager
     async def one(self, deadline: float) -> AsyncIterator[None]:
@@ -32,7 +33,7 @@ class Turns:
         try:
             yield
         finally:  # in the next turn of the loop: what need not wait would keep the loop busy one after the other
-            asyncio.get_running_loop().call_soon(self._free.release)
+            self._loop.call_soon(self._free.release)
 
     async def _wait(self, deadline: float) -> None:
         try:
