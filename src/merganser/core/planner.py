@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 
 import msgspec
 
@@ -82,12 +83,13 @@ def shares(owners: Sequence[int], members: Sequence[Member]) -> dict[int, int]:
     The sum is Q, and each is its exact share rounded up or down. Who is rounded up: who owns more than the rounded down
     share already, so that it keeps them, then whose share is cut most.
     """
-    total = sum(member.weight for member in members)
-    exact = {member.number: len(owners) * member.weight / total for member in members}
+    weights = {member.number: Fraction(member.weight) for member in members}
+    exact = {number: len(owners) * weight / sum(weights.values()) for number, weight in weights.items()}
     quotas = {number: int(share) for number, share in exact.items()}
     owned = Counter(owners)
     by_claim = sorted(
-        quotas, key=lambda number: (owned[number] <= quotas[number], quotas[number] - exact[number], number)
+        (number for number in quotas if quotas[number] < exact[number]),
+        key=lambda number: (owned[number] <= quotas[number], quotas[number] - exact[number], number),
     )
     for number in by_claim[: len(owners) - sum(quotas.values())]:
         quotas[number] += 1
