@@ -122,7 +122,7 @@ class Run:
 
     async def round(self) -> None:
         machine = self.machine()
-        if machine is not None:
+        if machine is not None and member(machine).topology.table(self.table.id) is not None:  # else its disk is older
             for partition in self.rng.sample(range(PARTITIONS), PARTITIONS):
                 work = member(machine).purger.round(self.table, PartitionId(partition), deadline=now_s() + 5.0)
                 self.completed += (await machine.spawn(work)).problem is None
