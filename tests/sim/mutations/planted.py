@@ -61,7 +61,7 @@ def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=3, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
 def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.power_cut
     patch.setattr(MemoryEngine, "_forget_synced", lambda _engine: None)
@@ -76,17 +76,17 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 # Quorums.
 
 
-@planted("held", "acknowledged", mechanism=QUORUMS, likely=23)
+@planted("held", "acknowledged", mechanism=QUORUMS, likely=44)
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_write")
 
 
-@planted("acknowledged", mechanism=QUORUMS, likely=1)
+@planted("acknowledged", mechanism=QUORUMS, likely=2)
 def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_read")
 
 
-@planted("held", "acknowledged", mechanism=HANDOFF, likely=3, nemesis="partitions", nodes=5)
+@planted("held", "acknowledged", mechanism=HANDOFF, likely=7, nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator._needed_to_write
 
@@ -106,7 +106,7 @@ def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
     patch.setattr(Coordinator, method, short)
 
 
-@planted("origin", mechanism=QUORUMS, likely=5)
+@planted("origin", mechanism=QUORUMS, likely=10)
 def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "is_certainly_unwritten", True)
 
@@ -114,7 +114,7 @@ def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
 # Versions.
 
 
-@planted("acknowledged", "held", mechanism=VERSIONS)
+@planted("acknowledged", "held", mechanism=VERSIONS, likely=1)
 def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     async def overwrite(self: Replica, sender: NodeId, request: Apply) -> Merged:
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -140,12 +140,12 @@ def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("timestamps", mechanism=CLOCKS, nemesis="all", clock_jump_s=40.0, likely=31)
+@planted("timestamps", mechanism=CLOCKS, nemesis="all", clock_jump_s=40.0, likely=11)
 def timestamp_ceiling_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(member, "load_ceiling", lambda _engine: 0)
 
 
-@planted("timestamps", mechanism=CLOCKS, nemesis="clocks")
+@planted("timestamps", mechanism=CLOCKS, nemesis="clocks", likely=1)
 def clock_that_follows_the_wall_backwards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HybridClock, "mint", lambda self, wall_us: Timestamp(wall_us, self._writer))
 
@@ -189,7 +189,7 @@ def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
 
 
-@planted("monotonic", mechanism=READ_REPAIR, likely=32, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
+@planted("monotonic", mechanism=READ_REPAIR, likely=5, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
 def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
         return 3
@@ -198,7 +198,7 @@ def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "monotonic", mechanism=READ_REPAIR, likely=2, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1
+    "monotonic", mechanism=READ_REPAIR, likely=41, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1
 )
 def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     async def read(self: Replica, sender: NodeId, request: Read) -> Found:
@@ -229,7 +229,7 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     nodes=5,
     operations=50,
     repair_interval_s=1e9,
-    likely=110,
+    likely=46,
 )
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
@@ -244,7 +244,7 @@ def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
 
 
-@planted("available", mechanism=HANDOFF, likely=3, workload="handoff", nemesis="crashes", nodes=5)
+@planted("available", mechanism=HANDOFF, likely=12, workload="handoff", nemesis="crashes", nodes=5)
 def primaries_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StandIns, "next_for", lambda *_: None)
 
@@ -263,7 +263,7 @@ def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.coordinator.merge_pages", lossy)
 
 
-@planted("scans", "readable", mechanism=RANGES, workload="scans", likely=89)
+@planted("scans", "readable", mechanism=RANGES, workload="scans", likely=7)
 def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     def reach(pages: Mapping[NodeId, Rows], *, reverse: bool) -> bytes | None:
         stops = [page.rows[-1][0] for page in pages.values() if not page.is_last]
@@ -307,7 +307,7 @@ def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AcceptorState, "accept", accept)
 
 
-@planted("maps", "tables", mechanism=TABLES, likely=14, workload="tables", seeds_max=300)
+@planted("maps", "tables", mechanism=TABLES, likely=3, workload="tables", seeds_max=300)
 def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     real = catalog.Catalog._prepare
 

@@ -30,7 +30,7 @@ def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchange, "looked", looked)
 
 
-@planted("convergence", likely=6, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
+@planted("convergence", likely=1, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
 def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     async def meet(self: ExchangeAnswers, _sender: NodeId, request: Meet) -> Met:
         horizon_us = self._rows._horizons.horizon_us(request.table, request.partition)
@@ -39,7 +39,7 @@ def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExchangeAnswers, "meet", meet)
 
 
-@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0, likely=26)
+@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0, likely=85)
 def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     async def take(_self: Comparing, _others: object, _other_us: int) -> None:
         return
@@ -47,7 +47,9 @@ def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Comparing, "_take", take)
 
 
-@planted("hash trees", "convergence", mechanism=ANTI_ENTROPY, nemesis="partitions+crashes", repair_interval_s=2.0)
+@planted(
+    "hash trees", "convergence", mechanism=ANTI_ENTROPY, nemesis="partitions+crashes", repair_interval_s=2.0, likely=1
+)
 def exchange_that_leaves_the_trees_as_they_were(patch: pytest.MonkeyPatch) -> None:
     def meet(self: ComparedRows, *of_the_meeting: Any, **how: Any) -> Meeting:
         trees = self._trees

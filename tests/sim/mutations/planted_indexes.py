@@ -18,7 +18,7 @@ from sim.mutations.planting import INDEXES, planted
 WRONG = ("indexes", "index looks")
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=2, workload="indexes", nemesis="partitions+crashes", hot_keys=1)
+@planted(*WRONG, mechanism=INDEXES, likely=1, workload="indexes", nemesis="partitions+crashes", hot_keys=1)
 def outbox_forgotten_by_the_next_write(patch: pytest.MonkeyPatch) -> None:
     real = Outboxes.of_write
 
@@ -28,7 +28,7 @@ def outbox_forgotten_by_the_next_write(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outboxes, "of_write", of_write)
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=1, workload="indexes", nemesis="partitions+crashes")
+@planted(*WRONG, mechanism=INDEXES, likely=2, workload="indexes", nemesis="partitions+crashes")
 def outbox_cleared_before_it_is_acknowledged(patch: pytest.MonkeyPatch) -> None:
     async def errors_of(asked: Collection[Any]) -> list[None]:
         return [None for _ in asked]
@@ -36,7 +36,7 @@ def outbox_cleared_before_it_is_acknowledged(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(indexer, "_errors_of", errors_of)
 
 
-@planted("outboxes", *WRONG, mechanism=INDEXES, likely=9, workload="indexes", nemesis="crashes")
+@planted("outboxes", *WRONG, mechanism=INDEXES, likely=0, workload="indexes", nemesis="crashes")
 def outboxes_of_an_earlier_leader_left_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Indexer, "_elected", lambda _self, _led: None)
 

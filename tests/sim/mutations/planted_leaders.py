@@ -47,7 +47,7 @@ def promises_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *PROMISES,
     mechanism=ELECTIONS,
-    likely=6,
+    likely=1,
     workload="counters",
     nemesis="crashes+disks+partitions",
     nodes=3,
@@ -68,7 +68,7 @@ def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
-    likely=1,
+    likely=3,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -83,7 +83,7 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Confirmations, "confirm", confirm)
 
 
-@planted("available", mechanism=ELECTIONS, likely=2, workload="items", nemesis="crashes", nodes=3, pace="slow")
+@planted("available", mechanism=ELECTIONS, likely=8, workload="items", nemesis="crashes", nodes=3, pace="slow")
 def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 
@@ -96,7 +96,7 @@ def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
 # Items.
 
 
-@planted(*REGISTERS, mechanism=ITEMS, likely=34, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, likely=2, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     real = Flight.__init__
 
@@ -108,7 +108,7 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    *REGISTERS, mechanism=ITEMS, likely=5, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
+    *REGISTERS, mechanism=ITEMS, likely=4, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
 )
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def revealed(_self: Leader, _term: object, _key: bytes) -> None:
@@ -127,7 +127,7 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     loss=0.5,
     pace="quick",
-    likely=26,
+    likely=30,
 )
 def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     def keep(self: RegisterReplica, request: Replicate, group: Group) -> None:
@@ -155,7 +155,7 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     "counters",
     "linearizable",
     mechanism=ITEMS,
-    likely=11,
+    likely=22,
     workload="counters",
     nemesis="partitions",
     nodes=3,
@@ -174,7 +174,7 @@ def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leader, "_written", written)
 
 
-@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=34)
+@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=81)
 def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
     async def cover(_self: LedRanges, _term: object, _table: object, request: ReadRangeLed) -> bytes:
         return request.end
@@ -185,7 +185,7 @@ def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
 # First touch.
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=0, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=2, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     def trusting(*of: Any, is_own_intact: bool, **named: Any) -> Touched | None:
         return KNOWN if is_own_intact else touched(*of, is_own_intact=is_own_intact, **named)
@@ -202,7 +202,7 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     operations=60,
     hot_keys=6,
     repair_interval_s=1e9,
-    likely=9,
+    likely=10,
 )
 def nothing_written_back(patch: pytest.MonkeyPatch) -> None:
     """The leader keeps what it has met, under the version that it has, and asks nobody else to."""
@@ -230,7 +230,7 @@ class _Kept:
         self.key, self.request, self.register = key, self, register
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=39, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=14, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def one_hash_tree_counts_for_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(first_touches, "is_known_by_roots", lambda roots, me, _replicas: me in roots)
 
@@ -271,7 +271,7 @@ def committed_before_all_items_are_prepared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "outcome", outcome)
 
 
-@planted("bank", "serializable", mechanism=TRANSACTIONS, workload="bank", nemesis="crashes+partitions", likely=16)
+@planted("bank", "serializable", mechanism=TRANSACTIONS, workload="bank", nemesis="crashes+partitions", likely=20)
 def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     def value_seen(content: Content, _fate: transaction.Fate) -> bytes | None:
         return content.value

@@ -38,6 +38,6 @@ def locked_item_told_wherever_it_stands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LocalIndexes, "stands", lambda _self, _table, _entry, value: value is not None)
 
 
-@planted("local indexes", mechanism=LOCAL_INDEXES, workload="index-queries", nemesis="rot", hot_keys=6)
+@planted("local indexes", mechanism=LOCAL_INDEXES, workload="index-queries", nemesis="rot", hot_keys=6, likely=1)
 def entries_of_a_damaged_register_left(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LocalIndexes, "_held", lambda _self, _key: {})

@@ -61,13 +61,13 @@ def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HashTrees, "put", put)
 
 
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
+@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes", likely=1)
 def image_stays_when_its_rows_change(patch: pytest.MonkeyPatch) -> None:
     real = Batch.delete
     patch.setattr(Batch, "delete", lambda self, key: self if b"tree|" in key else real(self, key))
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=67, nemesis="crashes", operations=50, seeds_max=300)
+@planted("hash trees", mechanism=HASH_TREES, likely=11, nemesis="crashes", operations=50, seeds_max=300)
 def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.commit
 
@@ -109,7 +109,7 @@ def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     operations=80,
     repair_interval_s=1e9,
-    likely=43,
+    likely=75,
     seeds_max=300,
 )
 def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Healing, "_ask_others", one)
 
 
-@planted("held", "convergence", mechanism=HEALING, likely=32, workload="levels", nemesis="rot", nodes=3)
+@planted("held", "convergence", mechanism=HEALING, likely=23, workload="levels", nemesis="rot", nodes=3)
 def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     real = scrubber._Slice.add
 
@@ -135,7 +135,7 @@ def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scrubber._Slice, "add", add)
 
 
-@planted("held", "convergence", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3, likely=32)
+@planted("held", "convergence", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3, likely=7)
 def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
     async def scrub(self: scrubber.Scrubber, table: Table, partition: PartitionId, **_: bool) -> scrubber.Scrubbed:
         return scrubber.Scrubbed(0, 0, 0, await self._recount(table, partition, set()))
@@ -144,7 +144,7 @@ def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=22, workload="levels", nemesis="rot", nodes=3
+    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=2, workload="levels", nemesis="rot", nodes=3
 )
 def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
     real = Replica.read
@@ -161,7 +161,7 @@ def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
 # Losses.
 
 
-@planted("acknowledged", "held", mechanism=WHOLENESS, likely=35, nemesis="losses+partitions", nodes=3, hot_keys=1)
+@planted("acknowledged", "held", mechanism=WHOLENESS, likely=2, nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
     real = horizon.Round.teachers
     patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])
@@ -181,7 +181,7 @@ def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedDisk, "_sync", sync)
 
 
-@planted("held", mechanism=DISKS, likely=22, nemesis="disks")
+@planted("held", mechanism=DISKS, likely=42, nemesis="disks")
 def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
     commit, durable = MemoryEngine.commit, MemoryEngine.durable
 
@@ -200,13 +200,13 @@ def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
 # Membership.
 
 
-@planted("membership", mechanism=MEMBERSHIP, nemesis="pauses+partitions")
+@planted("membership", mechanism=MEMBERSHIP, nemesis="pauses+partitions", likely=1)
 def refutation_in_the_same_incarnation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "_answer_claim", lambda _self, _claim: None)
     patch.setattr(FailureDetector, "answered", lambda _self, _node: None)  # or an answered request hides it
 
 
-@planted("membership", mechanism=MEMBERSHIP, nemesis="pauses+partitions")
+@planted("membership", mechanism=MEMBERSHIP, nemesis="pauses+partitions", likely=1)
 def greater_state_outranks_a_later_incarnation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(suspicion, "merge", lambda one, other: max(one, other, key=lambda claim: claim.state))
     patch.setattr(FailureDetector, "answered", lambda _self, _node: None)
@@ -256,7 +256,7 @@ def place_of_a_failed_request_never_given_back(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Requests, "__aexit__", leave)
 
 
-@planted("origin", mechanism=OVERLOAD, likely=7, workload="bursts", nemesis="none")
+@planted("origin", mechanism=OVERLOAD, likely=95, workload="bursts", nemesis="none")
 def write_refused_and_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     real = Shortfall.of_write
 
