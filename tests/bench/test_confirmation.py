@@ -3,7 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.soak
 def test_both_clusters_are_measured() -> None:
     command = [sys.executable, "-m", "merganser.bench.confirmation"]
     size = ["--rounds", "1", "--seconds", "0.3", "--connections", "3", "--items", "100"]

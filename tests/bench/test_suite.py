@@ -55,6 +55,7 @@ def test_floors_are_measured_and_ratios_are_of_the_same_round(tmp_path: Path) ->
 
 
 @pytest.mark.process
+@pytest.mark.soak
 def test_a_section_goes_into_the_page_and_its_json(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE)
@@ -86,7 +87,10 @@ def test_a_section_goes_into_the_page_and_its_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ["start", "million", "open-loop", "anti-entropy"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.soak) for name in ("start", "million", "open-loop")), "anti-entropy"],
+)
 def test_sections_have_figures(name: str) -> None:
     told: list[str] = []
     found = suite.measure_section(name, scale=0.001, tell=told.append)

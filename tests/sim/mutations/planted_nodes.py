@@ -170,7 +170,7 @@ def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> No
 # Disks.
 
 
-@planted("held", mechanism=DISKS, likely=22, nemesis="disks+crashes")
+@planted("held", mechanism=DISKS, likely=35, nemesis="disks+crashes", nodes=1, operations=20)
 def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     real = SimulatedDisk._sync
 
