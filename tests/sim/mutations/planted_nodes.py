@@ -67,7 +67,7 @@ def image_stays_when_its_rows_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete", lambda self, key: self if b"tree|" in key else real(self, key))
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=11, nemesis="crashes", operations=50, seeds_max=300)
+@planted("hash trees", mechanism=HASH_TREES, likely=91, nemesis="crashes", operations=50, seeds_max=300)
 def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.commit
 
