@@ -18,8 +18,8 @@ from merganser.sim.scenario import Outcome, Scenario, run_scenario
 from merganser.sim.workloads import ON_LEADERS, WORKLOADS
 from sim.failed_seeds import FAILED_SEEDS
 
-SEEDS_OF_EACH_WORKLOAD = 8  # here: `make soak` runs thousands
-SEEDS_OF_REPAIR = 3  # one of those on leaders, which cost three times as much: those who lead send pulses
+SEEDS_OF_EACH_WORKLOAD = 6  # here: `make soak` runs thousands
+SEEDS_OF_REPAIR = 2  # one of those on leaders, which cost three times as much: those who lead send pulses
 
 
 def failures(outcomes: list[Outcome]) -> list[str]:
