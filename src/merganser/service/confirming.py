@@ -181,11 +181,11 @@ class Confirmations:
         """Look after the rounds that are not settled; nearly all are before anybody looks."""
         now = self._loop.time()
         for begun in self._asked:
-            if now >= begun.began_at + AGAIN_S:
-                self._ask_again(begun)
-            elif now >= begun.began_at + ROUND_S and not begun.is_long:
+            if now >= begun.began_at + ROUND_S and not begun.is_long:
                 begun.is_long = True
                 self._round_is_long(begun)
+            if now >= begun.began_at + AGAIN_S:  # after a stall of the loop both at once, or it would stay under way
+                self._ask_again(begun)
         self._ticker = self._loop.call_later(_TICK_S, self._tick) if self._asked else None
 
     def _promptest_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
