@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from merganser.cli.processes import check_directory, run_processes, split
+from merganser.cli.processes import Orders, _Keeper, check_directory, run_processes, split
 from merganser.model.errors import ConfigurationError
 from merganser.node.settings import Settings
 
@@ -87,3 +89,21 @@ def test_directory_of_a_single_node_is_refused(tmp_path: Path) -> None:
     check_directory(Settings(data=str(tmp_path)))
     with pytest.raises(ConfigurationError, match="holds 1 node: start it with --processes 1"):
         check_directory(of(tmp_path))
+
+
+def test_process_that_is_being_made_when_all_are_stopped_ends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = asyncio.create_subprocess_exec
+
+    async def play() -> None:
+        keeper = _Keeper(Orders(1, Settings(ephemeral=True, dynamodb_port=0), door=-1))
+
+        async def stopped_meanwhile(*_command: str, **_options: Any) -> asyncio.subprocess.Process:
+            await keeper.stop()
+            pipe = asyncio.subprocess.PIPE
+            return await made(sys.executable, "-c", "import time; time.sleep(600)", stdin=pipe, stdout=pipe)
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped_meanwhile)
+        async with asyncio.timeout(30):
+            await keeper.keep()
+
+    asyncio.run(play())

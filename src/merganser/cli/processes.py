@@ -258,6 +258,8 @@ class _Keeper:
             )
             orders = msgspec.structs.replace(self._orders, door=door.fileno())
         self._orders = msgspec.structs.replace(self._orders, rebuild=False, accept_loss=False)  # once
+        if self._stopping.is_set():  # told while the process was being made, which `stop` did not know
+            process.terminate()
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(ConnectionError):

@@ -162,12 +162,14 @@ class HttpServer:
         """Serve what is due as far as nothing has to be waited for, and write the answers."""
         due, self._due = self._due, []
         self._is_in_turn = True
-        for connection, exchange, request in due:
-            self._begin(connection, exchange, request)
-            if len(self._to_flush) >= _FLUSH_AT:
-                self._flush()
-        self._is_in_turn = False
-        self._flush()
+        try:
+            for connection, exchange, request in due:
+                self._begin(connection, exchange, request)
+                if len(self._to_flush) >= _FLUSH_AT:
+                    self._flush()
+        finally:  # or nobody would be answered any more
+            self._is_in_turn = False
+            self._flush()
 
     def _begin(self, connection: HttpConnection, exchange: Exchange, request: Request) -> None:
         try:
