@@ -69,6 +69,22 @@ def test_one_that_was_overtaken_while_it_waited_for_the_disk_is_refused() -> Non
     asyncio.run(play())
 
 
+def test_what_is_promised_while_another_promise_waits_is_durable_too_before_anybody_hears_of_it() -> None:
+    async def play() -> None:
+        engine = SlowEngine()
+        promises = Promises(engine)
+        promises.promise(((GROUP, FIRST),))
+        waiting = asyncio.ensure_future(promises.durable())
+        await engine.asked.wait()
+        promises.promise(((GROUP, SECOND), (OTHER, FIRST)))
+        engine.goes_on.set()
+        await waiting
+        assert promises.stands(GROUP, SECOND)
+        assert promises.stands(OTHER, FIRST)
+
+    asyncio.run(play())
+
+
 def test_promises_never_fall_and_each_rise_is_told_at_once() -> None:
     async def play() -> None:
         promises, told = Promises(MemoryEngine()), []

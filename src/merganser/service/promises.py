@@ -103,18 +103,17 @@ class Promises:
                 listener(group, epoch)
 
     async def durable(self) -> None:
-        """Return once all that is promised now is durable.
+        """Return once all that is promised is durable, what was promised meanwhile included: an answer may tell of it.
 
         Raises:
             StorageFailedError: it is unknown whether it will be remembered.
         """
-        if not self._undurable:
-            return
-        waiting = {group: self._promised[group] for group in self._undurable}
-        await self._engine.durable()
-        for group, epoch in waiting.items():
-            if self._promised[group] == epoch:
-                self._undurable.discard(group)
+        while self._undurable:
+            waiting = {group: self._promised[group] for group in self._undurable}
+            await self._engine.durable()
+            for group, epoch in waiting.items():
+                if self._promised[group] == epoch:
+                    self._undurable.discard(group)
 
 
 def _group_in(key: bytes) -> Group:
