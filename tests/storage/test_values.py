@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from merganser.core.causal_rows import cell_of
 from merganser.model.errors import CorruptionError
-from merganser.model.row import Cell, Row
+from merganser.model.row import Cell, Dot, Row, Span
 from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.storage.values import check_row, decode_row, encode_row, seal, unseal
 
@@ -19,7 +20,11 @@ EXPIRING = Row((Cell(b"session", NOW, b"x", expires_at_s=0),))
 MANY = Row(
     (Cell(b"a", NOW, b"1"), Cell(b"b", NOW, None), Cell(b"c", NOW, b"", -5)), deleted_at=Timestamp(-1, 2**32 - 1)
 )
-EXAMPLES = [ONE_CELL, EMPTY_VALUE, BURIED, DELETED_CELL, EXPIRING, MANY, Row(())]
+DOT = Dot(NOW.micros, NOW.writer, NOW.micros - 5)
+SEEN = (Span(2, 7, 7, 9), Span(3, DOT.epoch, DOT.epoch, DOT.micros))
+SIBLINGS = Row((cell_of(b"", DOT, b"a cart", expires_at_s=9),), BEGINNING, SEEN)
+DELETED_KEY = Row((), BEGINNING, SEEN)
+EXAMPLES = [ONE_CELL, EMPTY_VALUE, BURIED, DELETED_CELL, EXPIRING, MANY, Row(()), SIBLINGS, DELETED_KEY]
 
 timestamps = st.builds(Timestamp, st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**32 - 1))
 cells = st.builds(
@@ -37,6 +42,25 @@ def test_a_row_comes_back_as_it_was_stored(key: bytes, row: Row) -> None:
     stored = encode_row(key, row)
     check_row(key, stored)
     assert decode_row(key, stored) == row
+
+
+@pytest.mark.parametrize("row", EXAMPLES)
+def test_an_example_comes_back_as_it_was_stored(row: Row) -> None:
+    assert decode_row(KEY, encode_row(KEY, row)) == row
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (Row(SIBLINGS.cells, BEGINNING, SEEN[:1]), "no dot of the context"),
+        (Row((Cell(b"a", NOW, b"x"),), BEGINNING, SEEN), "no dot of the context"),
+        (Row((Cell(SIBLINGS.cells[0].name, Timestamp(1, 1), b"x"),), BEGINNING, SEEN), "at the time of its dot"),
+        (Row((), BEGINNING, SEEN[::-1]), "not in order"),
+    ],
+)
+def test_a_causal_row_that_makes_no_sense_is_refused(row: Row, reason: str) -> None:
+    with pytest.raises(CorruptionError, match=reason):
+        decode_row(KEY, encode_row(KEY, row))
 
 
 @pytest.mark.parametrize("row", EXAMPLES)

@@ -50,7 +50,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from merganser.core import rows
+from merganser.core import causal_rows, rows
 from merganser.model.ids import NodeId
 from merganser.model.messages import A_CLIENTS
 from merganser.model.row import Cell, Row
@@ -134,14 +134,16 @@ def taken(row: Row, *, newest_us: int, sealed_us: int, floor_us: int, vouched_us
     """Return what a replica takes of a row it was sent; ``row`` itself if all; None: nothing.
 
     Args:
-        row: a client's write has one timestamp throughout.
+        row: a client's write has one timestamp throughout; but of a causal row it is all that its coordinator holds.
         newest_us: the row's latest time.
         sealed_us: the replica's.
         floor_us: the replica's horizon, or the one it is about to adopt.
         vouched_us: `messages.A_CLIENTS`, or the horizon of whoever held the row.
     """
     if vouched_us == A_CLIENTS:
-        return row if newest_us > sealed_us else None
+        if newest_us <= sealed_us:
+            return None
+        return admissible(row, horizon_us=floor_us, vouched_us=0) if row.context else row
     return admissible(row, horizon_us=floor_us, vouched_us=vouched_us)
 
 
@@ -162,6 +164,8 @@ def admissible(incoming: Row, *, horizon_us: int, vouched_us: int) -> Row | None
 
 def later(row: Row, horizon_us: int) -> Row | None:
     """Return what ``row`` says of the time after ``horizon_us``; ``row`` itself if that is all; None if nothing."""
+    if row.context:
+        return causal_rows.later(row, horizon_us)
     cells = row.cells
     if any(cell.written_at.micros <= horizon_us for cell in cells):
         cells = tuple(cell for cell in cells if cell.written_at.micros > horizon_us)
@@ -293,7 +297,9 @@ def _without_leftovers(held: Row, authority: Row, horizon_us: int) -> Row:
     def stays(cell: Cell) -> bool:
         return cell.written_at.micros > horizon_us or cell in known or rows.is_over(cell, horizon_us)
 
-    return held if all(map(stays, held.cells)) else Row(tuple(filter(stays, held.cells)), held.deleted_at)
+    return (
+        held if all(map(stays, held.cells)) else msgspec.structs.replace(held, cells=tuple(filter(stays, held.cells)))
+    )
 
 
 def _said(row: Row, horizon_us: int, highest: int) -> Row | None:

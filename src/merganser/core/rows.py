@@ -22,6 +22,8 @@ to be set anew, would raise the dead: set once more after it has passed, it lets
 `purged` is where tombstones and what has expired end, up to a horizon (`core.horizon` says when that is safe).
 It knows no clock either: an expiry counts once the horizon has passed it, so equal rows stay equal.
 
+Rows with a causal context are told in `core.causal_rows`; what is said here of merging is true of them, too.
+
 Invariants: cells in ascending order of name, each name once, all later than the row tombstone.
 
 Source: Shapiro 2011, "Conflict-free Replicated Data Types", §2.2 (state-based convergence), LWW-register;
@@ -33,6 +35,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+from merganser.core import causal_rows, causality
 from merganser.model.row import Cell, CellWrite, Mutation, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
 
@@ -41,6 +44,8 @@ _WRITER_MAX = 2**32 - 1
 
 def merge(a: Row, b: Row) -> Row:
     """Return the least row that covers both; ``a`` itself if it covers ``b``."""
+    if a.context or b.context:
+        return causal_rows.merge(a, b)
     deleted_at = a.deleted_at if a.deleted_at >= b.deleted_at else b.deleted_at
     cells = _merged_cells(_surviving(a.cells, deleted_at), _surviving(b.cells, deleted_at))
     if cells is a.cells and deleted_at == a.deleted_at:
@@ -84,9 +89,21 @@ def is_tombstone(row: Row, now_s: int) -> bool:
 def newest(row: Row) -> Timestamp:
     """Return the latest timestamp in the row; BEGINNING if it was never written."""
     cells = row.cells
+    if row.context:
+        return max(Timestamp(span.high, span.number) for span in row.context)
     if len(cells) == 1:  # nearly every row
         return cells[0].written_at
     return max((cell.written_at for cell in cells), default=row.deleted_at)
+
+
+def oldest_us(row: Row) -> int:
+    """Return the time of the earliest event that the row tells of, in microseconds; 2**63 - 1 if it tells of none."""
+    if row.context:
+        return causality.oldest_us(row.context)
+    stamps = [cell.written_at for cell in row.cells]
+    if row.deleted_at != BEGINNING:
+        stamps.append(row.deleted_at)
+    return min(stamps).micros if stamps else 2**63 - 1
 
 
 def purged(row: Row, horizon_us: int) -> Row | None:
@@ -97,6 +114,8 @@ def purged(row: Row, horizon_us: int) -> Row | None:
     cells = row.cells
     if any(is_over(cell, horizon_us) for cell in cells):
         cells = tuple(cell for cell in cells if not is_over(cell, horizon_us))
+    if row.context:
+        return causal_rows.purged(row, cells, horizon_us)
     deleted_at = BEGINNING if row.deleted_at.micros <= horizon_us else row.deleted_at
     if not cells and deleted_at == BEGINNING:
         return None

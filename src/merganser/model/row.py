@@ -1,9 +1,12 @@
 """What a key holds on a leaderless table, and what a write asks for.
 
-A row is a map of cells and a row tombstone; `core.rows` gives its merge.
+A row is a map of cells and a row tombstone; `core.rows` gives its merge. Where conflicting writes are kept side by
+side, it is a set of dotted cells and a causal context instead; `core.causal_rows` gives the merge of these.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,12 +24,39 @@ class Cell(msgspec.Struct, frozen=True):
     """Seconds since 1970 from which the cell reads as absent."""
 
 
+class Dot(NamedTuple):
+    """One event on one key, a put or a delete; the later one compares greater. No two events share one."""
+
+    micros: int
+    """When it was minted: hybrid logical time."""
+    number: int
+    """The node that minted it, together with ``epoch`` the *actor*."""
+    epoch: int
+    """The first dot that the actor minted for the key, in microseconds: 0 to ``micros``."""
+
+
+class Span(NamedTuple):
+    """All dots of one actor for one key from ``low`` to ``high`` microseconds, both included."""
+
+    number: int
+    epoch: int
+    low: int
+    high: int
+
+
+Context = tuple[Span, ...]
+"""Which dots were seen, as a version vector with gaps: ascending spans that neither overlap nor touch."""
+
+
 class Row(msgspec.Struct, frozen=True):
     """Cells in ascending order of name, all of them later than the row tombstone."""
 
     cells: tuple[Cell, ...]
     deleted_at: Timestamp = BEGINNING
     """Every cell written at or before this time is gone. BEGINNING: never deleted."""
+    context: Context = ()
+    """Of a causal row, which is never without one, nor has it a row tombstone: each cell is named by its dot, and what
+    was seen and is not among the cells has been overwritten."""
 
 
 class CellWrite(msgspec.Struct, frozen=True):

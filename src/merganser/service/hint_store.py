@@ -30,7 +30,7 @@ from merganser.model.errors import CorruptionError, RefusedError, UnavailableErr
 from merganser.model.ids import NodeId, TableId, Token
 from merganser.model.messages import Found, Hint, Merged, ReadHint
 from merganser.model.row import Row
-from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.model.timestamp import Timestamp
 from merganser.service.horizons import Horizons
 from merganser.service.replica import NO_SUCH_TABLE, refused_by_protocol
 from merganser.service.topology import Topology
@@ -358,7 +358,7 @@ class HintStore:
         for hint_key, value in self._engine.scan(keys.hint_key(target, low), keys.hint_key(target, high)):
             try:
                 hint = _stored_hint(hint_key, value)
-                if _oldest_us(decode_row(hint.key, hint.row)) <= until_us:
+                if rows.oldest_us(decode_row(hint.key, hint.row)) <= until_us:
                     return True
             except CorruptionError:
                 return True
@@ -403,11 +403,3 @@ def _stored_at(hint_key: bytes, value: bytes) -> int:
         return _unpacked(hint_key, value)[0]
     except CorruptionError:
         return 2**63 - 1
-
-
-def _oldest_us(row: Row) -> int:
-    """Return the microsecond of the earliest timestamp in the row."""
-    stamps = [cell.written_at for cell in row.cells]
-    if row.deleted_at != BEGINNING:
-        stamps.append(row.deleted_at)
-    return min(stamps).micros if stamps else 2**63 - 1

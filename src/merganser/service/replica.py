@@ -155,7 +155,8 @@ class Replica:
         self, request: Apply, partition: PartitionId, standing: horizon.Standing, incoming: Row, newest: Timestamp
     ) -> Merged:
         vouched_us = request.vouched_us
-        floor_us = 0 if vouched_us == A_CLIENTS else self._horizons.floor_us(request.table, partition)
+        is_plain = vouched_us == A_CLIENTS and not incoming.context
+        floor_us = 0 if is_plain else self._horizons.floor_us(request.table, partition)
         part = horizon.taken(
             incoming,
             newest_us=newest.micros,

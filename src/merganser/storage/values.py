@@ -11,10 +11,12 @@ The key is under the checksum, so a good value under the wrong key is caught too
     shape     1 byte   1: a single cell, has a value, never expires, row never deleted (nearly every row)
                        0: anything else
                        2: a register of a leader-based table (`storage.registers`)
+                       3: a causal row
     shape 1:  micros 8, writer 4, name length 2, value length 4, name, value
     shape 0:  deleted_at (micros 8, writer 4), number of cells 4, then each cell:
               micros 8, writer 4, flags 1 (bit 0: has a value, bit 1: expires), name length 2,
               value length 4, expires_at_s 8, name, value
+    shape 3:  number of spans 4, then each: number 4, epoch 8, low 8, high 8; number of cells 4, then each as above
 
 Integers are big-endian; micros and expires_at_s are signed. The body of metadata is its payload.
 
@@ -26,18 +28,22 @@ from __future__ import annotations
 import struct
 import zlib
 
+from merganser.core import causal_rows
 from merganser.model.errors import CorruptionError
-from merganser.model.row import Cell, Row
+from merganser.model.row import Cell, Row, Span
 from merganser.model.timestamp import BEGINNING, Timestamp
 
 FORMAT = 1
 _VERSION_BYTE = b"\x01"
 BODY_AT = 5
 _CHECKSUM = struct.Struct(">I")
-_GENERAL, _ONE_CELL = 0, 1
+_GENERAL, _ONE_CELL, CAUSAL = 0, 1, 3
 _ONE = struct.Struct(">BqIHI")
 _MANY = struct.Struct(">BqII")
 _CELL = struct.Struct(">qIBHIq")
+_SPANS = struct.Struct(">BI")
+_SPAN = struct.Struct(">Iqqq")
+_CELLS = struct.Struct(">I")
 _HAS_VALUE, _EXPIRES = 1, 2
 _ONE_NAME_AT = BODY_AT + _ONE.size
 
@@ -50,11 +56,11 @@ def encode_row(key: bytes, row: Row) -> bytes:
     """
     cells = row.cells
     try:
-        if len(cells) == 1 and row.deleted_at == BEGINNING:
+        if len(cells) == 1 and row.deleted_at == BEGINNING and not row.context:
             cell = cells[0]
             if cell.value is not None and cell.expires_at_s is None:
                 return _encode_one(key, cell, cell.value)
-        return seal(key, _general_body(row))
+        return seal(key, _causal_body(row) if row.context else _general_body(row))
     except struct.error as error:
         raise ValueError(f"a row that cannot be stored: {error}") from None
 
@@ -69,7 +75,7 @@ def decode_row(key: bytes, stored: bytes) -> Row:
     try:
         if stored[BODY_AT] == _ONE_CELL:
             return _decode_one(stored)
-        return _decode_general(stored)
+        return _decode_causal(stored) if stored[BODY_AT] == CAUSAL else _decode_general(stored)
     except (struct.error, IndexError):
         raise damaged(key, stored, "the body ends too early") from None
     except _MalformedError as error:
@@ -133,26 +139,57 @@ def _decode_one(stored: bytes) -> Row:
 
 
 def _general_body(row: Row) -> bytes:
-    parts = [_MANY.pack(_GENERAL, *row.deleted_at, len(row.cells))]
+    return b"".join([_MANY.pack(_GENERAL, *row.deleted_at, len(row.cells)), *_cell_parts(row)])
+
+
+def _causal_body(row: Row) -> bytes:
+    spans = [_SPAN.pack(*span) for span in row.context]
+    return b"".join([_SPANS.pack(CAUSAL, len(spans)), *spans, _CELLS.pack(len(row.cells)), *_cell_parts(row)])
+
+
+def _cell_parts(row: Row) -> list[bytes]:
+    parts: list[bytes] = []
     for cell in row.cells:
         value = cell.value or b""
         flags = (cell.value is not None) * _HAS_VALUE + (cell.expires_at_s is not None) * _EXPIRES
         parts.append(_CELL.pack(*cell.written_at, flags, len(cell.name), len(value), cell.expires_at_s or 0))
         parts += (cell.name, value)
-    return b"".join(parts)
+    return parts
 
 
 def _decode_general(stored: bytes) -> Row:
     shape, micros, writer, count = _MANY.unpack_from(stored, BODY_AT)
     if shape != _GENERAL:
         raise _MalformedError(f"unknown shape {shape}")
-    cells, at = [], BODY_AT + _MANY.size
+    cells = _decode_cells(stored, count, BODY_AT + _MANY.size)
+    return Row(cells, Timestamp(micros, writer))
+
+
+def _decode_causal(stored: bytes) -> Row:
+    _, count = _SPANS.unpack_from(stored, BODY_AT)
+    at = BODY_AT + _SPANS.size
+    spans = []
+    for _ in range(count):
+        spans.append(Span(*_SPAN.unpack_from(stored, at)))
+        at += _SPAN.size
+    if not spans:
+        raise _MalformedError("a causal row that has seen nothing")
+    cells = _decode_cells(stored, _CELLS.unpack_from(stored, at)[0], at + _CELLS.size)
+    row = Row(cells, BEGINNING, tuple(spans))
+    flaw = causal_rows.flaw_of(row)
+    if flaw:
+        raise _MalformedError(flaw)
+    return row
+
+
+def _decode_cells(stored: bytes, count: int, at: int) -> tuple[Cell, ...]:
+    cells = []
     for _ in range(count):
         cell, at = _decode_cell(stored, at)
         cells.append(cell)
     if at != len(stored):
         raise _MalformedError(f"{at} bytes by its own lengths")
-    return Row(tuple(cells), Timestamp(micros, writer))
+    return tuple(cells)
 
 
 def _decode_cell(stored: bytes, at: int) -> tuple[Cell, int]:
