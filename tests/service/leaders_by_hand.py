@@ -148,6 +148,13 @@ async def _nobody(_sender: NodeId, _request: Request) -> Reply:
     raise AssertionError("the coordinator asks itself nothing")
 
 
+class _NothingHere:
+    """Of a node that leads nothing."""
+
+    def begin(self, _table: Table, _key: bytes, _kind: int, _payload: bytes) -> None:
+        """Decline."""
+
+
 def _stage() -> Stage:
     nodes = [NodeRecord(node, 0, f"node-{place}:1") for place, node in enumerate((ME, *OTHERS))]
     current = with_table(
@@ -179,6 +186,7 @@ def _stage() -> Stage:
         catch_up=catch_up,
         under_way=UnderWay("operations", 100),
         local=LocalIndexes(MemoryEngine()),
+        changes_here=_NothingHere(),  # type: ignore[arg-type]
     )
     partition = topology.ring.partition_of(keys.token_in(key))
     numbers = {node.id: node.number for node in current.nodes}

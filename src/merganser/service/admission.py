@@ -317,6 +317,28 @@ class Admission:
             if self._loop.time() - began > self._limits.latency_target_s:
                 self._late += 1
 
+    def has_room_to_lead(self, size: int) -> bool:
+        """Tell whether a change of ``size`` bytes that comes without a `Change` may be taken on: `begin_leading`."""
+        limits = self._limits
+        return self._led.count < limits.led_max and self._served_bytes + size <= limits.served_bytes_max // 2
+
+    def begin_leading(self, size: int) -> None:
+        """Take it on, as `begin` does a `Change`."""
+        self._served_bytes += size
+        if self._served_bytes > self._most_served_bytes:
+            self._most_served_bytes = self._served_bytes
+        led = self._led
+        led.count += 1
+        if led.count > led.most:
+            led.most = led.count
+        if self._timer is None:
+            self._wake()
+
+    def end_leading(self, size: int) -> None:
+        """Note that it has ended."""
+        self._served_bytes -= size
+        self._led.count -= 1
+
     async def background(self) -> None:
         """Return when a slice of background work, some milliseconds of it, may begin.
 

@@ -38,7 +38,7 @@ from merganser.service.outboxes import Outboxes
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
-from merganser.storage.registers import decode_register, version_of
+from merganser.storage.registers import decode_register, epoch_bytes, version_of
 from merganser.storage.values import check_row
 
 TOUCH_S = 2.0  # a majority that does not answer in that time is not there
@@ -51,12 +51,13 @@ WALK_AGAIN_S = 1.0
 class Term:
     """What this node does as the leader of one group in one epoch."""
 
-    __slots__ = ("closed_until", "epoch", "flight", "led", "majority", "places", "touching")
+    __slots__ = ("closed_until", "epoch", "epoch_bytes", "flight", "led", "majority", "places", "touching")
 
     def __init__(self, led: Led, flight: Flight) -> None:
         """Know nothing yet."""
         self.led = led
         self.epoch = led.epoch
+        self.epoch_bytes = epoch_bytes(led.epoch)
         self.flight = flight
         self.majority = majority(len(led.replicas))
         self.places: dict[TableId, KnownPlace] = {}

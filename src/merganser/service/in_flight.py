@@ -85,16 +85,25 @@ class Proposal:
         self.is_lost = False
         self._waiting: list[asyncio.Future[None]] = []
 
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether it is chosen, or lost."""
+        return self.is_chosen or self.is_lost
+
     async def ended(self) -> bool:
         """Return true once it is chosen, false once it is lost, or neither after `PATIENCE_S` or twice that.
 
         Whoever waits may be cancelled, without harm to the others.
         """
         if not (self.is_chosen or self.is_lost):
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            await waiter
+            await self.waiter()
         return self.is_chosen
+
+    def waiter(self) -> asyncio.Future[None]:
+        """Return a future of its own for somebody who waits for the same, before that; he may end it himself."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        return waiter
 
     def end(self, *, is_chosen: bool) -> None:
         """Tell all who wait."""

@@ -47,7 +47,7 @@ from merganser.model.leader_messages import (
     Replicate,
 )
 from merganser.model.leadership import Epoch, Group
-from merganser.model.register import Content, Register
+from merganser.model.register import NO_VERSION, Content, Register
 from merganser.service.asking import Asker
 from merganser.service.damage import Damage
 from merganser.service.first_touches import FirstTouches, Term
@@ -71,10 +71,10 @@ from merganser.service.led_ranges import LedRanges
 from merganser.service.local_indexes import LocalIndexes
 from merganser.service.outboxes import Outboxes
 from merganser.service.settlement import Settlement
-from merganser.service.steps import Maker, Step
+from merganser.service.steps import Maker
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
-from merganser.storage.registers import decode_register, encode_register, plain_value, version_of
+from merganser.storage.registers import decode_register, encode_register, is_of_epoch, plain_value, version_of
 
 PATIENCE_S = 10.0
 """How long a request waits here for anything: longer than any client does, so that its own deadline comes first."""
@@ -183,7 +183,7 @@ class Leader:
             raise RequestError(f"nothing on this node knows steps of kind {request.kind}")
         try:
             term = self._term(group, request.epoch)
-            return await self._change(term, table, request, maker, maker.step_of(table, request.payload))
+            return await self._change(term, table, request, maker)
         except (UnknownOutcomeError, OverloadedError):  # to remember what was refused for want of room takes room
             raise
         except MerganserError as error:
@@ -191,45 +191,89 @@ class Leader:
             if isinstance(
                 done, Proposal | Changed | Untold
             ):  # what this copy ran into says nothing of the one that wrote
-                return await self._written(request.request, done)
+                return await self._done(request.request, done)
             if request.epoch.leader == self._topology.me.number and request.epoch >= self._leadership.known(group):
                 self._requests.note(request.request, str(error), self._loop.time())
             raise
 
-    async def _change(self, term: Term, table: Table, request: Change, maker: Maker, step: Step) -> Changed:
+    def begin(self, table: Table, key: bytes, kind: int, payload: bytes) -> Proposal | None:
+        """Write what a step comes to, in this turn of the loop, if this node leads and nobody has to be asked before.
+
+        For this node itself, which asks once: so it is not remembered which request this was.
+
+        Returns:
+            what `written` tells the end of; None if nothing is done, and `change` is to be asked: another leads, the
+            item is not known, locked or damaged, or the step makes no sense or writes nothing.
+
+        Raises:
+            UnknownOutcomeError: this node's disk has failed.
+        """
+        maker = self.makers.get(kind)
+        if maker is None:
+            return None
+        try:
+            known, group = self._gate.held(table.id, key)
+            term = self._terms.get(group)
+            if term is None:
+                return None
+            self._check_open(term)
+            found = self._known_now(term, known, key)
+            if found is None or (found[1].intent is not None and not maker.meets_intents):
+                return None
+            stored, content = found
+            decided = maker.step_of(known, payload)(content)
+            if decided.content is None or decided.is_rejected:
+                return None
+            after = self._outboxes.of_write(known, key, content, decided.content)
+        except MerganserError:
+            return None
+        proposal = self._propose(term, known, key, after, before=stored, is_intact=True)
+        proposal.answer = decided.answer
+        return proposal
+
+    async def _change(self, term: Term, table: Table, request: Change, maker: Maker) -> Changed:
         key, done = request.key, self._requests.of(request.request)
+        step = maker.step_of(table, request.payload)
         for _ in range(LOOKS_MAX):
             if done is None:
-                stored, head = await self._known(term, table, key)
-                done = self._requests.of(request.request)  # from here to the write it is one turn of the loop
+                found = self._known_now(term, table, key)
+                if found is None:
+                    stored, head = await self._known(term, table, key)
+                    content = head.content
+                    done = self._requests.of(request.request)  # from here to the write it is one turn of the loop
+                else:
+                    stored, content = found
             if done is not None:
                 return await self._again(term, key, request.request, done)
             self._check_open(term)
-            if head.content.intent is not None and not maker.meets_intents:
-                await self.resolver.for_change(table, key, head, deadline=self._patience())
+            if self._requests.is_full(self._loop.time()):
+                raise OverloadedError(f"{REQUESTS_MAX} writes were done of late on this node, no more are taken")
+            if content.intent is not None and not maker.meets_intents:
+                await self.resolver.for_change(table, key, decode_register(key, stored), deadline=self._patience())
                 continue
             try:
-                decided = step(head.content)
+                decided = step(content)
             except RequestError as error:
                 self._requests.note(request.request, str(error), self._loop.time())
                 await self._revealed(term, key)
                 raise
             if decided.content is None or decided.is_rejected:
-                told = Changed(decided.answer, decided.is_rejected, head.version)
+                version = NO_VERSION if stored is None else version_of(key, stored)
+                told = Changed(decided.answer, decided.is_rejected, version)
                 self._requests.note(request.request, Told(told), self._loop.time())
                 await self._revealed(term, key)
                 return told
-            content = self._outboxes.of_write(table, key, head.content, decided.content)
-            proposal = self._propose(term, table, key, content, before=stored, is_intact=True)
+            after = self._outboxes.of_write(table, key, content, decided.content)
+            proposal = self._propose(term, table, key, after, before=stored, is_intact=True)
             proposal.answer = decided.answer
             self._requests.note(request.request, proposal, self._loop.time())
-            return await self._written(request.request, proposal)
+            return await self._done(request.request, proposal)
         raise TransactionConflictError(f"transactions hold the item again and again ({LOOKS_MAX} times); try again")
 
     async def _again(self, term: Term, key: bytes, request: bytes, done: Outcome) -> Changed:
         """Answer a request that came before."""
         if isinstance(done, Proposal | Changed | Untold):
-            return await self._written(request, done)
+            return await self._done(request, done)
         if isinstance(done, str):
             raise UnavailableError(f"the request has come before, and will not be done: {done}")
         await self._revealed(term, key)
@@ -415,13 +459,10 @@ class Leader:
     def _check_open(self, term: Term) -> None:
         if not term.led.is_standing:
             raise self._not_leading(term.led.group)
-        now = self._loop.time()
-        if now < term.closed_until:
+        if term.closed_until and self._loop.time() < term.closed_until:
             raise self._not_leading(term.led.group)
         if term.flight.count >= IN_FLIGHT_MAX:
             raise OverloadedError(f"{IN_FLIGHT_MAX} writes of the partition are on their way, no more are taken")
-        if self._requests.is_full(now):
-            raise OverloadedError(f"{REQUESTS_MAX} writes were done of late on this node, no more are taken")
 
     def _not_leading(self, group: Group) -> RefusedError:
         return not_leading(self._asker.node, group, self._leadership.known(group))
@@ -434,6 +475,19 @@ class Leader:
                 term.flight.forget_table(table)
 
     # One item
+
+    def _known_now(self, term: Term, table: Table, key: bytes) -> tuple[bytes | None, Content] | None:
+        """Return what is stored of an item, and what that says, if it is known and intact; else `_known` sees to it."""
+        try:
+            stored = self._engine.get(key)
+            if stored is not None and is_of_epoch(stored, term.epoch_bytes):
+                value = plain_value(key, stored)
+                if value is not None:  # of nearly all, and a third of the time
+                    return stored, Content(value)
+            head = decode_register(key, stored)
+        except CorruptionError:
+            return None
+        return (stored, head.content) if self._touches.knows(term, table, key, head.version) else None
 
     async def _known(self, term: Term, table: Table, key: bytes) -> tuple[bytes | None, Register]:
         """Return the head of a known item, and what is stored of it, as of this turn of the loop.
@@ -479,18 +533,27 @@ class Leader:
     def _put_back(self, table: Table, damaged: bytes | None, proposal: Proposal) -> None:
         self._trees.write(((table.id, proposal.key, damaged, proposal.request.register),))
 
-    async def _written(self, request: bytes, proposal: Proposal | Changed | Untold) -> Changed:
+    async def _done(self, request: bytes, proposal: Proposal | Changed | Untold) -> Changed:
         if isinstance(proposal, Changed):
             return proposal
         if isinstance(proposal, Untold):
             raise UnknownOutcomeError("the write is done, and its answer was too large to be kept: read the item")
-        if not await proposal.ended():
+        await proposal.ended()
+        changed = self.written(proposal)
+        self._requests.replace(request, changed)
+        return changed
+
+    def written(self, proposal: Proposal) -> Changed:
+        """Return what a write came to that has ended, or is waited for no longer.
+
+        Raises:
+            UnknownOutcomeError: it is not known to be chosen.
+        """
+        if not proposal.is_chosen:
             raise UnknownOutcomeError(
                 f"node {self._asker.node} was deposed, or has reached no majority: the write may be there, now or later"
             )
-        changed = Changed(proposal.answer, False, proposal.version)
-        self._requests.replace(request, changed)
-        return changed
+        return Changed(proposal.answer, False, proposal.version)
 
     async def _revealed(self, term: Term, key: bytes) -> None:
         """Return when what this node held under ``key`` at the call may be told: it is chosen, and the epoch stands.

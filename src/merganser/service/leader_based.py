@@ -33,6 +33,7 @@ from merganser.model.register import NO_VERSION
 from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import Asker, Reading
+from merganser.service.changes_here import ChangesHere
 from merganser.service.hedging import Hedging
 from merganser.service.leader_asking import Errand, LeaderAsking, Leaders
 from merganser.service.local_indexes import LocalIndexes
@@ -64,13 +65,16 @@ class LeaderBased:
         catch_up: Callable[[NodeId], Awaitable[None]],
         under_way: UnderWay,
         local: LocalIndexes,
+        changes_here: ChangesHere,
     ) -> None:
         """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map.
 
-        Each read and write takes a place in ``under_way``, and is an OverloadedError if there is none.
+        What this node leads itself is changed through ``changes_here``. Each read and write takes a place in
+        ``under_way``, and is an OverloadedError if there is none.
         """
         self.under_way = under_way
         self._local = local
+        self._changes_here = changes_here
         self._topology = topology
         self._asker = asker
         self._leaders = leaders
@@ -96,6 +100,17 @@ class LeaderBased:
             UnavailableError: no leader was found, or it could not do it; nothing was written.
             UnknownOutcomeError: it may be done, now or later.
         """
+
+        with self.under_way as under_way:
+            began = under_way.time()
+            here = self._changes_here
+            proposal = here.begin(table, key, kind, payload)
+            if proposal is not None:
+                try:
+                    return await here.ended(proposal, len(payload), deadline)
+                finally:
+                    under_way.ended += 1
+                    under_way.seconds += under_way.time() - began
 
         def question(epoch: Epoch) -> Change:
             request = self._rng.randbytes(_REQUEST_BYTES)  # another one after each refusal, which is for good

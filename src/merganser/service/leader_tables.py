@@ -32,10 +32,11 @@ from merganser.model.leader_messages import (
     TouchTree,
 )
 from merganser.model.messages import Reply
-from merganser.service.admission import UnderWay
+from merganser.service.admission import Admission
 from merganser.service.asking import Asker
 from merganser.service.backfill import Backfiller
 from merganser.service.catalog import Catalog
+from merganser.service.changes_here import ChangesHere
 from merganser.service.damage import Damage
 from merganser.service.expirer import Expirer
 from merganser.service.expiry_index import ExpiryIndex
@@ -79,8 +80,8 @@ class LeaderTables:
         indexers: Mapping[str, Indexer],
         hedging: Hedging,
         range_turns: Turns,
-        under_way: UnderWay,
-        admit: Callable[[], Awaitable[None]],
+        admission: Admission,
+        is_refusing: Callable[[], bool],
         expiries: ExpiryIndex,
         expiry_look_s: float,
         wall_us: Callable[[], int],
@@ -99,7 +100,8 @@ class LeaderTables:
             indexers: likewise.
             hedging: shared with the coordinator of leaderless tables, as are
             range_turns: for reads of ranges, and
-            under_way: what counts reads and writes through this node.
+            admission: counts reads and writes through this node, and what it leads.
+            is_refusing: tells whether the disk is not well enough for some requests.
             local: the local indexes of this node's registers.
             expiries: when items expire.
             expiry_look_s: between two looks for what has.
@@ -107,6 +109,7 @@ class LeaderTables:
             check_clock: raises a ClockSkewError if nobody can rely on that.
         """
         self._topology = topology
+        admit = admission.background
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self.promises = Promises(engine)
@@ -140,6 +143,7 @@ class LeaderTables:
         )
         self.leader.makers[WIRES] = of_wires(evaluators)
         self.leader.makers[INDEXES] = of_indexes()
+        self.changes_here = ChangesHere(self.leader, admission, is_refusing=is_refusing)
         self.leader_based = LeaderBased(
             topology,
             asker,
@@ -148,8 +152,9 @@ class LeaderTables:
             range_turns=range_turns,
             rng=rng,
             catch_up=catch_up,
-            under_way=under_way,
+            under_way=admission.operations,
             local=local,
+            changes_here=self.changes_here,
         )
         self.indexer = IndexDelivery(
             topology,
@@ -245,6 +250,7 @@ class LeaderTables:
         await self.transactions.close()
         await self.leadership.close()
         self.leader.close()
+        self.changes_here.close()
         for task in self._background:
             task.cancel()
         if self._background:

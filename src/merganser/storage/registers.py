@@ -19,6 +19,7 @@ import zlib
 
 import msgspec
 
+from merganser.model.leadership import Epoch
 from merganser.model.register import EMPTY, UNWRITTEN, Content, Intent, Pending, Register, Version
 from merganser.storage.values import BODY_AT, FORMAT, check_row, damaged, seal
 
@@ -30,6 +31,8 @@ _CHECKSUM = struct.Struct(">I")
 _FORMAT_BYTE = bytes((FORMAT,))
 _HAS_VALUE, _HAS_INTENT, _HAS_OUTBOX = 1, 2, 4
 _VERSION_AT = BODY_AT + 1
+_EPOCH = struct.Struct(">QI")
+_SEQUENCE_AT = _VERSION_AT + _EPOCH.size
 _FLAGS_AT = _VALUE_AT - 1
 _INTENT = msgspec.msgpack.Decoder(Intent)
 _OUTBOX = msgspec.msgpack.Decoder(tuple[Pending, ...])
@@ -72,6 +75,16 @@ def plain_value(key: bytes, stored: bytes) -> bytes | None:
         if checksum == int.from_bytes(stored[1:BODY_AT], "big"):
             return stored[_VALUE_AT:]
     return None
+
+
+def epoch_bytes(epoch: Epoch) -> bytes:
+    """Return what the stored registers of an epoch say of it, for `is_of_epoch`."""
+    return _EPOCH.pack(*epoch)
+
+
+def is_of_epoch(stored: bytes, epoch: bytes) -> bool:
+    """Tell whether a stored register says that it was written in that epoch (`epoch_bytes`); it may be damaged."""
+    return stored[_VERSION_AT:_SEQUENCE_AT] == epoch
 
 
 def decode_register(key: bytes, stored: bytes | None) -> Register:

@@ -17,7 +17,7 @@ from merganser.model.register import Content, Intent, Version
 from merganser.model.transaction import PrepareAnswer, Ready
 from merganser.service import first_touches, leader_asking, register_replica, steps
 from merganser.service.confirming import Confirmations
-from merganser.service.in_flight import Flight
+from merganser.service.in_flight import Flight, Proposal
 from merganser.service.leader import Leader
 from merganser.service.led_ranges import LedRanges
 from merganser.service.ledger_sweep import LedgerSweep
@@ -163,15 +163,15 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     pace="slow",
 )
 def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
-    real = Leader._written
+    real = Leader.written
 
-    async def written(self: Leader, *of: Any) -> Changed:
+    def written(self: Leader, proposal: Proposal) -> Changed:
         try:
-            return await real(self, *of)
+            return real(self, proposal)
         except UnknownOutcomeError as error:
             raise UnavailableError(str(error)) from None
 
-    patch.setattr(Leader, "_written", written)
+    patch.setattr(Leader, "written", written)
 
 
 @planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=81)
