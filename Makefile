@@ -6,6 +6,8 @@ SEEDS ?= 10000:20000
 WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(os.cpu_count() or 1, 4) + 1)")
 HARD := --nodes 5 --partitions 8 --loss 0.5 --clock-jump 40 --operations 50 --hot-keys 1
 BIN := $(VENV)/bin
+COMPILED := $(VENV)/compiled
+SOURCES := $(shell find src/merganser -name '*.py')
 WHEEL = $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation
 PACKAGES := import sysconfig; print(sysconfig.get_path('purelib'))
 # a line in a .pth file makes the packages of another environment importable, but not its editable installs
@@ -41,14 +43,19 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 test: check ## the checks and every test
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-test-compiled: $(STAMP) ## every test against the compiled modules
-	@rm -rf $(VENV)/compiled && $(BIN)/python -m venv --without-pip $(VENV)/compiled
+test-compiled: $(COMPILED)/.installed ## every test against the compiled modules
+	@$(COMPILED)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak and not clients"
+
+# what users install, beside what the tests need
+$(COMPILED)/.installed: $(STAMP) hatch_build.py $(SOURCES)
+	@rm -rf $(COMPILED) && $(BIN)/python -m venv --without-pip $(COMPILED)
 	@echo "compiling"
-	@MERGANSER_PURE=0 $(WHEEL) --wheel-dir $(VENV)/compiled/wheel .
-	@$(BIN)/uv pip install --quiet --offline --no-deps --python $(VENV)/compiled/bin/python $(VENV)/compiled/wheel/*.whl
-	@$(VENV)/compiled/bin/python -c "$(BESIDE)" $$($(BIN)/python -c "$(PACKAGES)")
-	@ln -s $(abspath $(BIN))/aws $(abspath $(BIN))/uv $(VENV)/compiled/bin
-	@$(VENV)/compiled/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak and not clients"
+	@MERGANSER_PURE=0 $(WHEEL) --wheel-dir $(COMPILED)/wheel .
+	@$(BIN)/uv pip install --quiet --offline --no-deps --python $(COMPILED)/bin/python $(COMPILED)/wheel/*.whl
+	@$(COMPILED)/bin/python -c "$(BESIDE)" $$($(BIN)/python -c "$(PACKAGES)")
+	@ln -s $(abspath $(BIN))/aws $(abspath $(BIN))/uv $(COMPILED)/bin
+	@mkdir -p $(VENV)/peers && ln -s $(abspath $(VENV))/peers $(COMPILED)/peers
+	@touch $@
 
 wheel: $(STAMP) ## a wheel in dist, with compiled modules if there is a C compiler (MERGANSER_PURE=1: without)
 	@$(WHEEL) --wheel-dir dist . && ls dist
@@ -56,11 +63,11 @@ wheel: $(STAMP) ## a wheel in dist, with compiled modules if there is a C compil
 clients: $(STAMP) ## every client in every language that is installed here (go, mvn, npm, chromium)
 	@$(BIN)/pytest tests/clients -m "clients or not soak" -rs
 
-bench: $(STAMP) ## measure all that docs/performance.md tells again, and write it there: a quarter of an hour
-	@$(BIN)/python -m merganser.bench.suite
+bench: $(COMPILED)/.installed ## measure all that docs/performance.md tells again, and write it there: a quarter of an hour
+	@$(COMPILED)/bin/python -m merganser.bench.suite --pure $(abspath $(BIN))/python
 
-bench-peers: $(STAMP) ## one node beside other servers that speak DynamoDB (npm, pip), which are started and stopped
-	@$(BIN)/python -m merganser.bench.suite --only one-node --page ''
+bench-peers: $(COMPILED)/.installed ## one node beside other servers that speak DynamoDB (npm, pip), which are started and stopped
+	@$(COMPILED)/bin/python -m merganser.bench.suite --pure $(abspath $(BIN))/python --only one-node --page ''
 
 soak: $(STAMP) ## the long hunt on all cores (SEEDS=0:1000000 takes a day), then more rounds with real processes
 	@$(BIN)/merganser sim --seeds $(SEEDS)

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import platform
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from merganser.bench.processes import MIB
 from merganser.bench.report import of_cluster, of_kind
 from merganser.bench.runner import Plan
 from merganser.bench.workloads import Workload, mixed, named
+from merganser.model.build import BUILD
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster
 
@@ -60,6 +62,8 @@ class Run(NamedTuple):
     floor: Storage
     scale: float
     tell: Callable[[str], None]
+    pure: str = ""
+    """A Python with a Merganser of pure Python, measured as well where that is cheap; none: it is not."""
 
     def plan(self, *, turn_s: float, rounds: int, items: int = 10_000, connections: int = 16) -> Plan:
         """Return a plan for turns that take about ``turn_s``, and a table of ``items`` of 1 KB."""
@@ -99,10 +103,11 @@ def _one_node(run: Run) -> Section:
     lines: list[Line] = []
     with (
         LocalCluster(run.directory / "node", nodes=1) as cluster,
+        _pure(run) as pure,
         all_served(run.directory, tell=run.tell) as peers,
         Tables() as tables,
     ):
-        subjects = [of_cluster(cluster, "merganser"), *peers]
+        subjects = [of_cluster(cluster, "merganser"), *pure, *peers]
         for connections in (16, 64):
             plan = run.plan(turn_s=1.0, rounds=rounds, items=2_000, connections=connections)
             lines += run.compare(subjects, (named("get"), named("put")), plan, tables=tables, rounds=rounds)
@@ -115,6 +120,16 @@ def _one_node(run: Run) -> Section:
         tuple(lines),
         floor=run.floor,
     )
+
+
+@contextlib.contextmanager
+def _pure(run: Run) -> Iterator[list[Subject]]:
+    """Serve with a Merganser of pure Python, if there is one."""
+    if not run.pure:
+        yield []
+        return
+    with LocalCluster(run.directory / "pure", nodes=1, python=run.pure) as cluster:
+        yield [of_cluster(cluster, "merganser, pure Python")]
 
 
 def _three_nodes(run: Run) -> Section:
@@ -278,8 +293,8 @@ SECTIONS: dict[str, Callable[[Run], Section]] = {
 }
 
 
-def measure_section(name: str, *, scale: float, tell: Callable[[str], None]) -> Section:
-    """Measure one section.
+def measure_section(name: str, *, scale: float, tell: Callable[[str], None], pure: str = "") -> Section:
+    """Measure one section; see `Run` for what is given.
 
     Raises:
         ConfigurationError: a server cannot be started, or refuses.
@@ -289,7 +304,7 @@ def measure_section(name: str, *, scale: float, tell: Callable[[str], None]) -> 
     with tempfile.TemporaryDirectory(prefix="merganser-bench-") as directory:
         floor = measure_storage(Path(directory))
         (place := Path(directory) / name).mkdir()
-        section = SECTIONS[name](Run(place, floor, scale, tell))
+        section = SECTIONS[name](Run(place, floor, scale, tell, pure))
     return msgspec.structs.replace(
         section,
         taken=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -302,7 +317,10 @@ def measure_section(name: str, *, scale: float, tell: Callable[[str], None]) -> 
 
 def _machine() -> str:
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores of {_processor()}, Linux {platform.release()}, CPython {platform.python_version()}"
+    return (
+        f"{cores} cores of {_processor()}, Linux {platform.release()}, CPython {platform.python_version()}, "
+        f"Merganser {BUILD}"
+    )
 
 
 def _processor() -> str:
@@ -322,26 +340,29 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(SECTIONS), help="a section; repeat")
     parser.add_argument("--page", default="docs/performance.md", help="whose tables are written; '': none")
     parser.add_argument("--scale", type=float, default=1.0, help="of times and numbers of items")
+    parser.add_argument(
+        "--pure", default="", metavar="PYTHON", help="with a Merganser of pure Python, to be told beside"
+    )
     given = parser.parse_args()
     page = Path(given.page) if given.page else None
     try:
         if page is not None:
             figures.check_page(page)
-        failed = _run(given.only or list(SECTIONS), page, given.scale)
+        failed = _run(given.only or list(SECTIONS), page, given.scale, given.pure)
     except ConfigurationError as error:
         sys.exit(f"merganser: {error}")
     if failed:
         sys.exit(f"merganser: not measured: {', '.join(failed)}")
 
 
-def _run(names: Sequence[str], page: Path | None, scale: float) -> list[str]:
+def _run(names: Sequence[str], page: Path | None, scale: float, pure: str) -> list[str]:
     """Measure sections; returns those that could not be, of which the reason is told."""
     failed: list[str] = []
     kept = page.with_suffix(".json") if page is not None else None
     found = figures.read(kept) if kept is not None else figures.Figures()
     for name in names:
         try:
-            section = measure_section(name, scale=scale, tell=_tell)
+            section = measure_section(name, scale=scale, tell=_tell, pure=pure)
         except ConfigurationError as error:
             _tell(f"  {name} is left as it was: {error}")
             failed.append(name)

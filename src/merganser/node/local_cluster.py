@@ -40,6 +40,7 @@ class LocalNode:
         *,
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> None:
         """Prepare a node that lives in ``directory``; ``arguments`` go to ``merganser serve``.
 
@@ -48,6 +49,7 @@ class LocalNode:
             arguments: options.
             prefix: a command that becomes the one that follows it, as ``nsenter`` does.
             environment: of the process; none: that of this one.
+            python: whose Merganser it runs.
         """
         self.directory = directory
         self.log = directory / "node.log"
@@ -56,6 +58,7 @@ class LocalNode:
         self.arguments = tuple(arguments)
         self._prefix = tuple(prefix)
         self._environment = environment
+        self._python = python
         self._process: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
 
@@ -82,7 +85,7 @@ class LocalNode:
         with self.log.open("ab") as log:
             self._log_offset = log.tell()
             self._process = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", "merganser.cli", "serve", "--stop-with-stdin", *self.arguments],
+                [*self._prefix, self._python, "-m", "merganser.cli", "serve", "--stop-with-stdin", *self.arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -174,6 +177,7 @@ class LocalCluster:
         peer_advertise: Sequence[str] = (),
         arguments: Sequence[str] = (),
         prefix: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> None:
         """Prepare ``nodes`` nodes under ``directory``.
 
@@ -189,6 +193,7 @@ class LocalCluster:
             peer_advertise: host:port for each node that leads to its peer port; none: the port itself.
             arguments: more options for every ``merganser serve``.
             prefix: of the command of each node, as for `LocalNode`.
+            python: of each node, as for `LocalNode`.
 
         Raises:
             ConfigurationError: the directory holds a cluster of another size.
@@ -225,6 +230,7 @@ class LocalCluster:
                     *arguments,
                 ],
                 prefix=prefix,
+                python=python,
             )
             for i in range(nodes)
         ]
