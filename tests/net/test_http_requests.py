@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -53,6 +55,31 @@ def test_a_response_is_made_of_either_kind_of_headers_and_body(
             assert text == (body if isinstance(body, bytes) else b"".join(body))
 
     run(scenario())
+
+
+def test_an_answer_at_once_and_one_that_is_waited_for_leave_in_the_order_of_their_requests(run: Run) -> None:
+    reported: list[BaseException] = []
+
+    async def wait(request: Request) -> Response:
+        await asyncio.sleep(0)
+        return Response(200, b"", request.path)
+
+    def answer(request: Request) -> Response | Coroutine[Any, Any, Response]:
+        if request.path == b"/3":
+            raise ValueError("a bug")
+        return wait(request) if request.path in (b"/1", b"/4") else Response(200, b"", request.path)
+
+    async def scenario() -> None:
+        async with serving(answer, on_error=reported.append) as (server, port):
+            sent = b"".join(b"POST /%d HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc" % i for i in range(1, 6))
+            heard = await exchange(port, sent, LAST)
+            assert [status for status, _, _ in heard] == [200, 200, 500, 200, 200, 200]
+            assert [text for _, _, text in heard[:2]] == [b"/1", b"/2"]
+            assert server.bodies_bytes == 0
+            assert not server.tasks
+
+    run(scenario())
+    assert [str(error) for error in reported] == ["a bug"]
 
 
 def test_a_connection_is_kept_for_the_next_request(run: Run) -> None:

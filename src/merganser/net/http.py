@@ -3,9 +3,10 @@
 The server listens, keeps the connections (`net/http_connection.py`) and the tasks of their requests, checks
 their time limits once a tick, and closes them with a grace.
 
-Requests that come in one turn of the loop are served one after the other in the next, each as far as it need not wait;
-what waits becomes a task. Their answers are written after that, so that a client which waits for several is woken once,
-and each of the three stages stays in the caches of the processor.
+Requests that come in one turn of the loop are served one after the other in the next, each as far as it need not wait:
+what can be answered by then takes neither a task nor a coroutine, what waits becomes a task. Their answers are written
+after that, so that a client which waits for several is woken once, and each of the three stages stays in the caches of
+the processor.
 
 Invariants: at most one task per request, owned by the server; what the application raises is reported and answered;
 the bodies of all connections together stay within `HttpLimits.bodies_bytes_max`, the answers that clients do
@@ -17,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from merganser.net.begun import begin
 from merganser.net.http_connection import Exchange, HttpConnection
+from merganser.net.http_encoding import encode_response
 from merganser.net.http_limits import HttpLimits
-from merganser.net.http_messages import Request, Response, encode_response, text_response
+from merganser.net.http_messages import Request, Response, text_response
 from merganser.net.listening import port_of
 
 __all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "Response", "TooLarge", "text_response"]
@@ -31,8 +32,9 @@ __all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "R
 if TYPE_CHECKING:
     import socket
 
-Application = Callable[[Request], Awaitable[Response]]
-"""Answers a request. What it raises is its bug: reported and answered with 500."""
+Application = Callable[[Request], Response | Coroutine[Any, Any, Response]]
+"""Answers a request: at once, or, where something has to be waited for, when what it returns is awaited. What it raises
+is its bug: reported and answered with 500."""
 
 BodyBound = Callable[[list[tuple[bytes, bytes]]], int]
 """Returns how many bytes of body a request with these headers may have, asked before the body is read."""
@@ -173,7 +175,7 @@ class HttpServer:
 
     def _begin(self, connection: HttpConnection, exchange: Exchange, request: Request) -> None:
         try:
-            task = begin(connection.serve(exchange, request), self._loop)
+            task = connection.serve(exchange, request)
         except Exception as error:  # noqa: BLE001 - a bug of ours: the others of this turn are served all the same
             self._on_error(error)
             connection.abort()

@@ -26,11 +26,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
+from merganser.net.begun import begin
 from merganser.net.http_messages import Request, Response, text_response
 
 if TYPE_CHECKING:
@@ -413,15 +414,35 @@ class HttpConnection(asyncio.Protocol):
             self._server.serve_soon(self, self._waiting.popleft(), request)
         self._read_if_room()
 
-    async def serve(self, exchange: Exchange, request: Request) -> None:
-        """Have a request answered, and take its answer (called by the server)."""
+    def serve(self, exchange: Exchange, request: Request) -> asyncio.Task[None] | None:
+        """Have a request answered (called by the server); returns the task that waits for the answer, if one has to."""
         server = self._server
         try:
-            exchange.answer = server.encode(exchange, await server.application(request))
+            response = server.application(request)
+            if not isinstance(response, Response):
+                return begin(self._answer_when_there(exchange, request, response), self._loop)
+            answer = server.encode(exchange, response)
         except Exception as error:  # noqa: BLE001 - the application's bug
-            exchange.answer = server.report(exchange, error)
-        finally:
+            answer = server.report(exchange, error)
+        self._take_answer(exchange, request, answer)
+        return None
+
+    async def _answer_when_there(
+        self, exchange: Exchange, request: Request, response: Coroutine[Any, Any, Response]
+    ) -> None:
+        server = self._server
+        try:
+            answer = server.encode(exchange, await response)
+        except Exception as error:  # noqa: BLE001 - the application's bug
+            answer = server.report(exchange, error)
+        except BaseException:  # cancelled: nobody waits for it any more
             server.bodies_bytes -= len(request.body) + request.held_bytes
+            raise
+        self._take_answer(exchange, request, answer)
+
+    def _take_answer(self, exchange: Exchange, request: Request, answer: list[bytes]) -> None:
+        exchange.answer = answer
+        self._server.bodies_bytes -= len(request.body) + request.held_bytes
         exchange.request = None  # an answer that waits for others holds no body
         self._running -= 1
         if self._transport.is_closing():

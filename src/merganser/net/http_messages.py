@@ -1,8 +1,7 @@
-"""An HTTP request as an application sees it, and its response as bytes; no I/O here."""
+"""An HTTP request as an application sees it, and the response that it gives; no I/O here."""
 
 from __future__ import annotations
 
-import http
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -62,38 +61,3 @@ class Response(msgspec.Struct, gc=False):
 def text_response(status: int, message: str) -> Response:
     """Return a response for people."""
     return Response(status, b"content-type: text/plain; charset=utf-8\r\n", message.encode() + b"\n")
-
-
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
-_WITHOUT_BODY = frozenset((204, 304))
-
-
-def encode_response(response: Response, *, date: bytes, connection: bytes, is_head: bool) -> list[bytes]:
-    """Return ``response`` as pieces to be written one after the other.
-
-    Args:
-        response: what the application answered.
-        date: the whole date line.
-        connection: the whole connection line, b"" for none.
-        is_head: announce the body and leave it out.
-
-    Raises:
-        TypeError: the application made it of something else than bytes.
-    """
-    status, headers, body = response.status, response.headers, response.body
-    assert status >= 200
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    if not isinstance(headers, bytes):
-        headers = b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
-    if status in _WITHOUT_BODY:
-        return [b"%b%b%b%b\r\n" % (line, headers, date, connection)]
-    pieces = [body] if isinstance(body, bytes) else _checked(body)
-    length = sum(map(len, pieces))
-    head = b"%b%b%b%bcontent-length: %d\r\n\r\n" % (line, headers, date, connection, length)
-    return [head] if is_head else [head, *pieces]
-
-
-def _checked(pieces: list[bytes]) -> list[bytes]:
-    if not all(isinstance(piece, bytes) for piece in pieces):
-        raise TypeError("a body is bytes or a list of bytes")
-    return pieces

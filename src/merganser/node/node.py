@@ -16,8 +16,9 @@ import os
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 from merganser.model.cluster import NodeRecord
 from merganser.model.errors import ConfigurationError, CorruptionError, UnavailableError
@@ -262,7 +263,7 @@ class Node:
             raise UnavailableError("this node is starting")
         return self._serve_peers(sender, request)
 
-    def _answer_dynamodb(self, request: http.Request) -> Awaitable[http.Response]:
+    def _answer_dynamodb(self, request: http.Request) -> http.Response | Coroutine[Any, Any, http.Response]:
         return self._dynamodb(request)
 
     def _open_front_doors(self, member: Member) -> None:
@@ -311,7 +312,7 @@ def _way_out(error: OSError | UnicodeError) -> str:
     return f"({os.strerror(error.errno)}): " + ("stop what uses it, or " if error.errno == errno.EADDRINUSE else "")
 
 
-async def _founding(_request: http.Request) -> http.Response:
+def _founding(_request: http.Request) -> http.Response:
     body = (
         b'{"__type":"com.amazonaws.dynamodb.v20120810#ServiceUnavailable","message":"The node is starting, try again"}'
     )

@@ -87,26 +87,39 @@ class Requests:
         self._waiting: dict[asyncio.Future[None], float] = {}
         """When the patience of each is over, oldest first."""
 
-    async def __aenter__(self) -> None:
-        """Return when the request may be served.
+    def enter(self) -> Coroutine[Any, Any, None] | None:
+        """Take a place; returns what to await for it, if it has to be waited for. Whoever has one must `leave`.
 
         Raises:
-            OverloadedError: there is no place for it.
+            OverloadedError: there is no place for it, now or, when that is awaited, later.
         """
         self._wake()
         entry = self.gate.enter()
-        if entry is not Entry.SERVED:
-            if entry is Entry.REFUSED:
-                raise self._refusal()
-            await self._wait()
+        if entry is Entry.SERVED:
+            return None
+        if entry is Entry.REFUSED:
+            raise self._refusal()
+        place = self._loop.create_future()
+        self._waiting[place] = self._loop.time() + self._limits.patience_s
+        return self._wait(place)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def leave(self) -> None:
         """Give the place to the next."""
         self.gate.leave()
         if self._waiting:
             self._let_in()
+
+    async def __aenter__(self) -> None:
+        """Return when the request may be served; raises as `enter`."""
+        turn = self.enter()
+        if turn is not None:
+            await turn
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave."""
+        self.leave()
 
     def tick(self, *, count: int, seconds: float) -> None:
         """Adapt the limit, let in whom it allows, refuse whose patience is over.
@@ -128,16 +141,14 @@ class Requests:
             if not oldest.done():
                 oldest.set_exception(self._refusal())
 
-    async def _wait(self) -> None:
-        place = self._loop.create_future()
-        self._waiting[place] = self._loop.time() + self._limits.patience_s
+    async def _wait(self, place: asyncio.Future[None]) -> None:
         try:
             await place
         except asyncio.CancelledError:
             if self._waiting.pop(place, None) is not None:
                 self.gate.gives_up()
             elif not place.cancelled() and place.exception() is None:  # let in and cancelled in the same turn
-                await self.__aexit__(None, None, None)
+                self.leave()
             raise
 
     def _let_in(self) -> None:

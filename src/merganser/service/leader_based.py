@@ -126,9 +126,8 @@ class LeaderBased:
             UnavailableError: no leader, or no replica, answered by ``deadline`` (loop time).
             CorruptionError: what a replica answered is damaged.
         """
-        found = self._led_here(table, key) if is_consistent else self._held_here(table, key)
+        found = self.at_once(table, key, is_consistent=is_consistent)
         if found is not None:
-            self.under_way.ended += 1
             return found
         if not is_consistent:
             return await self._read_nearest(table, key, deadline)
@@ -205,6 +204,13 @@ class LeaderBased:
         return LedRows(shown_in(page.rows), page.resume)
 
     # Of this node, where nothing has to be waited for.
+
+    def at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> Led | None:
+        """Return what `read` does, None if that would have to wait, or fails."""
+        found = self._led_here(table, key) if is_consistent else self._held_here(table, key)
+        if found is not None:
+            self.under_way.ended += 1
+        return found
 
     def _led_here(self, table: Table, key: bytes) -> Led | None:
         topology = self._topology

@@ -29,6 +29,7 @@ from merganser.model.register import Decided, Version
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.model.transaction import Reason, ReasonKind
+from merganser.net.http import Application, Request, Response
 from merganser.service.counts import Count, total
 from merganser.service.steps import WIRES
 from merganser.service.transactions import TransactItem
@@ -121,7 +122,15 @@ class FakeLeaderBased:
         self.ranges_read = 0
         self.tables: Callable[[], Iterable[Table]] = tuple
         """All there are."""
+        self.is_elsewhere = False
+        """Items are held by other nodes."""
         self._changes = 0
+
+    def at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> Led | None:
+        if self.is_elsewhere or self.failure(key) is not None:
+            return None
+        self.are_consistent.append(is_consistent)
+        return Led(self.items.get(key), Version(1, 1, self._changes))
 
     async def change(self, table: Table, key: bytes, kind: int, payload: bytes, *, deadline: float) -> Changed:
         self._admit(key, deadline)
@@ -387,6 +396,20 @@ class FakeCounting:
         return total([*(Count(1, size_of(item)) for item in items), *local])
 
 
+async def served(
+    dynamodb: DynamoDB, operation: str, body: bytes, levels: Levels = UNSAID, *, region: str | None = None
+) -> bytes | list[bytes]:
+    """Wait for the answer if it is not there at once."""
+    answer = dynamodb.call(operation, body, levels, region=region)
+    return answer if isinstance(answer, bytes | list) else await answer
+
+
+async def answered(application: Application, request: Request) -> Response:
+    """Wait for the answer if it is not there at once."""
+    answer = application(request)
+    return answer if isinstance(answer, Response) else await answer
+
+
 class Cluster:
     """A DynamoDB over the fakes, called as clients call it."""
 
@@ -445,7 +468,7 @@ class Cluster:
         body = request if isinstance(request, bytes) else orjson.dumps(request)
         try:
             levels = UNSAID if level is None else Levels(level, level)
-            return self.run(self.dynamodb.call(operation, body, levels))
+            return self.run(served(self.dynamodb, operation, body, levels))
         except Exception as error:
             fault = fault_of(error)
             if fault.status == 500 and "outcome" not in fault.message:

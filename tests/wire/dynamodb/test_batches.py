@@ -8,7 +8,7 @@ import pytest
 
 from merganser.model.errors import TransactionConflictError, UnavailableError, UnknownOutcomeError
 from merganser.wire.dynamodb.errors import NotFoundError
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 DUPLICATES = "ValidationException | Provided list of item keys contains duplicates"
 MANY = "ValidationException | Too many items requested for the {} call"
@@ -162,7 +162,7 @@ def test_others_are_served_while_a_large_batch_is_looked_into(cluster: Cluster) 
         body = orjson.dumps({"RequestItems": {"nope": items}})
         try:
             with pytest.raises(NotFoundError, match="not found"):  # after the items, before the writes
-                await cluster.dynamodb.call("BatchWriteItem", body)
+                await served(cluster.dynamodb, "BatchWriteItem", body)
         finally:
             other.cancel()
 

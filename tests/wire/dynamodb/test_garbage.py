@@ -18,7 +18,7 @@ from merganser.wire.dynamodb.http import DynamoDBApplication
 from merganser.wire.dynamodb.shapes import OPERATIONS
 from merganser.wire.dynamodb.signature import Verifier
 from wire.dynamodb.conftest import stocked
-from wire.dynamodb.fakes import NOW_US, Cluster
+from wire.dynamodb.fakes import NOW_US, Cluster, answered
 from wire.dynamodb.test_support import BASES, KEY, members
 
 SEED = 20261126
@@ -79,7 +79,7 @@ class Door:
 
     def send(self, body: bytes, *headers: tuple[bytes, bytes], method: bytes = b"POST", path: bytes = b"/") -> None:
         request = Request(method, path, list(headers), body, "127.0.0.1:5")
-        response = self.cluster.run(asyncio.wait_for(self.application(request), timeout=20))
+        response = self.cluster.run(asyncio.wait_for(answered(self.application, request), timeout=20))
         assert not self.reported, (headers, body[:2000])
         check(response, body)
 
@@ -263,7 +263,7 @@ def test_headers_of_any_kind_are_answered(door: Door) -> None:
 def door_send_any(door: Door, body: bytes, headers: list[tuple[bytes, bytes]], method: bytes, path: bytes) -> None:
     if method in (b"HEAD", b"GET"):
         request = Request(method, path, headers, body, "127.0.0.1:5")
-        assert door.cluster.run(door.application(request)).status == 200
+        assert door.cluster.run(answered(door.application, request)).status == 200
     else:
         door.send(body, *headers, method=method, path=path)
 

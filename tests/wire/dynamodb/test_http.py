@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import gzip
 import random
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import botocore.session
 import orjson
@@ -20,7 +21,7 @@ from merganser.wire.dynamodb.errors import fault_of
 from merganser.wire.dynamodb.http import DynamoDBApplication, body_bound, too_large
 from merganser.wire.dynamodb.signature import Verifier
 from merganser.wire.dynamodb.unserved import STREAM_OPERATIONS
-from wire.dynamodb.fakes import NOW_US, Cluster
+from wire.dynamodb.fakes import NOW_US, Cluster, answered
 
 SIGNATURE = b"AWS4-HMAC-SHA256 Credential=a/20260921/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
 
@@ -31,7 +32,7 @@ class Door:
     def __init__(
         self,
         cluster: Cluster,
-        places: contextlib.AbstractAsyncContextManager[None] | None = None,
+        places: Places | None = None,
         *,
         has_browsers: bool = True,
     ) -> None:
@@ -59,7 +60,7 @@ class Door:
             if value is not None:
                 headers[key] = value
         request = Request(method, b"/", list(headers.items()), body, "127.0.0.1:5")
-        return self.cluster.run(self.application(request))
+        return self.cluster.run(answered(self.application, request))
 
 
 @pytest.fixture
@@ -416,16 +417,36 @@ def test_the_largest_item_there_can_be_fits_into_the_body_of_a_put() -> None:
     assert 400 * 1024 * per_measured < body_bound([(b"x-amz-target", b"DynamoDB_20120810.PutItem")])
 
 
-class NoPlace(contextlib.AbstractAsyncContextManager[None]):
-    async def __aenter__(self) -> None:
-        raise OverloadedError("4 requests are served")
+class Places:
+    """One place; who asks while it is taken waits, and is refused if that is over."""
 
-    async def __aexit__(self, *_: object) -> None:
-        raise AssertionError("never entered")
+    def __init__(self, *, refuses: str = "") -> None:
+        self.refuses = refuses
+        """"at once" or "later"."""
+        self.entered = self.left = self.waited = 0
+
+    def enter(self) -> Coroutine[Any, Any, None] | None:
+        if self.refuses == "at once":
+            raise OverloadedError("4 requests are served")
+        if self.refuses == "later":
+            return self._wait()
+        self.entered += 1
+        return self._wait() if self.entered % 2 == 0 else None
+
+    def leave(self) -> None:
+        self.left += 1
+
+    async def _wait(self) -> None:
+        await asyncio.sleep(0)
+        if self.refuses:
+            raise OverloadedError("4 requests are served")
+        self.waited += 1
 
 
-def test_a_request_without_a_place_is_throttled_before_it_is_looked_at(cluster: Cluster) -> None:
-    door = Door(cluster, places=NoPlace())
+@pytest.mark.parametrize("refuses", ["at once", "later"])
+def test_a_request_without_a_place_is_throttled_before_it_is_looked_at(cluster: Cluster, refuses: str) -> None:
+    places = Places(refuses=refuses)
+    door = Door(cluster, places)
     response = door.send("PutItem", b"not even JSON", authorization=None)
     assert response.status == 400
     assert orjson.loads(body_of(response)) == {
@@ -433,7 +454,29 @@ def test_a_request_without_a_place_is_throttled_before_it_is_looked_at(cluster: 
         "message": "Too many requests: 4 requests are served",
     }
     assert not door.reported
+    assert places.left == 0
     assert door.send("", method=b"GET").status == 200
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_each_request_gives_its_place_back_whatever_comes_of_it(cluster: Cluster, is_elsewhere: bool) -> None:
+    places = Places()
+    door = Door(cluster, places)
+    cluster.leader_based.is_elsewhere = is_elsewhere
+    get = b'{"TableName":"str","Key":{"p":{"S":"a"}}}'
+    sent: list[tuple[str, bytes, int]] = [
+        ("GetItem", get, 200),
+        ("GetItem", b"not even JSON", 400),
+        ("GetItem", b'{"TableName":"nope","Key":{"p":{"S":"a"}}}', 400),
+        ("GetItem", b'{"TableName":"str","Key":{"q":{"S":"a"}}}', 400),
+        ("PutItem", b'{"TableName":"str","Item":{"p":{"S":"a"}}}', 200),
+        ("Nonesuch", b"{}", 400),
+    ]
+    for operation, body, status in (*sent, *sent[:1], *sent[1:]):
+        assert door.send(operation, body).status == status, operation
+        assert door.send(operation, body, accept_encoding=b"gzip").status == status, operation
+    assert places.entered == places.left == 4 * len(sent)
+    assert places.waited == 2 * len(sent)
 
 
 def test_replicas_with_too_much_to_do_are_told_as_throttling(door: Door) -> None:

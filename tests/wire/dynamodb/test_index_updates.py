@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from merganser.wire.dynamodb.errors import LIMIT_EXCEEDED, ApiError
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 from wire.dynamodb.test_index_queries import SOME, item
 from wire.dynamodb.test_index_tables import ALL, UNITS, defined, global_, local, schema, with_global
 
@@ -211,7 +211,7 @@ def at_once(cluster: Cluster, *requests: Any) -> list[Any]:
     """Have several UpdateTables see the table as it is before any of them has changed it."""
 
     async def all_of_them() -> list[Any]:
-        calls = [cluster.dynamodb.call("UpdateTable", orjson.dumps(one)) for one in requests]
+        calls = [served(cluster.dynamodb, "UpdateTable", orjson.dumps(one)) for one in requests]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     return cluster.run(all_of_them())

@@ -7,7 +7,7 @@ import pytest
 
 from merganser.wire.dynamodb import metering
 from merganser.wire.dynamodb.session import Session
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 TAG = "merganser:enforce-throughput"
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/held"
@@ -260,8 +260,10 @@ def test_an_update_of_the_table_and_of_its_tags_hold_at_once(held: Cluster, cloc
     while put(held) == {}:
         pass
     held.run(
-        held.dynamodb.call(
-            "TagResource", b'{"ResourceArn":"%b","Tags":[{"Key":"%b","Value":"false"}]}' % (ARN.encode(), TAG.encode())
+        served(
+            held.dynamodb,
+            "TagResource",
+            b'{"ResourceArn":"%b","Tags":[{"Key":"%b","Value":"false"}]}' % (ARN.encode(), TAG.encode()),
         )
     )
     assert put(held) == {}

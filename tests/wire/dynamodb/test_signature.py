@@ -8,10 +8,12 @@ import pytest
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from merganser.net.http import Request
 from merganser.wire.dynamodb.errors import ApiError
-from merganser.wire.dynamodb.signature import Verifier, region_of
+from merganser.wire.dynamodb.signature import Verifier, _is_usual, _usual_claim, region_of
 
 SIGNED_AT_S = 1_790_000_000
 SIGNED_AT = "20260921T141320Z"
@@ -323,3 +325,32 @@ def test_region_is_that_of_the_scope_if_there_is_one(authorization: bytes | None
     }
     request = Request(b"POST", b"/", list(headers.items()), b"{}", "127.0.0.1:5")
     assert region_of(request, headers) == region
+
+
+pieces = st.sampled_from(
+    (
+        b"AWS4-HMAC-SHA256",
+        b" ",
+        b"Credential=",
+        b"a/b",
+        b", ",
+        b",",
+        b"SignedHeaders=",
+        b"host;date",
+        b"Signature=",
+        b"0f",
+    )
+)
+USUAL = b"AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=0f"
+
+
+@given(st.lists(pieces, max_size=12).map(b"".join) | st.builds(bytes.replace, st.just(USUAL), pieces, pieces))
+@example(USUAL)
+@example(USUAL + b",")
+@example(USUAL.replace(b"a/b", b""))
+@example(USUAL.replace(b"host", b""))
+@example(USUAL.replace(b"0f", b""))
+def test_what_is_let_in_at_a_glance_is_what_the_expression_reads(said: bytes) -> None:
+    request = Request(b"POST", b"/", [], b"{}", "127.0.0.1:5")
+    glanced = _is_usual(request, {b"authorization": said, b"x-amz-date": b"20260921T141320Z"})
+    assert glanced is (_usual_claim(said, b"20260921T141320Z") is not None)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 PLACES = [(partition, sort) for partition in "uvwxyz" for sort in range(-3, 4)]
 places = st.sampled_from(PLACES)
@@ -105,7 +105,7 @@ def test_readers_and_writers_at_once_do_not_disturb_each_other(cluster: Cluster)
     running = True
 
     async def call(operation: str, request: dict[str, Any]) -> Any:
-        answer = await cluster.dynamodb.call(operation, orjson.dumps({"TableName": "tsn", **request}))
+        answer = await served(cluster.dynamodb, operation, orjson.dumps({"TableName": "tsn", **request}))
         await asyncio.sleep(0)
         return orjson.loads(answer if isinstance(answer, bytes) else b"".join(answer))
 

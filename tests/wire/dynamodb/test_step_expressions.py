@@ -13,7 +13,7 @@ from merganser.model.ids import TableId
 from merganser.model.register import EMPTY, Content, Decided
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.items import attributes_of, encoded, size_of
-from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.key_schemas import KeyAttribute, KeySchema
 from merganser.wire.dynamodb.steps import Action, ItemStep, Reason, Rejection, evaluate, payload_of, rejection_in
 from merganser.wire.dynamodb.tables import TableDefinition
 

@@ -8,7 +8,7 @@ from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
 from merganser.model.ids import TableId
 from merganser.model.register import EMPTY, Content, Decided
-from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.key_schemas import KeyAttribute, KeySchema
 from merganser.wire.dynamodb.steps import (
     DELETING,
     Action,

@@ -10,7 +10,7 @@ import pytest
 from merganser.wire.dynamodb.shapes import OPERATIONS
 from merganser.wire.dynamodb.unserved import UNSERVED_OPERATIONS
 from wire.dynamodb.api import model
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 KEY = {"p": {"S": "a"}}
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/str"
@@ -88,7 +88,7 @@ def test_every_served_operation_is_described() -> None:
 @pytest.mark.parametrize("operation", sorted(BASES))
 def test_base_request_is_served(cluster: Cluster, operation: str) -> None:
     if operation in EMPTY_ANSWERS:
-        assert cluster.run(cluster.dynamodb.call(operation, orjson.dumps(BASES[operation]))) == b""
+        assert cluster.run(served(cluster.dynamodb, operation, orjson.dumps(BASES[operation]))) == b""
     else:
         assert isinstance(cluster.call(operation, BASES[operation]), dict)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from merganser.model.errors import TableChangedError, UnavailableError
 from merganser.wire.dynamodb.table_states import Status, Transition, is_over, is_unserved, lasting
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 DELAY_MS = 2000
 IN_USE = "ResourceInUseException | Attempt to change a resource which is still in use: Table is being "
@@ -303,7 +303,7 @@ def test_a_protected_table_does_not_begin_to_go_even_if_it_is_protected_meanwhil
 
     async def late(table: Any, definition: bytes, *, deadline: float) -> Any:
         monkeypatch.setattr(active.catalog, "redefine_table", real)
-        await at_once.call("UpdateTable", b'{"TableName": "abc", "DeletionProtectionEnabled": true}')
+        await served(at_once, "UpdateTable", b'{"TableName": "abc", "DeletionProtectionEnabled": true}')
         raise TableChangedError("abc")
 
     monkeypatch.setattr(active.catalog, "redefine_table", late)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from merganser.model.errors import TableChangedError
-from wire.dynamodb.fakes import NOW_US, Cluster
+from wire.dynamodb.fakes import NOW_US, Cluster, served
 
 INVALID = "ValidationException | One or more parameter values were invalid: "
 NOW_S = NOW_US / 1_000_000
@@ -188,7 +188,7 @@ def test_a_table_protected_meanwhile_is_not_deleted(provisioned: Cluster) -> Non
 
     async def late(table: Any, *, deadline: float) -> None:
         provisioned.catalog.drop_table = drop  # type: ignore[method-assign]
-        await provisioned.dynamodb.call("UpdateTable", b'{"TableName": "abc", "DeletionProtectionEnabled": true}')
+        await served(provisioned.dynamodb, "UpdateTable", b'{"TableName": "abc", "DeletionProtectionEnabled": true}')
         raise TableChangedError("abc")
 
     provisioned.catalog.drop_table = late  # type: ignore[method-assign]

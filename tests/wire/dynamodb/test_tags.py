@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 INVALID = "ValidationException | One or more parameter values were invalid: "
 ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/str"
@@ -22,7 +22,7 @@ def tags(cluster: Cluster, arn: str = ARN) -> Any:
 
 def done(cluster: Cluster, operation: str, **request: Any) -> None:
     body = orjson.dumps({"ResourceArn": ARN, **request})
-    assert cluster.run(cluster.dynamodb.call(operation, body)) == b""
+    assert cluster.run(served(cluster.dynamodb, operation, body)) == b""
 
 
 def test_tags_are_added_replaced_and_removed(cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from merganser.model.errors import TransactionInProgressError
 from merganser.wire.dynamodb.errors import NotFoundError, fault_of
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 A, B = {"S": "a"}, {"S": "b"}
 ONE = {"N": "1"}
@@ -291,7 +291,7 @@ def test_others_are_served_while_the_values_of_a_large_transaction_are_looked_in
         body = orjson.dumps({"TransactItems": items})
         try:
             with pytest.raises(NotFoundError, match="not found"):  # after the items, before the writes
-                await cluster.dynamodb.call("TransactWriteItems", body)
+                await served(cluster.dynamodb, "TransactWriteItems", body)
         finally:
             other.cancel()
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from merganser.wire.dynamodb.errors import ApiError, fault_of
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 A = {"S": "a"}
 ONE = {"N": "1"}
@@ -180,7 +180,7 @@ def test_item_that_fails_a_condition_comes_with_the_error_if_asked_for(cluster: 
     if shown:
         request["ReturnValuesOnConditionCheckFailure"] = shown
     with pytest.raises(ApiError) as caught:
-        cluster.run(cluster.dynamodb.call("PutItem", orjson.dumps(request)))
+        cluster.run(served(cluster.dynamodb, "PutItem", orjson.dumps(request)))
     answer = {
         "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
         "message": "The conditional request failed",

@@ -10,7 +10,7 @@ import pytest
 
 from merganser.model.consistency import UNSAID
 from merganser.model.errors import UnavailableError
-from wire.dynamodb.fakes import Cluster
+from wire.dynamodb.fakes import Cluster, served
 
 P = {"S": "x"}
 INVALID = "ValidationException | "
@@ -195,7 +195,7 @@ def test_others_get_turns_while_a_filter_goes_through_a_page() -> None:
         counting = asyncio.ensure_future(count())
         try:
             before = turns
-            await cluster.dynamodb.call("Scan", orjson.dumps(request), UNSAID)
+            await served(cluster.dynamodb, "Scan", orjson.dumps(request), UNSAID)
             return turns - before
         finally:
             counting.cancel()

@@ -15,11 +15,9 @@ An error of ours that nobody expected is answered as DynamoDB answers its own, a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -37,7 +35,7 @@ from merganser.wire.dynamodb.errors import (
     fault_of,
 )
 from merganser.wire.dynamodb.http_answers import JSON, PLAIN_JSON, Answers, Headers
-from merganser.wire.dynamodb.operations import DynamoDB
+from merganser.wire.dynamodb.operations import Answer, DynamoDB
 from merganser.wire.dynamodb.signature import Verifier, region_of
 from merganser.wire.dynamodb.unserved import unknown_operation, unknown_stream_operation
 
@@ -77,6 +75,26 @@ def too_large(headers: list[tuple[bytes, bytes]]) -> Response | None:
     return Response(400, b"content-type: %b\r\n" % JSON, fault_of(ValidationError(message)).body())
 
 
+class Places(Protocol):
+    """Places of requests that are served."""
+
+    def enter(self) -> Coroutine[Any, Any, None] | None:
+        """Take one; returns what to await for it, if it has to be waited for; either raises OverloadedError."""
+
+    def leave(self) -> None:
+        """Give it back."""
+
+
+class _Everywhere:
+    """Places for all."""
+
+    def enter(self) -> None:
+        """Take one."""
+
+    def leave(self) -> None:
+        """Give it back."""
+
+
 class DynamoDBApplication:
     """The application that `net.http` serves."""
 
@@ -87,7 +105,7 @@ class DynamoDBApplication:
         *,
         rng: random.Random,
         report: Report,
-        places: contextlib.AbstractAsyncContextManager[None] | None = None,
+        places: Places | None = None,
         host: str = "dynamodb.us-east-1.amazonaws.com",
         has_browsers: bool = True,
     ) -> None:
@@ -98,7 +116,7 @@ class DynamoDBApplication:
             verifier: checks signatures.
             rng: draws what tells the request ids of this application from any other's.
             report: told of errors that are not the client's.
-            places: entered for each request, again and again; raises OverloadedError when there is no place.
+            places: where each request takes one; none: as many as come.
             host: what the health check says it is.
             has_browsers: let scripts of any origin send requests and read answers, as DynamoDB does; with signatures
                 that anybody can make, every page that somebody opens beside this node could.
@@ -108,10 +126,10 @@ class DynamoDBApplication:
         self._verifier = verifier
         self._answers = Answers(rng=rng, host=host, has_browsers=has_browsers)
         self._report = report
-        self._places = places or contextlib.nullcontext()
+        self._places = places or _Everywhere()
 
-    async def __call__(self, request: Request) -> Response:
-        """Answer one request."""
+    def __call__(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
+        """Answer one request, at once if nothing has to be waited for."""
         headers = request.first_of_each()
         content_type = headers.get(b"content-type")
         if request.method != b"POST":
@@ -120,19 +138,65 @@ class DynamoDBApplication:
             content_type = _content_type(request, content_type)
             if content_type is None:
                 return self._answers.unknown(headers)
+        try:
+            turn = self._places.enter()
+        except Exception as error:  # noqa: BLE001 (the root of a request)
+            return self._answer(*self._fault(error), headers, content_type)
+        return (
+            self._admitted(request, headers, content_type)
+            if turn is None
+            else self._later(turn, request, headers, content_type)
+        )
+
+    async def _later(
+        self, turn: Coroutine[Any, Any, None], request: Request, headers: Headers, content_type: bytes
+    ) -> Response:
+        """Answer a request once there is a place for it."""
+        try:
+            await turn
+        except Exception as error:  # noqa: BLE001 (the root of a request's task)
+            response = self._answer(*self._fault(error), headers, content_type)
+        else:
+            response = self._admitted(request, headers, content_type)
+        return response if isinstance(response, Response) else await response
+
+    def _admitted(
+        self, request: Request, headers: Headers, content_type: bytes
+    ) -> Response | Coroutine[Any, Any, Response]:
+        """Answer a request that has a place, which is given back."""
         status = 200
         try:
-            async with self._places:
-                body = await self._serve(request, headers)
-        except asyncio.CancelledError:
-            raise
+            body = self._serve(request, headers)
+            if not isinstance(body, bytes | list):
+                return self._served(body, headers, content_type)
+        except Exception as error:  # noqa: BLE001 (the root of a request)
+            status, body = self._fault(error)
+        self._places.leave()
+        return self._answer(status, body, headers, content_type)
+
+    async def _served(self, coming: Coroutine[Any, Any, Answer], headers: Headers, content_type: bytes) -> Response:
+        status = 200
+        try:
+            body = await coming
         except Exception as error:  # noqa: BLE001 (the root of a request's task)
-            fault = fault_of(error)
-            if fault.kind == INTERNAL and not isinstance(error, UnknownOutcomeError):
-                self._report(error)
-            status, body = fault.status, fault.body()
+            status, body = self._fault(error)
+        finally:
+            self._places.leave()
+        response = self._answer(status, body, headers, content_type)
+        return response if isinstance(response, Response) else await response
+
+    def _fault(self, error: Exception) -> tuple[int, bytes]:
+        """Return the status and body that tell of an error, which is reported if it is ours."""
+        fault = fault_of(error)
+        if fault.kind == INTERNAL and not isinstance(error, UnknownOutcomeError):
+            self._report(error)
+        return fault.status, fault.body()
+
+    def _answer(
+        self, status: int, body: Answer, headers: Headers, content_type: bytes
+    ) -> Response | Coroutine[Any, Any, Response]:
         if b"accept-encoding" in headers and accepts_gzip(headers[b"accept-encoding"]):
-            return await self._answers.compressed(status, body, headers, content_type)
+            return self._answers.compressed(status, body, headers, content_type)
         return self._answers.answer(status, body, headers, content_type)
 
     def _without_operation(self, request: Request, headers: Headers) -> Response:
@@ -142,8 +206,8 @@ class DynamoDBApplication:
             return self._answers.preflight(headers)
         return self._answers.unknown(headers)
 
-    def _serve(self, request: Request, headers: Headers) -> Coroutine[Any, Any, bytes | list[bytes]]:
-        """Let a request in, and begin to serve it; raises what is wrong before that."""
+    def _serve(self, request: Request, headers: Headers) -> Answer | Coroutine[Any, Any, Answer]:
+        """Let a request in, and serve it; raises what is wrong before anything is waited for."""
         target = headers.get(b"x-amz-target", b"")
         try:
             operation = self._operation(target)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import string
 import zlib
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Final
 
 from merganser.net.http import Response
 from merganser.net.http_compression import GZIP_BYTES_MIN, gzipped
@@ -50,13 +50,16 @@ class Answers:
         """Return the answer to a request with ``headers``, as it is."""
         return self._response(status, body, headers, _CONTENT_TYPES[content_type])
 
-    async def compressed(
+    def compressed(
         self, status: int, body: bytes | list[bytes], headers: Headers, content_type: bytes
-    ) -> Response:
+    ) -> Response | Coroutine[Any, Any, Response]:
         """Return the answer to a request whose client takes gzip, compressed if it is worth it."""
         pieces = [body] if isinstance(body, bytes) else body
         if sum(map(len, pieces)) < GZIP_BYTES_MIN:
             return self.answer(status, body, headers, content_type)
+        return self._gzipped(status, pieces, headers, content_type)
+
+    async def _gzipped(self, status: int, pieces: list[bytes], headers: Headers, content_type: bytes) -> Response:
         lines = _CONTENT_TYPES[content_type] + b"content-encoding: gzip\r\n"
         return self._response(status, await gzipped(pieces), headers, lines)
 

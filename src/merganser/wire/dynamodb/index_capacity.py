@@ -20,7 +20,7 @@ from merganser.wire.dynamodb.attributes import AttributeMap, normalise
 from merganser.wire.dynamodb.capacity import Consumption, write_units
 from merganser.wire.dynamodb.index_items import indexes_of, stands
 from merganser.wire.dynamodb.items import attributes_of, size_of
-from merganser.wire.dynamodb.keys import KeySchema
+from merganser.wire.dynamodb.key_schemas import KeySchema
 from merganser.wire.dynamodb.secondary_indexes import IndexDefinition, picked
 from merganser.wire.dynamodb.tables import definition_of
 

@@ -26,7 +26,8 @@ from merganser.storage import keys
 from merganser.wire.dynamodb.attributes import AttributeMap, normalise
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.items import attributes_of, encoded, size_of
-from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, partition_bytes, sort_bytes
+from merganser.wire.dynamodb.key_schemas import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.keys import partition_bytes, sort_bytes
 from merganser.wire.dynamodb.secondary_indexes import IndexDefinition, global_indexes, picked
 from merganser.wire.dynamodb.tables import definition_of
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from merganser.wire.dynamodb.constraints import Violations, key_schema_violations
 from merganser.wire.dynamodb.errors import ValidationError
-from merganser.wire.dynamodb.keys import KeyAttribute
+from merganser.wire.dynamodb.key_schemas import KeyAttribute
 from merganser.wire.dynamodb.secondary_indexes import ATTRIBUTES_MAX, IndexDefinition, Projection
 from merganser.wire.dynamodb.table_settings import (
     INVALID,

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgspec
-
 from merganser.core.token import token_of
 from merganser.model.ids import TableId
 from merganser.storage.keys import partition_prefix, row_key
 from merganser.storage.ordered import encode_binary, encode_number, encode_string
-from merganser.wire.dynamodb.attributes import AttributeMap, decode_binary
+from merganser.wire.dynamodb.attributes import decode_binary
 from merganser.wire.dynamodb.errors import ValidationError
+from merganser.wire.dynamodb.key_schemas import KeyAttribute, KeySchema
 
 PARTITION_KEY_BYTES_MAX: Final = 2048
 SORT_KEY_BYTES_MAX: Final = 1024
@@ -26,30 +25,6 @@ SORT_KEY_BYTES_MAX: Final = 1024
 NOT_THE_SCHEMA = "The provided key element does not match the schema"
 _INVALID = "One or more parameter values were invalid: "
 _EMPTY = "One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty"
-
-
-class KeyAttribute(msgspec.Struct, frozen=True):
-    """An attribute of a table's primary key."""
-
-    name: str
-    kind: str
-    """S, N or B."""
-
-
-class KeySchema(msgspec.Struct, frozen=True):
-    """A table's primary key."""
-
-    partition: KeyAttribute
-    sort: KeyAttribute | None = None
-
-    @property
-    def attributes(self) -> tuple[KeyAttribute, ...]:
-        """The partition key, then the sort key if there is one."""
-        return (self.partition,) if self.sort is None else (self.partition, self.sort)
-
-    def of(self, item: Mapping[str, Any]) -> AttributeMap:
-        """Return the key attributes of an item."""
-        return {attribute.name: item[attribute.name] for attribute in self.attributes}
 
 
 def key_of_item(schema: KeySchema, table: TableId, item: Mapping[str, Any]) -> bytes:

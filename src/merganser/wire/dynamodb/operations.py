@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -36,7 +36,10 @@ from merganser.wire.dynamodb.writes import delete_item, put_item, update_item
 
 REQUEST_TIMEOUT_S: Final = 10.0  # SDKs give up after 60 s, and retry long before that is of use
 
-Operation = Callable[[Session, dict[str, Any]], Awaitable[bytes | list[bytes]]]
+Answer = bytes | list[bytes]
+"""JSON, in pieces if that saves copying."""
+Operation = Callable[[Session, dict[str, Any]], Answer | Coroutine[Any, Any, Answer]]
+"""Answers at once if it can."""
 
 
 class DynamoDB:
@@ -102,10 +105,10 @@ class DynamoDB:
         """Their names."""
         return self._operations.keys()
 
-    async def call(
+    def call(
         self, operation: str, body: bytes, levels: Levels = UNSAID, *, region: str | None = None
-    ) -> bytes | list[bytes]:
-        """Serve one request and return the JSON of its answer, in pieces if that saves copying.
+    ) -> Answer | Coroutine[Any, Any, Answer]:
+        """Serve one request and return its answer, or what to await for it.
 
         Args:
             operation: DynamoDB's name of it.
@@ -127,15 +130,36 @@ class DynamoDB:
         session = self._meters.session(levels=levels, deadline=deadline)
         session.region = region
         try:
-            try:
-                return await serve(session, request)
-            except TableNotFoundError:  # dropped while we looked, and perhaps made anew: its key has another id
-                return await serve(session, request)
-        except TooLargeError:  # another second, to find what matters less
+            answer = serve(session, request)
+        except RequestError as error:
+            _look_for_worse(operation, body, error)
             raise
-        except RequestError:
-            shapes.check(operation, _parsed(body), deep=True)  # what it finds, DynamoDB would have said first
-            raise
+        if isinstance(answer, bytes | list):
+            return answer
+        return _awaited(answer, operation, body, lambda: serve(session, request))
+
+
+async def _awaited(
+    answer: Coroutine[Any, Any, Answer],
+    operation: str,
+    body: bytes,
+    serve_again: Callable[[], Answer | Coroutine[Any, Any, Answer]],
+) -> Answer:
+    try:
+        try:
+            return await answer
+        except TableNotFoundError:  # dropped while we looked, and perhaps made anew: its key has another id
+            again = serve_again()
+            return again if isinstance(again, bytes | list) else await again
+    except RequestError as error:
+        _look_for_worse(operation, body, error)
+        raise
+
+
+def _look_for_worse(operation: str, body: bytes, error: RequestError) -> None:
+    """Raise instead of ``error`` what DynamoDB would have said first, if there is any."""
+    if not isinstance(error, TooLargeError):  # another second, to find what matters less
+        shapes.check(operation, _parsed(body), deep=True)
 
 
 def _parsed(body: bytes) -> Any:

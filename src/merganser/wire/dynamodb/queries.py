@@ -11,7 +11,7 @@ from merganser.query.legacy import key_conditions_of
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders, placeholders_of
-from merganser.wire.dynamodb.keys import KeyAttribute
+from merganser.wire.dynamodb.key_schemas import KeyAttribute
 from merganser.wire.dynamodb.legacy import checks_in
 from merganser.wire.dynamodb.looking import looking_at
 from merganser.wire.dynamodb.pages import (

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
+from merganser.model.cluster import Table
 from merganser.wire.dynamodb import capacity
 from merganser.wire.dynamodb.answers import answer_of, joined
 from merganser.wire.dynamodb.attributes import normalise
 from merganser.wire.dynamodb.capacity import Consumption, read_units
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.expressions import check_parameters, check_placeholders
-from merganser.wire.dynamodb.items import size_of
+from merganser.wire.dynamodb.items import json_of, size_of
 from merganser.wire.dynamodb.keys import key_of
 from merganser.wire.dynamodb.legacy import check_names
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.tables import definition_of
-from merganser.wire.dynamodb.views import WHOLE, View, projection_of
+from merganser.wire.dynamodb.views import View, projection_of
 
 _LEGACY = ("AttributesToGet",)
 _USUAL = frozenset(("TableName", "Key", "ConsistentRead"))
 
 
-async def get_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
-    """Return the item of a key, or nothing if there is none."""
-    view, table = WHOLE, session.known(request) if request.keys() <= _USUAL else None
-    if table is None or request.get("Key") is None:  # else nothing more can be wrong than the key
-        view = _checked(request)
-        table = await session.table(request["TableName"])
-    else:
-        normalise(request["Key"])
+def get_item(
+    session: Session, request: dict[str, Any]
+) -> bytes | list[bytes] | Coroutine[Any, Any, bytes | list[bytes]]:
+    """Return the item of a key, or nothing if there is none; at once if it is here."""
+    table = session.known(request) if request.keys() <= _USUAL else None
+    if table is None or request.get("Key") is None:
+        return _get_checked(session, request)
+    normalise(request["Key"])  # nothing more can be wrong
     key = key_of(definition_of(table).schema, table.id, request["Key"])
-    if view is not WHOLE:
-        view.check_keys(table)
+    is_consistent = bool(request.get("ConsistentRead"))
+    found = session.item_at_once(table, key, is_consistent=is_consistent)
+    return _get_waiting(session, table, key, is_consistent=is_consistent) if found is None else _shown(found.value)
+
+
+async def _get_waiting(session: Session, table: Table, key: bytes, *, is_consistent: bool) -> bytes | list[bytes]:
+    return _shown(await session.item(table, key, is_consistent=is_consistent))
+
+
+def _shown(item: bytes | None) -> bytes | list[bytes]:
+    return b"{}" if item is None else joined(b'{"Item":', json_of(item), b"}")
+
+
+async def _get_checked(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
+    """As `get_item`, of a request of which anything may be asked, or wrong."""
+    view = _checked(request)
+    table = await session.table(request["TableName"])
+    key = key_of(definition_of(table).schema, table.id, request["Key"])
+    view.check_keys(table)
     is_consistent = bool(request.get("ConsistentRead"))
     item = await session.item(table, key, is_consistent=is_consistent)
     shown = None if item is None else view.of(item)

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from merganser.model.cluster import Index, Table
-from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.key_schemas import KeyAttribute, KeySchema
 from merganser.wire.dynamodb.table_settings import OnDemandLimits, Throughput, WarmThroughput
 
 ProjectionType = Literal["ALL", "KEYS_ONLY", "INCLUDE"]

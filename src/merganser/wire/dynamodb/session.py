@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
     from merganser.model.ids import TableId
-    from merganser.model.leader_messages import Changed
+    from merganser.model.leader_messages import Changed, Led
     from merganser.service.catalog import Catalog
     from merganser.service.coordinator import Coordinator
     from merganser.service.counting import Counting
@@ -295,6 +295,12 @@ class Session:
         if changed.is_rejected:
             raise rejection_in(changed.answer).error()
         return changed.answer
+
+    def item_at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> Led | None:
+        """Return what `item` does, first of all, if it is here and nothing has to be waited for; None: ask `item`."""
+        if not table.has_leaders or self._levels is not UNSAID:
+            return None
+        return self._services.leader_based.at_once(table, key, is_consistent=is_consistent)
 
     def item(self, table: Table, key: bytes, *, is_consistent: bool) -> Coroutine[Any, Any, bytes | None]:
         """Return an item in stored form, None if there is none."""

@@ -46,6 +46,7 @@ _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))  # RFC 2104
 _USUAL = re.compile(
     rb"AWS4-HMAC-SHA256 Credential=([^, ]+), SignedHeaders=([^, ]+), Signature=([^, ]+)",
 ).fullmatch
+_CREDENTIAL, _SIGNED_HEADERS, _SIGNATURE = b"AWS4-HMAC-SHA256 Credential=", b", SignedHeaders=", b", Signature="
 _IS_REGION = re.compile(rb"[a-z0-9-]{1,64}").fullmatch
 _IN_QUERY = b"X-Amz-Algorithm"
 _QUERY_MEMBERS = (_IN_QUERY, b"X-Amz-Credential", b"X-Amz-Signature", b"X-Amz-SignedHeaders", b"X-Amz-Date")
@@ -140,8 +141,16 @@ def region_of(request: Request, headers: Headers) -> str | None:
 
 def _is_usual(request: Request, headers: Headers) -> bool:
     """Tell whether a request says who sent it as SDKs do, whoever that is."""
-    is_dated = len(request.path) == 1 and bool(headers.get(b"x-amz-date"))
-    return is_dated and _USUAL(headers.get(b"authorization", b"")) is not None
+    said = headers.get(b"authorization")
+    if said is None or len(request.path) != 1 or not headers.get(b"x-amz-date") or not said.startswith(_CREDENTIAL):
+        return False
+    signed_headers, signature = said.find(_SIGNED_HEADERS), said.find(_SIGNATURE)
+    return (
+        len(_CREDENTIAL) < signed_headers  # none of the three is empty, nor has a comma or a space in it
+        and signed_headers + len(_SIGNED_HEADERS) < signature < len(said) - len(_SIGNATURE)
+        and said.count(b",") == 2
+        and said.count(b" ") == 3
+    )
 
 
 def _claim_of(request: Request, headers: Headers) -> Claim:

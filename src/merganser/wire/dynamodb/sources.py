@@ -24,7 +24,8 @@ from merganser.storage.keys import after, prefix_end
 from merganser.wire.dynamodb.attributes import AttributeMap
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.index_items import global_key, global_partition
-from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema, key_of, partition_bytes, prefix_of, sort_bytes
+from merganser.wire.dynamodb.key_schemas import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.keys import key_of, partition_bytes, prefix_of, sort_bytes
 from merganser.wire.dynamodb.secondary_indexes import IndexDefinition, global_indexes
 from merganser.wire.dynamodb.tables import definition_of
 

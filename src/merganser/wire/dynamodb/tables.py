@@ -29,7 +29,7 @@ from merganser.wire.dynamodb.index_requests import (
     find_index_violations,
     local_definitions,
 )
-from merganser.wire.dynamodb.keys import KeyAttribute, KeySchema
+from merganser.wire.dynamodb.key_schemas import KeyAttribute, KeySchema
 from merganser.wire.dynamodb.secondary_indexes import (
     IndexDefinition,
     definition_of_index,

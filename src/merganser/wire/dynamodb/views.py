@@ -22,7 +22,7 @@ from merganser.query.syntax import Condition, Path
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.expressions import placeholders_of
 from merganser.wire.dynamodb.items import attributes_of, json_of
-from merganser.wire.dynamodb.keys import KeyAttribute
+from merganser.wire.dynamodb.key_schemas import KeyAttribute
 from merganser.wire.dynamodb.legacy import check_operator, checks_in, is_any, names_in
 from merganser.wire.dynamodb.tables import definition_of, key_attributes
 
