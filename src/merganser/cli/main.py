@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from merganser.cli import standard_streams
+from merganser.cli.snapshot import snapshot
 from merganser.model.errors import ConfigurationError, CorruptionError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 cluster = typer.Typer(help="A local cluster of several nodes.", no_args_is_help=True)
 app.add_typer(cluster, name="cluster")
+app.add_typer(snapshot, name="snapshot")
 
 AdminOption = Annotated[
     str, typer.Option("--admin", help="HOST:PORT of any node's admin port.", envvar="MERGANSER_ADMIN")

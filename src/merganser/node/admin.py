@@ -5,10 +5,11 @@ node serves clients, 503 before, once its disk has failed, and while its clock i
 does not. It listens on the same host as everything else.
 
 ``POST /repair?table=NAME&partition=P[&dry_run=1][&scrub_only=1]`` repairs one partition that this node holds, and
-answers when that is done. ``POST /clean`` drops every table, on nodes in memory only, which tests use. Nothing else
-changes anything, and nobody proves here who they are. So that no page in an operator's browser can send these, they
-must carry the header ``x-merganser-admin``, which a form cannot send and a script of another site only after a
-preflight that is not answered, and no ``Origin``, which browsers add to every POST.
+answers when that is done. ``POST /snapshot/...`` is told in `node.admin_snapshots`. ``POST /clean`` drops every
+table, on nodes in memory only, which tests use. Nothing else changes anything, and nobody proves here who they are.
+So that no page in an operator's browser can send these, they must carry the header ``x-merganser-admin``, which a
+form cannot send and a script of another site only after a preflight that is not answered, and no ``Origin``, which
+browsers add to every POST.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from merganser.model.errors import MerganserError, RequestError
 from merganser.model.ids import PartitionId
 from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
+from merganser.node.admin_snapshots import PREFIX, SnapshotAdmin
 from merganser.service import clean_slate
 from merganser.service.member import Member
 from merganser.storage import keys
@@ -46,17 +48,26 @@ class Admin:
     """Answers the admin port."""
 
     def __init__(
-        self, peers: Callable[[], Peers | None], member: Callable[[], Member | None], *, is_ephemeral: bool = False
+        self,
+        peers: Callable[[], Peers | None],
+        member: Callable[[], Member | None],
+        *,
+        is_ephemeral: bool = False,
+        snapshots: SnapshotAdmin | None = None,
     ) -> None:
-        """Tell about ``member``, once there is one; if ``is_ephemeral``, drop all of its tables when asked to."""
+        """Tell about ``member``, once there is one; if ``is_ephemeral``, drop all of its tables when asked to.
+
+        What is asked of ``snapshots`` is refused if there are none.
+        """
         self._peers = peers
         self._member = member
         self._is_ephemeral = is_ephemeral
+        self._snapshots = snapshots
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         path = request.path.partition(b"?")[0]
-        if request.method == b"POST" and path in (b"/repair", b"/clean"):
+        if request.method == b"POST" and (path in (b"/repair", b"/clean") or path.startswith(PREFIX)):
             return await self._change(path, request)
         if request.method not in (b"GET", b"HEAD"):
             return _answer(405, {"error": "only GET is served here, and POST /repair"})
@@ -75,6 +86,8 @@ class Admin:
         member = self._member()
         if member is None:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
+        if path.startswith(PREFIX) and self._snapshots is not None:
+            return await self._snapshots.answer(member, request)
         if path == b"/repair":
             return await _repaired(member, request)
         if not self._is_ephemeral:

@@ -5,6 +5,7 @@
     DIR/node.json   format, node id, and the cluster once the node is a member
     DIR/lock        held by the running process
     DIR/rocksdb/    the engine's own
+    DIR/checkpoints/  of it, while a snapshot of the cluster is fetched (`node.checkpoints`)
     DIR/rocksdb.aside-N/  databases that --rebuild has set aside, for whoever wants to look; to be removed by hand
 """
 
@@ -129,6 +130,11 @@ class DataDirectory:
             _write_durably(self.path / "node.json", msgspec.json.encode(self.identity) + b"\n")
         except OSError as error:
             raise _unusable(self.path, error) from None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints of the database are kept: on the same file system, as they share its files."""
+        return self.path / "checkpoints"
 
     def close(self) -> None:
         """Let another process have the directory."""

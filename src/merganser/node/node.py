@@ -28,6 +28,7 @@ from merganser.net import http
 from merganser.net.datagrams import DatagramPortError
 from merganser.net.peers import Peers
 from merganser.node.admin import Admin
+from merganser.node.admin_snapshots import SnapshotAdmin
 from merganser.node.data_directory import DataDirectory
 from merganser.node.logs import event, failure
 from merganser.node.settings import Settings, is_loopback
@@ -238,7 +239,11 @@ class Node:
         return lambda _host, _port: server.listen_on(door)
 
     def _admin(self) -> Admin:
-        return Admin(lambda: self._peers, lambda: self.member, is_ephemeral=self.settings.ephemeral)
+        snapshots = SnapshotAdmin(None if self._directory is None else self._directory.checkpoints)
+        self._closing.callback(snapshots.close)
+        return Admin(
+            lambda: self._peers, lambda: self.member, is_ephemeral=self.settings.ephemeral, snapshots=snapshots
+        )
 
     def _dynamodb_server(self) -> http.HttpServer:
         limits = http.HttpLimits(connections_max=self.settings.connections_max)

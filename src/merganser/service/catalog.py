@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from merganser.core import cluster_map
+from merganser.core import cluster_map, snapshots
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.core.register import (
     NO_BALLOT,
@@ -127,8 +127,9 @@ class Catalog:
         return self._topology.map
 
     def tables(self, wire: str) -> list[Table]:
-        """Return the tables of one wire known here, by name."""
-        return sorted((t for t in self.current.tables if t.wire == wire), key=lambda t: t.name)
+        """Return the tables of one wire known here, by name; not those that are being restored."""
+        there = (t for t in self.current.tables if t.wire == wire and not snapshots.is_hidden(t))
+        return sorted(there, key=lambda t: t.name)
 
     def known(self, wire: str, name: object) -> Table | None:
         """Return a table of that name that this node knows, without asking anybody."""

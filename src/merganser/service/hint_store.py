@@ -193,7 +193,7 @@ class HintStore:
         damaged: list[bytes] = []
         for hint_key, value in self._engine.scan(keys.hint_key(target, start), keys.hint_range(target)[1]):
             try:
-                hint = _stored_hint(hint_key, value)
+                hint = stored_hint(hint_key, value)
             except CorruptionError:
                 damaged.append(hint_key)
                 continue
@@ -357,7 +357,7 @@ class HintStore:
     def _has_hints(self, target: int, low: bytes, high: bytes, until_us: int) -> bool:
         for hint_key, value in self._engine.scan(keys.hint_key(target, low), keys.hint_key(target, high)):
             try:
-                hint = _stored_hint(hint_key, value)
+                hint = stored_hint(hint_key, value)
                 if rows.oldest_us(decode_row(hint.key, hint.row)) <= until_us:
                     return True
             except CorruptionError:
@@ -377,7 +377,7 @@ class HintStore:
         self._tables = tables
 
 
-def _stored_hint(hint_key: bytes, value: bytes) -> StoredHint:
+def stored_hint(hint_key: bytes, value: bytes) -> StoredHint:
     """Return the hint stored as ``value``.
 
     Raises:

@@ -29,6 +29,7 @@ from merganser.model.messages import Apply, Reply
 from merganser.net.transport import Traffic
 from merganser.service.asking import Asker, error_of
 from merganser.service.hint_store import HintStore, StoredHint
+from merganser.service.standstill import Standstill
 from merganser.service.topology import Topology
 from merganser.storage import keys
 
@@ -51,6 +52,7 @@ class HintedHandoff:
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         admit: Callable[[], Awaitable[None]] | None = None,
+        standstill: Standstill | None = None,
     ) -> None:
         """Deliver out of ``store``.
 
@@ -62,7 +64,9 @@ class HintedHandoff:
             rng: spreads the passes of the nodes.
             catch_up: fetches a newer map from a peer.
             admit: awaited before each slice; returns when background work may go on.
+            standstill: while it is on no hint is given up.
         """
+        self._standstill = standstill or Standstill()
         self._topology = topology
         self._asker = asker
         self._store = store
@@ -181,6 +185,7 @@ class HintedHandoff:
         await asyncio.wait(futures)
         fates = [fate(error_of(future), map_epoch=epoch) for future in futures]
         acked = [hint for hint, one in zip(mine, fates, strict=True) if one is Fate.DELIVERED]
+        await self._standstill.over()
         self._store.delivered(target, acked)
         self.delivered += len(acked)
         self.refused += len(mine) - len(acked)

@@ -24,7 +24,7 @@ from merganser.model.errors import RefusedError
 from merganser.model.ids import PartitionId, TableId
 from merganser.service.topology import Topology
 from merganser.storage import keys
-from merganser.storage.engine import Batch, Engine
+from merganser.storage.engine import Batch, Engine, Readable
 from merganser.storage.values import seal, unseal
 
 NOT_WHOLE = "not_whole"
@@ -47,7 +47,7 @@ class Horizons:
         self._life = rng.getrandbits(62)
         self._doubts: dict[Place, int] = {}
         self._adopting: dict[Place, int] = {}
-        self._standings = _load(engine)
+        self._standings = load_standings(engine)
         self._listeners: list[Callable[[], None]] = []
         self._doubters: list[Callable[[TableId, PartitionId], None]] = []
         self._forget_dropped(topology.map)
@@ -247,7 +247,7 @@ class Horizons:
         self._engine.commit(batch)
 
 
-def _load(engine: Engine) -> dict[Place, Standing]:
+def load_standings(engine: Readable) -> dict[Place, Standing]:
     """Return what the engine holds.
 
     Raises:

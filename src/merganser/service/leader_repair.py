@@ -24,6 +24,7 @@ from merganser.service.led_repair import LedRepair
 from merganser.service.partition_gate import PartitionGate
 from merganser.service.restoring import Rejoining, Restorer
 from merganser.service.settling import Settling
+from merganser.service.standstill import Standstill
 from merganser.service.tombstones import Tombstones
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
@@ -48,6 +49,7 @@ class LeaderRepair:
         has_lost: Callable[[], bool],
         in_flight_s: float,
         interval_s: float = REPAIR_INTERVAL_S,
+        standstill: Standstill,
     ) -> None:
         """Assemble it.
 
@@ -65,6 +67,7 @@ class LeaderRepair:
             in_flight_s: longer than any request lasts.
             has_lost: whether this node's disk has lost something.
             interval_s: between two comparisons of the same.
+            standstill: while it is on no tombstone is dropped.
         """
         gate = PartitionGate(topology, catch_up=catch_up)
         leadership, leader, promises = leader_tables.leadership, leader_tables.leader, leader_tables.promises
@@ -92,6 +95,7 @@ class LeaderRepair:
             admit=admit,
             keep_s=in_flight_s,
             interval_s=interval_s,
+            standstill=standstill,
         )
         leader_tables.works += [self.led_repair.run, self.tombstones.run]
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {

@@ -55,7 +55,19 @@ from merganser.service.markers import Markers
 from merganser.service.outboxes import Outboxes
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
-from merganser.service.steps import EXPIRY, INDEXES, TRANSACTIONS, WIRES, Evaluator, Indexer, of_indexes, of_wires
+from merganser.service.standstill import Standstill
+from merganser.service.steps import (
+    EXPIRY,
+    INDEXES,
+    RESTORES,
+    TRANSACTIONS,
+    WIRES,
+    Evaluator,
+    Indexer,
+    of_indexes,
+    of_restores,
+    of_wires,
+)
 from merganser.service.topology import Topology
 from merganser.service.transaction_recovery import Recovery
 from merganser.service.transaction_steps import maker
@@ -91,6 +103,7 @@ class LeaderTables:
         on_error: Callable[[BaseException], None],
         local: LocalIndexes,
         pulse_s: float = PULSE_S,
+        standstill: Standstill,
     ) -> None:
         """Assemble them; `start` sets them going.
 
@@ -107,6 +120,7 @@ class LeaderTables:
             expiry_look_s: between two looks for what has.
             wall_us: microseconds since 1970.
             check_clock: raises a ClockSkewError if nobody can rely on that.
+            standstill: while it is on nothing is dropped, and no transaction ended.
         """
         self._topology = topology
         admit = admission.background
@@ -190,7 +204,11 @@ class LeaderTables:
             topology, engine, self.ledger, self.recovery, leading=self.leadership.leading, rng=rng, admit=admit
         )
         self.transactions = Transactions(self.ledger, self.recovery, self.leader_based, rng=rng, on_error=on_error)
-        self.leader.makers[TRANSACTIONS] = maker(evaluators, when_begun=self.sweep.notice)
+        self.leader.makers[TRANSACTIONS] = maker(
+            evaluators, when_begun=self.sweep.notice, check_standstill=standstill.check
+        )
+        self.leader.makers[RESTORES] = of_restores()
+        self.register_replica.check_standstill = standstill.check
         self.leader.resolver = self.recovery
         self.expirer = Expirer(
             topology,

@@ -68,7 +68,9 @@ from merganser.service.local_indexes import LocalIndexer, LocalIndexes, LocalMea
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
+from merganser.service.restored_rows import RestoredRows
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
+from merganser.service.standstill import Standstill
 from merganser.service.steps import Evaluator, Indexer
 from merganser.service.table_ends import Ends, TableEnds
 from merganser.service.timestamps import Timestamps, load_ceiling
@@ -148,6 +150,7 @@ class Member:
         )
         self.catalog = Catalog(self.topology, asker, engine, rng=rng)
         self._table_ends = TableEnds(self.catalog, ends or {}, wall_us=wall_us, rng=rng)
+        self.standstill = Standstill()
         self.horizons = Horizons(self.topology, engine, rng=rng)
         local = LocalIndexes(engine, local_indexers, local_measurers)
         self.expiries = ExpiryIndex(self.topology, engine, expiries)
@@ -221,6 +224,7 @@ class Member:
             rng=rng,
             catch_up=self.catalog.catch_up,
             admit=self.admission.background,
+            standstill=self.standstill,
         )
         self.horizons.when_doubted(self.trees.forget)
         self.anti_entropy = AntiEntropy(
@@ -253,6 +257,7 @@ class Member:
             admit=lambda: self.wholeness.background(),
             interval_s=purge_interval_s,
             margin_us=purge_margin_us,
+            standstill=self.standstill,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)
@@ -290,6 +295,7 @@ class Member:
             on_error=on_error,
             local=local,
             pulse_s=pulse_s,
+            standstill=self.standstill,
         )
         self.leader_repair = LeaderRepair(
             self.topology,
@@ -305,6 +311,7 @@ class Member:
             has_lost=lambda: self.wholeness.has_lost,
             in_flight_s=in_flight_s,
             interval_s=repair_interval_s,
+            standstill=self.standstill,
         )
         self.leader_tables.register_replica.check = self._check_disk
         self.healing.settle = self.leader_repair.settling.make_right
@@ -316,6 +323,13 @@ class Member:
             self.healing,
             self.anti_entropy,
             compare_led=self.leader_repair.led_repair.compare_everywhere,
+        )
+        self.restored_rows = RestoredRows(
+            self.topology,
+            self.catalog,
+            self.coordinator,
+            self.leader_tables.leader_based,
+            admit=self.admission.background,
         )
         self._background: list[asyncio.Task[None]] = []
         self._at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from merganser.core import rows
+from merganser.core import rows, snapshots
 from merganser.core.horizon import is_due
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RefusedError, StorageFailedError
@@ -32,6 +32,7 @@ from merganser.service.hash_trees import Change
 from merganser.service.horizons import Horizons
 from merganser.service.partition_gate import PartitionGate
 from merganser.service.purge_round import PurgeRound, Synchronise
+from merganser.service.standstill import Standstill
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
@@ -79,6 +80,7 @@ class Purger:
         admit: Callable[[], Awaitable[None]] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
         margin_us: int = MARGIN_US,
+        standstill: Standstill | None = None,
     ) -> None:
         """Work on the partitions that this node holds.
 
@@ -88,7 +90,9 @@ class Purger:
             has_hints: (table, first_token, last_token, *, until_us): whether this node keeps a hint from before.
             damage: what a purge meets is noted there.
             admit: waits while clients need this node more.
+            standstill: while it is on nothing is purged.
         """
+        self._standstill = standstill or Standstill()
         self._topology = topology
         self._asker = asker
         self._horizons = horizons
@@ -284,6 +288,9 @@ class Purger:
                 if self._damage is not None:
                     self._damage.met_somewhere(table, position, end)
                 return changed
+            if self._standstill.is_on:
+                await self._standstill.over()
+                continue  # the slice may have changed meanwhile
             changes = self._purged_of(table, rows_read, horizon_us)
             if changes:
                 self._rewrite(changes)
@@ -317,8 +324,16 @@ class Purger:
         return min((self._horizons.horizon_us(t.id, p) for t, p in held if t.id == table.id), default=None)
 
     def _held(self) -> list[tuple[Table, PartitionId]]:
-        """Return where there are horizons to raise: leader-based tables have none."""
-        return [(table, partition) for table, partition in self._topology.held() if not table.has_leaders]
+        """Return where there are horizons to raise.
+
+        Leader-based tables have none. What is restored comes from before any horizon, so none is raised before all is
+        there.
+        """
+        return [
+            (table, partition)
+            for table, partition in self._topology.held()
+            if not table.has_leaders and not snapshots.is_hidden(table)
+        ]
 
     def _is_due(self, table: Table, partition: PartitionId) -> bool:
         replicas = self._topology.ring.preference_list(partition, table.n)

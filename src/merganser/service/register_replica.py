@@ -56,6 +56,8 @@ class RegisterReplica:
         self.check: Callable[[Request], None] = lambda _request: None
         """Raises a RefusedError if the disk is not well enough for one of several; it was asked for those that come
         alone."""
+        self.check_standstill: Callable[[], None] = lambda: None
+        """Raises while no tombstone may be dropped."""
         self._gate = GroupGate(topology, catch_up=catch_up)
         self._engine = engine
         self._promises = promises
@@ -157,6 +159,7 @@ class RegisterReplica:
         Raises:
             RefusedError: not a replica, no such table, keys of another partition, a later epoch is promised, or a later
                 generation has begun; nothing was dropped.
+            UnavailableError: a snapshot is being taken; nothing was dropped.
             StorageFailedError: it is unknown whether it is durable.
         """
         table, partition = request.table, request.partition
@@ -164,6 +167,7 @@ class RegisterReplica:
         if any(self._gate.held(table, key)[1] != group for key, _ in request.tombstones):
             raise RefusedError(NOT_A_REPLICA, f"not all of these keys are of partition {partition}")
         await self._promises.admit(group, request.epoch)
+        self.check_standstill()
         self._generations.check(group, request.epoch, request.generation)
         self._generations.begin(group, (Epoch(*request.epoch), request.generation))
         self._trees.write(

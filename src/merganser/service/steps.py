@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from merganser.core import indexing
+from merganser.core import indexing, snapshots
 from merganser.core.cluster_map import is_index
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
@@ -31,6 +31,9 @@ INDEXES: Final = 2
 
 EXPIRY: Final = 3
 """The removal of an item that has expired (`service.expirer`); its payload is empty."""
+
+RESTORES: Final = 4
+"""An item as a snapshot has it (`service.restored_rows`); the payload is its value."""
 
 Evaluator = Callable[[Table, bytes, bytes | None], Decided]
 """Of a wire: from the table, the payload and the current value (None: no such item) to what becomes of it."""
@@ -62,6 +65,17 @@ def of_indexes() -> Maker:
         return lambda content: indexing.applied(content, shown)
 
     return Maker(step_of, meets_intents=True)
+
+
+def of_restores() -> Maker:
+    """Return the maker of `RESTORES`: what is there already, by a copy of the request, is not written again."""
+
+    def step_of(table: Table, payload: bytes) -> Step:
+        if not snapshots.is_hidden(table):
+            raise RequestError(f"table {table.name} is not being restored")
+        return lambda content: Decided(None if content.value == payload else Content(payload))
+
+    return Maker(step_of, meets_intents=False)
 
 
 def of_wires(evaluators: Mapping[str, Evaluator]) -> Maker:

@@ -46,6 +46,7 @@ from merganser.service.generations import Generations
 from merganser.service.hash_trees import HashTrees
 from merganser.service.leader import Leader
 from merganser.service.leadership import Leadership, Led
+from merganser.service.standstill import Standstill
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
@@ -89,6 +90,7 @@ class Tombstones:
         admit: Callable[[], Awaitable[None]],
         keep_s: float,
         interval_s: float = REPAIR_INTERVAL_S,
+        standstill: Standstill,
     ) -> None:
         """Go through what this node leads.
 
@@ -104,6 +106,7 @@ class Tombstones:
             admit: waits while clients need this node more.
             keep_s: longer than any request lasts.
             interval_s: between two looks at the same place.
+            standstill: while it is on nothing is dropped.
         """
         self._topology = topology
         self._asker = asker
@@ -116,6 +119,7 @@ class Tombstones:
         self._admit = admit
         self._keep_s = keep_s
         self._interval_s = interval_s
+        self._standstill = standstill
         self._loop = asyncio.get_running_loop()
         self._marks: dict[tuple[Group, TableId], _Mark] = {}
         self._suspects: dict[tuple[Group, TableId], None] = {}
@@ -252,7 +256,7 @@ class Tombstones:
 
     def _drop_here(self, led: Led, table: Table, tombstones: Sequence[Found]) -> Drop | None:
         """Begin a generation and drop ``tombstones`` on this node; returns what the others are to be told."""
-        if not led.is_standing or not self._leader.knows_all(table, led=led):
+        if self._standstill.is_on or not led.is_standing or not self._leader.knows_all(table, led=led):
             return None
         left = [
             (key, stored)

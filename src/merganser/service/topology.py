@@ -17,13 +17,13 @@ from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.errors import CorruptionError, InvariantError
 from merganser.model.ids import NodeId, PartitionId, TableId, Token
 from merganser.storage import keys
-from merganser.storage.engine import Batch, Engine
+from merganser.storage.engine import Batch, Engine, Readable
 from merganser.storage.values import seal, unseal
 
 _MAP_KEY = keys.metadata_key("cluster_map")
 
 
-def load_map(engine: Engine) -> ClusterMap | None:
+def load_map(engine: Readable) -> ClusterMap | None:
     """Return the cluster map this data directory belongs to; None if it is fresh.
 
     Raises:

@@ -51,7 +51,28 @@ class Batch:
         return self
 
 
-class Engine(Protocol):
+class Readable(Protocol):
+    """What of an engine can be read, and a checkpoint of one."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the newest committed value, durable or not.
+
+        Raises:
+            CorruptionError: the engine found its own block damaged.
+        """
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Yield ``start <= key < end`` in ascending order of bytes (descending if ``reverse``).
+
+        The caller takes what it wants before its next await or commit; it does not hold the iterator
+        over one.
+
+        Raises:
+            CorruptionError: while iterating, when the engine met a damaged block; never a short scan.
+        """
+
+
+class Engine(Readable, Protocol):
     """An ordered map from bytes to bytes with group commit; see the module's docstring."""
 
     @property
@@ -79,23 +100,6 @@ class Engine(Protocol):
     @property
     def shortage(self) -> str | None:
         """Why no more rows should be written just now, in words; None while there is room."""
-
-    def get(self, key: bytes) -> bytes | None:
-        """Return the newest committed value, durable or not.
-
-        Raises:
-            CorruptionError: the engine found its own block damaged.
-        """
-
-    def scan(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Yield ``start <= key < end`` in ascending order of bytes (descending if ``reverse``).
-
-        The caller takes what it wants before its next await or commit; it does not hold the iterator
-        over one.
-
-        Raises:
-            CorruptionError: while iterating, when the engine met a damaged block; never a short scan.
-        """
 
     def commit(self, batch: Batch) -> None:
         """Apply ``batch`` whole; visible at once, durable after `durable`.

@@ -27,6 +27,7 @@ The directory belongs to the engine alone (`storage.rocks_directory`).
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -36,6 +37,7 @@ from rocksdict import (
     AccessType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     DbClosedError,
     DBCompressionType,
     DBRecoveryMode,
@@ -207,6 +209,28 @@ class RocksEngine:
         """
         await self._group.durable()
 
+    async def flush(self) -> None:
+        """Write what is in memory into files, so that a `checkpoint` right after it is quick.
+
+        Raises:
+            StorageFailedError: it could not be done.
+        """
+        await self._in_other_thread(lambda: self._database.flush(True))
+
+    async def checkpoint(self, path: Path) -> None:
+        """Keep the database as it is now in ``path``, durably: files that are shared with it until it drops them.
+
+        What is still in memory is written into files first, while the loop stands still: 15 ms a megabyte.
+
+        Args:
+            path: a directory that is not there, on the same file system.
+
+        Raises:
+            StorageFailedError: it could not be made; the engine goes on.
+        """
+        await self.durable()
+        await self._in_other_thread(lambda: Checkpoint(self._database).create_checkpoint(str(path)))
+
     def close(self) -> None:
         """Release the directory, after the fsync in flight; what was not durable may be lost.
 
@@ -239,6 +263,14 @@ class RocksEngine:
     def _flush(self) -> None:
         self._database.flush_wal(True)
         self._mark.sync_if_due()
+
+    async def _in_other_thread(self, work: Callable[[], None]) -> None:
+        """Do what may take long, and must not hold up the fsyncs of commits."""
+        self._group.check()
+        try:
+            await asyncio.to_thread(work)
+        except Exception as error:
+            raise StorageFailedError(f"{self._path}: {error}") from error
 
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
         try:
