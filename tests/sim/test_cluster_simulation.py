@@ -36,9 +36,24 @@ def test_every_promise_is_kept_while_everything_goes_wrong(workload: str) -> Non
     assert sum(o.lost for o in outcomes) > 0
 
 
+def every_second(number: int) -> list[str]:
+    """Return half of the workloads, the other half for the next number: each meets every second of what is numbered."""
+    return list(WORKLOADS)[number % 2 :: 2]
+
+
 @pytest.mark.parametrize("nemesis", NEMESES)
 def test_every_promise_is_kept_under_each_nemesis_by_itself(nemesis: str) -> None:
-    outcomes = [run_scenario(1000, Scenario(workload=workload, nemesis=nemesis)) for workload in WORKLOADS]
+    under_half_of_them(nemesis, list(NEMESES).index(nemesis))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("nemesis", NEMESES)
+def test_every_promise_is_kept_under_each_nemesis_by_the_other_half(nemesis: str) -> None:
+    under_half_of_them(nemesis, list(NEMESES).index(nemesis) + 1)
+
+
+def under_half_of_them(nemesis: str, number: int) -> None:
+    outcomes = [run_scenario(1000, Scenario(workload=workload, nemesis=nemesis)) for workload in every_second(number)]
     assert failures(outcomes) == []
     for on_leaders in False, True:  # what does not know the one kind of table spares it
         faults = [o.faults for o in outcomes if (o.scenario.workload in ON_LEADERS) == on_leaders]
@@ -50,21 +65,30 @@ def test_every_fault_is_injected_sooner_or_later() -> None:
     assert len(injected) == sum(map(len, FAMILIES.values()))
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        Scenario(nodes=5, partitions=8),
-        Scenario(loss=0.6),
-        Scenario(clock_jump_s=40.0),
-        Scenario(nodes=4, zones=2, partitions=4, hot_keys=1),
-        Scenario(nodes=1),
-        Scenario(nodes=2),
-    ],
-    ids=["five nodes", "heavy loss", "wild clocks", "unequal zones", "one node", "two nodes"],
-)
-def test_other_worlds_change_nothing(scenario: Scenario) -> None:
-    outcomes = [run_scenario(2000, msgspec.structs.replace(scenario, workload=workload)) for workload in WORKLOADS]
-    assert failures(outcomes) == []
+OTHER_WORLDS = {
+    "five nodes": Scenario(nodes=5, partitions=8),
+    "heavy loss": Scenario(loss=0.6),
+    "wild clocks": Scenario(clock_jump_s=40.0),
+    "unequal zones": Scenario(nodes=4, zones=2, partitions=4, hot_keys=1),
+    "one node": Scenario(nodes=1),
+    "two nodes": Scenario(nodes=2),
+}
+
+
+@pytest.mark.parametrize("world", OTHER_WORLDS)
+def test_other_worlds_change_nothing(world: str) -> None:
+    in_another_world(world, every_second(list(OTHER_WORLDS).index(world)))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("world", OTHER_WORLDS)
+def test_other_worlds_change_nothing_for_the_other_half(world: str) -> None:
+    in_another_world(world, every_second(list(OTHER_WORLDS).index(world) + 1))
+
+
+def in_another_world(world: str, workloads: list[str]) -> None:
+    scenarios = [msgspec.structs.replace(OTHER_WORLDS[world], workload=workload) for workload in workloads]
+    assert failures([run_scenario(2000, scenario) for scenario in scenarios]) == []
 
 
 def test_replicas_become_equal_without_a_read_and_what_was_purged_stays_away() -> None:

@@ -42,6 +42,8 @@ class SimulatedDisk:
         self._is_short = False
         self._is_full = False
         self._is_next_sync_failing = False
+        self.has_rotted = False
+        """In any life of the machine."""
         self._batches_to_cut = 0
         self._sound_batches: int | None = None  # of this life, once an fsync has failed
         self.engine = engine_type(sync=self._sync, space=self._space, log_batches_max=LOG_BATCHES_MAX)
@@ -91,6 +93,7 @@ class SimulatedDisk:
 
     def rot_row(self, key: bytes) -> None:
         """Flip a bit of what is at rest under ``key``."""
+        self.has_rotted = True
         self.engine.rot(key, bit=self._rng.getrandbits(32))
         self._loop.note("rot", key)
 

@@ -41,7 +41,7 @@ def outboxes_of_an_earlier_leader_left_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Indexer, "_elected", lambda _self, _led: None)
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=9, workload="indexes", nemesis="crashes+partitions")
+@planted(*WRONG, mechanism=INDEXES, likely=7, workload="indexes", nemesis="crashes+partitions")
 def outbox_lost_when_a_register_is_adopted(patch: pytest.MonkeyPatch) -> None:
     def of_adopted(_self: Outboxes, _table: Table, _key: bytes, adopted: Content, _met: object) -> Content:
         return Content(adopted.value, adopted.intent)

@@ -108,7 +108,7 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    *REGISTERS, mechanism=ITEMS, likely=4, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
+    *REGISTERS, mechanism=ITEMS, likely=20, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
 )
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def revealed(_self: Leader, _term: object, _key: bytes) -> None:
@@ -155,7 +155,7 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     "counters",
     "linearizable",
     mechanism=ITEMS,
-    likely=22,
+    likely=34,
     workload="counters",
     nemesis="partitions",
     nodes=3,
