@@ -5,8 +5,8 @@ read of a replica are the events that no other event there had seen. The product
 each step both must read the same, and know of the same events.
 
 Copies of rows are delivered late, repeatedly and in any order. Disks are put back to what they held long ago (or lost),
-after which the node vouches for nothing older. Where purges run, disks keep what they hold, rounds bring all replicas
-together and raise their horizons, and each replica purges when it likes.
+and processes restarted, one with the other or not. Where purges run, disks keep what they hold, rounds bring all
+replicas together and raise their horizons, and each replica purges when it likes.
 A walk is replayed by its seed. Planted bugs replace what the methods of the first group do.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from merganser.core import causal_rows, causality, horizon, rows, siblings
 from merganser.model.messages import A_CLIENTS
-from merganser.model.row import Context, Dot, Row
+from merganser.model.row import Context, Dot, Row, Span
 
 STEPS = 60
 KEY = b"k"
@@ -29,7 +29,7 @@ class Replica:
         self.number = number
         self.row: Row | None = None
         self.heard: frozenset[bytes] = frozenset()
-        self.since_us = 0
+        self.actors = causality.Actors(number, keys_max=1)
         self.horizon_us = 0
         self.images: list[tuple[Row | None, frozenset[bytes]]] = [(None, frozenset())]
 
@@ -59,12 +59,11 @@ class Walk:
 
     # What a planted bug replaces
 
-    def mint(self, replica: Replica, seen: Context) -> Dot:
-        held = () if replica.row is None else replica.row.context
-        return causality.mint(held, micros=self.now_us, number=replica.number, since_us=replica.since_us, seen=seen)
+    def mint(self, replica: Replica) -> Span:
+        return replica.actors.mint(KEY, self.now_us)
 
-    def put(self, replica: Replica, dot: Dot, value: bytes | None, seen: Context) -> Row:
-        return siblings.put(replica.row, dot, value, seen=seen)
+    def put(self, replica: Replica, span: Span, value: bytes | None, seen: Context) -> Row:
+        return siblings.put(span, value, seen=seen)
 
     def seen_by_writer(self, replica: Replica, seen: Context, dot: Dot) -> Context:
         return siblings.seen_by_writer(seen, dot)
@@ -72,8 +71,8 @@ class Walk:
     def seen_by_reader(self, row: Row | None) -> Context:
         return siblings.seen_by_reader(row)
 
-    def restarts_epochs(self) -> bool:
-        return True
+    def restart(self, replica: Replica) -> None:
+        replica.actors = causality.Actors(replica.number, keys_max=1)
 
     def merge(self, held: Row, incoming: Row) -> Row:
         return rows.merge(held, incoming)
@@ -119,12 +118,14 @@ class Walk:
         is_delete = self.random.random() < self.delete_chance
         if is_delete:
             self.deletes.add(event)
-        dot = self.dots[event] = self.mint(replica, seen)
-        replica.row = self.put(replica, dot, None if is_delete else event, seen)
-        replica.heard |= {event, *self.saw[event]}
+        span = self.mint(replica)
+        dot = self.dots[event] = causality.dot_of(span)
+        put = self.put(replica, span, None if is_delete else event, seen), self.saw[event] | {event}, A_CLIENTS
+        if self.random.random() < 0.8:  # or it reaches some of the others only
+            self.take(replica, *put)
         client.token = causality.encode(KEY, self.seen_by_writer(replica, seen, dot))
         client.seen = self.saw[event] | {event}
-        self.copies.append((replica.row, replica.heard, A_CLIENTS))
+        self.copies.append(put)
 
     def send(self) -> None:
         replica = self.random.choice(self.replicas)
@@ -151,9 +152,10 @@ class Walk:
 
     def lose(self) -> None:
         replica = self.random.choice(self.replicas)
-        replica.row, replica.heard = self.random.choice(replica.images)
-        if self.restarts_epochs():
-            replica.since_us = self.now_us
+        if self.random.random() < 0.7:
+            replica.row, replica.heard = self.random.choice(replica.images)
+        if self.random.random() < 0.7:
+            self.restart(replica)
 
     def round(self) -> None:
         """All replicas hold all there is; nothing from before it is taken any more, but from one another."""

@@ -56,32 +56,41 @@ def test_a_token_comes_back_as_the_context(a: set[Dot]) -> None:
     assert causality.decode(KEY, causality.encode(KEY, context_of(a))) == context_of(a)
 
 
-def test_an_actor_that_knows_all_its_dots_goes_on_and_needs_one_span() -> None:
+def test_an_actor_needs_one_span_however_many_dots_it_mints() -> None:
+    actors = causality.Actors(1)
     context: Context = ()
     for micros in (10, 20, 30):
-        dot = causality.mint(context, micros=micros, number=1, since_us=0)
-        context = causality.with_dot(context, dot)
+        context = causality.join(context, (actors.mint(KEY, micros),))
     assert context == (Span(1, 10, 10, 30),)
 
 
-def test_a_node_that_has_begun_a_new_life_begins_a_new_epoch() -> None:
-    context = (Span(1, 10, 10, 30),)
-    assert causality.mint(context, micros=50, number=1, since_us=40) == Dot(50, 1, 50)
+def test_a_dot_that_was_not_seen_is_a_gap() -> None:
+    actors = causality.Actors(1)
+    first, lost, last = (actors.mint(KEY, micros) for micros in (10, 20, 30))
+    context = causality.join((first,), (last,))
+    assert not causality.has_seen(context, causality.dot_of(lost))
+    assert causality.join(context, (lost,)) == (Span(1, 10, 10, 30),)
 
 
-def test_a_node_of_whose_dots_the_client_knows_more_than_itself_begins_a_new_epoch() -> None:
-    context = (Span(1, 10, 10, 30),)
-    seen = (Span(1, 10, 10, 40),)
-    assert causality.mint(context, micros=50, number=1, since_us=0, seen=seen) == Dot(50, 1, 50)
+def test_a_new_life_of_a_node_is_another_actor() -> None:
+    causality.Actors(1).mint(KEY, 10)
+    assert causality.Actors(1).mint(KEY, 50) == Span(1, 50, 50, 50)
 
 
-def test_a_node_with_a_gap_in_its_own_dots_begins_a_new_epoch() -> None:
-    context = (Span(1, 10, 10, 12), Span(1, 10, 20, 30))
-    assert causality.mint(context, micros=50, number=1, since_us=0) == Dot(50, 1, 50)
+def test_a_key_that_was_forgotten_begins_a_new_epoch() -> None:
+    actors = causality.Actors(1, keys_max=2)
+    for micros, key in enumerate((b"a", b"b", b"a", b"c"), start=10):
+        actors.mint(key, micros)
+    assert actors.mint(b"a", 20) == Span(1, 10, 13, 20)
+    assert actors.mint(b"b", 21) == Span(1, 21, 21, 21)
 
 
-def test_the_dots_of_others_are_not_continued() -> None:
-    assert causality.mint((Span(2, 10, 10, 30),), micros=50, number=1, since_us=0) == Dot(50, 1, 50)
+def test_a_timestamp_that_has_waited_claims_nothing_of_later_ones() -> None:
+    actors = causality.Actors(1)
+    actors.mint(KEY, 10)
+    actors.mint(KEY, 30)
+    assert actors.mint(KEY, 20) == Span(1, 20, 20, 20)
+    assert actors.mint(KEY, 40) == Span(1, 10, 31, 40)
 
 
 TOKEN = causality.encode(KEY, (Span(1, 10, 10, 30),))

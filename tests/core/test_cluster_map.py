@@ -242,6 +242,7 @@ def first_node_with(**changes: object) -> Callable[[ClusterMap], ClusterMap]:
         (first_table_with(name=""), "lacks a name"),
         (first_table_with(unique_id=""), "lacks a name or a unique id"),
         (first_table_with(n=0), "wants 0 replicas"),
+        (first_table_with(replication="leader", conflicts="siblings"), "has leaders, and keeps siblings"),
         (replaced(next_table_id=2), "not below the next id 2"),
         (replaced(tables=(), next_table_id=0), "next table id is 0"),
     ],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.sibling_walk import Replica, Walk
+from core.sibling_walk import KEY, Replica, Walk
 from merganser.core import causal_rows, causality, rows, siblings
 from merganser.model.row import Context, Dot, Row, Span
 from merganser.model.timestamp import BEGINNING
@@ -37,40 +37,38 @@ def test_walks_purge_and_lose_and_conflict() -> None:
 # Planted bugs
 
 
-class MintsUnderTheOldEpoch(Walk):
-    def restarts_epochs(self) -> bool:
-        return False
+class MintsFromWhatIsOnTheDisk(Walk):
+    """The disk may have been put back, and the last dot forgotten."""
+
+    def mint(self, replica: Replica) -> Span:
+        mine = [span for span in _context(replica.row) if span.number == replica.number]
+        if not mine:
+            return replica.actors.mint(KEY, self.now_us)
+        last = max(mine, key=lambda span: span.high)
+        return Span(replica.number, last.epoch, last.high + 1, self.now_us)
 
 
-class MintsUnderOneEpochForEver(Walk):
-    def mint(self, replica: Replica, seen: Context) -> Dot:
-        return Dot(self.now_us, replica.number, 0)
+class ClaimsAllBeforeItsDot(Walk):
+    """As a version vector does, whatever the node has forgotten."""
+
+    def mint(self, replica: Replica) -> Span:
+        return Span(replica.number, 0, 0, self.now_us)
 
 
 class PutIgnoresTheContext(Walk):
-    def put(self, replica: Replica, dot: Dot, value: bytes | None, seen: Context) -> Row:
-        return siblings.put(replica.row, dot, value)
+    def put(self, replica: Replica, span: Span, value: bytes | None, seen: Context) -> Row:
+        return siblings.put(span, value)
 
 
 class PutReplacesAllThatTheReplicaHolds(Walk):
-    def put(self, replica: Replica, dot: Dot, value: bytes | None, seen: Context) -> Row:
-        return siblings.put(replica.row, dot, value, seen=causality.join(seen, _context(replica.row)))
-
-
-class PutDoesNotKeepTheContext(Walk):
-    """What the client has seen is replaced here, and on no other replica."""
-
-    def put(self, replica: Replica, dot: Dot, value: bytes | None, seen: Context) -> Row:
-        row = siblings.put(replica.row, dot, value, seen=seen)
-        return Row(row.cells, BEGINNING, causality.with_dot(_context(replica.row), dot))
+    def put(self, replica: Replica, span: Span, value: bytes | None, seen: Context) -> Row:
+        return siblings.put(span, value, seen=causality.join(seen, _context(replica.row)))
 
 
 class DeleteMintsNoDot(Walk):
-    def put(self, replica: Replica, dot: Dot, value: bytes | None, seen: Context) -> Row:
-        row = siblings.put(replica.row, dot, value, seen=seen)
-        if value is not None:
-            return row
-        return Row(row.cells, BEGINNING, causality.join(_context(replica.row), seen))
+    def put(self, replica: Replica, span: Span, value: bytes | None, seen: Context) -> Row:
+        row = siblings.put(span, value, seen=seen)
+        return row if value is not None or not seen else Row((), BEGINNING, seen)
 
 
 class WriterIsToldAllThatTheReplicaHolds(Walk):
@@ -147,11 +145,10 @@ class LaterPartKeepsItsContext(Walk):
 
 
 ON_OLD_DISKS = (
-    MintsUnderTheOldEpoch,
-    MintsUnderOneEpochForEver,
+    MintsFromWhatIsOnTheDisk,
+    ClaimsAllBeforeItsDot,
     PutIgnoresTheContext,
     PutReplacesAllThatTheReplicaHolds,
-    PutDoesNotKeepTheContext,
     WriterIsToldAllThatTheReplicaHolds,
     WriterIsToldOfNothingButItsPut,
     ReaderIsToldOfLiveValuesOnly,
@@ -159,9 +156,9 @@ ON_OLD_DISKS = (
     MergeKeepsWhatEitherHolds,
     MergeKeepsTheLaterValue,
     MergeForgetsTheOtherContext,
+    DeleteMintsNoDot,
 )
 WITH_PURGES = (
-    DeleteMintsNoDot,
     PurgesSpansWhileTheRowIsYoung,
     PurgesBeforeTheHorizon,
     TakesOldCopiesBehindTheHorizon,
@@ -193,52 +190,49 @@ def _dots(row: Row) -> Context:
 
 
 def test_two_blind_puts_are_siblings_and_a_put_that_saw_both_replaces_them() -> None:
-    row = siblings.put(None, Dot(5, 1, 5), b"a")
-    row = siblings.put(row, Dot(6, 1, 5), b"b")
+    row = rows.merge(put(5, b"a"), put(6, b"b"))
     assert _values(row) == [b"a", b"b"]
-    row = siblings.put(row, Dot(7, 1, 5), b"ab", seen=siblings.seen_by_reader(row))
+    row = rows.merge(row, put(7, b"ab", seen=siblings.seen_by_reader(row)))
     assert _values(row) == [b"ab"]
 
 
 def test_a_client_that_keeps_its_context_leaves_one_sibling_however_stale_it_is() -> None:
     """The explosion that version vectors of servers suffer from: clients take turns, each with its own last context."""
     dice = random.Random(7)
-    row: Row | None = None
+    actors = [causality.Actors(1), causality.Actors(2)]
+    row = Row(())
     seen: list[Context] = [(), (), ()]
     for micros in range(1, 200):
-        client, number = dice.randrange(3), dice.choice([1, 2])
-        context = _context(row)
-        dot = causality.mint(context, micros=micros, number=number, since_us=0, seen=seen[client])
-        row = siblings.put(row, dot, b"%d" % micros, seen=seen[client])
-        seen[client] = siblings.seen_by_writer(seen[client], dot)
+        client = dice.randrange(3)
+        span = dice.choice(actors).mint(KEY, micros)
+        row = rows.merge(row, siblings.put(span, b"%d" % micros, seen=seen[client]))
+        seen[client] = siblings.seen_by_writer(seen[client], causality.dot_of(span))
         assert len(row.cells) <= 3
-        assert len(causality.actors(row.context)) <= 2
-    assert row is not None
+        assert len(row.context) <= 2
     assert len(row.cells) == 3
 
 
 def test_a_delete_takes_only_what_its_client_saw() -> None:
-    row = siblings.put(None, Dot(5, 1, 5), b"a")
+    row = put(5, b"a")
     seen = siblings.seen_by_reader(row)
-    row = siblings.put(row, Dot(6, 1, 5), b"b")
-    row = siblings.put(row, Dot(7, 1, 5), None, seen=seen)
+    row = rows.merge(row, put(6, b"b"))
+    row = rows.merge(row, put(7, None, seen=seen))
     assert _values(row) == [b"b"]
 
 
 def test_a_deleted_key_is_gone_once_the_horizon_has_passed_and_no_earlier() -> None:
-    row = siblings.put(None, Dot(5, 1, 5), b"a")
-    row = siblings.put(row, Dot(9, 2, 9), None, seen=siblings.seen_by_reader(row))
+    row = put(5, b"a")
+    row = rows.merge(row, put(9, None, seen=siblings.seen_by_reader(row)))
     assert rows.is_tombstone(row, 0)
     assert rows.purged(row, 8) is row
     assert rows.purged(row, 9) is None
 
 
 def test_actors_of_earlier_lives_leave_with_the_horizon() -> None:
-    row: Row | None = None
+    row = Row(())
     for life in range(1, 50):
-        dot = causality.mint(_context(row), micros=10 * life, number=1, since_us=10 * life)
-        row = siblings.put(row, dot, b"%d" % life, seen=_context(row))
-    assert row is not None
+        span = causality.Actors(1).mint(KEY, 10 * life)
+        row = rows.merge(row, siblings.put(span, b"%d" % life, seen=row.context))
     assert len(causality.actors(row.context)) == 49
     left = rows.purged(row, 490)
     assert left is not None
@@ -247,7 +241,7 @@ def test_actors_of_earlier_lives_leave_with_the_horizon() -> None:
 
 
 def test_a_value_that_has_expired_is_not_read_and_still_counts_as_seen() -> None:
-    row = siblings.put(None, Dot(5, 1, 5), b"a", expires_at_s=100)
+    row = siblings.put(Span(1, 5, 5, 5), b"a", expires_at_s=100)
     assert _values(row) == []
     assert [sibling.value for sibling in siblings.values(row, 99)] == [b"a"]
     assert causality.has_seen(siblings.seen_by_reader(row), Dot(5, 1, 5))
@@ -297,6 +291,10 @@ def test_merge_is_associative(a: Row, b: Row, c: Row) -> None:
 @given(a=some_rows)
 def test_merge_with_itself_is_itself(a: Row) -> None:
     assert rows.merge(a, a) is a
+
+
+def put(micros: int, value: bytes | None, *, seen: Context = ()) -> Row:
+    return siblings.put(Span(1, micros, micros, micros), value, seen=seen)
 
 
 def _values(row: Row | None) -> list[bytes]:

@@ -5,23 +5,24 @@ with the key. Dots are hybrid logical times, which no node mints twice in all it
 dots, written as spans of time for each actor (node, epoch)::
 
     actor A   [--------------------]           all of A's dots up to there: the usual case, a version vector entry
-    actor B   [-------]   .     [--]           what only some of B's dots were seen of; a single dot is a span too
+    actor B   [-------]  [----]                one of B's dots was not seen, the others were
 
-An actor mints its dots for a key in order, knowing each one before it mints the next. So it may say "all up to this
-one" with every dot, and a key that R nodes write to has R spans, however often they write.
+Each dot comes with a span that reaches back to right after the actor's last dot, and so holds no other. Spans that
+touch become one: whoever has seen all of an actor's dots has one span for it, however many they are. So a context is
+exact, it claims nothing but what was seen, and a key that R nodes mint for has R spans.
 
-That claim is what makes the *epoch* necessary: a node that does not know its own earlier dots, because its disk was
-lost, or the key was handed to it anew, or it was restarted before they were durable, would claim to have seen what it
-has forgotten, and bury values that were acknowledged. `mint` goes on under an actor only where that is proven: it
-began no earlier than what the node vouches for, without a gap, and nobody knows more of it. Otherwise it begins a
-new one.
+To know its last dot for a key a node has to remember it, and it does so in memory alone (`Actors`). After a restart, or
+when it has forgotten the key, it begins a new epoch, that is, another actor. What it holds of the key on its disk is no
+evidence: it may have been lost or put back, and a span that reaches back over a forgotten dot would claim to have
+seen it, and bury a value that was acknowledged.
 
 Invariants: contexts are ascending, their spans neither overlap nor touch; two contexts of the same dots are equal;
 `join` is the union, so commutative, associative and idempotent.
 
 Source: Almeida, Preguiça, Gonçalves, Fonte 2014, "Scalable and Accurate Causality Tracking for Eventually
 Consistent Stores" (dotted version vectors; sets of them as siblings); Preguiça 2012, "Brief Announcement: Efficient
-Causality Tracking in Distributed Storage Systems With Dotted Version Vectors". Epochs: Riak's "key epochs" (2.1).
+Causality Tracking in Distributed Storage Systems With Dotted Version Vectors". Contexts with gaps: Almeida, Shoker,
+Baquero 2018, "Delta State Replicated Data Types", §7.2. Epochs: Riak's "key epochs" (2.1).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import base64
 import binascii
 import struct
 import zlib
+from collections import OrderedDict
 from collections.abc import Collection, Iterable
 
 from merganser.model.errors import RequestError
@@ -38,40 +40,45 @@ from merganser.model.row import Context, Dot, Span
 NOTHING_SEEN: Context = ()
 CONTEXT_FORMAT = 1
 CONTEXT_BYTES_MAX = 64 * 1024
-"""Of a token: 1,750 actors with their lives, where a key has as many as it has replicas."""
+"""Of a token: 1,750 spans, where a key has about as many as it has replicas."""
+KEYS_MAX = 65_536
+"""Keys that a node remembers its last dot for: 15 MiB. A key that it forgets is a key that rests, and may be purged."""
 _HEAD = struct.Struct(">BI")
 _SPAN = struct.Struct(">Iqqq")
 _WAY_OUT = "read the key again and take the context of that answer"
 
 
-def mint(context: Context, *, micros: int, number: int, since_us: int, seen: Context = NOTHING_SEEN) -> Dot:
-    """Return the dot of an event that node ``number`` brings about on a key of whose past it knows ``context``.
+class Actors:
+    """One node as the actor of each key that it mints dots for, in one life of its process."""
 
-    Args:
-        context: everything that this node holds of the key.
-        micros: a timestamp minted for this event alone, later than all of the context.
-        number: of the node.
-        since_us: actors that began earlier are not continued: this node may have forgotten some of their dots.
-        seen: what the client has seen; it may know more of this node's past than the node itself.
-    """
-    mine = [span for span in context if span.number == number and span.epoch >= since_us]
-    if mine:
-        newest = max(mine, key=lambda span: span.epoch)
-        has_gaps = newest.low != newest.epoch or sum(span.epoch == newest.epoch for span in mine) > 1
-        is_known_better = any(
-            span.number == number and span.epoch == newest.epoch and span.high > newest.high for span in seen
-        )
-        if not has_gaps and not is_known_better:
-            return Dot(micros, number, newest.epoch)
-    return Dot(micros, number, micros)
+    __slots__ = ("_keys_max", "_last", "_number")
+
+    def __init__(self, number: int, *, keys_max: int = KEYS_MAX) -> None:
+        """Mint for node ``number``, with no dot behind it; remember the ``keys_max`` keys minted for last."""
+        self._number = number
+        self._keys_max = keys_max
+        self._last: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+
+    def mint(self, key: bytes, micros: int) -> Span:
+        """Return a span that ends with a new dot for ``key`` and holds no other.
+
+        Args:
+            key: of the event.
+            micros: a timestamp that this node has minted for this event alone.
+        """
+        epoch, last = self._last.get(key, (micros, micros - 1))
+        if last >= micros:  # this event has waited, and a later one of the key was faster
+            return Span(self._number, micros, micros, micros)
+        self._last[key] = epoch, micros
+        self._last.move_to_end(key)
+        if len(self._last) > self._keys_max:
+            self._last.popitem(last=False)
+        return Span(self._number, epoch, last + 1, micros)
 
 
-def with_dot(context: Context, dot: Dot) -> Context:
-    """Return ``context`` after its owner minted ``dot``: with that, and all between the actor's last one and it."""
-    before = [span for span in context if span[:2] == (dot.number, dot.epoch)]
-    assert not before or before[-1].high < dot.micros, "an actor's dots ascend"
-    low = before[-1].low if before else dot.micros
-    return join(context, (Span(dot.number, dot.epoch, low, dot.micros),))
+def dot_of(span: Span) -> Dot:
+    """Return the dot that ``span`` was minted for."""
+    return Dot(span.high, span.number, span.epoch)
 
 
 def only(dot: Dot) -> Context:

@@ -17,7 +17,7 @@ from itertools import pairwise
 import msgspec
 
 from merganser.core import placement
-from merganser.model.cluster import ClusterMap, Index, IndexState, NodeRecord, Replication, Table
+from merganser.model.cluster import ClusterMap, Conflicts, Index, IndexState, NodeRecord, Replication, Table
 from merganser.model.errors import (
     ConfigurationError,
     CorruptionError,
@@ -76,6 +76,7 @@ def with_table(
     unique_id: str,
     replication: Replication = "leaderless",
     indexes: Sequence[IndexRequest] = (),
+    conflicts: Conflicts = "lww",
 ) -> ClusterMap:
     """Return ``cluster_map`` with one table more, or ``cluster_map`` itself if that very table is or was there.
 
@@ -88,6 +89,7 @@ def with_table(
     assert n >= 1, "the wire checks how many replicas its client asked for"
     assert all((name, unique_id)), "the wire names each table and each request"
     assert not indexes or replication == "leader", "the wire refuses indexes of tables without leaders"
+    assert conflicts == "lww" or replication == "leaderless", "leaders leave no conflicts"
     if unique_id in cluster_map.dropped:
         return cluster_map
     existing = table_named(cluster_map, wire, name)
@@ -107,6 +109,7 @@ def with_table(
             Index(index.name, TableId(cluster_map.next_table_id + number), index.definition, unique_id)
             for number, index in enumerate(indexes, start=1)
         ),
+        conflicts=conflicts,
     )
     tables = (*cluster_map.tables, table, *(index_table(table, index) for index in table.indexes))
     grown = _next_epoch(cluster_map, tables=tables)
@@ -426,6 +429,8 @@ def _flaws_of_tables(cluster_map: ClusterMap) -> Iterator[str]:
             yield f"table {table.name!r} wants {table.n} replicas"
         if not table.name or not table.unique_id:
             yield f"table {table.id} lacks a name or a unique id"
+        if table.has_leaders and table.is_causal:
+            yield f"table {table.name!r} has leaders, and keeps {table.conflicts}"
         yield from _flaws_of_indexes(table, tables)
     yield from _repetitions("table name", ((table.wire, table.name) for table in tables))
     if any(one.id >= other.id for one, other in pairwise(tables)):

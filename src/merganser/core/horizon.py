@@ -134,16 +134,14 @@ def taken(row: Row, *, newest_us: int, sealed_us: int, floor_us: int, vouched_us
     """Return what a replica takes of a row it was sent; ``row`` itself if all; None: nothing.
 
     Args:
-        row: a client's write has one timestamp throughout; but of a causal row it is all that its coordinator holds.
+        row: a client's write has one timestamp throughout.
         newest_us: the row's latest time.
         sealed_us: the replica's.
         floor_us: the replica's horizon, or the one it is about to adopt.
         vouched_us: `messages.A_CLIENTS`, or the horizon of whoever held the row.
     """
     if vouched_us == A_CLIENTS:
-        if newest_us <= sealed_us:
-            return None
-        return admissible(row, horizon_us=floor_us, vouched_us=0) if row.context else row
+        return row if newest_us > sealed_us else None
     return admissible(row, horizon_us=floor_us, vouched_us=vouched_us)
 
 

@@ -5,9 +5,9 @@ that were put by clients who did not know of one another are *siblings*: both ar
 both puts what is to be made of them. A client that always puts with the newest context it was given leaves at most
 one sibling, however many others write and however late it does.
 
-The functions here run on a replica of the key, over all that it holds, in one turn: it mints the dot.
-The context that comes back from a put is what the client had seen and its own put, not what the replica held beside
-it: a client that has not read its siblings must not bury them with its next put.
+A put is a row by itself (`put`): its value and the context that says what it replaces. Replicas merge it into what they
+hold, in any order. The context that comes back from it is what the client had seen and its own put, not what replicas
+hold beside it: a client that has not read its siblings must not bury them with its next put.
 
 A delete is a put of no value: its dot says when the values it saw ended.
 
@@ -19,10 +19,8 @@ from __future__ import annotations
 import msgspec
 
 from merganser.core import causal_rows, causality
-from merganser.model.row import Cell, Context, Dot, Row
+from merganser.model.row import Context, Dot, Row, Span
 from merganser.model.timestamp import BEGINNING
-
-_NOTHING = Row(())
 
 
 class Sibling(msgspec.Struct, frozen=True):
@@ -34,20 +32,17 @@ class Sibling(msgspec.Struct, frozen=True):
     expires_at_s: int | None = None
 
 
-def put(held: Row | None, dot: Dot, value: bytes | None, *, seen: Context = (), expires_at_s: int | None = None) -> Row:
-    """Return ``held`` after a put of ``value`` by a client that has ``seen`` what it replaces.
+def put(span: Span, value: bytes | None, *, seen: Context = (), expires_at_s: int | None = None) -> Row:
+    """Return the row that a put of ``value`` amounts to, to be merged into what is held.
 
     Args:
-        held: all that the replica has of the key; None: nothing.
-        dot: of this put, from `causality.mint` with the same arguments.
+        span: minted for this put (`causality.Actors`).
         value: None: a delete.
-        seen: of the client.
+        seen: by the client; it replaces that.
         expires_at_s: seconds since 1970 from which the value reads as absent.
     """
-    before = held or _NOTHING
-    stays = tuple(cell for cell in before.cells if not causality.has_seen(seen, causal_rows.dot_of(cell)))
-    cells = stays if value is None else _sorted((*stays, causal_rows.cell_of(b"", dot, value, expires_at_s)))
-    return Row(cells, BEGINNING, causality.join(causality.with_dot(before.context, dot), seen))
+    cells = () if value is None else (causal_rows.cell_of(b"", causality.dot_of(span), value, expires_at_s),)
+    return Row(cells, BEGINNING, causality.join(seen, (span,)))
 
 
 def values(row: Row | None, now_s: int) -> list[Sibling]:
@@ -70,7 +65,3 @@ def seen_by_reader(row: Row | None) -> Context:
 def seen_by_writer(seen: Context, dot: Dot) -> Context:
     """Return the context that goes with the answer to a put by a client that had ``seen`` before."""
     return causality.join(seen, causality.only(dot))
-
-
-def _sorted(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-    return tuple(sorted(cells, key=lambda cell: cell.name))

@@ -38,6 +38,10 @@ Replication = Literal["leaderless", "leader"]
 """Which of the two protocols keeps a table: chosen when it is created, for its whole life."""
 
 
+Conflicts = Literal["lww", "siblings"]
+"""What becomes of writes to a key that did not know of one another: the last one wins, or they stand side by side."""
+
+
 IndexState = Literal["creating", "active", "deleting"]
 """Being filled with what was there before it; complete; about to be dropped."""
 
@@ -74,6 +78,13 @@ class Table(msgspec.Struct, frozen=True, cache_hash=True):
     replication: Replication = "leaderless"
     indexes: tuple[Index, ...] = ()
     """Global indexes, in the order in which they were made; only of tables with leaders."""
+    conflicts: Conflicts = "lww"
+    """Other than the default only without leaders, who leave nothing to chance. For the table's whole life."""
+
+    @property
+    def is_causal(self) -> bool:
+        """Tell whether its rows have a causal context."""
+        return self.conflicts != "lww"
 
     @property
     def has_leaders(self) -> bool:

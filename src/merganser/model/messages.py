@@ -13,6 +13,7 @@ from merganser.model.gossip import Packet
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.leader_messages import LeaderReply, LeaderRequest
 from merganser.model.refusal import Refused
+from merganser.model.row import Span
 from merganser.model.timestamp import Timestamp
 
 
@@ -108,6 +109,16 @@ class ReadHint(msgspec.Struct, frozen=True, array_like=True, tag=11):
     map_epoch: int
     table: TableId
     key: bytes
+
+
+class Mint(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Name an event on ``key`` that the sender is about to bring about. Answered by `Minted`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    is_blind: bool
+    """It replaces nothing: refused if the key has too many values already."""
 
 
 class LookAtTree(msgspec.Struct, frozen=True, array_like=True, tag=20):
@@ -221,6 +232,12 @@ class Merged(msgspec.Struct, frozen=True, array_like=True, tag=108):
     """The row is merged and durable; ``outranked_by`` is what the key held already that is as new or newer."""
 
     outranked_by: Timestamp | None = None
+
+
+class Minted(msgspec.Struct, frozen=True, array_like=True, tag=109):
+    """The dot at the end of ``span`` names one event, and no other event is within it."""
+
+    span: Span
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=102):
@@ -365,6 +382,7 @@ Request = (
     | Prepare
     | Accept
     | Handoff
+    | Mint
     | AskTime
     | CountItems
     | Purging
@@ -375,6 +393,7 @@ Request = (
 Reply = (
     Done
     | Merged
+    | Minted
     | Found
     | Rows
     | MapIs

@@ -27,7 +27,7 @@ from merganser.core.register import (
     others_needed,
     rejoining_ballot,
 )
-from merganser.model.cluster import ClusterMap, Replication, Table
+from merganser.model.cluster import ClusterMap, Conflicts, Replication, Table
 from merganser.model.errors import (
     InvariantError,
     MerganserError,
@@ -168,6 +168,7 @@ class Catalog:
         n: int = REPLICAS_DEFAULT,
         replication: Replication = "leaderless",
         indexes: Sequence[IndexRequest] = (),
+        conflicts: Conflicts = "lww",
     ) -> Table:
         """Add a table, with global indexes; repeating the call with the same ``unique_id`` adds no second one.
 
@@ -188,6 +189,7 @@ class Catalog:
                 unique_id=unique_id,
                 replication=replication,
                 indexes=indexes,
+                conflicts=conflicts,
             ),
             deadline=deadline,
         )

@@ -120,14 +120,23 @@ class Coordinator:
             UnavailableError: too few replicas, or no timestamp in time; nothing was written.
             UnknownOutcomeError: too few acks by ``deadline``; some replicas may have it.
         """
+        return await self.write_row(table, key, partial(rows.stamp, mutation), level=level, deadline=deadline)
+
+    async def write_row(
+        self, table: Table, key: bytes, stamped: Callable[[Timestamp], Row], *, level: WriteLevel, deadline: float
+    ) -> Timestamp:
+        """Write the row that ``stamped`` makes with a timestamp, and again with a later one if that was outranked.
+
+        Raises:
+            as `write`.
+        """
         need = self._needed_to_write(table, key, level)
         timestamp = await self._first_timestamp(deadline)
-        writing = await self._replicate(table, key, rows.stamp(mutation, timestamp), need, deadline)
+        writing = await self._replicate(table, key, stamped(timestamp), need, deadline)
         while writing.outranked_by is not None:
             timestamp = await self._timestamp_after(writing, writing.outranked_by, deadline)
             try:
-                row = rows.stamp(mutation, timestamp)
-                writing = await self._replicate(table, key, row, need, deadline, instead_of=writing)
+                writing = await self._replicate(table, key, stamped(timestamp), need, deadline, instead_of=writing)
             except (TableNotFoundError, UnavailableError) as error:  # the earlier attempt is stored all the same
                 raise UnknownOutcomeError(f"{OUTRANKED}: {error}") from None
         writing.keep_hints()

@@ -296,7 +296,8 @@ class HintStore:
                 return _MERGED
             row = decode_row(key, held)
             merged = rows.merge(row, incoming)
-            outcome = Merged(rows.newest(row)) if rows.newest(row) >= rows.newest(incoming) else _MERGED
+            is_outranked = not row.context and rows.newest(row) >= rows.newest(incoming)
+            outcome = Merged(rows.newest(row)) if is_outranked else _MERGED
             if merged == row:
                 return outcome
             stored = encode_row(key, merged)

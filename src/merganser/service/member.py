@@ -34,6 +34,7 @@ from merganser.model.messages import (
     LookAgain,
     LookAtTree,
     Meet,
+    Mint,
     Prepare,
     Read,
     ReadHint,
@@ -62,6 +63,7 @@ from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
+from merganser.service.key_values import KeyValues
 from merganser.service.leader_repair import LeaderRepair
 from merganser.service.leader_tables import LeaderTables
 from merganser.service.local_indexes import LocalIndexer, LocalIndexes, LocalMeasurer
@@ -208,6 +210,14 @@ class Member:
             catch_up=self.catalog.catch_up,
             under_way=self.admission.operations,
         )
+        self.key_values = KeyValues(
+            self.topology,
+            asker,
+            self.coordinator,
+            self.replica,
+            self.timestamps,
+            ahead_us_max=CLOCK_AHEAD_US_MAX,
+        )
         self.hints = HintStore(
             self.topology,
             engine,
@@ -342,6 +352,7 @@ class Member:
             ReadRange: self.replica.read_range,
             Hint: self.hints.keep,
             ReadHint: self.hints.read,
+            Mint: self.key_values.mint,
             FetchMap: self._fetch_map,
             Introduce: self._introduce,
             Adopt: self._adopt,

@@ -22,7 +22,7 @@ from merganser.core.clock import HybridClock
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
-from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Read, ReadRange, Rows
+from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Mint, Read, ReadRange, Rows
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
 from merganser.service.damage import Damage
@@ -86,6 +86,7 @@ class Replica:
         """
         partition = await self._admit(sender, request.map_epoch, request.table, request.key, is_merge=True)
         incoming = decode_row(request.key, request.row)
+        self._check_kind(request.table, is_causal=bool(incoming.context))
         newest = rows.newest(incoming)
         self._clock.observe(newest, self._wall_us())
         standing = self._horizons.known(request.table, partition)
@@ -96,6 +97,22 @@ class Replica:
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
         return outcome
+
+    async def siblings_of(self, sender: NodeId, request: Mint) -> int:
+        """Return how many values this replica holds of a key of a table that keeps siblings.
+
+        Raises:
+            RefusedError: not a replica of the key, no such table, or one without siblings.
+            CorruptionError: what is stored is damaged.
+        """
+        await self._admit(sender, request.map_epoch, request.table, request.key, is_merge=True)
+        self._check_kind(request.table, is_causal=True)
+        try:
+            stored = self._engine.get(request.key)
+            return 0 if stored is None else len(decode_row(request.key, stored).cells)
+        except CorruptionError:
+            self._damage.met_row(request.table, request.key)
+            raise
 
     async def read(self, sender: NodeId, request: Read) -> Found:
         """Return what is stored under a key.
@@ -155,8 +172,7 @@ class Replica:
         self, request: Apply, partition: PartitionId, standing: horizon.Standing, incoming: Row, newest: Timestamp
     ) -> Merged:
         vouched_us = request.vouched_us
-        is_plain = vouched_us == A_CLIENTS and not incoming.context
-        floor_us = 0 if is_plain else self._horizons.floor_us(request.table, partition)
+        floor_us = 0 if vouched_us == A_CLIENTS else self._horizons.floor_us(request.table, partition)
         part = horizon.taken(
             incoming,
             newest_us=newest.micros,
@@ -188,6 +204,8 @@ class Replica:
         merged = rows.merge(held, incoming)
         if merged != held:
             self._trees.put(table, partition, key, stored, encode_row(key, merged))
+        if held.context:  # what is newer leaves what it has not seen alone
+            return _MERGED
         newest = rows.newest(held)
         return Merged(newest) if newest >= rows.newest(incoming) else _MERGED  # a tombstone as old wins, too
 
@@ -258,6 +276,11 @@ class Replica:
         partition = topology.ring.partition_of(token)
         return partition if topology.ring.holds(topology.node, partition, known.n) else None
 
+    def _check_kind(self, table: TableId, *, is_causal: bool) -> None:
+        known = self._topology.table(table)
+        if known is not None and known.is_causal != is_causal:
+            raise refused_by_kind(known, self._topology.map.epoch)
+
     async def _admit_range(self, sender: NodeId, request: ReadRange) -> Sequence[PartitionId]:
         await self._admit(sender, request.map_epoch, request.table, request.start)
         known = self._topology.table(request.table)
@@ -277,6 +300,12 @@ class Replica:
         epoch = self._topology.map.epoch
         message = f"node {self._topology.node} holds no replica of partition {partition} at epoch {epoch}"
         return RefusedError(NOT_A_REPLICA, message, map_epoch=epoch)
+
+
+def refused_by_kind(table: Table, map_epoch: int) -> RefusedError:
+    """Return what to raise for a row of the kind that a table does not hold."""
+    kind = "rows with a causal context" if table.is_causal else "rows without a causal context"
+    return RefusedError(OTHER_PROTOCOL, f"table {table.name} holds {kind}", map_epoch=map_epoch)
 
 
 def refused_by_protocol(table: Table, map_epoch: int) -> RefusedError:

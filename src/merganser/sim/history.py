@@ -76,6 +76,33 @@ class Scan(msgspec.Struct):
     replicas: int = QUORUM_OF_3
 
 
+class ValuePut(msgspec.Struct):
+    """One put, or delete, of a key-value table; no other put carries its value."""
+
+    key: bytes
+    value: bytes
+    """Of a delete, a name for it alone."""
+    is_delete: bool
+    seen: frozenset[bytes]
+    """The values, and deletes, that the context it was sent with had seen."""
+    began_s: float
+    acked_s: float | None = None
+    is_certainly_unwritten: bool = False
+    client: int = 0
+    items: frozenset[str] = frozenset()
+    """What is in the cart, if it is one."""
+
+
+class ValuesRead(msgspec.Struct, frozen=True):
+    """One read of a key of a key-value table that was answered."""
+
+    key: bytes
+    values: frozenset[bytes]
+    began_s: float
+    ended_s: float
+    client: int = 0
+
+
 class TableChange(msgspec.Struct):
     """One attempt to create or to drop a table."""
 
@@ -144,6 +171,9 @@ class History:
         self.writes: list[Write] = []
         self.reads: list[Read] = []
         self.scans: list[Scan] = []
+        self.value_puts: list[ValuePut] = []
+        """Of key-value tables, all at QUORUM, as are"""
+        self.value_reads: list[ValuesRead] = []
         self.table_changes: list[TableChange] = []
         self.table_lookups: list[TableLookup] = []
         self.failures: list[Failure] = []

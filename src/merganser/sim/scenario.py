@@ -19,13 +19,13 @@ from merganser.model.cluster import Table
 from merganser.model.errors import ConfigurationError, TableExistsError
 from merganser.sim.checkers import Violation, where
 from merganser.sim.clients import Clients
-from merganser.sim.history import History, TableChange
+from merganser.sim.history import History, TableChange, ValuePut, Write
 from merganser.sim.loop import SimulationError
 from merganser.sim.nemeses import EVERY_S, FAMILIES, Nemesis, families_of
 from merganser.sim.nemeses.arena import LASTS_S, Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
 from merganser.sim.verdict import Verdict
-from merganser.sim.workloads import INDEXED, LIMITED, ON_LEADERS, WORKLOADS, Workload
+from merganser.sim.workloads import INDEXED, LIMITED, ON_LEADERS, ON_SIBLINGS, WORKLOADS, Workload
 from merganser.sim.world import World
 
 CLIENTS = 4
@@ -216,6 +216,7 @@ class _Run:
                 deadline=deadline,
                 replication="leader" if self._scenario.workload in ON_LEADERS else "leaderless",
                 indexes=INDEXED.get(self._scenario.workload, ()),
+                conflicts="siblings" if self._scenario.workload in ON_SIBLINGS else "lww",
             )
             attempts.append((change, machine.spawn(work)))
         created = []
@@ -227,7 +228,8 @@ class _Run:
         return created[0]
 
     def _outcome(self) -> Outcome:
-        writes, items = self._history.writes, self._history.items
+        writes: list[Write | ValuePut] = [*self._history.writes, *self._history.value_puts]
+        items = self._history.items
         members = [machine.member for machine in self._world.machines if machine.member is not None]
         return Outcome(
             seed=self._seed,
@@ -237,7 +239,7 @@ class _Run:
             acked=sum(write.acked_s is not None for write in writes) + items.acked(),
             unknown=sum(write.acked_s is None and not write.is_certainly_unwritten for write in writes)
             + items.unknown(),
-            reads=len(self._history.reads) + items.reads(),
+            reads=len(self._history.reads) + len(self._history.value_reads) + items.reads(),
             scans=len(self._history.scans) + len(items.pages) + len(items.index_looks),
             faults=dict(sorted(self._arena.faults.items())),
             messages=self._world.network.sent,

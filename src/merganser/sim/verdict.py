@@ -29,6 +29,7 @@ from merganser.sim.clients import Clients, member_of, name_of
 from merganser.sim.history import History, TableLookup
 from merganser.sim.item_clients import ItemClients
 from merganser.sim.machine import EPOCH_US, Machine
+from merganser.sim.value_clients import ValueClients
 from merganser.sim.workloads import Concluding, Workload
 from merganser.storage import keys
 from merganser.storage.registers import decode_register
@@ -63,6 +64,8 @@ class Verdict:
             await self._become_equal()
         if self._clients.table.has_leaders:
             await self._read_items()
+        elif self._clients.table.is_causal:
+            await self._read_values()
         else:
             await self._read_everything()
             await self._scan_everything()
@@ -175,6 +178,15 @@ class Verdict:
                 scan = functools.partial(items.scan, client=JUDGE, is_reverse=is_reverse, is_consistent=is_consistent)
                 await self._until(functools.partial(scan, is_hasty=True), f"all items (reverse={is_reverse})")
         await self._wait_until(lambda: not any(self._unfinished()), every_s=LOOK_S)
+
+    async def _read_values(self) -> None:
+        """Read each key of a key-value table at QUORUM through a drawn node, then at ALL, which repairs."""
+        values = ValueClients(self._clients)
+        for key in sorted({put.key for put in self._history.value_puts}):
+            for level in Consistency.QUORUM, Consistency.ALL:
+                get = functools.partial(values.get, key=key, client=JUDGE, level=level)
+                await self._through_any(get, f"{name_of(key)} at {level.value}")
+        await self._repaired()
 
     async def _through_any(self, look: Callable[[Machine], Awaitable[object]], what: str) -> None:
         await self._until(lambda: look(self._any_machine()), what)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from merganser.model.cluster import Replication, Table
+from merganser.model.cluster import Conflicts, Replication, Table
 from merganser.model.errors import InvariantError
 from merganser.model.index import IndexRequest
 from merganser.service.member import Member
@@ -90,6 +90,7 @@ class World:
         n: int = 3,
         replication: Replication = "leaderless",
         indexes: Sequence[IndexRequest] = (),
+        conflicts: Conflicts = "lww",
     ) -> Table:
         """Create a table through the first machine."""
         machine = self.machines[0]
@@ -105,6 +106,7 @@ class World:
                 deadline=deadline,
                 replication=replication,
                 indexes=indexes,
+                conflicts=conflicts,
             )
         )
 

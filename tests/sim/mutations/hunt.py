@@ -15,6 +15,7 @@ from sim.mutations import (  # noqa: F401  # they plant
     planted_led_repair,
     planted_local_indexes,
     planted_nodes,
+    planted_siblings,
 )
 from sim.mutations.planting import PLANTED, Planted
 

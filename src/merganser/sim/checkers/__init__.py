@@ -54,6 +54,7 @@ from merganser.sim.checkers.replicas import (
 from merganser.sim.checkers.resurrection import risen_from_the_dead
 from merganser.sim.checkers.scans import broken_scans
 from merganser.sim.checkers.sessions import broken_sessions
+from merganser.sim.checkers.siblings import lost_siblings
 from merganser.sim.checkers.tables import broken_tables
 from merganser.sim.checkers.timestamps import timestamps_that_fell
 from merganser.sim.history import History
@@ -67,6 +68,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "sessions": broken_sessions,
     "resurrection": risen_from_the_dead,
     "scans": broken_scans,
+    "siblings": lost_siblings,
     "timestamps": timestamps_that_fell,
     "tables": broken_tables,
     "linearizable": items_that_are_no_registers,
@@ -112,6 +114,7 @@ PROMISES = {
     "sessions": "each client reads its own writes, and writes after them",
     "resurrection": "nothing deleted comes back, nothing expired is seen",
     "scans": "a paged read tells the keys in order, each once, and all that were there all along",
+    "siblings": "a put stays until one that saw it takes its place, and then goes",
     "timestamps": "a node mints each timestamp once and always later ones, over all its lives",
     "tables": "tables change one after another, and what was reported stays so",
     "linearizable": "operations on an item of a leader-based table happen one at a time",

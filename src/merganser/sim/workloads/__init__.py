@@ -15,6 +15,7 @@ from merganser.sim.machine import Machine
 from merganser.sim.workloads.appends import Appends
 from merganser.sim.workloads.bank import Bank
 from merganser.sim.workloads.bursts import LIMITS, Bursts
+from merganser.sim.workloads.carts import Carts
 from merganser.sim.workloads.counters import Counters
 from merganser.sim.workloads.deletes import Deletes
 from merganser.sim.workloads.expiries import Expiries
@@ -28,6 +29,7 @@ from merganser.sim.workloads.levels import Levels
 from merganser.sim.workloads.registers import Registers
 from merganser.sim.workloads.scans import Scans
 from merganser.sim.workloads.sessions import Sessions
+from merganser.sim.workloads.siblings import Siblings
 from merganser.sim.workloads.tables import Tables
 
 
@@ -55,6 +57,8 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "handoff": Handoff,
     "tables": Tables,
     "bursts": Bursts,
+    "siblings": Siblings,
+    "carts": Carts,
     "items": Items,
     "counters": Counters,
     "bank": Bank,
@@ -71,6 +75,9 @@ ON_LEADERS = frozenset(
     ("items", "counters", "bank", "appends", "item-scans", "index-queries", "indexes", "expiries", "index-changes")
 )
 """Those that work on a leader-based table."""
+
+ON_SIBLINGS = frozenset(("siblings", "carts"))
+"""Those that work on a key-value table."""
 
 INDEXED = {"indexes": INDEXES}
 """The global indexes that the table is made with, for those that look at any."""

@@ -1,0 +1,120 @@
+"""What the clients of a run can do to keys of a key-value table; all they ask and hear goes into the history.
+
+Each client keeps the context it was given last for each key, and what that has seen by its own account: the history
+then tells what a put may have replaced without a look into any context.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from merganser.model.consistency import Consistency, Need
+from merganser.model.errors import MerganserError, RequestError, UnavailableError
+from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients, member_of, name_of
+from merganser.sim.history import Failure, ValuePut, ValuesRead
+from merganser.sim.machine import Machine
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What a client knows of a key."""
+
+    context: bytes = b""
+    seen: frozenset[bytes] = frozenset()
+    """The values, and deletes, that the context has seen."""
+    values: frozenset[bytes] = frozenset()
+    """What it read last, or put itself since."""
+
+
+NOTHING_KNOWN = Known()
+
+
+class ValueClients:
+    """The clients of one run on one key-value table; see the module's docstring."""
+
+    def __init__(self, clients: Clients) -> None:
+        """Ask through ``clients``."""
+        self.clients = clients
+        self.rng = clients.rng
+        self.puts: dict[bytes, ValuePut] = {}
+        """By value."""
+        self._history = clients.history
+        self._loop = clients.world.loop
+        self._known: dict[tuple[int, bytes], Known] = {}
+
+    def known(self, client: int, key: bytes) -> Known:
+        """Return what ``client`` knows of ``key``."""
+        return self._known.get((client, key), NOTHING_KNOWN)
+
+    async def get(
+        self, machine: Machine, key: bytes, *, client: int, level: Consistency = Consistency.QUORUM
+    ) -> Known | None:
+        """Read a key at QUORUM, or more; None if there was no answer."""
+        began_s = self._loop.time()
+        work = member_of(machine).key_values.get(
+            self.clients.table, key, level=level, deadline=began_s + REQUEST_TIMEOUT_S
+        )
+        what = f"get {name_of(key)} at {level.value}"
+        task = await self.clients.ask(machine, work, what, client)
+        error = task.exception() if task.done() else None
+        is_answered = task.done() and error is None
+        self._note_failure(what, key, machine, began_s, level, is_answered=is_answered)
+        if error is not None and not isinstance(error, MerganserError):
+            raise error
+        if not task.done() or error is not None:
+            return None
+        values = frozenset(sibling.value for sibling in task.result().siblings)
+        self._history.value_reads.append(ValuesRead(key, values, began_s, self._loop.time(), client))
+        known = Known(task.result().context, self._seen_with(values), values)
+        self._known[client, key] = known
+        return known
+
+    async def put(
+        self,
+        machine: Machine,
+        key: bytes,
+        *,
+        client: int,
+        knowing: Known,
+        is_delete: bool = False,
+        items: frozenset[str] = frozenset(),
+    ) -> ValuePut:
+        """Put a new value (or delete) in the place of what was seen with ``knowing``."""
+        began_s = self._loop.time()
+        value = self.clients.new_value()
+        put = ValuePut(key, value, is_delete, knowing.seen, began_s, client=client, items=items)
+        self._history.value_puts.append(put)
+        self.puts[value] = put
+        values, table = member_of(machine).key_values, self.clients.table
+        level, deadline = Consistency.QUORUM, began_s + REQUEST_TIMEOUT_S
+        if is_delete:
+            work = values.delete(table, key, context=knowing.context, level=level, deadline=deadline)
+        else:
+            work = values.put(table, key, value, context=knowing.context, level=level, deadline=deadline)
+        what = f"{'delete' if is_delete else 'put'} {name_of(key)} {value!r} in the place of {sorted(knowing.seen)}"
+        task = await self.clients.ask(machine, work, what, client)
+        error = task.exception() if task.done() else None
+        is_answered = task.done() and error is None
+        self._note_failure(what, key, machine, began_s, level, is_answered=is_answered)
+        if not task.done():
+            return put
+        if error is None:
+            put.acked_s = self._loop.time()
+            mine = frozenset() if is_delete else frozenset({value})
+            self._known[client, key] = Known(task.result(), knowing.seen | {value}, mine)
+        elif isinstance(error, UnavailableError | RequestError):
+            put.is_certainly_unwritten = True
+        elif not isinstance(error, MerganserError):
+            raise error
+        return put
+
+    def _seen_with(self, values: frozenset[bytes]) -> frozenset[bytes]:
+        """Return what a reader of ``values`` has seen for sure: these, and what those who put them had seen."""
+        return values.union(*(self.puts[value].seen for value in values if value in self.puts))
+
+    def _note_failure(
+        self, what: str, key: bytes, machine: Machine, began_s: float, level: Consistency, *, is_answered: bool
+    ) -> None:
+        if not is_answered:
+            required = level.required(self.clients.table.n)
+            failure = Failure(what, key, machine.node, Need(required, required), began_s, self._loop.time())
+            self._history.failures.append(failure)

@@ -1,0 +1,110 @@
+"""Deliberate bugs in tables that keep siblings; see `planting`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from merganser.core import causal_rows, causality, siblings
+from merganser.core.siblings import Sibling
+from merganser.model.row import Context, Dot, Row, Span
+from merganser.model.timestamp import BEGINNING
+from sim.mutations.planting import SIBLINGS, planted
+
+
+@planted("siblings", mechanism=SIBLINGS, workload="siblings", nemesis="none")
+def put_replaces_nothing(patch: pytest.MonkeyPatch) -> None:
+    real = siblings.put
+    patch.setattr(siblings, "put", lambda *args, **options: real(*args, **{**options, "seen": ()}))
+
+
+@planted("siblings", mechanism=SIBLINGS, workload="carts", nemesis="none")
+def dot_claims_all_before_it(patch: pytest.MonkeyPatch) -> None:
+    """As an entry of a version vector does: what others put at the same time through the same node is gone."""
+    real = causality.Actors.mint
+
+    def mint(actors: causality.Actors, key: bytes, micros: int) -> Span:
+        span = real(actors, key, micros)
+        return span._replace(low=span.epoch)
+
+    patch.setattr(causality.Actors, "mint", mint)
+
+
+@planted("siblings", mechanism=SIBLINGS, workload="carts", nemesis="none")
+def writer_is_told_of_all_that_its_node_has_minted(patch: pytest.MonkeyPatch) -> None:
+    def seen_by_writer(seen: Context, dot: Dot) -> Context:
+        return causality.join(seen, (Span(dot.number, dot.epoch, dot.epoch, dot.micros),))
+
+    patch.setattr(siblings, "seen_by_writer", seen_by_writer)
+
+
+@planted("siblings", mechanism=SIBLINGS, workload="siblings", nemesis="none")
+def writer_forgets_what_it_had_seen(patch: pytest.MonkeyPatch) -> None:
+    """Its next put leaves its own last value beside it, once that was replaced by a put of unknown outcome."""
+    patch.setattr(siblings, "seen_by_writer", lambda _seen, _dot: ())
+
+
+@planted("siblings", mechanism=SIBLINGS, workload="carts", nemesis="none")
+def reader_is_shown_the_newest_value_alone(patch: pytest.MonkeyPatch) -> None:
+    real = siblings.values
+
+    def values(row: Row | None, now_s: int) -> list[Sibling]:
+        return real(row, now_s)[-1:]
+
+    patch.setattr(siblings, "values", values)
+
+
+@planted("siblings", mechanism=SIBLINGS, workload="carts", nemesis="none")
+def merge_keeps_the_newest_value_alone(patch: pytest.MonkeyPatch) -> None:
+    _merges(patch, lambda merged, _a, _b: max(merged.cells, key=lambda cell: cell.written_at, default=None))
+
+
+@planted("siblings", mechanism=SIBLINGS, workload="siblings", nemesis="none")
+def merge_keeps_what_either_holds(patch: pytest.MonkeyPatch) -> None:
+    def merge(a: Row, b: Row) -> Row:
+        cells = {cell.name: cell for cell in (*a.cells, *b.cells)}
+        context = causality.join(a.context, b.context)
+        merged = Row(tuple(cells[name] for name in sorted(cells)), BEGINNING, context)
+        return a if merged == a else merged
+
+    patch.setattr(causal_rows, "merge", merge)
+
+
+@planted("siblings", "convergence", mechanism=SIBLINGS, workload="siblings", nemesis="partitions")
+def merge_forgets_what_the_other_has_seen(patch: pytest.MonkeyPatch) -> None:
+    """What was replaced on one replica comes back from another."""
+    real = causal_rows.merge
+
+    def merge(a: Row, b: Row) -> Row:
+        merged = real(a, b)
+        context = a.context
+        for cell in merged.cells:
+            context = causality.join(context, causality.only(causal_rows.dot_of(cell)))
+        return a if (merged.cells, context) == (a.cells, a.context) else Row(merged.cells, BEGINNING, context)
+
+    patch.setattr(causal_rows, "merge", merge)
+
+
+@planted("siblings", "convergence", mechanism=SIBLINGS, workload="siblings", likely=83, repair_interval_s=2.0)
+def what_is_not_taken_counts_as_replaced(patch: pytest.MonkeyPatch) -> None:
+    real = causal_rows.later
+
+    def later(row: Row, horizon_us: int) -> Row | None:
+        part = real(row, horizon_us)
+        return part if part is row else Row(() if part is None else part.cells, BEGINNING, row.context)
+
+    patch.setattr(causal_rows, "later", later)
+
+
+def _merges(patch: pytest.MonkeyPatch, keep: Any) -> None:
+    """Have `causal_rows.merge` keep one cell of what it should keep."""
+    real = causal_rows.merge
+
+    def merge(a: Row, b: Row) -> Row:
+        merged = real(a, b)
+        kept = keep(merged, a, b)
+        cells = () if kept is None else (kept,)
+        return a if (cells, merged.context) == (a.cells, a.context) else Row(cells, BEGINNING, merged.context)
+
+    patch.setattr(causal_rows, "merge", merge)
