@@ -6,10 +6,11 @@ import asyncio
 
 from merganser.model.cluster import Table
 from merganser.model.leader_messages import Led, ReadLed
-from merganser.model.messages import Found, Read, Reply
+from merganser.model.messages import Found, Read, ReadRange, Reply, Rows
 from merganser.service.leadership import Led as Term
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
+from merganser.storage.keys import table_range
 from service.led import change, epoch_of, group_of, leader_of, payload_of, started_led, the_leader
 from service.plays import key_of, member, replicas_of, simulated
 
@@ -26,6 +27,12 @@ def of_replica(machine: Machine, table: Table, name: bytes = NAME, *, map_epoch:
     return member(machine).serve_at_once(member(machine).topology.node, request)
 
 
+def of_range(machine: Machine, table: Table, *, map_epoch: int = 0) -> Reply | None:
+    start, end = table_range(table.id)
+    request = ReadRange(map_epoch, table.id, start, end, reverse=False, rows_max=10, bytes_max=1000)
+    return member(machine).serve_at_once(member(machine).topology.node, request)
+
+
 @simulated(machines=1)
 async def test_the_only_replica_answers_as_a_leader_and_as_a_replica(world: World) -> None:
     table = await started_led(world, n=1)
@@ -36,6 +43,9 @@ async def test_the_only_replica_answers_as_a_leader_and_as_a_replica(world: Worl
     assert led.value == b"v"
     assert isinstance(found, Found)
     assert found.row == machine.engine.get(key_of(table, NAME))
+    page = of_range(machine, table)
+    assert isinstance(page, Rows)
+    assert page.rows == ((key_of(table, NAME), found.row),)
     nothing = of_leader(machine, table, b"nothing there")
     assert isinstance(nothing, Led)
     assert nothing.value is None
@@ -51,7 +61,9 @@ async def test_what_is_not_on_the_disk_yet_is_told_by_nobody(world: World) -> No
         await asyncio.sleep(0)
     assert of_leader(machine, table) is None
     assert of_replica(machine, table) is None
+    assert of_range(machine, table) is None
     await writing
+    assert isinstance(of_range(machine, table), Rows)
     answer = of_leader(machine, table)
     assert isinstance(answer, Led)
     assert answer.value == b"new"
@@ -74,8 +86,10 @@ async def test_who_holds_no_replica_leads_no_more_or_knows_an_older_map_does_not
     (outsider, *_) = [machine for machine in world.machines if machine not in replicas_of(world, table, NAME)]
     assert of_replica(outsider, table) is None
     assert of_leader(outsider, table) is None
+    assert of_range(outsider, table) is None
     holder = replicas_of(world, table, NAME)[0]
     assert of_replica(holder, table, map_epoch=member(holder).topology.map.epoch + 1) is None
+    assert of_range(world.machines[0], table, map_epoch=member(holder).topology.map.epoch + 1) is None
 
 
 def _term(machine: Machine, table: Table) -> Term:

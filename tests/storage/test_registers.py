@@ -13,6 +13,7 @@ from merganser.storage.registers import (
     is_tombstone,
     may_have_outbox,
     value_at,
+    values_in,
     version_of,
 )
 from merganser.storage.values import check_row, decode_row, seal
@@ -64,6 +65,18 @@ def test_a_register_cut_short_is_found(register: Register, data: st.DataObject) 
     stored = encode_register(KEY, register)
     with pytest.raises(CorruptionError):
         decode_register(KEY, stored[: data.draw(st.integers(0, len(stored) - 1))])
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1), registers), max_size=5))
+def test_the_values_of_checked_rows_are_those_that_decoding_finds(rows: list[tuple[bytes, Register]]) -> None:
+    stored = [(key, encode_register(key, register)) for key, register in rows]
+    decoded = [(key, decode_register(key, row).value) for key, row in stored]
+    assert values_in(stored) == [(key, value) for key, value in decoded if value is not None]
+
+
+def test_a_row_that_is_no_register_has_no_value_among_them() -> None:
+    with pytest.raises(CorruptionError, match="no register"):
+        values_in([(b"k", seal(b"k", b"\x01" * 40))])
 
 
 def test_what_is_not_stored_was_never_written() -> None:

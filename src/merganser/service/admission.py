@@ -308,7 +308,7 @@ class Admission:
             return self._led.count < self._limits.led_max
         if self._served.count >= self._limits.served_max:
             return False
-        self._ended += 1
+        self._ended += type(request) not in _PAGES
         return True
 
     def end(self, request: Request, began: float) -> None:

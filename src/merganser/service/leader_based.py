@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, cast
 
 from merganser.core.indexing import shown_in
@@ -41,7 +41,7 @@ from merganser.service.shortfall import Shortfall
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
 from merganser.storage import keys
-from merganser.storage.registers import decode_register, plain_value, value_at, version_of
+from merganser.storage.registers import decode_register, plain_value, value_at, values_in, version_of
 
 PARTITIONS_MAX: Final = 16  # of one range, asked at once, where there is little in each
 
@@ -341,14 +341,11 @@ class LeaderBased:
         low, high, replicas = run
         map_epoch = self._topology.map.epoch
         question = ReadRange(map_epoch, table.id, low, high, reverse, wanted.rows_max, wanted.bytes_max, wanted.index)
-        page = cast("Rows", await self._ask_nearest(table, replicas, question, deadline, Traffic.BULK))
-        if wanted.index is None:
-            registers = [
-                (key, plain_value(key, stored) or decode_register(key, stored).value) for key, stored in page.rows
-            ]
-        else:
-            registers = [(entry, self._standing(table, entry, stored)) for entry, stored in page.rows]
-        rows = tuple((key, value) for key, value in registers if value is not None)
+        page = cast("Rows | None", self._asker.at_once(question))
+        is_checked = page is not None  # by the replica, and it has not travelled since
+        if page is None:
+            page = cast("Rows", await self._ask_nearest(table, replicas, question, deadline, Traffic.BULK))
+        rows = tuple(self._values(table, page, wanted.index, is_checked=is_checked))
         if page.resume is not None:
             return LedRows(rows, page.resume)
         if not page.is_last:
@@ -357,6 +354,17 @@ class LeaderBased:
         if reverse:
             return LedRows(rows, low if low > start else None)
         return LedRows(rows, high if high < end else None)
+
+    def _values(
+        self, table: Table, page: Rows, index: int | None, *, is_checked: bool
+    ) -> Iterable[tuple[bytes, bytes]]:
+        if index is not None:
+            found = [(entry, self._standing(table, entry, stored)) for entry, stored in page.rows]
+        elif is_checked:
+            return values_in(page.rows)
+        else:
+            found = [(key, plain_value(key, stored) or decode_register(key, stored).value) for key, stored in page.rows]
+        return ((key, value) for key, value in found if value is not None)
 
     def _standing(self, table: Table, entry: bytes, stored: bytes) -> bytes | None:
         """Return the value of an item that was found by an entry of a local index; None unless it stands there."""

@@ -344,6 +344,7 @@ class Member:
         self._background: list[asyncio.Task[None]] = []
         self._at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {
             Read: self.replica.read_at_once,
+            ReadRange: self.replica.read_range_at_once,
             **self.leader_tables.at_once,
         }
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {

@@ -146,14 +146,29 @@ class Replica:
             RefusedError: not a replica of the whole range, no such table, or rows may have vanished here.
             CorruptionError: a stored row is damaged.
         """
-        partitions = await self._admit_range(sender, request)
-        if request.index is None:
-            page = self._page(request, self._horizons.of_range(request.table, partitions))
-        else:
-            page = self._index_page(request, request.index)
+        await self._admit(sender, request.map_epoch, request.table, request.start)
+        page = self._read_range(request)
         if not self._engine.is_all_durable:
             await self._engine.durable()
         return page
+
+    def read_range_at_once(self, _sender: NodeId, request: ReadRange) -> Rows | None:
+        """Return what `read_range` does, None if that would have to wait.
+
+        Raises:
+            as `read_range`.
+        """
+        engine = self._engine
+        is_durable = engine.is_all_durable or (
+            request.index is None and engine.is_range_durable(request.start, request.end)
+        )
+        return self._read_range(request) if is_durable and request.map_epoch <= self._topology.map.epoch else None
+
+    def _read_range(self, request: ReadRange) -> Rows:
+        partitions = self._held_range(request)
+        if request.index is None:
+            return self._page(request, self._horizons.of_range(request.table, partitions))
+        return self._index_page(request, request.index)
 
     def _found(self, request: Read, partition: PartitionId) -> Found:
         standing = self._horizons.known(request.table, partition)
@@ -211,15 +226,17 @@ class Replica:
 
     def _page(self, request: ReadRange, horizons: tuple[int, ...]) -> Rows:
         page: list[tuple[bytes, bytes]] = []
-        bytes_left = request.bytes_max
+        rows_left, bytes_left = request.rows_max, request.bytes_max
         _, table_end = keys.table_range(request.table)
         end, key = min(request.end, table_end), None
         try:
-            for key, stored in self._engine.scan(request.start, end, reverse=request.reverse):
-                if page and (len(page) >= request.rows_max or bytes_left <= 0):
+            for row in self._engine.scan(request.start, end, reverse=request.reverse):
+                key, stored = row
+                if page and (rows_left <= 0 or bytes_left <= 0):
                     return Rows(tuple(page), is_last=False, horizons=horizons)
                 check_row(key, stored)
-                page.append((key, stored))
+                page.append(row)
+                rows_left -= 1
                 bytes_left -= len(key) + len(stored)
         except CorruptionError:
             if key is None or (page and page[-1][0] == key):  # it was well: what comes after it cannot be read
@@ -281,8 +298,8 @@ class Replica:
         if known is not None and known.is_causal != is_causal:
             raise refused_by_kind(known, self._topology.map.epoch)
 
-    async def _admit_range(self, sender: NodeId, request: ReadRange) -> Sequence[PartitionId]:
-        await self._admit(sender, request.map_epoch, request.table, request.start)
+    def _held_range(self, request: ReadRange) -> Sequence[PartitionId]:
+        """Return the partitions of a range that this node holds all of; raises a RefusedError if it does not."""
         known = self._topology.table(request.table)
         if known is None:
             raise self._no_such_table(request.table)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 
 import msgspec
 
@@ -85,6 +86,23 @@ def epoch_bytes(epoch: Epoch) -> bytes:
 def is_of_epoch(stored: bytes, epoch: bytes) -> bool:
     """Tell whether a stored register says that it was written in that epoch (`epoch_bytes`); it may be damaged."""
     return stored[_VERSION_AT:_SEQUENCE_AT] == epoch
+
+
+def values_in(rows: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the keys and values of stored registers that have one; the caller has checked their checksums.
+
+    Raises:
+        CorruptionError: one is no register.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    for key, stored in rows:
+        if len(stored) >= _VALUE_AT and stored[_FLAGS_AT] == _HAS_VALUE and stored[BODY_AT] == SHAPE:  # nearly all
+            found.append((key, stored[_VALUE_AT:]))
+            continue
+        begins = value_at(key, stored)
+        if begins is not None:
+            found.append((key, stored[begins:]))
+    return found
 
 
 def decode_register(key: bytes, stored: bytes | None) -> Register:
