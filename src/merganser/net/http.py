@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from merganser.net.http_connection import Exchange, HttpConnection
 from merganser.net.http_encoding import encode_response
+from merganser.net.http_heads import Heads
 from merganser.net.http_limits import HttpLimits
 from merganser.net.http_messages import Request, Response, text_response
 from merganser.net.listening import port_of
@@ -80,6 +81,7 @@ class HttpServer:
         self.bodies_bytes = 0
         """Of request bodies received and not yet answered, over all connections."""
         self.is_closing = False
+        self.heads = Heads()
         self._loop = asyncio.get_running_loop()
         self._due: list[tuple[HttpConnection, Exchange, Request]] = []
         self._to_flush: list[HttpConnection] = []

@@ -127,7 +127,8 @@ class HttpConnection(asyncio.Protocol):
         if self._is_input_over:
             return
         self._read_bytes = len(data)
-        self._parse(data)
+        if self._is_in_message or not self._take_usual(data):
+            self._parse(data)
         if self._is_in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.header_bytes_max and not self._is_input_over:
@@ -268,13 +269,35 @@ class HttpConnection(asyncio.Protocol):
         )
         is_last = not parser.should_keep_alive()
         is_http_1_0 = b"connection" in self._named and parser.get_http_version() == "1.0"  # without it, it is the last
-        exchange = Exchange(request, is_last=is_last, is_http_1_0=is_http_1_0)
-        self._exchanges.append(exchange)
-        self._waiting.append(exchange)  # from here on its bytes are the exchange's to give back
+        self._put_in_line(Exchange(request, is_last=is_last, is_http_1_0=is_http_1_0))
         self._is_input_over |= is_last
         self._forget_message()
 
     # Reading.
+
+    def _take_usual(self, data: bytes) -> bool:
+        """Put the request that ``data`` is in line, if it is as usual and there is room for it; else it is parsed."""
+        usual = self._server.heads.read(data)
+        if usual is None:
+            return False
+        headers, named, body = usual
+        size, limits = len(body), self._limits
+        if (
+            size >= _QUESTIONED_BYTES
+            or size > limits.body_bytes_max
+            or self._server.bodies_bytes + size > limits.bodies_bytes_max
+            or len(data) - size > limits.header_bytes_max
+            or len(headers) > limits.headers_max
+        ):
+            return False
+        self._server.bodies_bytes += size
+        request = Request(b"POST", b"/", headers, body, self._peer, self._room, 0, named)
+        self._put_in_line(Exchange(request, is_last=False))
+        return True
+
+    def _put_in_line(self, exchange: Exchange) -> None:
+        self._exchanges.append(exchange)
+        self._waiting.append(exchange)  # from here on its bytes are the exchange's to give back
 
     def _parse(self, data: bytes) -> None:
         while data:
