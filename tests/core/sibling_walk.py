@@ -65,8 +65,8 @@ class Walk:
     def put(self, replica: Replica, span: Span, value: bytes | None, seen: Context) -> Row:
         return siblings.put(span, value, seen=seen)
 
-    def seen_by_writer(self, replica: Replica, seen: Context, dot: Dot) -> Context:
-        return siblings.seen_by_writer(seen, dot)
+    def seen_by_writer(self, replica: Replica, seen: Context, span: Span) -> Context:
+        return siblings.seen_by_writer(seen, span)
 
     def seen_by_reader(self, row: Row | None) -> Context:
         return siblings.seen_by_reader(row)
@@ -119,11 +119,11 @@ class Walk:
         if is_delete:
             self.deletes.add(event)
         span = self.mint(replica)
-        dot = self.dots[event] = causality.dot_of(span)
+        self.dots[event] = causality.dot_of(span)
         put = self.put(replica, span, None if is_delete else event, seen), self.saw[event] | {event}, A_CLIENTS
         if self.random.random() < 0.8:  # or it reaches some of the others only
             self.take(replica, *put)
-        client.token = causality.encode(KEY, self.seen_by_writer(replica, seen, dot))
+        client.token = causality.encode(KEY, self.seen_by_writer(replica, seen, span))
         client.seen = self.saw[event] | {event}
         self.copies.append(put)
 

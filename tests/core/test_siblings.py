@@ -72,13 +72,13 @@ class DeleteMintsNoDot(Walk):
 
 
 class WriterIsToldAllThatTheReplicaHolds(Walk):
-    def seen_by_writer(self, replica: Replica, seen: Context, dot: Dot) -> Context:
+    def seen_by_writer(self, replica: Replica, seen: Context, span: Span) -> Context:
         return _context(replica.row)
 
 
 class WriterIsToldOfNothingButItsPut(Walk):
-    def seen_by_writer(self, replica: Replica, seen: Context, dot: Dot) -> Context:
-        return causality.only(dot)
+    def seen_by_writer(self, replica: Replica, seen: Context, span: Span) -> Context:
+        return (span,)
 
 
 class ReaderIsToldOfLiveValuesOnly(Walk):
@@ -90,10 +90,10 @@ class ReaderIsToldOfLiveValuesOnly(Walk):
 
 
 class ContextAsAVersionVector(Walk):
-    """A single dot says that all before it were seen."""
+    """A dot says that all before it were seen."""
 
-    def seen_by_writer(self, replica: Replica, seen: Context, dot: Dot) -> Context:
-        return causality.join(seen, (Span(dot.number, dot.epoch, dot.epoch, dot.micros),))
+    def seen_by_writer(self, replica: Replica, seen: Context, span: Span) -> Context:
+        return causality.join(seen, (span._replace(low=span.epoch),))
 
 
 class MergeKeepsWhatEitherHolds(Walk):
@@ -206,7 +206,7 @@ def test_a_client_that_keeps_its_context_leaves_one_sibling_however_stale_it_is(
         client = dice.randrange(3)
         span = dice.choice(actors).mint(KEY, micros)
         row = rows.merge(row, siblings.put(span, b"%d" % micros, seen=seen[client]))
-        seen[client] = siblings.seen_by_writer(seen[client], causality.dot_of(span))
+        seen[client] = siblings.seen_by_writer(seen[client], span)
         assert len(row.cells) <= 3
         assert len(row.context) <= 2
     assert len(row.cells) == 3

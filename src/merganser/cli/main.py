@@ -20,14 +20,24 @@ app = typer.Typer(
     add_completion=False,
 )
 cluster = typer.Typer(help="A local cluster of several nodes.", no_args_is_help=True)
+tables = typer.Typer(help="Tables of keys and values, whose conflicting writes are kept.", no_args_is_help=True)
 app.add_typer(cluster, name="cluster")
 app.add_typer(snapshot, name="snapshot")
+app.add_typer(tables, name="table")
 
 AdminOption = Annotated[
     str, typer.Option("--admin", help="HOST:PORT of any node's admin port.", envvar="MERGANSER_ADMIN")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="Made with merganser table create.")]
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY")]
+ValueArgument = Annotated[str, typer.Argument(metavar="VALUE", help="- reads it from standard input.")]
+ContextOption = Annotated[str | None, typer.Option("--context", help="As get --json, put or delete printed it.")]
+ConsistencyOption = Annotated[
+    str, typer.Option("--consistency", help="ONE, QUORUM, ALL and so on, or numbers: w=2,pw=1 or r=2,pr=1.")
+]
 ADMIN_DEFAULT = "127.0.0.1:7800"
+QUORUM = "QUORUM"
 
 
 def _print_version(is_asked: bool) -> None:
@@ -205,6 +215,93 @@ def repair(
         raise typer.Exit(130) from None
     if not is_well:
         raise typer.Exit(1)
+
+
+@tables.command("create")
+def table_create(
+    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    replicas: Annotated[int, typer.Option(min=1, max=16, help="Of each key.")] = 3,
+    admin: AdminOption = ADMIN_DEFAULT,
+) -> None:
+    """Make a table of keys and values."""
+    from merganser.cli import values
+
+    values.create(admin, table, n=replicas)
+
+
+@tables.command("drop")
+def table_drop(table: TableArgument, admin: AdminOption = ADMIN_DEFAULT) -> None:
+    """Drop such a table, and all it holds."""
+    from merganser.cli import values
+
+    values.drop(admin, table)
+
+
+@app.command()
+def get(
+    table: TableArgument,
+    key: KeyArgument,
+    consistency: ConsistencyOption = QUORUM,
+    admin: AdminOption = ADMIN_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Print the value of a key, or all its siblings, with who wrote them when; exit status 1 if there is none."""
+    from merganser.cli import values
+
+    if not values.get(admin, table, key, consistency=consistency, as_json=json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def put(
+    table: TableArgument,
+    key: KeyArgument,
+    value: ValueArgument,
+    context: ContextOption = None,
+    ttl: Annotated[int | None, typer.Option(min=1, help="Seconds until it is gone [never].")] = None,
+    consistency: ConsistencyOption = QUORUM,
+    admin: AdminOption = ADMIN_DEFAULT,
+) -> None:
+    """Put a value in the place of what the context has seen, and print the next context.
+
+    Without a context it replaces nothing, and stands beside what is there.
+    """
+    from merganser.cli import values
+
+    ttl_s = None if ttl is None else str(ttl)
+    values.put(admin, table, key, _value(value), context=context, ttl_s=ttl_s, consistency=consistency)
+
+
+@app.command()
+def delete(
+    table: TableArgument,
+    key: KeyArgument,
+    context: ContextOption = None,
+    consistency: ConsistencyOption = QUORUM,
+    admin: AdminOption = ADMIN_DEFAULT,
+) -> None:
+    """Delete what the context has seen, or, without one, all that is there now."""
+    from merganser.cli import values
+
+    values.delete(admin, table, key, context=context, consistency=consistency)
+
+
+@app.command()
+def resolve(
+    table: TableArgument,
+    key: KeyArgument,
+    value: ValueArgument,
+    consistency: ConsistencyOption = QUORUM,
+    admin: AdminOption = ADMIN_DEFAULT,
+) -> None:
+    """Put one value in the place of all siblings that are there now."""
+    from merganser.cli import values
+
+    values.resolve(admin, table, key, _value(value), consistency=consistency)
+
+
+def _value(given: str) -> bytes:
+    return sys.stdin.buffer.read() if given == "-" else given.encode()
 
 
 @app.command()

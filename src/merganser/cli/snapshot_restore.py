@@ -174,6 +174,7 @@ def _wanted(current: ClusterMap, table: Table, prefix: str, checksum: str) -> Wa
         indexes=tuple(
             WantedIndex(index.name, index.definition) for index in table.indexes if index.state != "deleting"
         ),
+        conflicts=table.conflicts,
     )
 
 

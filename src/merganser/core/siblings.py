@@ -62,6 +62,6 @@ def seen_by_reader(row: Row | None) -> Context:
     return () if row is None else row.context
 
 
-def seen_by_writer(seen: Context, dot: Dot) -> Context:
-    """Return the context that goes with the answer to a put by a client that had ``seen`` before."""
-    return causality.join(seen, causality.only(dot))
+def seen_by_writer(seen: Context, span: Span) -> Context:
+    """Return the context that goes with the answer to a put of ``span`` by a client that had ``seen`` before."""
+    return causality.join(seen, (span,))

@@ -87,3 +87,4 @@ class WantedTable(msgspec.Struct, frozen=True, array_like=True):
     replication: str
     definition: bytes
     indexes: tuple[WantedIndex, ...] = ()
+    conflicts: str = "lww"

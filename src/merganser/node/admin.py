@@ -5,7 +5,8 @@ node serves clients, 503 before, once its disk has failed, and while its clock i
 does not. It listens on the same host as everything else.
 
 ``POST /repair?table=NAME&partition=P[&dry_run=1][&scrub_only=1]`` repairs one partition that this node holds, and
-answers when that is done. ``POST /snapshot/...`` is told in `node.admin_snapshots`. ``POST /clean`` drops every
+answers when that is done. ``POST /snapshot/...`` is told in `node.admin_snapshots`, ``POST /values/...`` in
+`node.admin_values`. ``POST /clean`` drops every
 table, on nodes in memory only, which tests use. Nothing else changes anything, and nobody proves here who they are.
 So that no page in an operator's browser can send these, they must carry the header ``x-merganser-admin``, which a
 form cannot send and a script of another site only after a preflight that is not answered, and no ``Origin``, which
@@ -30,6 +31,7 @@ from merganser.model.errors import MerganserError, RequestError
 from merganser.model.ids import PartitionId
 from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
+from merganser.node import admin_values
 from merganser.node.admin_snapshots import PREFIX, SnapshotAdmin
 from merganser.service import clean_slate
 from merganser.service.member import Member
@@ -67,7 +69,9 @@ class Admin:
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         path = request.path.partition(b"?")[0]
-        if request.method == b"POST" and (path in (b"/repair", b"/clean") or path.startswith(PREFIX)):
+        if request.method == b"POST" and (
+            path in (b"/repair", b"/clean") or path.startswith((PREFIX, admin_values.PREFIX))
+        ):
             return await self._change(path, request)
         if request.method not in (b"GET", b"HEAD"):
             return _answer(405, {"error": "only GET is served here, and POST /repair"})
@@ -88,6 +92,8 @@ class Admin:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
         if path.startswith(PREFIX) and self._snapshots is not None:
             return await self._snapshots.answer(member, request)
+        if path.startswith(admin_values.PREFIX):
+            return await admin_values.answer(member, request)
         if path == b"/repair":
             return await _repaired(member, request)
         if not self._is_ephemeral:

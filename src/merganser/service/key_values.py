@@ -241,5 +241,5 @@ class _Putting:
         """Return the row; ``timestamp`` is for the dot, unless a replica has minted one."""
         span, self._span = self._span or self._mint(timestamp.micros), None
         row = siblings.put(span, self._value, seen=self.seen, expires_at_s=self._expires_at_s)
-        self.seen = siblings.seen_by_writer(self.seen, causality.dot_of(span))
+        self.seen = siblings.seen_by_writer(self.seen, span)
         return row

@@ -138,6 +138,7 @@ class RestoredRows:
                 unique_id=unique_id,
                 replication="leader" if wanted.replication == "leader" else "leaderless",
                 indexes=[IndexRequest(index.name, index.definition) for index in wanted.indexes],
+                conflicts="siblings" if wanted.conflicts == "siblings" else "lww",
                 deadline=deadline,
             )
 

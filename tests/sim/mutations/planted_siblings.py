@@ -8,7 +8,7 @@ import pytest
 
 from merganser.core import causal_rows, causality, siblings
 from merganser.core.siblings import Sibling
-from merganser.model.row import Context, Dot, Row, Span
+from merganser.model.row import Context, Row, Span
 from merganser.model.timestamp import BEGINNING
 from sim.mutations.planting import SIBLINGS, planted
 
@@ -33,8 +33,8 @@ def dot_claims_all_before_it(patch: pytest.MonkeyPatch) -> None:
 
 @planted("siblings", mechanism=SIBLINGS, workload="carts", nemesis="none")
 def writer_is_told_of_all_that_its_node_has_minted(patch: pytest.MonkeyPatch) -> None:
-    def seen_by_writer(seen: Context, dot: Dot) -> Context:
-        return causality.join(seen, (Span(dot.number, dot.epoch, dot.epoch, dot.micros),))
+    def seen_by_writer(seen: Context, span: Span) -> Context:
+        return causality.join(seen, (span._replace(low=span.epoch),))
 
     patch.setattr(siblings, "seen_by_writer", seen_by_writer)
 
@@ -42,7 +42,7 @@ def writer_is_told_of_all_that_its_node_has_minted(patch: pytest.MonkeyPatch) ->
 @planted("siblings", mechanism=SIBLINGS, workload="siblings", nemesis="none")
 def writer_forgets_what_it_had_seen(patch: pytest.MonkeyPatch) -> None:
     """Its next put leaves its own last value beside it, once that was replaced by a put of unknown outcome."""
-    patch.setattr(siblings, "seen_by_writer", lambda _seen, _dot: ())
+    patch.setattr(siblings, "seen_by_writer", lambda _seen, _span: ())
 
 
 @planted("siblings", mechanism=SIBLINGS, workload="carts", nemesis="none")

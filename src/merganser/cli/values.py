@@ -1,0 +1,100 @@
+"""``merganser table``, ``get``, ``put``, ``delete`` and ``resolve``: key-value tables, whose conflicts can be seen."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import sys
+from typing import Any
+from urllib.parse import quote
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from merganser.cli.admin_port import post, print_json
+
+HEADER = "x-merganser-admin"
+TIMEOUT_S = 15.0
+
+Values = list[dict[str, Any]]
+
+
+def create(admin: str, table: str, *, n: int) -> None:
+    """Make a table.
+
+    Raises:
+        ConfigurationError: it was not made; says why.
+    """
+    made = _ask(admin, "create", {"table": table, "n": str(n)})
+    print(f"table {made['table']}, {made['n']} replicas of each key")  # noqa: T201  # a command line speaks
+
+
+def drop(admin: str, table: str) -> None:
+    """Drop a table and all it holds; raises as `create`."""
+    _ask(admin, "drop", {"table": table})
+
+
+def get(admin: str, table: str, key: str, *, consistency: str, as_json: bool) -> bool:
+    """Print the values of a key; false if there are none. Raises as `create`.
+
+    A single value is printed as it is, so that it can be piped; several stand side by side, with who wrote them when.
+    """
+    found = _ask(admin, "get", {"table": table, "key": key, "consistency": consistency})
+    values: Values = found["values"]
+    if as_json:
+        print_json(found)
+    elif len(values) == 1:
+        sys.stdout.buffer.write(_bytes_of(values[0]))
+        sys.stdout.flush()
+        if sys.stdout.isatty():
+            print()  # noqa: T201
+    elif values:
+        Console().print(_side_by_side(values))
+        print(f'{len(values)} siblings: merganser resolve {table} {key} "what they come to"')  # noqa: T201
+    return bool(values)
+
+
+def put(admin: str, table: str, key: str, value: bytes, **options: str | None) -> None:
+    """Put a value, and print the context to put with next; raises as `create`."""
+    print(_change(admin, "put", {"table": table, "key": key, **options}, value))  # noqa: T201
+
+
+def delete(admin: str, table: str, key: str, *, context: str | None, consistency: str) -> None:
+    """Delete what ``context`` has seen, or, without one, all that is read now; raises as `create`."""
+    seen = context or _context_now(admin, table, key, consistency)
+    print(_change(admin, "delete", {"table": table, "key": key, "context": seen, "consistency": consistency}))  # noqa: T201
+
+
+def resolve(admin: str, table: str, key: str, value: bytes, *, consistency: str) -> None:
+    """Put one value in the place of all siblings that are read now; raises as `create`."""
+    seen = _context_now(admin, table, key, consistency)
+    put(admin, table, key, value, context=seen, consistency=consistency)
+
+
+def _context_now(admin: str, table: str, key: str, consistency: str) -> str:
+    return str(_ask(admin, "get", {"table": table, "key": key, "consistency": consistency})["context"])
+
+
+def _change(admin: str, action: str, query: dict[str, str | None], content: bytes = b"") -> str:
+    return str(_ask(admin, action, query, content)["context"])
+
+
+def _ask(
+    admin: str, action: str, query: dict[str, str | None] | dict[str, str], content: bytes = b""
+) -> dict[str, Any]:
+    told = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value is not None)
+    return post(admin, f"/values/{action}?{told}", header=HEADER, timeout_s=TIMEOUT_S, content=content)
+
+
+def _side_by_side(values: Values) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    for number, value in enumerate(values, start=1):
+        written_at = datetime.datetime.fromtimestamp(value["written_at_us"] / 1e6, datetime.UTC)
+        table.add_column(f"{number}: node {value['by_node']}, {written_at:%Y-%m-%d %H:%M:%S.%f} UTC", overflow="fold")
+    table.add_row(*(Text(_bytes_of(value).decode(errors="backslashreplace")) for value in values))
+    return table
+
+
+def _bytes_of(value: dict[str, Any]) -> bytes:
+    return value["text"].encode() if "text" in value else base64.b64decode(value["base64"])

@@ -1,0 +1,217 @@
+"""Key-value tables over the admin port (`merganser put`, `get` and so on): all POST, and all need the admin header.
+
+::
+
+    /values/create?table=T[&n=3]
+    /values/drop?table=T
+    /values/get?table=T&key=K[&consistency=QUORUM]
+    /values/put?table=T&key=K[&context=C][&ttl_s=S][&consistency=QUORUM]      the value is the body
+    /values/delete?table=T&key=K[&context=C][&consistency=QUORUM]
+
+Keys are any bytes, percent-encoded. ``get`` tells all siblings, who wrote them and when, and the context to put with;
+``put`` and ``delete`` tell the context to put with next. A value that is no UTF-8 goes out as base64. Consistency is
+what `model.consistency.parse_levels` reads. 400 says what was wrong with the request, 503 that nothing was written, and
+504 that it is unknown whether it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import parse_qsl
+
+import orjson
+
+from merganser.core.siblings import Sibling
+from merganser.core.token import token_of
+from merganser.model.cluster import Table
+from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, parse_levels
+from merganser.model.errors import MerganserError, RequestError, UnknownOutcomeError
+from merganser.net.http import Request, Response
+from merganser.service.member import Member
+from merganser.storage import keys
+
+PREFIX: Final = b"/values/"
+WIRE: Final = "values"
+KEY_BYTES_MAX: Final = 2048
+TABLE_CHARACTERS_MAX: Final = 255
+REPLICAS: Final = 3
+REPLICAS_MAX: Final = 16
+MAP_TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 5.0
+TTL_S_MAX: Final = 10**9  # thirty years
+
+_JSON = [(b"content-type", b"application/json")]
+_NAMES: Final[dict[bytes, frozenset[str]]] = {
+    b"create": frozenset(("table", "n")),
+    b"drop": frozenset(("table",)),
+    b"get": frozenset(("table", "key", "consistency")),
+    b"put": frozenset(("table", "key", "context", "ttl_s", "consistency")),
+    b"delete": frozenset(("table", "key", "context", "consistency")),
+}
+
+Query = dict[str, str]
+"""Values in Latin-1, so that every byte is a character."""
+
+
+async def answer(member: Member, request: Request) -> Response:
+    """Do what a request below `PREFIX` asks for; whoever hands it on has seen to the header."""
+    path, _, text = request.path.partition(b"?")
+    name = path[len(PREFIX) :]
+    action = _ACTIONS.get(name)
+    if action is None:
+        there = ", ".join(one.decode() for one in _ACTIONS)
+        return _answer(404, {"error": f"there is no such thing; below /values/ there are {there}"})
+    try:
+        return _answer(200, await action(member, _query(name, text), request.body))
+    except RequestError as error:
+        return _answer(400, {"error": str(error)})
+    except UnknownOutcomeError as error:
+        return _answer(504, {"error": str(error)})
+    except MerganserError as error:
+        return _answer(503, {"error": str(error)})
+
+
+async def _create(member: Member, query: Query, _body: bytes) -> object:
+    name = _table_name(query)
+    n = _number(query, "n", REPLICAS, low=1, high=REPLICAS_MAX)
+    table = await member.catalog.create_table(
+        wire=WIRE,
+        name=name,
+        n=n,
+        definition=b"",
+        unique_id=uuid.uuid4().hex,
+        conflicts="siblings",
+        deadline=_in(MAP_TIMEOUT_S),
+    )
+    return {"table": table.name, "n": table.n}
+
+
+async def _drop(member: Member, query: Query, _body: bytes) -> object:
+    table = await _table(member, query)
+    await member.catalog.drop_table(table, deadline=_in(MAP_TIMEOUT_S))
+    return {}
+
+
+async def _get(member: Member, query: Query, _body: bytes) -> object:
+    table = await _table(member, query)
+    levels = parse_level(query)
+    read: ReadLevel = levels[1]
+    found = await member.key_values.get(table, _key(table, query), level=read, deadline=_in(TIMEOUT_S))
+    values = [_told(sibling) for sibling in found.siblings]
+    return {"values": values, "context": found.context.decode()}
+
+
+async def _put(member: Member, query: Query, body: bytes) -> object:
+    table = await _table(member, query)
+    ttl_s = _number(query, "ttl_s", 0, low=1, high=TTL_S_MAX)
+    context = await member.key_values.put(
+        table,
+        _key(table, query),
+        body,
+        context=query.get("context", "").encode("latin-1"),
+        expires_at_s=member.coordinator.wall_us() // 1_000_000 + ttl_s if ttl_s else None,
+        level=parse_level(query)[0],
+        deadline=_in(TIMEOUT_S),
+    )
+    return {"context": context.decode()}
+
+
+async def _delete(member: Member, query: Query, _body: bytes) -> object:
+    table = await _table(member, query)
+    context = await member.key_values.delete(
+        table,
+        _key(table, query),
+        context=query.get("context", "").encode("latin-1"),
+        level=parse_level(query)[0],
+        deadline=_in(TIMEOUT_S),
+    )
+    return {"context": context.decode()}
+
+
+_ACTIONS: Final[dict[bytes, Callable[[Member, Query, bytes], Awaitable[object]]]] = {
+    b"create": _create,
+    b"drop": _drop,
+    b"get": _get,
+    b"put": _put,
+    b"delete": _delete,
+}
+
+
+def parse_level(query: Query) -> tuple[WriteLevel, ReadLevel]:
+    """Return the levels that a request asks for, QUORUM if it names none.
+
+    Raises:
+        RequestError: it names none that there is.
+    """
+    try:
+        levels = parse_levels(query.get("consistency", Consistency.QUORUM.value))
+    except ValueError as error:
+        raise RequestError(f"consistency: {error}") from None
+    return levels.write or Consistency.QUORUM, levels.read or Consistency.QUORUM
+
+
+def _told(sibling: Sibling) -> dict[str, object]:
+    told: dict[str, object] = {"written_at_us": sibling.dot.micros, "by_node": sibling.dot.number}
+    if sibling.expires_at_s is not None:
+        told["expires_at_s"] = sibling.expires_at_s
+    try:
+        return {"text": sibling.value.decode(), **told}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(sibling.value).decode(), **told}
+
+
+def _query(action: bytes, text: bytes) -> Query:
+    """Read a query; raises a RequestError for what the action does not know, or is told twice."""
+    pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+    query = dict(pairs)
+    unknown = sorted(query.keys() - _NAMES[action])
+    if unknown:
+        there = ", ".join(sorted(_NAMES[action]))
+        raise RequestError(f"unknown: {', '.join(unknown)}; {action.decode()} takes {there}")
+    if len(query) < len(pairs):
+        raise RequestError("something is there twice")
+    return query
+
+
+def _table_name(query: Query) -> str:
+    try:
+        name = query.get("table", "").encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise RequestError("table must be UTF-8") from None
+    if not 1 <= len(name) <= TABLE_CHARACTERS_MAX or not name.isprintable():
+        raise RequestError(
+            f"table must be 1 to {TABLE_CHARACTERS_MAX} characters that can be printed, not {name!r:.80}"
+        )
+    return name
+
+
+async def _table(member: Member, query: Query) -> Table:
+    return await member.catalog.table(WIRE, _table_name(query), deadline=_in(MAP_TIMEOUT_S))
+
+
+def _key(table: Table, query: Query) -> bytes:
+    key = query.get("key", "").encode("latin-1")
+    if not 1 <= len(key) <= KEY_BYTES_MAX:
+        raise RequestError(f"key must be 1 to {KEY_BYTES_MAX:,} bytes, not {len(key):,}")
+    return keys.row_key(table.id, token_of(key), key)
+
+
+def _number(query: Query, name: str, default: int, *, low: int, high: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(high)) and low <= int(text) <= high):
+        raise RequestError(f"{name} must be a number from {low} to {high}, not {text[:40]!r}")
+    return int(text)
+
+
+def _in(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def _answer(status: int, content: object) -> Response:
+    return Response(status, _JSON, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))

@@ -1,0 +1,52 @@
+"""`merganser table`, `put`, `get`, `delete` and `resolve` on real processes: conflicts are kept, then resolved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from merganser.node.local_cluster import LocalCluster
+
+pytestmark = pytest.mark.process
+
+Command = Callable[..., Any]
+
+
+def test_siblings_stand_side_by_side_until_they_are_resolved_and_come_back_from_a_snapshot(
+    cluster: LocalCluster, command: Command, tmp_path: Path
+) -> None:
+    admins = [node.addresses["admin"] for node in cluster.nodes]
+
+    def run(*arguments: str, through: int = 0, status: int = 0) -> str:
+        done = command(*arguments, "--admin", admins[through])
+        assert done.returncode == status, done.stderr
+        return str(done.stdout)
+
+    assert run("table", "create", "carts") == "table carts, 3 replicas of each key\n"
+    context = run("put", "carts", "ann", "milk").strip()
+    run("put", "carts", "ann", "bread", through=1)
+    shown = run("get", "carts", "ann", through=2)
+    assert "milk" in shown
+    assert "bread" in shown
+    assert "2 siblings: merganser resolve carts ann" in shown
+    told = json.loads(run("get", "carts", "ann", "--json", through=2))
+    assert [value["text"] for value in told["values"]] == ["milk", "bread"]
+    run("put", "carts", "ann", "milk and eggs", "--context", context)
+    run("resolve", "carts", "ann", "milk, eggs and bread", through=1)
+    assert run("get", "carts", "ann", through=2) == "milk, eggs and bread"
+    run("put", "carts", "bob", "tea")
+    run("put", "carts", "bob", "coffee")
+    run("snapshot", "create", str(tmp_path / "repository"), "--name", "one")
+    run("snapshot", "restore", str(tmp_path / "repository"), "one", "--prefix", "old-", through=1)
+    told = json.loads(run("get", "old-carts", "bob", "--json"))
+    assert [value["text"] for value in told["values"]] == ["tea", "coffee"]
+    run("resolve", "old-carts", "bob", "water")
+    assert run("get", "old-carts", "bob", through=2) == "water"
+    cluster.nodes[0].kill()
+    assert run("get", "carts", "ann", through=1) == "milk, eggs and bread"
+    run("delete", "carts", "ann", through=2)
+    assert run("get", "carts", "ann", through=1, status=1) == ""
