@@ -11,7 +11,6 @@ from merganser.core.first_touch import (
     KnownPlace,
     Touched,
     is_known_by_roots,
-    least,
     touched,
     unequal,
 )
@@ -27,7 +26,14 @@ def version_of(stored: bytes) -> Version:
 
 
 def judged(own: bytes | None, *answers: bytes | None, is_own_intact: bool = True, replicas: int = 3) -> Touched | None:
-    return touched(own, answers, is_own_intact=is_own_intact, replicas=replicas, version_of=version_of)
+    return touched(
+        own,
+        answers,
+        is_own_intact=is_own_intact,
+        quorum=replicas // 2 + 1,
+        meets=replicas - replicas // 2,
+        version_of=version_of,
+    )
 
 
 def test_a_majority_that_agrees_makes_the_item_known() -> None:
@@ -66,7 +72,7 @@ def test_what_a_majority_has_is_always_met(replicas: int, kept: set[int], asked:
     answers = [holds[n] for n in sorted(asked) if 0 < n < replicas]
     verdict = judged(holds[0], *answers, replicas=replicas)
     if verdict is None:
-        assert 1 + len(answers) < least(replicas)
+        assert 1 + len(answers) < replicas - replicas // 2
     elif sum(n < replicas for n in kept) >= majority:
         assert verdict.adopt == b"10" or (verdict == KNOWN and holds[0] == b"10")
     elif verdict == KNOWN:
@@ -75,10 +81,10 @@ def test_what_a_majority_has_is_always_met(replicas: int, kept: set[int], asked:
 
 
 def test_equal_roots_of_a_majority_with_this_node_make_a_place_known() -> None:
-    assert is_known_by_roots({ME: 1, OTHER: 1, THIRD: 2}, ME, 3)
-    assert not is_known_by_roots({ME: 2, OTHER: 1, THIRD: 1}, ME, 3)
-    assert not is_known_by_roots({OTHER: 1, THIRD: 1}, ME, 3)
-    assert not is_known_by_roots({ME: 1}, ME, 3)
+    assert is_known_by_roots({ME: 1, OTHER: 1, THIRD: 2}, ME, 2)
+    assert not is_known_by_roots({ME: 2, OTHER: 1, THIRD: 1}, ME, 2)
+    assert not is_known_by_roots({OTHER: 1, THIRD: 1}, ME, 2)
+    assert not is_known_by_roots({ME: 1}, ME, 2)
 
 
 def test_a_place_is_known_as_far_as_the_walk_has_come_and_where_it_was_touched() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import zip_longest
+from collections.abc import Collection
+from itertools import combinations, zip_longest
 
 import msgspec
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merganser.core.placement import spread
-from merganser.core.ring import Ring
+from merganser.core.ring import Ring, settled
 from merganser.core.token import TOKEN_MAX, TOKEN_MIN
-from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.model.cluster import ClusterMap, Move, NodeRecord, Pending
+from merganser.model.consistency import Need
 from merganser.model.ids import ClusterId, NodeId, PartitionId, Token
 
 
@@ -191,3 +193,58 @@ def test_first_placement_gives_every_node_a_like_share_of_replicas(zones: str) -
     ring = Ring(cluster_map)
     held = Counter(node for partition in range(256) for node in ring.preference_list(PartitionId(partition), 3))
     assert max(held.values()) - min(held.values()) <= 6
+
+
+@st.composite
+def changing(draw: st.DrawFn) -> ClusterMap:
+    """A map with a change pending: some partitions get other owners, some nodes other zones."""
+    drawn = draw(maps())
+    numbers = st.integers(1, len(drawn.nodes))
+    moves = draw(st.dictionaries(st.integers(0, drawn.partitions - 1), numbers, max_size=8))
+    zones = draw(st.dictionaries(numbers, st.sampled_from("abcd"), max_size=3))
+    pending = Pending(tuple(Move(PartitionId(p), to) for p, to in moves.items()), tuple(zones.items()))
+    return msgspec.structs.replace(drawn, pending=pending)
+
+
+def quorums(of: Collection[NodeId], size: int) -> list[set[NodeId]]:
+    return [set(some) for some in combinations(of, size)]
+
+
+@given(cluster_map=changing(), n=st.integers(1, 4))
+def test_a_quorum_of_a_changing_list_shares_a_node_with_each_quorum_before_it_and_after_it(
+    cluster_map: ClusterMap, n: int
+) -> None:
+    before = Ring(msgspec.structs.replace(cluster_map, pending=None))
+    during, after = Ring(cluster_map), Ring(settled(cluster_map))
+    for partition in map(PartitionId, range(cluster_map.partitions)):
+        held = during.holders(partition, n)
+        assert held.serving == before.preference_list(partition, n)
+        assert held.next == after.preference_list(partition, n)
+        assert set(held.members) == {*held.serving, *held.next}
+        for others in before.holders(partition, n), held, after.holders(partition, n):
+            for one in quorums(held.members, held.quorum):
+                assert all(one & other for other in quorums(others.members, others.quorum))
+        was = before.holders(partition, n)
+        for some in quorums(held.members, held.meets):
+            assert all(some & other for other in quorums(was.members, was.quorum))
+
+
+@given(cluster_map=changing(), n=st.integers(1, 4), data=st.data())
+def test_as_many_serving_and_next_nodes_answer_as_without_a_change(
+    cluster_map: ClusterMap, n: int, data: st.DataObject
+) -> None:
+    ring = Ring(cluster_map)
+    for partition in map(PartitionId, range(cluster_map.partitions)):
+        held = ring.holders(partition, n)
+        fewest = min(len(held.serving), len(held.next))
+        count = data.draw(st.integers(1, fewest))
+        need = held.needed(Need(count, count))
+        for some in quorums(held.members, need.nodes):
+            assert min(len(some & set(held.serving)), len(some & set(held.next))) >= count
+
+
+def test_without_a_change_a_quorum_is_a_majority_and_nobody_is_new() -> None:
+    ring = Ring(map_of("abc", (1, 2, 3, 1)))
+    held = ring.holders(PartitionId(0), 3)
+    assert (held.quorum, held.meets, held.extra, held.newcomers, held.leaving) == (2, 2, 0, (), ())
+    assert held.members is held.serving

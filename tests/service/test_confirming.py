@@ -43,7 +43,7 @@ def test_a_round_that_a_stall_of_the_loop_outlasted_keeps_nobody_waiting() -> No
         replicas = Replicas()
         topology = SimpleNamespace(node=ME, map=SimpleNamespace(epoch=1))
         group, epoch = Group(3, PartitionId(0)), Epoch(1, 1)
-        term: Any = SimpleNamespace(group=group, epoch=epoch, replicas=(ME, ONE, OTHER), is_standing=True)
+        term: Any = SimpleNamespace(group=group, epoch=epoch, quorum=2, replicas=(ME, ONE, OTHER), is_standing=True)
         term = Hashable(**vars(term))
         confirmations = Confirmations(
             cast("Topology", topology),

@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from merganser.core.leadership import majority
 from merganser.model.ids import NodeId
 from merganser.model.register import NO_VERSION, Version
 
@@ -43,21 +42,13 @@ class Touched(msgspec.Struct, frozen=True):
 KNOWN = Touched(is_known=True)
 
 
-def least(replicas: int) -> int:
-    """Return how many intact registers, this node's included, meet every majority of ``replicas``.
-
-    Of an even number that is one less than a majority. It tells what was acknowledged, and not whether what is found
-    is held by a majority: so that is written back.
-    """
-    return replicas - replicas // 2
-
-
 def touched(
     own: bytes | None,
     answers: Sequence[bytes | None],
     *,
     is_own_intact: bool,
-    replicas: int,
+    quorum: int,
+    meets: int,
     version_of: Callable[[bytes], Version],
 ) -> Touched | None:
     """Return what is to be done about an item, None while too few have answered.
@@ -66,16 +57,19 @@ def touched(
         own: what this node holds.
         answers: of other replicas.
         is_own_intact: else it counts for nothing.
-        replicas: how many there are.
+        quorum: how many replicas decide; a majority, as a rule.
+        meets: how many intact registers, this node's included, meet all by whom anything was decided: of an even number
+            one less than a majority. It tells what was acknowledged, and not whether what is found is held by a
+            majority, so that is written back.
         version_of: of a stored register.
 
     Raises:
         CorruptionError: an answer is damaged.
     """
     heard = len(answers) + is_own_intact
-    if heard < least(replicas):
+    if heard < meets:
         return None
-    if is_own_intact and heard >= majority(replicas) and all(answer == own for answer in answers):
+    if is_own_intact and heard >= quorum and all(answer == own for answer in answers):
         return KNOWN
     held = [*answers, own] if is_own_intact else answers
     return Touched(
@@ -83,10 +77,10 @@ def touched(
     )
 
 
-def is_known_by_roots(roots: Mapping[NodeId, int], me: NodeId, replicas: int) -> bool:
-    """Tell whether a majority of hash trees, this node's among them, had equal roots when they promised."""
+def is_known_by_roots(roots: Mapping[NodeId, int], me: NodeId, quorum: int) -> bool:
+    """Tell whether ``quorum`` hash trees, this node's among them, had equal roots when they promised."""
     own = roots.get(me)
-    return own is not None and sum(root == own for root in roots.values()) >= majority(replicas)
+    return own is not None and sum(root == own for root in roots.values()) >= quorum
 
 
 def unequal(own: Sequence[int], others: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

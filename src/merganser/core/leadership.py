@@ -80,6 +80,15 @@ def succession(group: Group, preference_list: Sequence[int]) -> tuple[int, ...]:
     return owner, *others[turn:], *others[:turn]
 
 
+class Joint(msgspec.Struct, frozen=True):
+    """What is so of a group while its replicas change (`core.ring.Holders`)."""
+
+    newcomers: tuple[int, ...]
+    """They have a say, and do not lead."""
+    quorum: int
+    """How many have to promise."""
+
+
 class Heard(msgspec.Struct):
     """What is known of another replica's life."""
 
@@ -109,6 +118,7 @@ class Elections:
         self._pulse_s = pulse_s
         self._ticked_s = now_s
         self._replicas: dict[Group, tuple[int, ...]] = {}
+        self._joint: Mapping[Group, Joint] = {}
         self._known: dict[Group, Epoch] = {}
         self._leading: dict[Group, Epoch] = {}
         self._bidding: dict[Group, Epoch] = {}
@@ -121,19 +131,22 @@ class Elections:
 
     # What there is
 
-    def groups_are(self, replicas: Mapping[Group, tuple[int, ...]], now_s: float) -> list[Group]:
-        """Take note of the groups this node is a replica of, each with its succession.
+    def groups_are(
+        self, replicas: Mapping[Group, tuple[int, ...]], now_s: float, *, joint: Mapping[Group, Joint] = {}
+    ) -> list[Group]:
+        """Take note of the groups this node is a replica of, each with its succession; ``joint`` of those that change.
 
         Returns:
             The groups it leads no longer.
         """
-        self._replicas = dict(replicas)
-        peers = dict.fromkeys(number for listed in replicas.values() for number in listed if number != self._me)
+        self._replicas, self._joint = dict(replicas), joint
+        electorates = (self.replicas(group) for group in replicas)
+        peers = dict.fromkeys(number for listed in electorates for number in listed if number != self._me)
         self._heard = {number: self._heard.get(number) or Heard(now_s, now_s) for number in peers}
         for of_group in (self._retry_s, self._expected, self._unfit):
             for group in [group for group in of_group if group not in replicas]:
                 del of_group[group]
-        return [group for group in self._leading if group not in replicas]
+        return [group for group in self._leading if self._me not in replicas.get(group, ())]
 
     @property
     def peers(self) -> list[int]:
@@ -141,8 +154,14 @@ class Elections:
         return list(self._heard)
 
     def replicas(self, group: Group) -> tuple[int, ...]:
-        """Return the succession of a group of this node; of another group, nothing."""
-        return self._replicas.get(group, ())
+        """Return the succession of a group of this node, and its newcomers; of another group, nothing."""
+        joint = self._joint.get(group)
+        return self._replicas.get(group, ()) if joint is None else (*self._replicas.get(group, ()), *joint.newcomers)
+
+    def quorum(self, group: Group) -> int:
+        """Return how many replicas of a group have to promise an epoch."""
+        joint = self._joint.get(group)
+        return majority(len(self._replicas.get(group, ()))) if joint is None else joint.quorum
 
     def fitness_is(self, may_lead: Callable[[Group], bool], *, is_reluctant: bool) -> list[Group]:
         """Take note of which groups this node may lead, and whether others should; returns those it must let go of.
@@ -265,8 +284,8 @@ class Elections:
         return [number for number, heard in self._heard.items() if heard.at_s <= heard_since_s]
 
     def _hears_most(self, group: Group, now_s: float) -> bool:
-        listed, silent = self._replicas[group], self._silent(now_s)
-        return len(listed) - sum(number in silent for number in listed) >= majority(len(listed))
+        listed, silent = self.replicas(group), self._silent(now_s)
+        return len(listed) - sum(number in silent for number in listed) >= self.quorum(group)
 
     # Bids
 
@@ -312,7 +331,7 @@ class Elections:
         if group in self._leading:
             return besides != self._me
         known = self.known(group)
-        for number in self._replicas[group]:
+        for number in self.replicas(group):
             if number not in (self._me, besides) and self._is_live(number, now_s):
                 claimed = self._heard[number].leading.get(group)
                 if claimed is not None and claimed >= known:
@@ -328,14 +347,15 @@ class Elections:
         """Return the epochs to poll and campaign for; `bid_ended` is to follow."""
         bids = {}
         for group in groups:
-            if group in self._replicas and group not in self._bidding and group not in self._leading:
+            is_heir = self._me in self._replicas.get(group, ())
+            if is_heir and group not in self._bidding and group not in self._leading:
                 bids[group] = Epoch(self.known(group).number + 1, self._me)
         self._bidding.update(bids)
         return bids
 
     def won(self, group: Group, epoch: Epoch) -> bool:
         """Lead a group that most replicas have promised ``epoch``; returns False if a later one is known by now."""
-        if group not in self._replicas or epoch < self.known(group) or group in self._unfit:
+        if self._me not in self._replicas.get(group, ()) or epoch < self.known(group) or group in self._unfit:
             return False
         self._known[group] = self._leading[group] = epoch
         self._retry_s.pop(group, None)
@@ -393,12 +413,18 @@ class Elections:
 class Tally:
     """Counts what replicas promise for bids, or would promise."""
 
-    def __init__(self, bids: Mapping[Group, Epoch], replicas: Mapping[Group, Sequence[int]]) -> None:
-        """Count for ``bids``, with the replicas of each group."""
+    def __init__(
+        self,
+        bids: Mapping[Group, Epoch],
+        replicas: Mapping[Group, Sequence[int]],
+        quorums: Mapping[Group, int] | None = None,
+    ) -> None:
+        """Count for ``bids``, with the replicas of each group, and how many have to promise (None: a majority)."""
         self._bids = dict(bids)
         self._waiting = {group: list(replicas[group]) for group in bids}
         self._silent = dict.fromkeys(bids, 0)
-        self._missing = {group: majority(len(listed)) for group, listed in self._waiting.items()}
+        quorums = quorums or {group: majority(len(listed)) for group, listed in self._waiting.items()}
+        self._missing = {group: quorums[group] for group in bids}
         self.won: dict[Group, Epoch] = {}
         """Those that most replicas have promised."""
         self.met: list[tuple[Group, Epoch]] = []

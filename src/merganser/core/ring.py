@@ -8,30 +8,81 @@ Nodes that own no partition are on no list.
 
 The nodes further along the walk are the fallbacks of the partition, in that order (core.hint_policy).
 
-Invariants: the list for N is the beginning of the list for N+1; its first node is the partition's
-owner; preference list and fallbacks together are every node that owns anything, each once; token
+While a change of the ring is pending, each partition has two lists: those who *serve* it, by the ring as it is, and
+the *next* ones, by the ring as it will be. Who is on the second alone is a newcomer, and comes last on the preference
+list: it is sent what the others are, and its answers count, but it leads nothing and answers for nobody alone. A
+`quorum` of the list has a majority of either among it, whichever nodes make it up, so that it meets what any majority
+of the serving ones has done before, and any majority of the next ones will meet it.
+
+Invariants: the list for N is the beginning of the list for N+1, newcomers aside; its first node is the partition's
+owner; serving nodes and fallbacks together are every node that owns anything, each once; token
 ranges tile the ring without gap or overlap.
 
 A ring is built once per epoch and never changes; lists are computed for all partitions when an N is
 first asked for, and kept.
 
-Source: DeCandia 2007 §4.2, §4.3, §4.6 (fallbacks), §6.2 (strategy 3).
+Source: DeCandia 2007 §4.2, §4.3, §4.6 (fallbacks), §6.2 (strategy 3); Ongaro 2014, §4.3 (joint consensus).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
+from merganser.core.leadership import majority
 from merganser.core.placement import far_apart_first
 from merganser.core.token import TOKEN_MIN
 from merganser.model.cluster import ClusterMap
+from merganser.model.consistency import Need
 from merganser.model.ids import NodeId, PartitionId, Token
 
 _TOKEN_BITS = 64
 
 
+class Holders(msgspec.Struct, frozen=True):
+    """The replicas of one partition, for one N."""
+
+    members: tuple[NodeId, ...]
+    """Those who serve, then the newcomers."""
+    serving: tuple[NodeId, ...]
+    next: tuple[NodeId, ...]
+    """Who will serve; the same as ``serving`` unless a change is pending that concerns them."""
+    quorum: int
+    """How many members any other such number, and any majority of ``serving`` or ``next``, share one of."""
+    meets: int
+    """How many members meet every majority of ``serving``, though perhaps not each other."""
+
+    @property
+    def extra(self) -> int:
+        """How many members more have to answer than if no change were pending, so that as many serving ones, and as
+        many of the next ones, are among them."""
+        strangers = len(self.members) - min(len(self.serving), len(self.next))
+        return strangers if self.members is not self.serving else 0
+
+    def needed(self, need: Need) -> Need:
+        """Return what comes to ``need`` by the serving and by the next nodes, whichever members answer."""
+        extra = self.extra
+        if not extra:
+            return need
+        primaries = min(need.primaries + extra, len(self.members)) if need.primaries else 0
+        return Need(primaries if need.is_strict else need.nodes + extra, primaries)
+
+    @property
+    def newcomers(self) -> tuple[NodeId, ...]:
+        """Who does not serve yet."""
+        return self.members[len(self.serving) :]
+
+    @property
+    def leaving(self) -> tuple[NodeId, ...]:
+        """Who serves, and will not."""
+        return tuple(node for node in self.serving if node not in self.next)
+
+
 class Ring:
     """The owners of one cluster map, ready to be asked."""
 
-    __slots__ = ("_lists", "_owners", "_shift", "_walks", "epoch", "partitions")
+    __slots__ = ("_holders", "_lists", "_next_walks", "_owners", "_shift", "_walks", "epoch", "partitions")
 
     def __init__(self, cluster_map: ClusterMap) -> None:
         """Compute the walk from every partition; ``cluster_map`` has passed `cluster_map.check`."""
@@ -40,8 +91,10 @@ class Ring:
         """Q."""
         self._shift = _TOKEN_BITS - (self.partitions.bit_length() - 1)
         self._walks = _walks(cluster_map)
+        self._next_walks = self._walks if cluster_map.pending is None else _walks(settled(cluster_map))
         self._owners = tuple(walk[0] for walk in self._walks)
         self._lists: dict[int, tuple[tuple[NodeId, ...], ...]] = {}
+        self._holders: dict[int, tuple[Holders, ...]] = {}
 
     def partition_of(self, token: Token) -> PartitionId:
         """Return the partition that ``token`` lies in."""
@@ -57,21 +110,67 @@ class Ring:
         return self._owners[partition]
 
     def preference_list(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
-        """Return the ``n`` nodes that hold ``partition``, or all that own anything if they are fewer."""
+        """Return the ``n`` nodes that hold ``partition``, all that own anything if they are fewer; newcomers last."""
         lists = self._lists.get(n)
         return (lists or self._make_lists(n))[partition]
 
+    def holders(self, partition: PartitionId, n: int) -> Holders:
+        """Return the replicas of ``partition`` for ``n``, and how many of them decide."""
+        holders = self._holders.get(n)
+        if holders is None:
+            self._make_lists(n)
+            holders = self._holders[n]
+        return holders[partition]
+
     def fallbacks(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
         """Return the nodes after the first ``n``: who stands in for a primary that is away, best first."""
-        return self._walks[partition][n:]
+        members = self.preference_list(partition, n)
+        return tuple(node for node in self._walks[partition][n:] if node not in members)
 
     def holds(self, node: NodeId, partition: PartitionId, n: int) -> bool:
-        """Tell whether ``node`` is among the first ``n`` for ``partition``."""
+        """Tell whether ``node`` is among those who hold ``partition``, be it as a newcomer."""
         return node in self.preference_list(partition, n)
 
     def _make_lists(self, n: int) -> tuple[tuple[NodeId, ...], ...]:
-        lists = self._lists[n] = tuple(walk[:n] for walk in self._walks)
+        pairs = zip(self._walks, self._next_walks, strict=True)
+        holders = self._holders[n] = tuple(_holders(walk[:n], coming[:n]) for walk, coming in pairs)
+        lists = self._lists[n] = tuple(held.members for held in holders)
         return lists
+
+
+def settled(cluster_map: ClusterMap) -> ClusterMap:
+    """Return ``cluster_map`` with what is pending done; its epoch stays."""
+    pending = cluster_map.pending
+    if pending is None:
+        return cluster_map
+    owners, zones = list(cluster_map.owners), dict(pending.zones)
+    for move in pending.moves:
+        owners[move.partition] = move.to
+    nodes = tuple(
+        msgspec.structs.replace(node, zone=zones[node.number]) if node.number in zones else node
+        for node in cluster_map.nodes
+    )
+    return msgspec.structs.replace(cluster_map, owners=tuple(owners), nodes=nodes, pending=None)
+
+
+def _holders(serving: tuple[NodeId, ...], coming: tuple[NodeId, ...]) -> Holders:
+    newcomers = [node for node in coming if node not in serving]
+    if not newcomers and len(coming) == len(serving):
+        most = majority(len(serving))
+        return Holders(serving, serving, coming, most, len(serving) - most + 1)
+    members = (*serving, *newcomers)
+    return Holders(
+        members,
+        serving,
+        coming,
+        quorum=max(_with_most_of(serving, members), _with_most_of(coming, members)),
+        meets=len(members) - majority(len(serving)) + 1,
+    )
+
+
+def _with_most_of(nodes: Sequence[NodeId], members: Sequence[NodeId]) -> int:
+    """Return how many of ``members`` have a majority of ``nodes`` among them, whichever they are."""
+    return len(members) - len(nodes) + majority(len(nodes))
 
 
 def _walks(cluster_map: ClusterMap) -> list[tuple[NodeId, ...]]:

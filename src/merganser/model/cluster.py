@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from merganser.model.ids import ClusterId, NodeId, TableId
+from merganser.model.ids import ClusterId, NodeId, PartitionId, TableId
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
@@ -27,6 +27,8 @@ class NodeRecord(msgspec.Struct, frozen=True):
     """Failure domain. Nodes without one share the zone ""."""
     machine: str = ""
     """Name of the machine, if several nodes run on it: a failure domain within the zone."""
+    weight: float = 1.0
+    """Share of the ring that it is to own, in relation to the others; 0: none."""
 
     @property
     def fate(self) -> str:
@@ -92,6 +94,22 @@ class Table(msgspec.Struct, frozen=True, cache_hash=True):
         return self.replication == "leader"
 
 
+class Move(msgspec.Struct, frozen=True, array_like=True):
+    """A partition on its way to another owner."""
+
+    partition: PartitionId
+    to: int
+    """Number of the next owner."""
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """What changes next of who holds what, in one step, once those who come hold everything."""
+
+    moves: tuple[Move, ...] = ()
+    zones: tuple[tuple[int, str], ...] = ()
+    """Numbers of nodes, and the zones that they will be in."""
+
+
 class ClusterMap(msgspec.Struct, frozen=True):
     """Topology, schema and settings at one epoch."""
 
@@ -109,5 +127,9 @@ class ClusterMap(msgspec.Struct, frozen=True):
     tables: tuple[Table, ...] = ()
     """In ascending order of id."""
     next_table_id: int = 1
+    placed: int = 0
+    """Epoch of the last change of who holds what (owners, zones, what is pending), 0 if there was none: replicas refuse
+    what was asked by an earlier map."""
+    pending: Pending | None = None
     dropped: tuple[str, ...] = ()
     """Unique ids of the tables dropped last, so that a request for one that still goes on makes it no second time."""

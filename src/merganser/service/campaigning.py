@@ -30,7 +30,14 @@ CAMPAIGN_TIMEOUTS_S = (0.2, 0.4, 0.8, 1.6)
 Roots = Mapping[TableId, Mapping[NodeId, int]]
 """Of the hash trees of the replicas of a group, by table."""
 
-_Roots = dict[Group, dict[TableId, dict[NodeId, int]]]
+
+class _Roots(dict[Group, dict[TableId, dict[NodeId, int]]]):
+    """What the replicas of the groups of a campaign tell with their promises."""
+
+    def __init__(self, groups: Iterable[Group], placed: int) -> None:
+        super().__init__((group, {}) for group in groups)
+        self.placed = placed
+        """Epoch of the map that says who the replicas are."""
 
 
 class Campaigning:
@@ -44,10 +51,11 @@ class Campaigning:
         elections: Elections,
         voting: Voting,
         *,
-        elected: Callable[[Group, Epoch, Roots], None],
+        elected: Callable[[Group, Epoch, Roots, int], None],
         learned: Callable[[Group, Epoch], None],
     ) -> None:
-        """Bid as ``elections`` says; ``elected`` is told of what is won, ``learned`` of later epochs met."""
+        """Bid as ``elections`` says; ``elected`` is told of what is won, with what epoch of the map places the replicas
+        that have promised, ``learned`` of later epochs met."""
         self._topology = topology
         self._asker = asker
         self._promises = promises
@@ -99,9 +107,12 @@ class Campaigning:
         """Promise ``bids`` to this node itself, ask the others for theirs, and lead what is won."""
         self._promises.promise(bids.items())
         await self._promises.durable()
+        placed = self._topology.map.placed
         for timeout_s in CAMPAIGN_TIMEOUTS_S:
+            if self._topology.map.placed != placed:  # those who have promised are no quorum any more, perhaps
+                break
             bids = {group: epoch for group, epoch in bids.items() if self._promises.of(group) == epoch}
-            tally, roots = self._tally(bids), _Roots((group, {}) for group in bids)
+            tally, roots = self._tally(bids), _Roots(bids, placed)
             self._elect(tally.promised(self._topology.me.number, bids), tally, roots)
             await self._ask(tally, is_poll=False, is_handover=is_handover, timeout_s=timeout_s, roots=roots)
             bids = tally.open
@@ -156,7 +167,8 @@ class Campaigning:
         for group in groups:
             for table, root in self._voting.roots(group):
                 roots[group].setdefault(table, {})[self._topology.node] = root
-            self._elected(group, tally.won[group], roots[group])
+            self._elected(group, tally.won[group], roots[group], roots.placed)
 
     def _tally(self, bids: Mapping[Group, Epoch]) -> Tally:
-        return Tally(bids, {group: self._elections.replicas(group) for group in bids})
+        quorums = {group: self._elections.quorum(group) for group in bids}
+        return Tally(bids, {group: self._elections.replicas(group) for group in bids}, quorums)

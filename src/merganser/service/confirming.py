@@ -23,7 +23,6 @@ from typing import Protocol
 
 import msgspec
 
-from merganser.core.leadership import majority
 from merganser.model.errors import RefusedError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.leader_messages import NOT_LEADING, Confirm, Standing
@@ -45,6 +44,7 @@ class Term(Protocol):
 
     group: Group
     epoch: Epoch
+    quorum: int
     replicas: tuple[NodeId, ...]
     is_standing: bool
 
@@ -135,6 +135,18 @@ class Confirmations:
             if claim is not None:
                 _answer(claim.waiters, True)
 
+    def regrouped(self, term: Term) -> None:
+        """Ask anew for all who wait for ``term``: it has other replicas now, and answers so far do not count."""
+        self._slow.pop(term, None)
+        for asked in self._asked:
+            claim = asked.pop(term, None)
+            if claim is not None:
+                self._waiting.setdefault(term, {}).update(claim.waiters)
+        for asked in list(self._asked):
+            self._look(asked)
+        if self._waiting:
+            self._begin_soon()
+
     def close(self) -> None:
         """Begin no more rounds."""
         self._is_closed = True
@@ -163,7 +175,7 @@ class Confirmations:
         begun = _Round(self._loop.time())
         to_ask: dict[NodeId, list[Term]] = {}
         for term, waiters in self._waiting.items():
-            missing = majority(len(term.replicas)) - 1
+            missing = term.quorum - 1
             others = [node for node in order if node in term.replicas]
             begun[term] = _Claim(waiters, missing, others[:missing], others[missing:])
             for node in others[:missing]:

@@ -132,11 +132,13 @@ class Coordinator:
         """
         need = self._needed_to_write(table, key, level)
         timestamp = await self._first_timestamp(deadline)
-        writing = await self._replicate(table, key, stamped(timestamp), need, deadline)
+        writing = await self._replicate(table, key, stamped(timestamp), need, level, deadline)
         while writing.outranked_by is not None:
             timestamp = await self._timestamp_after(writing, writing.outranked_by, deadline)
             try:
-                writing = await self._replicate(table, key, stamped(timestamp), need, deadline, instead_of=writing)
+                writing = await self._replicate(
+                    table, key, stamped(timestamp), need, level, deadline, instead_of=writing
+                )
             except (TableNotFoundError, UnavailableError) as error:  # the earlier attempt is stored all the same
                 raise UnknownOutcomeError(f"{OUTRANKED}: {error}") from None
         writing.keep_hints()
@@ -152,8 +154,20 @@ class Coordinator:
             UnavailableError: too few replicas answered, or took what others of them had, by ``deadline``.
             CorruptionError: an answer is damaged.
         """
-        need = self._needed_to_read(table, level)
-        replicas = self._topology.replicas(table, key)
+        while True:
+            try:
+                return await self._read(table, key, level, deadline)
+            except _MovedError:
+                continue
+
+    async def _read(self, table: Table, key: bytes, level: ReadLevel, deadline: float) -> Row | None:
+        """As `read`, by the map of now.
+
+        Raises:
+            _MovedError: others hold the key by now.
+        """
+        holders = self._topology.holders(table, key)
+        replicas, need = holders.members, holders.needed(self._needed_to_read(table, level))
         epoch = self._topology.map.epoch
         read = Read(epoch, table.id, key)
         hint = None if need.is_strict else ReadHint(epoch, table.id, key)
@@ -170,10 +184,10 @@ class Coordinator:
         if found.stale:
             await self._bring_up(table, key, found, answers, replicas, need, deadline)
         if found.stale or self._rng.random() < LOOK_CHANCE:
-            holders = [node for node in replicas if node in answers]
+            answered = [node for node in replicas if node in answers]
             unasked = [node for node in replicas if node not in answers]
             vouched_us = max(reply.horizon_us for reply in replies.values())
-            self.repairs.look(read, found.row, holders=holders, unasked=unasked, vouched_us=vouched_us)
+            self.repairs.look(read, found.row, holders=answered, unasked=unasked, vouched_us=vouched_us)
         return found.row
 
     @counted
@@ -202,16 +216,20 @@ class Coordinator:
             as `read`; UnavailableError also when too many such reads are under way until ``deadline``.
         """
         async with self.range_turns.one(deadline):
-            return await self._read_run(
-                table,
-                start,
-                end,
-                reverse=reverse,
-                level=level,
-                rows_max=rows_max,
-                bytes_max=bytes_max,
-                deadline=deadline,
-            )
+            while True:
+                try:
+                    return await self._read_run(
+                        table,
+                        start,
+                        end,
+                        reverse=reverse,
+                        level=level,
+                        rows_max=rows_max,
+                        bytes_max=bytes_max,
+                        deadline=deadline,
+                    )
+                except _MovedError:
+                    continue
 
     async def _read_run(
         self,
@@ -228,9 +246,10 @@ class Coordinator:
         run = self._topology.run(table, start, end, reverse=reverse)
         if run is None:
             return RangePage([], None)
-        low, high, replicas = run
+        low, high, holders = run
+        replicas = holders.members
         question = ReadRange(self._topology.map.epoch, table.id, low, high, reverse, rows_max, bytes_max)
-        need = self._needed_to_read(table, level)
+        need = holders.needed(self._needed_to_read(table, level))
         need = Need(need.nodes, need.nodes)  # fallbacks hold hints by key and target, not ranges of them
         reading = await self._ask_replicas(
             table,
@@ -271,14 +290,42 @@ class Coordinator:
         key: bytes,
         row: Row,
         need: Need,
+        level: WriteLevel,
         deadline: float,
         *,
         instead_of: HintedWriting | None = None,
     ) -> HintedWriting:
-        """Send ``row`` to all replicas; returns when ``need`` is met, and leaves the hints to the caller.
+        """Send ``row`` to all replicas; returns when ``need``, which is what ``level`` comes to, is met.
 
-        ``instead_of`` is an earlier attempt, whose hints are of no use any more.
+        The hints are left to the caller. ``instead_of`` is an earlier attempt, whose hints are of no use any more.
         """
+        is_unwritten = True
+        while True:
+            writing = await self._attempt(table, key, row, need, deadline, instead_of=instead_of)
+            if writing.quorum.verdict is Verdict.SUCCEEDED:
+                return writing
+            map_epoch = writing.apply.map_epoch
+            if not await self._shortfall.has_moved(writing.errors, map_epoch):
+                error = await self._shortfall.of_write(table, writing, need, map_epoch=map_epoch)
+                raise error if is_unwritten else _unknown(error)
+            is_unwritten = is_unwritten and writing.is_certainly_unwritten
+            instead_of = writing
+            try:
+                need = self._needed_to_write(table, key, level)
+            except UnavailableError as error:
+                raise error if is_unwritten else _unknown(error) from None
+
+    async def _attempt(
+        self,
+        table: Table,
+        key: bytes,
+        row: Row,
+        need: Need,
+        deadline: float,
+        *,
+        instead_of: HintedWriting | None,
+    ) -> HintedWriting:
+        """Send ``row`` to all replicas by the map of now; returns when ``need`` is met, or cannot be."""
         if instead_of is not None:
             instead_of.forget()
         apply = Apply(self._topology.map.epoch, table.id, key, encode_row(key, row))
@@ -295,8 +342,6 @@ class Coordinator:
                     writing.forget()
                 else:
                     writing.keep_hints()
-        if verdict is not Verdict.SUCCEEDED:
-            raise await self._shortfall.of_write(table, writing, need, map_epoch=apply.map_epoch)
         return writing
 
     async def _first_timestamp(self, deadline: float) -> Timestamp:
@@ -334,6 +379,8 @@ class Coordinator:
             note_latency=self.hedging.sample(),
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
+            if await self._shortfall.has_moved(reading.errors, map_epoch):
+                raise _MovedError
             raise await self._shortfall.of_read(table, reading, need, map_epoch=map_epoch)
         return reading
 
@@ -406,7 +453,17 @@ class Coordinator:
             need = needed_to_write(level, table.n)
         except ValueError as error:
             raise RequestError(str(error)) from None
-        replicas = self._topology.replicas(table, key)
+        holders = self._topology.holders(table, key)
+        need = holders.needed(need)
         fallbacks = () if need.is_strict else (*self._topology.fallbacks(table, key), self._asker.node)
-        self._shortfall.check_reachable(table, need, level, replicas=replicas, fallbacks=fallbacks)
+        self._shortfall.check_reachable(table, need, level, replicas=holders.members, fallbacks=fallbacks)
         return need
+
+
+class _MovedError(Exception):
+    """A read was refused by an old placement, and this node knows the new one."""
+
+
+def _unknown(error: Exception) -> UnknownOutcomeError:
+    """Return what a write comes to that ended with ``error`` after an attempt that some may have taken."""
+    return UnknownOutcomeError(f"{error}; an attempt before that may have been written, read the item or try again")

@@ -12,9 +12,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, cast
 
-from merganser.core.first_touch import KnownPlace, Touched, is_known_by_roots, least, touched, unequal
+from merganser.core.first_touch import KnownPlace, Touched, is_known_by_roots, touched, unequal
 from merganser.core.hash_tree import LEAF_LEVEL, LEAVES
-from merganser.core.leadership import majority
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
 from merganser.model.errors import (
@@ -51,7 +50,7 @@ WALK_AGAIN_S = 1.0
 class Term:
     """What this node does as the leader of one group in one epoch."""
 
-    __slots__ = ("closed_until", "epoch", "epoch_bytes", "flight", "led", "majority", "places", "touching")
+    __slots__ = ("closed_until", "epoch", "epoch_bytes", "flight", "led", "places", "touching")
 
     def __init__(self, led: Led, flight: Flight) -> None:
         """Know nothing yet."""
@@ -59,7 +58,6 @@ class Term:
         self.epoch = led.epoch
         self.epoch_bytes = epoch_bytes(led.epoch)
         self.flight = flight
-        self.majority = majority(len(led.replicas))
         self.places: dict[TableId, KnownPlace] = {}
         self.touching: dict[bytes, list[asyncio.Future[None]]] = {}
         """Keys that are being touched, and who waits for that."""
@@ -138,7 +136,7 @@ class FirstTouches:
         place = term.places.get(table.id)
         if place is None:
             start, _ = self._range(term, table)
-            is_whole = is_known_by_roots(term.led.roots.get(table.id, {}), self._asker.node, len(term.led.replicas))
+            is_whole = is_known_by_roots(term.led.roots.get(table.id, {}), self._asker.node, term.led.quorum)
             place = term.places[table.id] = KnownPlace(start, is_whole=is_whole)
             if not is_whole:
                 self._to_walk[term, table.id] = None
@@ -197,9 +195,9 @@ class FirstTouches:
         if not is_intact and self._is_put_back(term, table, key, own):
             return
         question = Touch(self._topology.map.epoch, table.id, key, term.epoch)
-        enough = least(len(term.led.replicas)) - is_intact
-        replies = await self._ask(term, term.majority - is_intact, question, Traffic.DATA, enough=enough)
-        if not term.led.is_standing:
+        placed, enough = term.led.placed, term.led.meets - is_intact
+        replies = await self._ask(term, term.led.quorum - is_intact, question, Traffic.DATA, enough=enough)
+        if not term.led.is_standing or term.led.placed != placed:
             return
         answers = [cast("Found", reply).row for reply in replies]
         self._settle(term, table, key, answers)
@@ -215,7 +213,8 @@ class FirstTouches:
             own,
             answers,
             is_own_intact=is_intact,
-            replicas=len(term.led.replicas),
+            quorum=term.led.quorum,
+            meets=term.led.meets,
             version_of=lambda row: _version(key, row),
         )
         if verdict is None:
@@ -291,11 +290,14 @@ class FirstTouches:
         question = TouchRange(
             self._topology.map.epoch, table.id, start, end, term.epoch, min(rows_max, PAGE_ROWS), PAGE_BYTES
         )
-        pages = [cast("Rows", reply) for reply in await self._ask(term, term.majority - 1, question, Traffic.BULK)]
+        placed = term.led.placed
+        pages = [cast("Rows", reply) for reply in await self._ask(term, term.led.quorum - 1, question, Traffic.BULK)]
         if not self._engine.is_all_durable:
             await self._durable()
         if not term.led.is_standing:
             raise UnavailableError("another node has begun to lead; nothing was written, try again")
+        if term.led.placed != placed:
+            return start
         for page in pages:
             if not page.is_last:
                 end = min(end, keys.after(page.rows[-1][0]))
@@ -387,12 +389,12 @@ class FirstTouches:
         others: list[Sequence[int]] = []
         await self._durable()
         for node in self._asker.nearest_first(term.led.followers(self._asker.node)):
-            if len(others) == term.majority - 1:
+            if len(others) == term.led.quorum - 1:
                 break
             leaves = await self._leaves_of(term, table, node)
             if leaves is not None:
                 others.append(leaves)
-        if len(others) < term.majority - 1 or self._trees.root(table.id, partition) is None:
+        if len(others) < term.led.quorum - 1 or self._trees.root(table.id, partition) is None:
             return ((low, high),)
         own = self._trees.nodes(table.id, partition, LEAF_LEVEL, range(LEAVES))
         ranges = [

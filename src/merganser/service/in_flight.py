@@ -25,7 +25,6 @@ from functools import partial
 
 import msgspec
 
-from merganser.core.leadership import majority
 from merganser.core.once import Once
 from merganser.model.errors import RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, TableId
@@ -278,7 +277,7 @@ class Flight:
         self._led = led
         self._others = tuple(led.followers(asker.node))
         self._bits = {node: 1 << place for place, node in enumerate(led.replicas)}
-        self._majority = majority(len(led.replicas))
+        self._quorum = led.quorum
         self._asker = asker
         self._local = local
         self._sending = sending
@@ -335,24 +334,59 @@ class Flight:
         chain = self._chains.get(proposal.key)
         if chain is None:
             return
-        chosen, bit = 0, self._bits[node]
+        chosen, bit = 0, self._bits.get(node, 0)
         for position, earlier in enumerate(chain):
             if earlier is not proposal and earlier.version > proposal.version:
                 break
             earlier.acks |= bit
-            if earlier.acks.bit_count() >= self._majority:
+            if earlier.acks.bit_count() >= self._quorum:
                 chosen = position + 1
-        if not chosen:
-            return
+        if chosen:
+            self._choose(proposal.key, chain, chosen)
+
+    def _choose(self, key: bytes, chain: list[Proposal], chosen: int) -> None:
+        """End the first ``chosen`` proposals of an item well."""
         if chosen == len(chain):
-            del self._chains[proposal.key]
+            del self._chains[key]
             if self._idle and not self._chains:
                 self._wake_idle()
         else:
-            self._chains[proposal.key] = chain[chosen:]
+            self._chains[key] = chain[chosen:]
         self.count -= chosen
         for earlier in chain[:chosen]:
             earlier.end(is_chosen=True)
+
+    def regroup(self) -> None:
+        """Go on with the replicas that the term has by now.
+
+        Acks of those who are among the old and the new ones stay. What is in flight is sent to whoever has not acked
+        it: those who knew of the change before this node have refused it, and newcomers have not seen it.
+        """
+        others, bits = self._others, self._bits
+        self._others = tuple(self._led.followers(self.me))
+        self._quorum = self._led.quorum
+        self._bits = {node: 1 << place for place, node in enumerate(self._led.replicas)}
+        self._backoff_s = dict.fromkeys(self._led.replicas, RESEND_S_MIN)
+        for node in others:
+            if node not in self._bits:
+                self._lagging.pop(node, None)
+                timer = self._timers.pop(node, None)
+                if timer is not None:
+                    timer.cancel()
+        for node in self._others:
+            self._lagging.setdefault(node, {})
+        for key, chain in list(self._chains.items()):
+            chosen = 0
+            for position, proposal in enumerate(chain):
+                acked = [node for node, bit in bits.items() if proposal.acks & bit and node in self._bits]
+                proposal.acks = sum(self._bits[node] for node in acked)
+                if proposal.acks.bit_count() >= self._quorum:
+                    chosen = position + 1
+            for node in self._others:
+                if not chain[-1].acks & self._bits[node]:
+                    self._send(chain[-1], node)
+            if chosen:
+                self._choose(key, chain, chosen)
 
     def forget_table(self, table: TableId) -> None:
         """Give up what is in flight of a table that was dropped."""
@@ -393,9 +427,11 @@ class Flight:
     # Sending
 
     def _send(self, proposal: Proposal, node: NodeId) -> None:
-        request = proposal.request
-        if request.generation != self._led.generation and not proposal.is_chosen:
-            request = proposal.request = msgspec.structs.replace(request, generation=self._led.generation)
+        request, led = proposal.request, self._led
+        if request.generation != led.generation and not proposal.is_chosen:
+            request = proposal.request = msgspec.structs.replace(request, generation=led.generation)
+        if request.map_epoch < led.placed:
+            proposal.request = msgspec.structs.replace(request, map_epoch=led.placed)
         self._sending.send(self, proposal, node)
 
     def not_kept(self, proposal: Proposal, node: NodeId, error: BaseException) -> None:
@@ -407,8 +443,8 @@ class Flight:
         self._not_acked(proposal, node)
 
     def _not_acked(self, proposal: Proposal, node: NodeId) -> None:
-        lagging = self._lagging[node]
-        if self._is_over or proposal.is_lost:
+        lagging = self._lagging.get(node)
+        if self._is_over or proposal.is_lost or lagging is None:  # it is no replica any more
             return
         if proposal.is_chosen and not self._may_straggle(proposal, node):
             self._behind(proposal.request.table, node)

@@ -28,7 +28,6 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Final
 
 from merganser.core.indexing import Shown, encoded
-from merganser.core.leadership import majority
 from merganser.model.cluster import Index, Table
 from merganser.model.errors import (
     CorruptionError,
@@ -337,7 +336,7 @@ class Indexer:
             for node in led.followers(self._topology.node)
         ]
         knowing = 1 + sum(error is None for error in await _errors_of(asked))
-        if knowing < majority(len(led.replicas)):
+        if knowing < led.quorum:
             raise UnavailableError(f"{knowing} of {len(led.replicas)} replicas know of index {index.name}")
         self._knowing = {known: None for known in self._knowing if self._topology.table(known[1]) is not None}
         self._knowing[place] = None

@@ -164,6 +164,7 @@ class Leader:
         leadership.when_deposed(self._deposed)
         leadership.quiesce = self.quiesce
         topology.when_changed(self._forget_dropped)
+        leadership.when_regrouped(self._regrouped)
 
     # Requests
 
@@ -446,6 +447,11 @@ class Leader:
             del self._terms[led.group]
             self._touches.forget(term)
             term.flight.end()
+
+    def _regrouped(self, led: LedTerm) -> None:
+        term = self._terms.get(led.group)
+        if term is not None and term.led is led:
+            term.flight.regroup()
 
     def _learned(self, term: Term, error: RefusedError) -> None:
         self._leadership.learned(term.led.group, error.epoch)

@@ -326,9 +326,11 @@ class LeaderBased:
 
     @timed
     async def _read_nearest(self, table: Table, key: bytes, deadline: float) -> Led:
-        question = Read(self._topology.map.epoch, table.id, key)
-        replicas = self._topology.replicas(table, key)
-        found = cast("Found", await self._ask_nearest(table, replicas, question, deadline))
+        answer = None
+        while answer is None:
+            question = Read(self._topology.map.epoch, table.id, key)
+            answer = await self._ask_nearest(table, self._topology.holders(table, key).serving, question, deadline)
+        found = cast("Found", answer)
         register = decode_register(key, found.row)
         return Led(register.value, register.version)
 
@@ -338,13 +340,16 @@ class LeaderBased:
         run = self._topology.run(table, start, end, reverse=reverse)
         if run is None:
             return LedRows((), None)
-        low, high, replicas = run
+        low, high, holders = run
         map_epoch = self._topology.map.epoch
         question = ReadRange(map_epoch, table.id, low, high, reverse, wanted.rows_max, wanted.bytes_max, wanted.index)
         page = cast("Rows | None", self._asker.at_once(question))
         is_checked = page is not None  # by the replica, and it has not travelled since
         if page is None:
-            page = cast("Rows", await self._ask_nearest(table, replicas, question, deadline, Traffic.BULK))
+            answer = await self._ask_nearest(table, holders.serving, question, deadline, Traffic.BULK)
+            if answer is None:
+                return await self._read_range_nearest(table, wanted, deadline)
+            page = cast("Rows", answer)
         rows = tuple(self._values(table, page, wanted.index, is_checked=is_checked))
         if page.resume is not None:
             return LedRows(rows, page.resume)
@@ -380,7 +385,8 @@ class LeaderBased:
         question: Read | ReadRange,
         deadline: float,
         traffic: Traffic = Traffic.DATA,
-    ) -> Reply:
+    ) -> Reply | None:
+        """Return the first answer of ``replicas``, nearest first; None if others hold it by now."""
         self._shortfall.check_reachable(table, _ONE, Consistency.ONE, replicas=replicas, fallbacks=())
         quorum: ReadQuorum[Reply] = ReadQuorum(self._asker.nearest_first(replicas), required=1)
         reading = Reading(
@@ -391,5 +397,7 @@ class LeaderBased:
             note_latency=self._hedging.sample(),
         )
         if await reading.settled(deadline) is not Verdict.SUCCEEDED:
+            if await self._shortfall.has_moved(reading.errors, question.map_epoch):
+                return None
             raise await self._shortfall.of_read(table, reading, _ONE, map_epoch=question.map_epoch)
         return next(iter(quorum.replies.values()))  # another may have come in the same turn of the loop

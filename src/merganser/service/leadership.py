@@ -25,7 +25,8 @@ from typing import Any
 
 import msgspec
 
-from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections, succession
+from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections, Joint, succession
+from merganser.core.ring import Holders
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId, PartitionId
@@ -54,20 +55,25 @@ became of them."""
 class Led:
     """One term of this node as the leader of a group."""
 
-    __slots__ = ("deposed", "epoch", "generation", "group", "is_standing", "replicas", "roots", "sequence")
+    __slots__ = (
+        "deposed",
+        "epoch",
+        "generation",
+        "group",
+        "is_standing",
+        "meets",
+        "placed",
+        "quorum",
+        "replicas",
+        "roots",
+        "sequence",
+    )
 
-    def __init__(
-        self,
-        group: Group,
-        epoch: Epoch,
-        replicas: tuple[NodeId, ...],
-        roots: Roots,
-    ) -> None:
+    def __init__(self, group: Group, epoch: Epoch, holders: Holders, placed: int, roots: Roots) -> None:
         """Begin the term."""
         self.group = group
         self.epoch = epoch
-        self.replicas = replicas
-        """The preference list, this node included."""
+        self.are(holders, placed)
         self.roots = roots
         """Of the hash trees of the replicas that promised, before anything was written in this epoch."""
         self.is_standing = True
@@ -77,6 +83,16 @@ class Led:
         """Of the last write."""
         self.generation = 0
         """Of what is sent to replicas: raised when tombstones are dropped (`service.tombstones`)."""
+
+    def are(self, holders: Holders, placed: int) -> None:
+        """Take the replicas of the group as they are since the map of epoch ``placed``."""
+        self.replicas = holders.members
+        """The preference list, this node included."""
+        self.quorum = holders.quorum
+        """How many of them have to hold a write."""
+        self.meets = holders.meets
+        """How many of them meet all by whom one was held."""
+        self.placed = placed
 
     def followers(self, leader: NodeId) -> list[NodeId]:
         """Return the replicas other than ``leader``, which is this node."""
@@ -159,6 +175,7 @@ class Leadership:
         self._handing_over: dict[Group, None] = {}
         self._when_elected: list[Callable[[Led], None]] = []
         self._when_deposed: list[Callable[[Led], None]] = []
+        self._when_regrouped: list[Callable[[Led], None]] = []
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._is_running = self._is_closing = self._is_pulse_due = False
         self.may_vote: Callable[[Group], bool] = lambda _group: True
@@ -210,6 +227,10 @@ class Leadership:
         """Call ``listener`` with each term in the turn of the loop in which it ends."""
         self._when_deposed.append(listener)
 
+    def when_regrouped(self, listener: Callable[[Led], None]) -> None:
+        """Call ``listener`` with each term whose replicas are others than before, in the turn in which they are."""
+        self._when_regrouped.append(listener)
+
     def view(self) -> LeadershipView:
         """Return what is so just now."""
         unled = len(self._elections.without_leader(self._loop.time()))
@@ -248,17 +269,39 @@ class Leadership:
         if not self._is_running:
             return
         ring, me = self._topology.ring, self._topology.node
-        replicas = {
-            group: succession(group, self._numbers_of(group))
-            for n in sorted({table.n for table in current.tables if table.has_leaders})
-            for group in (Group(n, PartitionId(p)) for p in range(ring.partitions))
-            if ring.holds(me, group.partition, n)
-        }
-        for group in replicas:
+        successions: dict[Group, tuple[int, ...]] = {}
+        joint: dict[Group, Joint] = {}
+        for n in sorted({table.n for table in current.tables if table.has_leaders}):
+            for group in (Group(n, PartitionId(p)) for p in range(ring.partitions)):
+                holders = ring.holders(group.partition, n)
+                if me in holders.members:
+                    successions[group] = self._succession(group, holders)
+                    if holders.extra:
+                        joint[group] = Joint(self._numbers_of(holders.newcomers), holders.quorum)
+        for group in successions:
             self._elections.learned(group, self._promises.of(group))
-        for group in self._elections.groups_are(replicas, self._loop.time()):
+        for group in self._elections.groups_are(successions, self._loop.time(), joint=joint):
             self._depose(group)
+        for led in self.leading():
+            self._regroup(led)
         self._look()
+
+    def _succession(self, group: Group, holders: Holders) -> tuple[int, ...]:
+        """Return who is to lead, those first who stay: whoever leaves hands over before it goes."""
+        listed = succession(group, self._numbers_of(holders.serving))
+        leaving = self._numbers_of(holders.leaving) if holders.extra else ()
+        return tuple(sorted(listed, key=lambda number: number in leaving))
+
+    def _regroup(self, led: Led) -> None:
+        """Have a term go on with the replicas that its group has by the newest map, if they are others."""
+        holders = self._topology.ring.holders(led.group.partition, led.group.n)
+        is_same = (holders.members, holders.quorum) == (led.replicas, led.quorum)
+        led.are(holders, self._topology.map.placed)
+        if is_same:
+            return
+        self._confirmations.regrouped(led)
+        for listener in self._when_regrouped:
+            listener(led)
 
     def _tick(self) -> None:
         unreachable = [
@@ -341,11 +384,12 @@ class Leadership:
 
     # Terms
 
-    def _elect(self, group: Group, epoch: Epoch, roots: Roots) -> None:
-        if self._is_closing or not self._elections.won(group, epoch):
+    def _elect(self, group: Group, epoch: Epoch, roots: Roots, placed: int) -> None:
+        current = self._topology.map.placed
+        if self._is_closing or placed != current or not self._elections.won(group, epoch):
             return
-        replicas = self._topology.ring.preference_list(group.partition, group.n)
-        led = self._led[group] = Led(group, epoch, replicas, roots)
+        holders = self._topology.ring.holders(group.partition, group.n)
+        led = self._led[group] = Led(group, epoch, holders, placed, roots)
         self._terms_begun += 1
         self._pulse_soon()
         for listener in self._when_elected:
@@ -447,9 +491,8 @@ class Leadership:
         if error is not None:
             self._on_error(error)
 
-    def _numbers_of(self, group: Group) -> list[int]:
-        listed = self._topology.ring.preference_list(group.partition, group.n)
-        return [number for node in listed if (number := self._topology.number_of(node)) is not None]
+    def _numbers_of(self, nodes: Iterable[NodeId]) -> tuple[int, ...]:
+        return tuple(number for node in nodes if (number := self._topology.number_of(node)) is not None)
 
     def _node_of(self, number: int) -> NodeId:
         node = self._topology.node_of(number)

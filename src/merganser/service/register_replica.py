@@ -28,7 +28,7 @@ from merganser.service.generations import Generations
 from merganser.service.group_gate import GroupGate
 from merganser.service.hash_trees import HashTrees
 from merganser.service.promises import Promises
-from merganser.service.replica import NOT_A_REPLICA
+from merganser.service.replica import NOT_A_REPLICA, check_placed
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 from merganser.storage.registers import is_later, is_tombstone, version_of
@@ -58,6 +58,7 @@ class RegisterReplica:
         alone."""
         self.check_standstill: Callable[[], None] = lambda: None
         """Raises while no tombstone may be dropped."""
+        self._topology = topology
         self._gate = GroupGate(topology, catch_up=catch_up)
         self._engine = engine
         self._promises = promises
@@ -74,6 +75,7 @@ class RegisterReplica:
             StorageFailedError: it is unknown whether what is stored, or the promise, is durable.
         """
         _, group = await self._gate.admit(sender, request.map_epoch, request.table, request.key)
+        check_placed(self._topology, request.map_epoch)
         await self._promises.admit(group, request.epoch)
         stored, _ = self._held(request.table, request.key)
         if not self._engine.is_durable(request.key):
@@ -88,6 +90,7 @@ class RegisterReplica:
         """
         table, start, end = request.table, request.start, request.end
         _, group = await self._gate.admit_range(sender, request.map_epoch, table, start, end)
+        check_placed(self._topology, request.map_epoch)
         await self._promises.admit(group, request.epoch)
         page = self._page(request)
         if not self._engine.is_all_durable:
@@ -102,6 +105,7 @@ class RegisterReplica:
         """
         table, partition = request.table, request.partition
         _, group = await self._gate.admit_partition(sender, request.map_epoch, table, partition)
+        check_placed(self._topology, request.map_epoch)
         await self._promises.admit(group, request.epoch)
         if self._trees.root(table, partition) is None:
             return Nodes(())
@@ -146,6 +150,8 @@ class RegisterReplica:
     async def _replicate(self, sender: NodeId, request: Replicate) -> None:
         if self._gate.is_behind(request.map_epoch):
             await self._gate.catch_up(sender)
+        if request.map_epoch < self._topology.map.placed:
+            check_placed(self._topology, request.map_epoch)
         _, group = self._gate.held(request.table, request.key)
         check_row(request.key, request.register)
         if not self._promises.stands(group, request.epoch):
@@ -164,6 +170,7 @@ class RegisterReplica:
         """
         table, partition = request.table, request.partition
         _, group = await self._gate.admit_partition(sender, request.map_epoch, table, partition)
+        check_placed(self._topology, request.map_epoch)
         if any(self._gate.held(table, key)[1] != group for key, _ in request.tombstones):
             raise RefusedError(NOT_A_REPLICA, f"not all of these keys are of partition {partition}")
         await self._promises.admit(group, request.epoch)

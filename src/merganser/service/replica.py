@@ -85,6 +85,7 @@ class Replica:
             StorageFailedError: it is unknown whether it is durable.
         """
         partition = await self._admit(sender, request.map_epoch, request.table, request.key, is_merge=True)
+        check_placed(self._topology, request.map_epoch)
         incoming = decode_row(request.key, request.row)
         self._check_kind(request.table, is_causal=bool(incoming.context))
         newest = rows.newest(incoming)
@@ -123,7 +124,9 @@ class Replica:
         """
         if request.map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
-        found = self._found(request, self._partition_of(request.table, request.key))
+        partition = self._partition_of(request.table, request.key)
+        self._check_placed(request.map_epoch, request.table)
+        found = self._found(request, partition)
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
         return found
@@ -134,7 +137,8 @@ class Replica:
         Raises:
             as `read`.
         """
-        if request.map_epoch > self._topology.map.epoch or not self._engine.is_durable(request.key):
+        current = self._topology.map
+        if not current.placed <= request.map_epoch <= current.epoch or not self._engine.is_durable(request.key):
             return None
         partition = self._held_partition(request.table, request.key)
         return None if partition is None else self._found(request, partition)
@@ -291,7 +295,7 @@ class Replica:
         if known is None or table_in_key != table:
             return None
         partition = topology.ring.partition_of(token)
-        return partition if topology.ring.holds(topology.node, partition, known.n) else None
+        return partition if self._answers_for(known, partition) else None
 
     def _check_kind(self, table: TableId, *, is_causal: bool) -> None:
         known = self._topology.table(table)
@@ -303,11 +307,26 @@ class Replica:
         known = self._topology.table(request.table)
         if known is None:
             raise self._no_such_table(request.table)
+        self._check_placed(request.map_epoch, request.table)
         partitions = self._topology.partitions_between(known, request.start, request.end)
         for partition in partitions:
-            if not self._topology.ring.holds(self._topology.node, partition, known.n):
+            if not self._answers_for(known, partition):
                 raise self._not_a_replica(partition)
         return partitions
+
+    def _answers_for(self, table: Table, partition: PartitionId) -> bool:
+        """Tell whether this node is asked for rows of a partition; as a newcomer it may lack what the others hold.
+
+        Of leaderless tables it is asked together with as many others as it takes without it.
+        """
+        holders = self._topology.ring.holders(partition, table.n)
+        return self._topology.node in (holders.serving if table.has_leaders else holders.members)
+
+    def _check_placed(self, map_epoch: int, table: TableId) -> None:
+        """As `check_placed`, where it matters which replicas are asked; of leader-based tables any is as good."""
+        known = self._topology.table(table)
+        if known is None or not known.has_leaders:
+            check_placed(self._topology, map_epoch)
 
     def _no_such_table(self, table: TableId) -> RefusedError:
         epoch = self._topology.map.epoch
@@ -323,6 +342,24 @@ def refused_by_kind(table: Table, map_epoch: int) -> RefusedError:
     """Return what to raise for a row of the kind that a table does not hold."""
     kind = "rows with a causal context" if table.is_causal else "rows without a causal context"
     return RefusedError(OTHER_PROTOCOL, f"table {table.name} holds {kind}", map_epoch=map_epoch)
+
+
+def check_placed(topology: Topology, map_epoch: int) -> None:
+    """Return unless who holds what has changed since the map of ``map_epoch``, by which something is asked.
+
+    Two who go by the same placement count the same nodes: a quorum of one placement and a quorum of the next share a
+    node (`core.ring`), and one of each after that need not.
+
+    Raises:
+        RefusedError: it has.
+    """
+    placed = topology.map.placed
+    if map_epoch < placed:
+        raise RefusedError(
+            NOT_A_REPLICA,
+            f"who holds what has changed at epoch {placed}, and this is asked by the map of epoch {map_epoch}",
+            map_epoch=topology.map.epoch,
+        )
 
 
 def refused_by_protocol(table: Table, map_epoch: int) -> RefusedError:

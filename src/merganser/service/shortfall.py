@@ -19,7 +19,7 @@ from merganser.model.errors import (
 )
 from merganser.model.ids import NodeId
 from merganser.service.asking import Asker, Reading, Writing, is_overload
-from merganser.service.replica import NO_SUCH_TABLE
+from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 from merganser.service.topology import Topology
 
 OUTRANKED = "the write is stored under a newer one and may never be seen"
@@ -86,6 +86,19 @@ class Shortfall:
         await self.raise_if_dropped(table, reading.errors, map_epoch)
         answers = len(reading.quorum.replies)
         return unavailable(f"{answers} of {_nodes(need)} answered in time: {reasons(reading.errors)}", reading.errors)
+
+    async def has_moved(self, errors: Mapping[NodeId, BaseException], map_epoch: int) -> bool:
+        """Tell whether a question that failed by the map of ``map_epoch`` is to be asked by a newer one.
+
+        It is if a replica has refused it because the placement is another by now, and this node knows it.
+        """
+        for node, error in errors.items():
+            if isinstance(error, RefusedError) and error.code == NOT_A_REPLICA and error.map_epoch > map_epoch:
+                if error.map_epoch > self._topology.map.epoch:
+                    await self._catch_up(node)
+                if self._topology.map.placed > map_epoch:
+                    return True
+        return False
 
     async def raise_if_dropped(self, table: Table, errors: Mapping[NodeId, BaseException], map_epoch: int) -> None:
         """Believe a replica that misses the table unless it has yet to reach the epoch of the question.

@@ -217,7 +217,10 @@ class Tombstones:
     async def _drop(self, led: Led, table: Table, tombstones: Sequence[Found]) -> int:
         """Drop those of ``tombstones`` that all replicas hold and that nothing has come to; returns how many."""
         await self._engine.durable()
+        placed = led.placed
         same = await self._held_by_all(led, table, tombstones)
+        if led.placed != placed:
+            return 0
         drop = self._drop_here(led, table, same)  # in one turn of the loop, nothing of it awaited before
         if drop is None:
             return 0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from merganser.core import cluster_map
-from merganser.core.ring import Ring
+from merganser.core.ring import Holders, Ring
 from merganser.core.token import TOKEN_MAX, TOKEN_MIN
 from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.errors import CorruptionError, InvariantError
@@ -116,9 +116,11 @@ class Topology:
         _, high = self.ring.token_range(last)
         return keys.token_range(table.id, low, high)
 
-    def run(
-        self, table: Table, start: bytes, end: bytes, *, reverse: bool
-    ) -> tuple[bytes, bytes, tuple[NodeId, ...]] | None:
+    def holders(self, table: Table, key: bytes) -> Holders:
+        """Return the replicas of ``key``, and how many of them decide."""
+        return self.ring.holders(self.ring.partition_of(keys.token_in(key)), table.n)
+
+    def run(self, table: Table, start: bytes, end: bytes, *, reverse: bool) -> tuple[bytes, bytes, Holders] | None:
         """Return the longest stretch from where a read of a range begins that one set of replicas holds, and those.
 
         None if the range touches nothing.
@@ -127,14 +129,16 @@ class Topology:
         if not partitions:
             return None
         ordered = partitions[::-1] if reverse else partitions
-        replicas = self.ring.preference_list(ordered[0], table.n)
+        holders = self.ring.holders(ordered[0], table.n)
+        serving, coming = set(holders.serving), set(holders.next)
         last = ordered[0]
         for partition in ordered[1:]:
-            if set(self.ring.preference_list(partition, table.n)) != set(replicas):
+            others = self.ring.holders(partition, table.n)
+            if set(others.serving) != serving or set(others.next) != coming:
                 break
             last = partition
         first_key, end_key = self.partition_range(table, min(ordered[0], last), max(ordered[0], last))
-        return max(start, first_key), min(end, end_key), replicas
+        return max(start, first_key), min(end, end_key), holders
 
     def when_changed(self, listener: Callable[[ClusterMap], None]) -> None:
         """Call ``listener`` with every newer map, after it is in force here."""

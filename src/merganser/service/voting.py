@@ -14,7 +14,7 @@ from merganser.model.messages import Reply
 from merganser.service.hash_trees import HashTrees
 from merganser.service.partition_gate import STALE_EPOCH
 from merganser.service.promises import Promises
-from merganser.service.replica import NOT_A_REPLICA
+from merganser.service.replica import NOT_A_REPLICA, check_placed
 from merganser.service.topology import Topology
 
 
@@ -110,6 +110,7 @@ class Voting:
         """
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
+        check_placed(self._topology, map_epoch)
         epoch, ring = self._topology.map.epoch, self._topology.ring
         for n, partition in groups:
             for node in (sender, self._topology.node):

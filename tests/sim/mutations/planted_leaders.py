@@ -102,7 +102,7 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
 
     def hasty(self: Flight, *of: Any, **named: Any) -> None:
         real(self, *of, **named)
-        self._majority = 1
+        self._quorum = 1
 
     patch.setattr(Flight, "__init__", hasty)
 
