@@ -17,7 +17,7 @@ from itertools import pairwise
 import msgspec
 
 from merganser.core import placement
-from merganser.model.cluster import ClusterMap, Conflicts, Index, IndexState, NodeRecord, Replication, Table
+from merganser.model.cluster import ClusterMap, Conflicts, Index, IndexState, NodeRecord, Pending, Replication, Table
 from merganser.model.errors import (
     ConfigurationError,
     CorruptionError,
@@ -409,13 +409,22 @@ def _flaws_of_roles(cluster_map: ClusterMap) -> Iterator[str]:
     if len(owners) != partitions:
         yield f"{len(owners)} owners for {partitions} partitions"
     numbers = {node.number for node in cluster_map.nodes}
-    for role, holders in ("owner", owners), ("voter", voters):
+    pending, operation = cluster_map.pending or Pending(), cluster_map.operation
+    coming = [move.to for move in pending.moves] if operation is None else [*operation.owners, *operation.gone]
+    for role, holders in ("owner", owners), ("voter", voters), ("owner to come", coming):
         strangers = sorted(set(holders) - numbers)
         if strangers:
             yield f"{role} {strangers[0]} is not a member"
     if not 1 <= len(voters) <= VOTERS_MAX:
         yield f"{len(voters)} voters, outside 1..{VOTERS_MAX}"
     yield from _repetitions("voter", voters)
+    outside = [p for p in (*(m.partition for m in pending.moves), *cluster_map.settling) if not 0 <= p < partitions]
+    if outside:
+        yield f"partition {outside[0]} is to move, of {partitions}"
+    if operation is not None and len(operation.owners) != partitions:
+        yield f"{len(operation.owners)} owners to come for {partitions} partitions"
+    if not 0 <= cluster_map.placed <= cluster_map.epoch:
+        yield f"placed at epoch {cluster_map.placed}, which is to come"
 
 
 def _flaws_of_tables(cluster_map: ClusterMap) -> Iterator[str]:

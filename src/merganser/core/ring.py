@@ -74,6 +74,11 @@ class Holders(msgspec.Struct, frozen=True):
         return self.members[len(self.serving) :]
 
     @property
+    def staying(self) -> tuple[NodeId, ...]:
+        """Who serves, and will."""
+        return tuple(node for node in self.serving if node in self.next)
+
+    @property
     def leaving(self) -> tuple[NodeId, ...]:
         """Who serves, and will not."""
         return tuple(node for node in self.serving if node not in self.next)

@@ -110,6 +110,31 @@ class Pending(msgspec.Struct, frozen=True):
     """Numbers of nodes, and the zones that they will be in."""
 
 
+OperationKind = Literal["join", "leave", "remove", "replace", "weights", "rebalance", "zones"]
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What an operator has asked for that changes who holds what, until it is done or cancelled. One at a time."""
+
+    id: str
+    """Drawn by whoever asked: tells a repeated request from a second one."""
+    kind: OperationKind
+    told: str
+    """In words, for operators."""
+    owners: tuple[int, ...]
+    """Number of the node that owns each partition in the end, Q long."""
+    zones: tuple[tuple[int, str], ...] = ()
+    """Numbers of nodes, and the zones that they are in, in the end."""
+    gone: tuple[int, ...] = ()
+    """Numbers of the nodes that are no members in the end."""
+    lost: tuple[int, ...] = ()
+    """Those of them that are not there any more: nothing is waited for from them."""
+    moves: int = 0
+    """Partitions that had to change their owner when it began."""
+    began_us: int = 0
+    """Microseconds since 1970."""
+
+
 class ClusterMap(msgspec.Struct, frozen=True):
     """Topology, schema and settings at one epoch."""
 
@@ -131,5 +156,11 @@ class ClusterMap(msgspec.Struct, frozen=True):
     """Epoch of the last change of who holds what (owners, zones, what is pending), 0 if there was none: replicas refuse
     what was asked by an earlier map."""
     pending: Pending | None = None
+    settling: tuple[PartitionId, ...] = ()
+    """Partitions whose holders have just changed: who held them keeps what it has until all who do now are found equal.
+    """
+    operation: Operation | None = None
+    next_number: int = 0
+    """Of the next member; 0: one above all there are."""
     dropped: tuple[str, ...] = ()
     """Unique ids of the tables dropped last, so that a request for one that still goes on makes it no second time."""

@@ -218,6 +218,10 @@ class Level(msgspec.Struct, frozen=True, array_like=True, tag=32):
     timeout_ms: int
 
 
+class AskMoves(msgspec.Struct, frozen=True, array_like=True, tag=34):
+    """Ask how far a node is with what changes of who holds what. Answered by `Moves`."""
+
+
 class Gossip(msgspec.Struct, frozen=True, array_like=True, tag=40):
     """A packet of the failure detector that may have got lost as a datagram. Answered by `Gossiped`."""
 
@@ -358,6 +362,23 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True, tag=130):
     """Another one after each restart, and when rows may have vanished."""
 
 
+class Moves(msgspec.Struct, frozen=True, array_like=True, tag=134):
+    """How far a node is."""
+
+    placed: int
+    """Of its map: of what follows."""
+    done: tuple[tuple[TableId, PartitionId], ...]
+    """Places that change, or just have: this node has seen to it that those who come hold everything."""
+    leads: int
+    """Groups that it leads and is about to leave."""
+    leftovers: int
+    """Places of which it may hold something though it is no replica; -1: it does not know."""
+    hints: int
+    """That it keeps for others."""
+    problem: str
+    """Why it is not further; "" if nothing is in the way."""
+
+
 class Gossiped(msgspec.Struct, frozen=True, array_like=True, tag=140):
     """What the receiver has to say to the packet, if anything."""
 
@@ -387,6 +408,7 @@ Request = (
     | CountItems
     | Purging
     | Exchanging
+    | AskMoves
     | Gossip
     | LeaderRequest
 )
@@ -404,6 +426,7 @@ Reply = (
     | Counted
     | Sealed
     | Exchanged
+    | Moves
     | Gossiped
     | LeaderReply
     | Refused

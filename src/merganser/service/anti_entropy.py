@@ -190,15 +190,19 @@ class AntiEntropy:
         self._note(comparison)
         return comparison
 
-    async def synchronise(self, table: Table, partition: PartitionId, peer: NodeId, /, *, deadline: float) -> None:
+    async def synchronise(
+        self, table: Table, partition: PartitionId, peer: NodeId, /, *, deadline: float, settle: Settle | None = None
+    ) -> None:
         """Return once this node and ``peer`` hold durably all that either held when this began.
+
+        What differs meets, or is settled by ``settle`` on leader-based tables.
 
         Raises:
             CorruptionError: a row is damaged on one side, or the peer answers nonsense.
             MerganserError: they are not known to be equal.
         """
         walk = Exchange(confirms=False, meets=True)
-        comparing = self.begun(table, partition, peer, walk, deadline)
+        comparing = self.begun(table, partition, peer, walk, deadline, settle)
         try:
             async with asyncio.timeout_at(deadline):
                 await comparing.run()

@@ -289,14 +289,18 @@ class Catalog:
             UnavailableError: no majority of the voters; nothing was changed.
             UnknownOutcomeError: the change may still come into force.
         """
-        is_offered = False
+        is_offered, electing = False, self.current
         while self._loop.time() < deadline and (is_offered or self._is_majority_reachable):
-            ballot = await self._ballot_to_use(is_offered=is_offered)
-            newest = await self._prepare(ballot, deadline)
+            electing = max(electing, self.current, key=lambda known: known.epoch)
+            ballot, voters = await self._ballot_to_use(is_offered=is_offered), _voters_of(electing)
+            newest = await self._prepare(ballot, deadline, voters)
+            if newest is not None and newest.voters != electing.voters:
+                electing = newest  # though it may not be decided: what follows it is for a majority of its voters
+                continue
             if newest is not None:
                 wanted, refusal = _applied(change, newest)
                 is_offered = is_offered or refusal is None
-                if await self._accept(ballot, wanted, deadline):
+                if await self._accept(ballot, wanted, deadline, voters):
                     await self._spread_at_last(wanted, deadline)
                     if refusal is not None:
                         raise refusal
@@ -459,14 +463,16 @@ class Catalog:
         return self._refreshing
 
     async def _fetch_from_majority(self) -> None:
-        voters = self._voters()
         deadline = self._loop.time() + ROUND_TIMEOUT_S
-        replies = await self._ask_some(voters, FetchMap(self.current.epoch), deadline)
-        if len(replies) <= len(voters) // 2:
-            raise UnavailableError("no majority of the voters answers: the newest cluster map cannot be read")
-        for reply in replies.values():
-            if isinstance(reply, MapIs) and reply.map is not None:
-                await self._learn_of(reply.map)
+        voters: list[NodeId] = []
+        while voters != self._voters():  # those who vote now know what was changed since
+            voters = self._voters()
+            replies = await self._ask_some(voters, FetchMap(self.current.epoch), deadline)
+            if len(replies) <= len(voters) // 2:
+                raise UnavailableError("no majority of the voters answers: the newest cluster map cannot be read")
+            for reply in replies.values():
+                if isinstance(reply, MapIs) and reply.map is not None:
+                    await self._learn_of(reply.map)
 
     async def _learn_of(self, newer: ClusterMap) -> None:
         try:
@@ -500,5 +506,8 @@ class Catalog:
         return sum(map(self._asker.is_reachable, voters)) > len(voters) // 2
 
     def _voters(self) -> list[NodeId]:
-        numbers = set(self.current.voters)
-        return [node.id for node in self.current.nodes if node.number in numbers]
+        return _voters_of(self.current)
+
+
+def _voters_of(known: ClusterMap) -> list[NodeId]:
+    return [node.id for node in known.nodes if node.number in known.voters]

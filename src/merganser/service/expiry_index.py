@@ -111,6 +111,13 @@ class ExpiryIndex:
             changes.append((_entry(place, new, key), b""))
         return changes
 
+    def forget(self, place: Place, batch: Batch) -> None:
+        """Have all entries of a place removed by ``batch``."""
+        self._whole.pop(place, None)
+        start = _ENTRIES + _PLACE.pack(*place)
+        batch.delete_range(start, keys.prefix_end(start))
+        batch.delete(_mark(place))
+
     def is_whole(self, place: Place, expiring: Expiring) -> bool:
         """Tell whether every register of the place that expires has its entry."""
         if self._whole.get(place) == expiring.identity:

@@ -171,6 +171,10 @@ class HintStore:
         """Return how much is stored for the node with number ``target``."""
         return self._held.get(target) or Held()
 
+    def total(self) -> int:
+        """Return how many hints are stored, for whomever."""
+        return sum(held.hints for held in self._held.values())
+
     def summary(self) -> list[Summary]:
         """Return what is stored for whom."""
         now_us = self._wall_us()

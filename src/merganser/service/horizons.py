@@ -200,6 +200,13 @@ class Horizons:
         if until_us <= standing.horizon_us:
             await self._keep(table, partition, standing.purged(until_us))
 
+    def forget(self, place: Place, batch: Batch) -> None:
+        """Know nothing of a partition that this node holds no more, from the commit of ``batch`` on."""
+        self._adopting.pop(place, None)
+        self._doubts[place] = self._doubts.get(place, 0) + 1
+        if self._standings.pop(place, None) is not None:
+            batch.delete(_PREFIX + _PLACE.pack(*place))
+
     def unpurged(self) -> list[Place]:
         """Return where there may be something to purge."""
         return [place for place, standing in self._standings.items() if standing.purged_us < standing.horizon_us]

@@ -227,6 +227,15 @@ class LedRepair:
                     raise error
         return len(wanted)
 
+    async def bring_up(self, table: Table, partition: PartitionId, peer: NodeId, *, deadline: float) -> None:
+        """Return once ``peer`` holds all that was known to this leader of the partition when this began.
+
+        Raises:
+            MerganserError: it does not, or this node leads no more.
+        """
+        settle = partial(self._settle, table, partition, peer)
+        await self._anti_entropy.synchronise(table, partition, peer, deadline=deadline, settle=settle)
+
     # When an operator asks
 
     async def compare_led(self, sender: NodeId, request: CompareLed) -> Compared:

@@ -21,6 +21,7 @@ from merganser.model.messages import (
     Accept,
     Adopt,
     Apply,
+    AskMoves,
     AskTime,
     Complete,
     CountItems,
@@ -66,8 +67,11 @@ from merganser.service.horizons import Horizons
 from merganser.service.key_values import KeyValues
 from merganser.service.leader_repair import LeaderRepair
 from merganser.service.leader_tables import LeaderTables
+from merganser.service.leftovers import Leftovers
 from merganser.service.local_indexes import LocalIndexer, LocalIndexes, LocalMeasurer
+from merganser.service.moving import Moving
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
+from merganser.service.rebalancer import Rebalancer
 from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
 from merganser.service.restored_rows import RestoredRows
@@ -341,6 +345,17 @@ class Member:
             self.leader_tables.leader_based,
             admit=self.admission.background,
         )
+        self.moving = Moving(
+            self.topology,
+            asker,
+            self.anti_entropy,
+            self.leader_tables.leadership,
+            self.leader_tables.leader,
+            self.leader_repair.led_repair,
+            Leftovers(self.topology, engine, self.trees, self.horizons, self.expiries),
+            hints=self.hints.total,
+        )
+        self.rebalancer = Rebalancer(self.topology, asker, self.catalog)
         self._background: list[asyncio.Task[None]] = []
         self._at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {
             Read: self.replica.read_at_once,
@@ -362,6 +377,7 @@ class Member:
             AskTime: self.clock_watch.answer,
             CountItems: self.counting.answer,
             Gossip: self.failure_detector.answer,
+            AskMoves: self.moving.answer,
             Seal: self.purger.seal,
             Complete: self.purger.complete,
             Level: self.purger.level,
@@ -424,6 +440,8 @@ class Member:
             self.anti_entropy.run(),
             self.wholeness.watch(),
             self.wholeness.recover(),
+            self.moving.run(),
+            self.rebalancer.run(),
         ):
             task = asyncio.create_task(work)
             task.add_done_callback(self._background_ended)

@@ -51,6 +51,10 @@ class Topology:
         self.node = node
         self._engine = engine
         self._listeners: list[Callable[[ClusterMap], None]] = []
+        self.gone_at = 0
+        """Epoch of the map that this node is no member by any more; 0: it is one."""
+        self.when_gone: Callable[[], None] = lambda: None
+        """Told of it, once."""
         self._held: tuple[tuple[Table, PartitionId], ...] | None = None
         self._take(current)
 
@@ -154,12 +158,20 @@ class Topology:
         cluster_map.check(newer)
         if newer.cluster_id != self.map.cluster_id:
             raise CorruptionError(f"a map of cluster {newer.cluster_id} reached a node of {self.map.cluster_id}")
-        if newer.epoch > self.map.epoch:
+        if cluster_map.node_by_id(newer, self.node) is None:
+            self._note_gone(newer)
+        elif newer.epoch > self.map.epoch:
             self._engine.commit(self._step_to(newer))
             self._take(newer)
             for listener in self._listeners:
                 listener(newer)
         await self._engine.durable()
+
+    def _note_gone(self, newer: ClusterMap) -> None:
+        """Stay with the last map that this node was a member by; whoever knows a newer one refuses what it asks."""
+        if newer.epoch > self.map.epoch and not self.gone_at:
+            self.gone_at = newer.epoch
+            self.when_gone()
 
     def _step_to(self, newer: ClusterMap) -> Batch:
         batch = Batch().put(_MAP_KEY, seal(_MAP_KEY, msgspec.msgpack.encode(newer)))

@@ -1,0 +1,226 @@
+"""Drive the operation that the cluster map names, step by step, until it is done (`core.reshaping`).
+
+Every node runs this, and the first voter that lives drives; should two, they do each other no harm: each step is one
+change of the map, for just the placement that it was found ready for. Nothing else is kept anywhere, so a driver that
+dies is followed by the next.
+
+    nothing pending --newcomers hold nothing old--> pending --all places done, leaders stay--> settling --equal--> ...
+                                                       |
+                                                       +--a newcomer is away for long--> nothing pending
+
+What is waited for is asked of all members, some times a second, and told to operators.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from merganser.core import reshaping
+from merganser.core.ring import Holders
+from merganser.model.cluster import ClusterMap, Pending
+from merganser.model.errors import InvariantError, MerganserError
+from merganser.model.ids import NodeId
+from merganser.model.messages import AskMoves, Moves
+from merganser.service.asking import Asker, error_of
+from merganser.service.catalog import Catalog
+from merganser.service.topology import Topology
+
+TICK_S = 0.25
+ASK_TIMEOUT_S = 1.0
+CHANGE_TIMEOUT_S = 5.0
+REVERT_S = 15.0
+"""A newcomer that is away for so long is no newcomer any more: with it, fewer of the others may fail."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the operation is, as this node sees it."""
+
+    id: str
+    kind: str
+    told: str
+    began_us: int
+    moves: int
+    """Partitions that are to change their owner in all."""
+    moved: int
+    pending: int
+    """Partitions that change in the present step."""
+    step: str
+    """"preparing", "copying", "settling" or "ending"."""
+    waiting_for: str
+    """What the present step waits for; "" if for nothing known, or if another node drives."""
+    driver: NodeId | None
+
+
+class Rebalancer:
+    """Drives; see the module's docstring."""
+
+    def __init__(self, topology: Topology, asker: Asker, catalog: Catalog) -> None:
+        """Change the map through ``catalog``."""
+        self._topology = topology
+        self._asker = asker
+        self._catalog = catalog
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._away_since: dict[NodeId, float] = {}
+        self._waiting_for = ""
+        topology.when_changed(lambda _: self._news.set())
+
+    async def run(self) -> None:
+        """Drive what there is to drive, for as long as the node lives."""
+        while True:
+            self._news.clear()
+            current, driver = self._topology.map, self.driver()
+            is_idle = current.operation is None and current.pending is None and not current.settling
+            if is_idle or driver != self._topology.node:
+                self._waiting_for = ""
+            else:
+                await self._step(current)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if is_idle else TICK_S):
+                    await self._news.wait()
+
+    def driver(self) -> NodeId | None:
+        """Return who drives, as far as this node knows; None if it knows of no voter that lives."""
+        for number in self._topology.map.voters:
+            node = self._topology.node_of(number)
+            if node is not None and self._is_there(node):
+                return node
+        return None
+
+    def progress(self) -> Progress | None:
+        """Return how far the operation under way is, None if there is none."""
+        current = self._topology.map
+        operation = current.operation
+        if operation is None:
+            return None
+        left = sum(one != other for one, other in zip(current.owners, operation.owners, strict=True))
+        step = "preparing" if left else "ending"
+        if current.pending is not None or current.settling:
+            step = "settling" if current.settling else "copying"
+        return Progress(
+            id=operation.id,
+            kind=operation.kind,
+            told=operation.told,
+            began_us=operation.began_us,
+            moves=operation.moves,
+            moved=max(0, operation.moves - left),
+            pending=0 if current.pending is None else len(current.pending.moves),
+            step=step,
+            waiting_for=self._waiting_for,
+            driver=self.driver(),
+        )
+
+    # One step
+
+    async def _step(self, current: ClusterMap) -> None:
+        told = await self._ask_all(current)
+        try:
+            change = self._next(current, told)
+            if change is not None:
+                await self._catalog.change(change, deadline=self._loop.time() + CHANGE_TIMEOUT_S)
+        except InvariantError:
+            raise
+        except MerganserError as error:  # another node drives, or most voters are away
+            self._waiting_for = str(error)
+
+    def _next(self, current: ClusterMap, told: Mapping[NodeId, Moves]) -> Callable[[ClusterMap], ClusterMap] | None:
+        """Return the change that is due, None while something is in its way."""
+        placed = current.placed
+        if current.pending is not None:
+            self._waiting_for = self._undone(current, told) or self._still_leading(told)
+            if not self._waiting_for:
+                return lambda newest: reshaping.flipped(newest, placed)
+            return reshaping.reverted if self._is_newcomer_away(current) else None
+        if current.settling:
+            self._waiting_for = self._undone(current, told)
+            return None if self._waiting_for else lambda newest: reshaping.after_settling(newest, placed)
+        pending = reshaping.next_pending(current)
+        if pending is not None:
+            self._waiting_for = self._unready(current, pending, told)
+            return None if self._waiting_for else lambda newest: reshaping.with_pending(newest, pending)
+        if reshaping.with_other_voters(current) is not current:
+            return reshaping.with_other_voters
+        self._waiting_for = self._still_hinting(current, told)
+        return None if self._waiting_for else reshaping.ended
+
+    async def _ask_all(self, current: ClusterMap) -> dict[NodeId, Moves]:
+        """Return what the members tell that know the placement of ``current``."""
+        asked = {
+            node.id: self._asker.ask(node.id, AskMoves(), timeout_s=ASK_TIMEOUT_S)
+            for node in current.nodes
+            if self._is_there(node.id)
+        }
+        if asked:
+            await asyncio.wait(asked.values())
+        told = {}
+        for node, answer in asked.items():
+            reply = None if error_of(answer) is not None else answer.result()
+            if isinstance(reply, Moves) and reply.placed == current.placed:
+                told[node] = reply
+        return told
+
+    # What is in the way, in words; "" if nothing is
+
+    def _undone(self, current: ClusterMap, told: Mapping[NodeId, Moves]) -> str:
+        """Tell of a place of which nobody has said that those who come hold everything."""
+        done = {node: set(moves.done) for node, moves in told.items()}
+        partitions = current.settling or reshaping.changed(current)
+        left = []
+        for table in current.tables:
+            for partition in partitions:
+                holders = self._topology.ring.holders(partition, table.n)
+                if current.pending is not None and not holders.extra:
+                    continue
+                place = (table.id, partition)
+                by = {node for node, places in done.items() if place in places}
+                if not self._is_enough(current, holders, by, is_led=table.has_leaders):
+                    left.append(place)
+        if not left:
+            return ""
+        problems = [f"{node}: {moves.problem}" for node, moves in told.items() if moves.problem]
+        return f"{len(left)} places to be done" + (f" ({problems[0]})" if problems else "")
+
+    def _is_enough(self, current: ClusterMap, holders: Holders, by: set[NodeId], *, is_led: bool) -> bool:
+        if is_led or current.pending is None:
+            return bool(by)
+        return all(node in by or (node in holders.serving and not self._is_there(node)) for node in holders.next)
+
+    def _still_leading(self, told: Mapping[NodeId, Moves]) -> str:
+        for node, moves in told.items():
+            if moves.leads:
+                return f"node {node} is handing over {moves.leads} groups that it leads"
+        return ""
+
+    def _still_hinting(self, current: ClusterMap, told: Mapping[NodeId, Moves]) -> str:
+        operation = current.operation
+        for node in current.nodes:
+            if operation is not None and node.number in operation.gone and node.number not in operation.lost:
+                if node.id not in told:
+                    return f"node {node.id} is away: when it is lost for good, cancel, and remove it"
+                if told[node.id].hints:
+                    return f"node {node.id} keeps {told[node.id].hints} hints for others"
+        return ""
+
+    def _unready(self, current: ClusterMap, pending: Pending, told: Mapping[NodeId, Moves]) -> str:
+        """Tell of a newcomer to be that is away, or holds something from before."""
+        coming = msgspec.structs.replace(current, pending=pending)
+        for node in reshaping.newcomers(coming):
+            if node not in told:
+                return f"node {node} is away"
+            if told[node].leftovers:
+                return f"node {node} is removing what it held before"
+        return ""
+
+    def _is_newcomer_away(self, current: ClusterMap) -> bool:
+        """Tell whether a newcomer has been away for long."""
+        now = self._loop.time()
+        newcomers = reshaping.newcomers(current)
+        self._away_since = {node: self._away_since.get(node, now) for node in newcomers if not self._is_there(node)}
+        return any(now - since >= REVERT_S for since in self._away_since.values())
+
+    def _is_there(self, node: NodeId) -> bool:
+        return self._asker.is_reachable(node) and node not in self._asker.doubted
