@@ -65,7 +65,7 @@ class Moving:
         self._leadership = leadership
         self._leader = leader
         self._led_repair = led_repair
-        self._leftovers = leftovers
+        self.leftovers = leftovers
         self._hints = hints
         self._loop = asyncio.get_running_loop()
         self._placed = topology.map.placed
@@ -89,7 +89,7 @@ class Moving:
             self._topology.map.placed,
             tuple(self._done) if self._placed == self._topology.map.placed else (),
             self._leads_leaving(),
-            self._leftovers.count(),
+            self.leftovers.count(),
             self._hints(),
             self._problem,
         )
@@ -104,8 +104,8 @@ class Moving:
         current = self._topology.map
         if current.pending is None and not current.settling:
             with contextlib.suppress(MerganserError):  # the engine has told whoever is to know
-                await self._leftovers.clear()
-            return self._leftovers.count() == 0
+                await self.leftovers.clear()
+            return self.leftovers.count() == 0
         due = [
             (table, partition) for table, partition in self._topology.held() if (table.id, partition) not in self._done
         ]
@@ -127,7 +127,7 @@ class Moving:
         return is_all
 
     async def _see_to(self, table: Table, partition: PartitionId) -> bool:
-        """Return whether a place is done, or is somebody else's to do."""
+        """Return whether a place is done; if it is somebody else's to do, it may become this node's."""
         placed = self._topology.map.placed
         try:
             if table.has_leaders:
@@ -142,7 +142,7 @@ class Moving:
             return False
         if is_done and self._topology.map.placed == placed == self._placed:
             self._done[table.id, partition] = None
-        return True
+        return is_done
 
     def _is_concerned(self, current: ClusterMap, table: Table, partition: PartitionId) -> bool:
         if current.pending is None:

@@ -35,6 +35,8 @@ from merganser.storage import keys
 from merganser.storage.registers import decode_register
 
 SETTLE_S = 60.0
+MOVED_S = 300.0
+"""Some dozens of steps, each of which may have to wait for an election, or a comparison that failed."""
 EQUAL_S = 300.0
 """Exchanges wait up to 40 s for an answer that was lost, and rounds 120 s; both begin anew after some seconds."""
 LOOK_S = 1.0
@@ -82,6 +84,8 @@ class Verdict:
         """Wait until all know one map and nothing is under way; what does not come to be is told by the checkers."""
         await self._wait_until(lambda: all(m.engine.lost is None for m in self._world.machines))
         await self._wait_until(lambda: not any(map(_has_tables_to_go, self._world.machines)))
+        await self._wait_until(lambda: not any(map(_is_moving, self._world.machines)), most_s=MOVED_S)
+        self._add("moves", [_moving(machine) for machine in self._world.machines if _is_moving(machine)])
         await self._wait_until(lambda: len({member_of(m).topology.map.epoch for m in self._world.machines}) == 1)
         await self._wait_until(lambda: not any(member_of(m).handoff.pending() for m in self._world.machines))
         await self._wait_until(lambda: not any(member_of(m).failure_detector.doubted for m in self._world.machines))
@@ -230,8 +234,10 @@ class Verdict:
     def _add(self, checker: str, sentences: Iterable[str]) -> None:
         self._violations += [Violation(checker, sentence) for sentence in sentences]
 
-    async def _wait_until(self, is_so: Callable[[], bool], *, every_s: float = POLL_S) -> None:
-        give_up_at = self._world.loop.time() + SETTLE_S
+    async def _wait_until(
+        self, is_so: Callable[[], bool], *, every_s: float = POLL_S, most_s: float = SETTLE_S
+    ) -> None:
+        give_up_at = self._world.loop.time() + most_s
         while not is_so() and self._world.loop.time() < give_up_at:  # noqa: ASYNC110  # any condition
             await asyncio.sleep(every_s)
 
@@ -284,6 +290,23 @@ def _indexed_times(member: Member) -> dict[bytes, tuple[int, ...]]:
             for entry in member.expiries.entries((table.id, partition)):
                 found[entry.key] = (*found.get(entry.key, ()), entry.at_s)
     return found
+
+
+def _is_moving(machine: Machine) -> bool:
+    """Tell whether partitions change hands, or this machine holds what is no longer its own."""
+    member = member_of(machine)
+    current = member.topology.map
+    is_under_way = bool(current.operation or current.pending or current.settling)
+    return is_under_way or member.moving.leftovers.count() != 0
+
+
+def _moving(machine: Machine) -> str:
+    member = member_of(machine)
+    current, progress = member.topology.map, member.rebalancer.progress()
+    return (
+        f"{machine.address} at epoch {current.epoch}, placed at {current.placed}: operation {progress}, pending "
+        f"{current.pending}, settling {current.settling}, leftovers {member.moving.leftovers.count()}"
+    )
 
 
 def _has_tables_to_go(machine: Machine) -> bool:
