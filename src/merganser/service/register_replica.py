@@ -123,7 +123,7 @@ class RegisterReplica:
             CorruptionError: the register is damaged, or what is stored is; nothing was written.
             StorageFailedError: it is unknown whether it is durable.
         """
-        await self._replicate(sender, request)
+        self._keep(request, self._admitted(request) or await self._admit(sender, request))
         if not self._engine.is_durable(request.key):
             await self._engine.durable()
         return _DONE
@@ -138,7 +138,7 @@ class RegisterReplica:
         for place, copy in enumerate(request.copies):
             try:
                 self.check(copy)
-                await self._replicate(sender, copy)
+                self._keep(copy, self._admitted(copy) or await self._admit(sender, copy))
             except (InvariantError, StorageFailedError):
                 raise
             except MerganserError as error:
@@ -147,17 +147,23 @@ class RegisterReplica:
             await self._engine.durable()
         return Kept(tuple(refusals)) if refusals else _ALL_KEPT
 
-    async def _replicate(self, sender: NodeId, request: Replicate) -> None:
+    def _admitted(self, request: Replicate) -> Group | None:
+        """Return the group of a register that may be kept at once, as nearly all; None: `_admit` sees to it."""
+        if self._gate.is_behind(request.map_epoch):
+            return None
+        _, group = self._gate.held(request.table, request.key)
+        return group if self._promises.stands(group, request.epoch) else None
+
+    async def _admit(self, sender: NodeId, request: Replicate) -> Group:
+        """Return the group of a register once its epoch is promised, durably."""
         if self._gate.is_behind(request.map_epoch):
             await self._gate.catch_up(sender)
         if request.map_epoch < self._topology.map.placed:
             check_placed(self._topology, request.map_epoch)
         _, group = self._gate.held(request.table, request.key)
         check_row(request.key, request.register)
-        if not self._promises.stands(group, request.epoch):
-            await self._promises.admit(group, request.epoch)
-        self._generations.check(group, request.epoch, request.generation)
-        self._keep(request, group)
+        await self._promises.admit(group, request.epoch)
+        return group
 
     async def drop(self, sender: NodeId, request: Drop) -> Done:
         """Drop tombstones that all replicas hold, where they are still what is held; take nothing sent before.
@@ -202,7 +208,10 @@ class RegisterReplica:
             raise
 
     def _keep(self, request: Replicate, group: Group) -> None:
+        """Keep a register of a group whose epoch stands, in this turn of the loop."""
         table, key, register = request.table, request.key, request.register
+        check_row(key, register)
+        self._generations.check(group, request.epoch, request.generation)
         try:
             stored = self._engine.get(key)
             if stored is not None:
