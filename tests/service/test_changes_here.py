@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from merganser.model.cluster import Table
-from merganser.model.errors import OverloadedError, UnknownOutcomeError
+from merganser.model.errors import MerganserError, OverloadedError, RequestError, UnknownOutcomeError
 from merganser.model.leader_messages import Changed
 from merganser.model.register import NO_VERSION
 from merganser.service.steps import WIRES
@@ -88,5 +88,41 @@ async def test_without_room_to_lead_it_is_refused_as_any_other(world: World) -> 
     admission.begin_leading(32 * 2**20)
     with pytest.raises(OverloadedError, match="no more are taken"):
         await changed(leader, table, payload_of("put", b"v"))
-    admission.end_leading(32 * 2**20)
+    admission.end_leading(32 * 2**20, 0.0)
     assert not (await changed(leader, table, payload_of("put", b"v"))).is_rejected
+
+
+@simulated()
+async def test_several_are_begun_together_and_each_ends_by_itself(world: World) -> None:
+    table, leader = await ready(world)
+    names = [b"%d" % number for number in range(40)]
+    assert {the_leader(world, table, name) is leader for name in names} == {True, False}
+    changes = [(table, key_of(table, name), payload_of("put", name)) for name in names]
+    changes.append((table, key_of(table, K), payload_of("nothing of the kind")))
+    done = await together(leader, changes)
+    assert [type(one) for one in done] == [Changed] * len(names) + [RequestError]
+    for name in names:
+        assert register_at(the_leader(world, table, name), table, name).value == name
+    load = member(leader).admission.load()
+    assert (load.led, load.operations) == (0, 0)
+
+
+@simulated()
+async def test_several_that_are_given_up_leave_their_places(world: World) -> None:
+    table, leader = await ready(world)
+    for machine in others_than(world, leader):
+        world.network.cut(leader.address, machine.address)
+    names = [b"%d" % number for number in range(40)]
+    changes = [(table, key_of(table, name), payload_of("put", name)) for name in names]
+    giving_up = asyncio.create_task(together(leader, changes))
+    admission = member(leader).admission
+    await until(lambda: admission.load().operations == len(names))
+    giving_up.cancel()
+    await asyncio.wait([giving_up])
+    await until(lambda: (admission.load().led, admission.load().operations) == (0, 0))
+
+
+async def together(machine: Machine, changes: list[tuple[Table, bytes, bytes]]) -> list[Changed | MerganserError]:
+    deadline = asyncio.get_running_loop().time() + 5.0
+    items = member(machine).leader_tables.leader_based
+    return await machine.spawn(items.change_all(changes, WIRES, deadline=deadline))

@@ -13,8 +13,6 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
-import msgspec
-
 from merganser.core.admission import (
     FOREGROUND,
     LED,
@@ -29,6 +27,7 @@ from merganser.core.admission import (
 )
 from merganser.model.errors import OverloadedError
 from merganser.model.leader_messages import Change, Copies, Replicate, TouchRange
+from merganser.model.load import Load
 from merganser.model.messages import Apply, Hint, ReadRange, Request
 
 P = ParamSpec("P")
@@ -48,31 +47,6 @@ _SIZES: dict[type, Callable[[Any], int]] = {
 
 _UNCOUNTED = -1.0
 _NEVER = float("inf")
-
-
-class Load(msgspec.Struct, frozen=True):
-    """What a node has taken on and what it has refused, since it started; for operators."""
-
-    requests_in_flight: int
-    requests_limit: int
-    requests_waiting: int
-    requests_refused: int
-    most_requests_in_flight: int
-    most_requests_waiting: int
-    operations: int
-    operations_refused: int
-    most_operations: int
-    served: int
-    served_bytes: int
-    served_refused: int
-    most_served: int
-    most_served_bytes: int
-    led: int
-    led_refused: int
-    most_led: int
-    background_share: float
-    lag_s: float
-    unloaded_s: float
 
 
 class Requests:
@@ -329,26 +303,34 @@ class Admission:
                 self._late += 1
 
     def has_room_to_lead(self, size: int) -> bool:
-        """Tell whether a change of ``size`` bytes that comes without a `Change` may be taken on: `begin_leading`."""
+        """Tell whether this node may lead a change of ``size`` bytes for one of its own clients: `begin_leading`."""
         limits = self._limits
-        return self._led.count < limits.led_max and self._served_bytes + size <= limits.served_bytes_max // 2
+        return (
+            self._led.count < limits.led_max
+            and self.operations.count < limits.operations_max
+            and self._served_bytes + size <= limits.served_bytes_max // 2
+        )
 
     def begin_leading(self, size: int) -> None:
-        """Take it on, as `begin` does a `Change`."""
+        """Take it on, as an operation of a client and as `begin` does a `Change`."""
         self._served_bytes += size
         if self._served_bytes > self._most_served_bytes:
             self._most_served_bytes = self._served_bytes
-        led = self._led
-        led.count += 1
-        if led.count > led.most:
-            led.most = led.count
+        for counted in (self._led, self.operations):
+            counted.count += 1
+            if counted.count > counted.most:
+                counted.most = counted.count
         if self._timer is None:
             self._wake()
 
-    def end_leading(self, size: int) -> None:
-        """Note that it has ended."""
+    def end_leading(self, size: int, seconds: float) -> None:
+        """Note that it has ended, and how long it took."""
         self._served_bytes -= size
         self._led.count -= 1
+        operations = self.operations
+        operations.count -= 1
+        operations.ended += 1
+        operations.seconds += seconds
 
     async def background(self) -> None:
         """Return when a slice of background work, some milliseconds of it, may begin.

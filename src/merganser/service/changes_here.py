@@ -21,6 +21,19 @@ from merganser.service.in_flight import Proposal
 from merganser.service.leader import Leader
 
 
+class Begun:
+    """A change that was begun here, and holds its place until it has ended."""
+
+    __slots__ = ("began", "is_counted", "payload_bytes", "proposal")
+
+    def __init__(self, proposal: Proposal, payload_bytes: int, began: float) -> None:
+        """Take note of when, by loop time."""
+        self.proposal = proposal
+        self.payload_bytes = payload_bytes
+        self.began = began
+        self.is_counted = True
+
+
 class ChangesHere:
     """Begins changes on this node, and waits for them; see the module's docstring."""
 
@@ -29,41 +42,49 @@ class ChangesHere:
         self._leader = leader
         self._admission = admission
         self._is_refusing = is_refusing
-        self._deadlines = Deadlines(asyncio.get_running_loop(), self._expire)
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self._loop, self._expire)
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._last = 0
-        self._loop = asyncio.get_running_loop()
 
-    def begin(self, table: Table, key: bytes, kind: int, payload: bytes) -> Proposal | None:
-        """Begin a change, as `Leader.begin`; what is returned is to be awaited by `ended`, once.
+    def begin(self, table: Table, key: bytes, kind: int, payload: bytes) -> Begun | None:
+        """Begin a change, as `Leader.begin`; what is returned is to be awaited by `ended`, or given up by `let_go`.
 
         Raises:
             UnknownOutcomeError: this node's disk has failed.
         """
-        if self._is_refusing() or not self._admission.has_room_to_lead(len(payload)):
+        size = len(payload)
+        if self._is_refusing() or not self._admission.has_room_to_lead(size):
             return None
         proposal = self._leader.begin(table, key, kind, payload)
-        if proposal is not None:
-            self._admission.begin_leading(len(payload))
-        return proposal
+        if proposal is None:
+            return None
+        self._admission.begin_leading(size)
+        return Begun(proposal, size, self._loop.time())
 
-    async def ended(self, proposal: Proposal, payload_bytes: int, deadline: float) -> Changed:
+    async def ended(self, begun: Begun, deadline: float) -> Changed:
         """Return what a change came to when a majority has it durably.
 
         Args:
-            proposal: that was begun here.
-            payload_bytes: of its payload.
+            begun: here.
             deadline: loop time.
 
         Raises:
             UnknownOutcomeError: deposed, or out of time, before it was known to be chosen.
         """
+        proposal = begun.proposal
         try:
             if not proposal.has_ended:
                 await self._end_of(proposal, deadline)
         finally:
-            self._admission.end_leading(payload_bytes)
+            self.let_go(begun)
         return self._leader.written(proposal)
+
+    def let_go(self, begun: Begun) -> None:
+        """Wait no longer for a change; does nothing the second time."""
+        if begun.is_counted:
+            begun.is_counted = False
+            self._admission.end_leading(begun.payload_bytes, self._loop.time() - begun.began)
 
     def close(self) -> None:
         """Watch over deadlines no longer."""

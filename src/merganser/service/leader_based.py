@@ -18,6 +18,7 @@ from merganser.core.indexing import shown_in
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency, Need
+from merganser.model.errors import MerganserError, UnknownOutcomeError
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import (
     Change,
@@ -33,7 +34,7 @@ from merganser.model.register import NO_VERSION
 from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import Asker, Reading
-from merganser.service.changes_here import ChangesHere
+from merganser.service.changes_here import Begun, ChangesHere
 from merganser.service.hedging import Hedging
 from merganser.service.leader_asking import Errand, LeaderAsking, Leaders
 from merganser.service.local_indexes import LocalIndexes
@@ -100,18 +101,56 @@ class LeaderBased:
             UnavailableError: no leader was found, or it could not do it; nothing was written.
             UnknownOutcomeError: it may be done, now or later.
         """
+        begun = self._changes_here.begin(table, key, kind, payload)
+        if begun is not None:
+            return await self._changes_here.ended(begun, deadline)
+        return await self._change_elsewhere(table, key, kind, payload, deadline)
 
-        with self.under_way as under_way:
-            began = under_way.time()
-            here = self._changes_here
-            proposal = here.begin(table, key, kind, payload)
-            if proposal is not None:
+    async def change_all(
+        self, changes: Iterable[tuple[Table, bytes, bytes]], kind: int, *, deadline: float
+    ) -> list[Changed | MerganserError]:
+        """Have the leaders of several keys do a step each, at once, and each by itself.
+
+        Args:
+            changes: table, key and payload of each.
+            kind: whose steps they are.
+            deadline: loop time.
+
+        Returns:
+            what each came to, or how it failed, as `change` would have raised it.
+        """
+        here = self._changes_here
+        begun: list[Begun | asyncio.Task[Changed] | MerganserError] = []
+        done: list[Changed | MerganserError] = []
+        try:
+            for table, key, payload in changes:
                 try:
-                    return await here.ended(proposal, len(payload), deadline)
-                finally:
-                    under_way.ended += 1
-                    under_way.seconds += under_way.time() - began
+                    begun.append(
+                        here.begin(table, key, kind, payload)
+                        or self._loop.create_task(self._change_elsewhere(table, key, kind, payload, deadline))
+                    )
+                except UnknownOutcomeError as error:  # this node's disk
+                    begun.append(error)
+            for one in begun:
+                try:
+                    if isinstance(one, MerganserError):
+                        raise one
+                    done.append(await (here.ended(one, deadline) if isinstance(one, Begun) else one))
+                except MerganserError as error:
+                    done.append(error)
+        finally:
+            if len(done) < len(begun):  # given up
+                self._let_go(begun[len(done) :])
+        return done
 
+    def _let_go(self, begun: Iterable[Begun | asyncio.Task[Changed] | MerganserError]) -> None:
+        for one in begun:
+            if isinstance(one, Begun):
+                self._changes_here.let_go(one)
+            elif isinstance(one, asyncio.Task):
+                one.cancel()
+
+    async def _change_elsewhere(self, table: Table, key: bytes, kind: int, payload: bytes, deadline: float) -> Changed:
         def question(epoch: Epoch) -> Change:
             request = self._rng.randbytes(_REQUEST_BYTES)  # another one after each refusal, which is for good
             return Change(self._topology.map.epoch, table.id, key, epoch, request, kind, payload)

@@ -11,7 +11,8 @@ from merganser.core import cluster_map
 from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
 from merganser.model.ids import ClusterId, NodeId
-from merganser.service.admission import Admission, Load
+from merganser.model.load import Load
+from merganser.service.admission import Admission
 from merganser.sim.checkers.bounds import exceeded_bounds
 from merganser.sim.checkers.replicas import NodeState
 

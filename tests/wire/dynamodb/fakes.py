@@ -17,6 +17,7 @@ from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, 
 from merganser.model.errors import (
     IdempotentParameterMismatchError,
     IndexExistsError,
+    MerganserError,
     TableChangedError,
     TableExistsError,
     TableNotFoundError,
@@ -143,6 +144,18 @@ class FakeLeaderBased:
             else:
                 self.items[key] = decided.content.value
         return Changed(decided.answer, decided.is_rejected, Version(1, 1, self._changes))
+
+    async def change_all(
+        self, changes: Iterable[tuple[Table, bytes, bytes]], kind: int, *, deadline: float
+    ) -> list[Changed | MerganserError]:
+        done: list[Changed | MerganserError] = []
+        for change in changes:
+            table, key, payload = change
+            try:
+                done.append(await self.change(table, key, kind, payload, deadline=deadline))
+            except MerganserError as error:
+                done.append(error)
+        return done
 
     async def read(self, table: Table, key: bytes, *, is_consistent: bool, deadline: float) -> Led:
         self._admit(key, deadline)

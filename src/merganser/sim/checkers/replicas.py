@@ -18,7 +18,7 @@ from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.leadership import Group
-from merganser.service.admission import Load
+from merganser.model.load import Load
 from merganser.storage import keys
 
 

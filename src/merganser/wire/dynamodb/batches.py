@@ -124,7 +124,11 @@ async def batch_write_item(session: Session, request: dict[str, Any]) -> list[by
     if sum(sizes) > BYTES_MAX:
         raise ValidationError("The batch write request exceeds the maximum size of 16 MB")
     writes = await _planned_writes(session, request["RequestItems"], sizes)
-    done = await _all(writes, _replacing(session, measures=capacity.is_wanted(request)))
+    done: Sequence[Measured | Exception | None]
+    if capacity.is_wanted(request):
+        done = await _all(writes, lambda one: session.replace_measured(one.table, one.key, one.item))
+    else:
+        done = _checked(await session.replace_all([(one.table, one.key, one.item) for one in writes]))
     unprocessed: dict[str, list[Mapping[str, Any]]] = {}
     written: list[Written] = []
     consumed = Consumptions()
@@ -274,16 +278,6 @@ async def _planned_reads(session: Session, tables: Mapping[str, Any], views: Map
     return reads
 
 
-def _replacing(session: Session, *, measures: bool) -> Callable[[_Write], Awaitable[Measured | None]]:
-    async def replace(one: _Write) -> Measured | None:
-        if measures:
-            return await session.replace_measured(one.table, one.key, one.item)
-        await session.replace(one.table, one.key, one.item)
-        return None
-
-    return replace
-
-
 def _refuse_duplicates(keys: Sequence[bytes]) -> None:
     if len(set(keys)) != len(keys):
         raise ValidationError(_DUPLICATES)
@@ -309,13 +303,17 @@ async def _all(units: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R 
             except _UNDONE as error:
                 return error
 
-    outcomes = await asyncio.gather(*[one(unit) for unit in units], return_exceptions=True)
+    return _checked(await asyncio.gather(*[one(unit) for unit in units], return_exceptions=True))
+
+
+def _checked(outcomes: Sequence[R | Exception | BaseException]) -> list[R | Exception]:
+    """Return results, and the errors that leave a unit undone; raises as `_all`."""
     failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     for failure in failures:
         if not isinstance(failure, _UNDONE):
             raise failure
     errors = [failure for failure in failures if not isinstance(failure, TransactionConflictError)]
-    if len(failures) == len(units) and errors:
+    if len(failures) == len(outcomes) and errors:
         raise errors[0]
     return [_settled(outcome) for outcome in outcomes]
 

@@ -191,6 +191,11 @@ class _MeteredSession(Session):
         else:
             await self.replace_measured(table, key, item)
 
+    async def replace_all(self, writes: Sequence[tuple[Table, bytes, bytes | None]]) -> list[MerganserError | None]:
+        if any(self._meters.writes(table.id) is not None for table, _, _ in writes):
+            return await self._replace_each(writes)
+        return await super().replace_all(writes)
+
     async def replace_measured(self, table: Table, key: bytes, item: bytes | None) -> Measured:
         if table.has_leaders:  # it is a step, which is metered
             return await super().replace_measured(table, key, item)

@@ -17,7 +17,13 @@ from merganser.model.consistency import (
     needed_to_read,
     needed_to_write,
 )
-from merganser.model.errors import TableChangedError, TableNotFoundError, UnavailableError, UnknownOutcomeError
+from merganser.model.errors import (
+    MerganserError,
+    TableChangedError,
+    TableNotFoundError,
+    UnavailableError,
+    UnknownOutcomeError,
+)
 from merganser.service.steps import WIRES
 from merganser.storage.keys import after
 from merganser.wire.dynamodb.arns import name_of
@@ -274,6 +280,25 @@ class Session:
         except ValueError as error:
             raise ValidationError(str(error)) from None
         await self._services.coordinator.write(table, key, mutation(item), level=level, deadline=self.deadline)
+
+    async def replace_all(self, writes: Sequence[tuple[Table, bytes, bytes | None]]) -> list[MerganserError | None]:
+        """Do several of them at once, as `replace`, and return how each of them failed, if it did."""
+        if all(table.has_leaders for table, _, _ in writes):
+            self._refuse_levels()
+            changes = [(table, key, DELETING if item is None else putting(item)) for table, key, item in writes]
+            done = await self._services.leader_based.change_all(changes, WIRES, deadline=self.deadline)
+            return [one if isinstance(one, MerganserError) else None for one in done]
+        return await self._replace_each(writes)
+
+    async def _replace_each(self, writes: Sequence[tuple[Table, bytes, bytes | None]]) -> list[MerganserError | None]:
+        async def failure_of(write: tuple[Table, bytes, bytes | None]) -> MerganserError | None:
+            try:
+                await self.replace(*write)
+            except MerganserError as error:
+                return error
+            return None
+
+        return await asyncio.gather(*[failure_of(write) for write in writes])
 
     async def replace_measured(self, table: Table, key: bytes, item: bytes | None) -> Measured:
         """As `replace`, and return what it took; of a leaderless table nobody knows what was there before."""
