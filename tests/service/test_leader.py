@@ -12,7 +12,8 @@ from merganser.model.errors import OverloadedError, RefusedError, RequestError, 
 from merganser.model.leader_messages import NOT_LEADING, Changed
 from merganser.model.leadership import Epoch
 from merganser.model.register import UNWRITTEN, Version
-from merganser.service.in_flight import ANSWERS_BYTES_MAX, LARGE_BYTES, REQUESTS_KEPT_S, Untold, lightened, weight_of
+from merganser.service.in_flight import ANSWERS_BYTES_MAX, LARGE_BYTES, REQUESTS_KEPT_S, lightened, weight_of
+from merganser.service.told import Untold
 from merganser.sim.world import World
 from service.led import (
     change,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from merganser.model.ids import PartitionId
 
 
@@ -28,3 +30,13 @@ class Epoch(NamedTuple):
 
 NO_EPOCH = Epoch(0, 0)
 """Lower than every elected leader's."""
+
+
+class LeadershipView(msgspec.Struct, frozen=True):
+    """Who leads, as this node sees it; for operators. Terms are counted since its start."""
+
+    groups_led: int
+    groups_without_leader: int
+    """Of those it holds."""
+    terms_begun: int
+    terms_ended: int

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from merganser.model.errors import CorruptionError
-from merganser.storage.registers import value_at
+from merganser.storage.registers import PLAIN_VALUE_AT, is_plain, value_at
 from merganser.storage.values import check_row
 
 Measure = Callable[[bytes, int], int | None]
@@ -49,48 +47,56 @@ def total(counts: Sequence[Count]) -> Count:
     return Count(sum(one.items for one in counts), sum(one.size_bytes for one in counts), _listed(local))
 
 
-class Counter(msgspec.Struct):
+class Counter:
     """The count of one partition, while it changes."""
 
-    measure: Measure | None
-    """Of the table's wire; None: its rows are not counted."""
-    items: int = 0
-    size_bytes: int = 0
-    local_sizes: LocalSizes | None = None
-    """None: the table has no local indexes."""
-    local: dict[int, tuple[int, int]] = {}
-    """Items and bytes by the number of the index."""
+    __slots__ = ("_items", "_local", "_local_sizes", "_measure", "_size_bytes")
 
-    @classmethod
-    def of(cls, measure: Measure | None, local_sizes: LocalSizes | None, count: Count = NOTHING) -> Counter:
-        """Return a counter that goes on from ``count``."""
-        local = {index: (items, size_bytes) for index, items, size_bytes in count.local}
-        return cls(measure, count.items, count.size_bytes, local_sizes, local)
+    def __init__(self, measure: Measure | None, local_sizes: LocalSizes | None, count: Count = NOTHING) -> None:
+        """Go on from ``count``.
+
+        Args:
+            measure: of the table's wire; None: its rows are not counted.
+            local_sizes: None: the table has no local indexes.
+            count: what has been counted.
+        """
+        self._measure = measure
+        self._local_sizes = local_sizes
+        self._items = count.items
+        self._size_bytes = count.size_bytes
+        self._local = {index: (items, size_bytes) for index, items, size_bytes in count.local}
+        """Items and bytes by the number of the index."""
 
     def change(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
         """Take note that a register has changed."""
-        measure = self.measure
+        measure = self._measure
         if measure is None:
             return
-        for stored, sign in ((after, 1), (before, -1)):
-            if stored is None:
-                continue
-            try:
-                at = value_at(key, stored)
-            except CorruptionError:
-                continue
-            size = None if at is None else measure(stored, at)
-            if size is not None:
-                self.items += sign
-                self.size_bytes += sign * size
-        if self.local_sizes is not None:
-            self._change_local(self.local_sizes, key, before, -1)
-            self._change_local(self.local_sizes, key, after, 1)
+        if before is not None:
+            self._take(measure, key, before, -1)
+        if after is not None:
+            self._take(measure, key, after, 1)
+        if self._local_sizes is not None:
+            self._change_local(self._local_sizes, key, before, -1)
+            self._change_local(self._local_sizes, key, after, 1)
 
     @property
     def count(self) -> Count:
         """What it has come to."""
-        return Count(self.items, self.size_bytes, _listed(self.local))
+        return Count(self._items, self._size_bytes, _listed(self._local))
+
+    def _take(self, measure: Measure, key: bytes, stored: bytes, sign: int) -> None:
+        if is_plain(stored):
+            size = measure(stored, PLAIN_VALUE_AT)
+        else:
+            try:
+                at = value_at(key, stored)
+            except CorruptionError:
+                return
+            size = None if at is None else measure(stored, at)
+        if size is not None:
+            self._items += sign
+            self._size_bytes += sign * size
 
     def _change_local(self, sizes_of: LocalSizes, key: bytes, stored: bytes | None, sign: int) -> None:
         if stored is None:
@@ -101,8 +107,8 @@ class Counter(msgspec.Struct):
         except CorruptionError:  # nobody can tell where it stands
             return
         for index, size in () if at is None else sizes_of(stored[at:]):
-            items, size_bytes = self.local.get(index, (0, 0))
-            self.local[index] = (items + sign, size_bytes + sign * size)
+            items, size_bytes = self._local.get(index, (0, 0))
+            self._local[index] = (items + sign, size_bytes + sign * size)
 
 
 def _listed(local: dict[int, tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:

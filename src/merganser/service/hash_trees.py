@@ -36,8 +36,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-import msgspec
-
 from merganser.core.hash_tree import HashTree, fingerprint, leaf_at, leaf_shift, leaf_tokens, seed_of
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
@@ -61,26 +59,50 @@ Change = tuple[TableId, bytes, bytes | None, bytes | None]
 """Table, key, what is stored, and what is to be stored instead."""
 
 
-class _Kept(msgspec.Struct):
+class _Kept:
     """The tree of one partition."""
 
-    tree: HashTree
-    seed: int
-    counted_to: bytes | None
-    """The tree tells of the rows before this key; None: of all."""
-    local_keys: LocalKeys | None
-    """Of the table's local indexes, None if it has none."""
-    expiring: Expiring | None
-    """How the table's items expire, None if they do not."""
-    counter: Counter
-    """Of the items before ``counted_to``."""
-    has_image: bool = False
-    is_plain: bool = False
-    """It tells of all rows, there is no image, and something has changed since the last look."""
-    flawed: set[int] = msgspec.field(default_factory=set)
-    """Leaves in which a damaged row was met when they were counted."""
-    problem: str | None = None
-    """Why it could not be counted on."""
+    __slots__ = (
+        "counted_to",
+        "counter",
+        "expiring",
+        "flawed",
+        "has_image",
+        "is_plain",
+        "local_keys",
+        "problem",
+        "seed",
+        "tree",
+    )
+
+    def __init__(
+        self,
+        tree: HashTree,
+        seed: int,
+        counted_to: bytes | None,
+        local_keys: LocalKeys | None,
+        expiring: Expiring | None,
+        counter: Counter,
+        *,
+        has_image: bool = False,
+    ) -> None:
+        self.tree = tree
+        self.seed = seed
+        self.counted_to = counted_to
+        """The tree tells of the rows before this key; None: of all."""
+        self.local_keys = local_keys
+        """Of the table's local indexes, None if it has none."""
+        self.expiring = expiring
+        """How the table's items expire, None if they do not."""
+        self.counter = counter
+        """Of the items before ``counted_to``."""
+        self.has_image = has_image
+        self.is_plain = False
+        """It tells of all rows, there is no image, and something has changed since the last look."""
+        self.flawed: set[int] = set()
+        """Leaves in which a damaged row was met when they were counted."""
+        self.problem: str | None = None
+        """Why it could not be counted on."""
 
 
 class HashTrees:
@@ -450,9 +472,9 @@ class HashTrees:
         local_keys, expiring = self._local.of(table), self._expiries.of(table)
         if image is not None:
             tree, count = image
-            counter = Counter.of(measure, self._local.sizes_of(table), count)
+            counter = Counter(measure, self._local.sizes_of(table), count)
             return _Kept(tree, seed, None, local_keys, expiring, counter, has_image=True)
-        counter = Counter.of(measure, self._local.sizes_of(table))
+        counter = Counter(measure, self._local.sizes_of(table))
         return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring, counter)
 
     def _seed_of(self, table: TableId) -> int:

@@ -34,6 +34,7 @@ from merganser.model.register import Version
 from merganser.net.transport import refusal
 from merganser.service.asking import Asker, error_of
 from merganser.service.leadership import Led
+from merganser.service.told import Told, Untold
 from merganser.storage.engine import Engine
 
 REPLICATE_S = 0.5  # a healthy replica answers within a few milliseconds; asked again, it does nothing twice
@@ -114,16 +115,6 @@ class Proposal:
         for waiter in self._waiting:
             _wake(waiter)
         self._waiting.clear()
-
-
-class Told(msgspec.Struct, frozen=True):
-    """What was answered to a change that wrote nothing, and never will."""
-
-    changed: Changed
-
-
-class Untold(msgspec.Struct, frozen=True):
-    """A write that is done, and whose answer was too large to be kept."""
 
 
 Outcome = Proposal | Changed | Told | Untold | str

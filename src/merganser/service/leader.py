@@ -60,8 +60,6 @@ from merganser.service.in_flight import (
     Outcome,
     Proposal,
     Sending,
-    Told,
-    Untold,
     outcomes,
 )
 from merganser.service.intents import Gone, NoTransactions, Resolver
@@ -72,6 +70,7 @@ from merganser.service.local_indexes import LocalIndexes
 from merganser.service.outboxes import Outboxes
 from merganser.service.settlement import Settlement
 from merganser.service.steps import Maker
+from merganser.service.told import Told, Untold
 from merganser.service.topology import Topology
 from merganser.storage.engine import Engine
 from merganser.storage.registers import decode_register, encode_register, is_of_epoch, plain_value, version_of

@@ -23,15 +23,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections, Joint, succession
 from merganser.core.ring import Holders
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import Campaign, Confirm, Pulse, Pulsed, TakeOver
-from merganser.model.leadership import Epoch, Group
+from merganser.model.leadership import Epoch, Group, LeadershipView
 from merganser.model.messages import Done, Reply
 from merganser.model.register import Version
 from merganser.service.asking import Asker, error_of
@@ -102,16 +100,6 @@ class Led:
         """Return the version of the next write; the caller makes it."""
         self.sequence += 1
         return Version(*self.epoch, self.sequence)
-
-
-class LeadershipView(msgspec.Struct, frozen=True):
-    """Who leads, as this node sees it; for operators. Terms are counted since its start."""
-
-    groups_led: int
-    groups_without_leader: int
-    """Of those it holds."""
-    terms_begun: int
-    terms_ended: int
 
 
 async def _is_quiet(_led: Led, _deadline: float) -> bool:

@@ -27,6 +27,7 @@ from merganser.storage.values import BODY_AT, FORMAT, check_row, damaged, seal
 SHAPE = 2
 _HEAD = struct.Struct(">BQIQB")
 _VALUE_AT = BODY_AT + _HEAD.size
+PLAIN_VALUE_AT = _VALUE_AT
 _LENGTH = struct.Struct(">I")
 _CHECKSUM = struct.Struct(">I")
 _FORMAT_BYTE = bytes((FORMAT,))
@@ -61,17 +62,17 @@ def encode_register(key: bytes, register: Register) -> bytes:
     return _FORMAT_BYTE + _CHECKSUM.pack(checksum) + head + value
 
 
+def is_plain(stored: bytes) -> bool:
+    """Tell whether a register says that it has a value, from `PLAIN_VALUE_AT` on, and nothing else; as nearly all."""
+    return len(stored) >= _VALUE_AT and stored[_FLAGS_AT] == _HAS_VALUE and stored[BODY_AT] == SHAPE
+
+
 def plain_value(key: bytes, stored: bytes) -> bytes | None:
     """Return the value of a register that says nothing else, as nearly all; a third of the time of `decode_register`.
 
     None of any other, and of one that is damaged.
     """
-    if (
-        len(stored) >= _VALUE_AT
-        and stored[_FLAGS_AT] == _HAS_VALUE
-        and stored[BODY_AT] == SHAPE
-        and stored[0] == FORMAT
-    ):
+    if is_plain(stored) and stored[0] == FORMAT:
         checksum = zlib.crc32(stored[BODY_AT:], zlib.crc32(key, FORMAT))
         if checksum == int.from_bytes(stored[1:BODY_AT], "big"):
             return stored[_VALUE_AT:]
