@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merganser.core.causal_rows import cell_of
+from merganser.core.rows import merge
 from merganser.model.errors import CorruptionError
 from merganser.model.row import Cell, Dot, Row, Span
 from merganser.model.timestamp import BEGINNING, Timestamp
-from merganser.storage.values import check_row, decode_row, encode_row, seal, unseal
+from merganser.storage.values import check_row, decode_row, encode_row, replaces, seal, unseal
 
 KEY = b"\x00\x00\x00\x01\x80\x00\x00\x00\x00\x00\x00\x00user\x00\x01"
 NOW = Timestamp(1_700_000_000_000_000, 3)
@@ -143,3 +144,38 @@ def test_damaged_metadata_is_corruption() -> None:
             unseal(b"ballot", bytes(damaged))
     with pytest.raises(CorruptionError):
         unseal(b"accepted", sealed)
+
+
+single = st.builds(
+    lambda name, micros, writer, value: Row((Cell(name, Timestamp(micros, writer), value),)),
+    st.sampled_from([b"", b"a", b"b"]),
+    st.integers(-2, 2),
+    st.integers(0, 1),
+    st.sampled_from([b"", b"v", b"w"]),
+)
+
+
+@given(single | rows | st.sampled_from(EXAMPLES), single | rows | st.sampled_from(EXAMPLES))
+def test_what_replaces_a_row_is_what_both_come_to(later: Row, held: Row) -> None:
+    if replaces(encode_row(KEY, later), encode_row(KEY, held)):
+        assert merge(held, later) == later != held
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "is_so"),
+    [
+        (b"", NOW, False),
+        (b"", Timestamp(NOW.micros, NOW.writer + 1), True),
+        (b"", Timestamp(NOW.micros + 1, 0), True),
+        (b"", Timestamp(NOW.micros - 1, 9), False),
+        (b"x", Timestamp(NOW.micros + 1, 0), False),
+    ],
+)
+def test_a_cell_replaces_one_of_its_name_that_is_earlier(name: bytes, at: Timestamp, is_so: bool) -> None:
+    later = Row((Cell(name, at, b"another item"),))
+    assert replaces(encode_row(KEY, later), encode_row(KEY, ONE_CELL)) == is_so
+
+
+def test_a_row_that_contradicts_its_own_lengths_is_not_replaced_unseen() -> None:
+    later = encode_row(KEY, Row((Cell(b"", Timestamp(NOW.micros + 1, 0), b"v"),)))
+    assert not replaces(later, encode_row(KEY, ONE_CELL)[:-1])

@@ -32,7 +32,7 @@ from merganser.service.local_indexes import LocalIndexes
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
-from merganser.storage.values import check_row, decode_row, encode_row
+from merganser.storage.values import check_row, decode_row, encode_row, replaces
 
 NO_SUCH_TABLE = "no_such_table"
 NOT_A_REPLICA = "not_a_replica"
@@ -207,24 +207,25 @@ class Replica:
     def _take(self, table: TableId, partition: PartitionId, key: bytes, incoming: Row, encoded: bytes) -> Merged:
         try:
             stored = self._engine.get(key)
-            held = None if stored is None or stored == encoded else decode_row(key, stored)
+            if stored is not None and stored != encoded:
+                check_row(key, stored)
+                if not replaces(encoded, stored):
+                    return self._merge(table, partition, key, stored, incoming, encoded)
         except CorruptionError:
             self._damage.met_row(table, key)
             raise
-        if stored is None:
-            self._trees.put(table, partition, key, None, encoded)
-        elif held is not None:
-            return self._merge(table, partition, key, stored, held, incoming)
+        if stored != encoded:
+            self._trees.put(table, partition, key, stored, encoded)
         return _MERGED
 
     def _merge(
-        self, table: TableId, partition: PartitionId, key: bytes, stored: bytes, held: Row, incoming: Row
+        self, table: TableId, partition: PartitionId, key: bytes, stored: bytes, incoming: Row, encoded: bytes
     ) -> Merged:
+        held = decode_row(key, stored)
         merged = rows.merge(held, incoming)
-        if merged != held:
-            self._trees.put(table, partition, key, stored, encode_row(key, merged))
-        if held.context:  # what is newer leaves what it has not seen alone
-            return _MERGED
+        if merged is not held and merged != held:
+            after = encoded if merged is incoming else encode_row(key, merged)
+            self._trees.put(table, partition, key, stored, after)
         newest = rows.newest(held)
         return Merged(newest) if newest >= rows.newest(incoming) else _MERGED  # a tombstone as old wins, too
 

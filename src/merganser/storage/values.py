@@ -102,6 +102,28 @@ def can_end(stored: bytes) -> bool:
     return len(stored) <= BODY_AT or stored[BODY_AT] != _ONE_CELL
 
 
+def replaces(encoded: bytes, stored: bytes) -> bool:
+    """Tell whether a row takes the place of another, whole, by the look of both: one cell of the same name, and later.
+
+    Of nearly all that overwrites; false may also mean that it takes a closer look (`core.rows.merge`).
+
+    Args:
+        encoded: the row, which is intact.
+        stored: the other; that its checksum is right, the caller has seen.
+    """
+    if min(len(encoded), len(stored)) < _ONE_NAME_AT or not encoded[BODY_AT] == stored[BODY_AT] == _ONE_CELL:
+        return False
+    _, micros, writer, name_bytes, value_bytes = _ONE.unpack_from(stored, BODY_AT)
+    _, later_micros, later_writer, later_name_bytes, _ = _ONE.unpack_from(encoded, BODY_AT)
+    end = _ONE_NAME_AT + name_bytes
+    return (
+        name_bytes == later_name_bytes
+        and stored[_ONE_NAME_AT:end] == encoded[_ONE_NAME_AT:end]
+        and (later_micros, later_writer) > (micros, writer)
+        and end + value_bytes == len(stored)  # or its writer had a bug
+    )
+
+
 def seal(key: bytes, payload: bytes) -> bytes:
     """Return ``payload`` with version and checksum, to store under ``key``."""
     return _VERSION_BYTE + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(key, FORMAT))) + payload
