@@ -109,16 +109,16 @@ def test_list_is_what_a_plain_walk_finds(cluster_map: ClusterMap, n: int) -> Non
 
 
 def walked(cluster_map: ClusterMap, partition: int, n: int) -> tuple[NodeId, ...]:
-    """The definition, step by step: take the first node met whose machine, then whose zone, was taken least often."""
+    """The definition, step by step: take the first node met of a new machine whose zone was taken least often."""
     by_number = {node.number: node for node in cluster_map.nodes}
     clockwise = cluster_map.owners[partition:] + cluster_map.owners[:partition]
     waiting = [by_number[number] for number in dict.fromkeys(clockwise)]
     taken: Counter[str] = Counter()
     found: list[NodeId] = []
     while waiting and len(found) < n:
-        node = min(waiting, key=lambda node: (taken[f"machine {node.fate}"], taken[f"zone {node.zone}"]))
-        waiting.remove(node)
-        taken.update((f"machine {node.fate}", f"zone {node.zone}"))
+        node = min(waiting, key=lambda node: taken[node.zone])
+        waiting = [other for other in waiting if other.fate != node.fate]
+        taken.update((node.zone,))
         found.append(node.id)
     return tuple(found)
 
@@ -165,9 +165,10 @@ def test_second_node_of_a_zone_waits_until_every_zone_was_taken() -> None:
     assert ring.preference_list(PartitionId(0), 4) == ("n1", "n3", "n4", "n2")
 
 
-def test_machine_is_taken_twice_only_when_no_other_is_left() -> None:
+def test_no_machine_is_taken_twice_and_its_other_nodes_stand_in_last() -> None:
     ring = Ring(map_of("aaab", (1, 2, 3, 4), "xxyz"))
-    assert ring.preference_list(PartitionId(0), 4) == ("n1", "n4", "n3", "n2")
+    assert ring.preference_list(PartitionId(0), 4) == ("n1", "n4", "n3")
+    assert ring.fallbacks(PartitionId(0), 4) == ("n2",)
 
 
 @pytest.mark.parametrize("processes", [2, 3, 8])

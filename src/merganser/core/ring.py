@@ -2,9 +2,9 @@
 
 The ring is the range of tokens, cut into Q equal partitions; partition 0 starts at TOKEN_MIN and ids
 grow clockwise, so a partition id is the top bits of its tokens. The preference list of a partition is
-found by walking clockwise from it: each node once, a machine twice only when all machines with nodes left were taken
-equally often, and else a zone twice only when all zones with nodes left were, until there are N nodes or no more.
-Nodes that own no partition are on no list.
+found by walking clockwise from it: each machine once, and a zone twice only when all zones with nodes left were taken
+equally often, until there are N nodes, or no more machines: a cluster that is smaller than N keeps fewer replicas, and
+more as it grows. Nodes that own no partition are on no list.
 
 The nodes further along the walk are the fallbacks of the partition, in that order (core.hint_policy).
 
@@ -15,8 +15,8 @@ list: it is sent what the others are, and its answers count, but it leads nothin
 of the serving ones has done before, and any majority of the next ones will meet it.
 
 Invariants: the list for N is the beginning of the list for N+1, newcomers aside; its first node is the partition's
-owner; serving nodes and fallbacks together are every node that owns anything, each once; token
-ranges tile the ring without gap or overlap.
+owner; no two serving nodes are on one machine; serving nodes and fallbacks together are every node that owns anything,
+each once; token ranges tile the ring without gap or overlap.
 
 A ring is built once per epoch and never changes; lists are computed for all partitions when an N is
 first asked for, and kept.
@@ -57,8 +57,9 @@ class Holders(msgspec.Struct, frozen=True):
     def extra(self) -> int:
         """How many members more have to answer than if no change were pending, so that as many serving ones, and as
         many of the next ones, are among them."""
-        strangers = len(self.members) - min(len(self.serving), len(self.next))
-        return strangers if self.members is not self.serving else 0
+        if self.members is self.serving:
+            return 0
+        return len(self.members) - min(len(self.serving), len(self.next))
 
     def needed(self, need: Need) -> Need:
         """Return what comes to ``need`` by the serving and by the next nodes, whichever members answer."""
@@ -87,7 +88,7 @@ class Holders(msgspec.Struct, frozen=True):
 class Ring:
     """The owners of one cluster map, ready to be asked."""
 
-    __slots__ = ("_holders", "_lists", "_next_walks", "_owners", "_shift", "_walks", "epoch", "partitions")
+    __slots__ = ("_holders", "_lists", "_machines", "_next_walks", "_owners", "_shift", "_walks", "epoch", "partitions")
 
     def __init__(self, cluster_map: ClusterMap) -> None:
         """Compute the walk from every partition; ``cluster_map`` has passed `cluster_map.check`."""
@@ -96,7 +97,9 @@ class Ring:
         """Q."""
         self._shift = _TOKEN_BITS - (self.partitions.bit_length() - 1)
         self._walks = _walks(cluster_map)
-        self._next_walks = self._walks if cluster_map.pending is None else _walks(settled(cluster_map))
+        coming = settled(cluster_map)
+        self._next_walks = self._walks if coming is cluster_map else _walks(coming)
+        self._machines = _machines(cluster_map), _machines(coming)
         self._owners = tuple(walk[0] for walk in self._walks)
         self._lists: dict[int, tuple[tuple[NodeId, ...], ...]] = {}
         self._holders: dict[int, tuple[Holders, ...]] = {}
@@ -115,7 +118,7 @@ class Ring:
         return self._owners[partition]
 
     def preference_list(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
-        """Return the ``n`` nodes that hold ``partition``, all that own anything if they are fewer; newcomers last."""
+        """Return the ``n`` nodes that hold ``partition``, as many as there are machines if less; newcomers last."""
         lists = self._lists.get(n)
         return (lists or self._make_lists(n))[partition]
 
@@ -130,15 +133,16 @@ class Ring:
     def fallbacks(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
         """Return the nodes after the first ``n``: who stands in for a primary that is away, best first."""
         members = self.preference_list(partition, n)
-        return tuple(node for node in self._walks[partition][n:] if node not in members)
+        return tuple(node for node in self._walks[partition] if node not in members)
 
     def holds(self, node: NodeId, partition: PartitionId, n: int) -> bool:
         """Tell whether ``node`` is among those who hold ``partition``, be it as a newcomer."""
         return node in self.preference_list(partition, n)
 
     def _make_lists(self, n: int) -> tuple[tuple[NodeId, ...], ...]:
+        now, then = (min(n, machines) for machines in self._machines)
         pairs = zip(self._walks, self._next_walks, strict=True)
-        holders = self._holders[n] = tuple(_holders(walk[:n], coming[:n]) for walk, coming in pairs)
+        holders = self._holders[n] = tuple(_holders(walk[:now], coming[:then]) for walk, coming in pairs)
         lists = self._lists[n] = tuple(held.members for held in holders)
         return lists
 
@@ -156,6 +160,12 @@ def settled(cluster_map: ClusterMap) -> ClusterMap:
         for node in cluster_map.nodes
     )
     return msgspec.structs.replace(cluster_map, owners=tuple(owners), nodes=nodes, pending=None)
+
+
+def _machines(cluster_map: ClusterMap) -> int:
+    """Return how many machines own anything."""
+    owning = set(cluster_map.owners)
+    return len({node.fate for node in cluster_map.nodes if node.number in owning})
 
 
 def _holders(serving: tuple[NodeId, ...], coming: tuple[NodeId, ...]) -> Holders:

@@ -172,7 +172,7 @@ class Catalog:
     ) -> Table:
         """Add a table, with global indexes; repeating the call with the same ``unique_id`` adds no second one.
 
-        A cluster of fewer than ``n`` machines keeps one replica on each.
+        A cluster of fewer than ``n`` machines keeps one replica on each, and more as it grows.
 
         Raises:
             TableExistsError: another table has the name.
@@ -184,7 +184,7 @@ class Catalog:
                 current,
                 wire=wire,
                 name=name,
-                n=min(n, len({node.fate for node in current.nodes})),
+                n=n,
                 definition=definition,
                 unique_id=unique_id,
                 replication=replication,

@@ -27,6 +27,7 @@ import msgspec
 
 from merganser.core import rows
 from merganser.core.quorum import ReadQuorum, Verdict
+from merganser.core.ring import Holders
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need, ReadLevel, WriteLevel, needed_to_read, needed_to_write
 from merganser.model.errors import (
@@ -167,7 +168,7 @@ class Coordinator:
             _MovedError: others hold the key by now.
         """
         holders = self._topology.holders(table, key)
-        replicas, need = holders.members, holders.needed(self._needed_to_read(table, level))
+        replicas, need = holders.members, self._needed_to_read(holders, level)
         epoch = self._topology.map.epoch
         read = Read(epoch, table.id, key)
         hint = None if need.is_strict else ReadHint(epoch, table.id, key)
@@ -249,7 +250,7 @@ class Coordinator:
         low, high, holders = run
         replicas = holders.members
         question = ReadRange(self._topology.map.epoch, table.id, low, high, reverse, rows_max, bytes_max)
-        need = holders.needed(self._needed_to_read(table, level))
+        need = self._needed_to_read(holders, level)
         need = Need(need.nodes, need.nodes)  # fallbacks hold hints by key and target, not ranges of them
         reading = await self._ask_replicas(
             table,
@@ -442,19 +443,18 @@ class Coordinator:
                 "might not see it, try again"
             )
 
-    def _needed_to_read(self, table: Table, level: ReadLevel) -> Need:
+    def _needed_to_read(self, holders: Holders, level: ReadLevel) -> Need:
         try:
-            return needed_to_read(level, table.n)
+            return holders.needed(needed_to_read(level, len(holders.serving)))
         except ValueError as error:
             raise RequestError(str(error)) from None
 
     def _needed_to_write(self, table: Table, key: bytes, level: WriteLevel) -> Need:
+        holders = self._topology.holders(table, key)
         try:
-            need = needed_to_write(level, table.n)
+            need = holders.needed(needed_to_write(level, len(holders.serving)))
         except ValueError as error:
             raise RequestError(str(error)) from None
-        holders = self._topology.holders(table, key)
-        need = holders.needed(need)
         fallbacks = () if need.is_strict else (*self._topology.fallbacks(table, key), self._asker.node)
         self._shortfall.check_reachable(table, need, level, replicas=holders.members, fallbacks=fallbacks)
         return need

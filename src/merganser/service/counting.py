@@ -62,7 +62,7 @@ class Counting:
         own = self._own(table.id, table.n, partition).get(partition)
         if own is not None:
             return own
-        others = [node for node in self._topology.replicas(table, key) if node != self._asker.node]
+        others = [node for node in self._topology.holders(table, key).serving if node != self._asker.node]
         for node in self._asker.nearest_first(others)[:ROUNDS_MAX]:
             count = (await self._ask(node, table.id)).get(partition)
             if count is not None:
@@ -82,7 +82,7 @@ class Counting:
         found: Counts = {}
         ring, node = self._topology.ring, self._asker.node
         for partition in only or map(PartitionId, range(ring.partitions)):
-            if ring.holds(node, partition, n):
+            if node in ring.holders(partition, n).serving:
                 try:
                     count = self._trees.count(table, partition)
                 except MerganserError:  # dropped meanwhile
@@ -96,7 +96,7 @@ class Counting:
         ring, wanted = self._topology.ring, dict[NodeId, None]()
         for partition in map(PartitionId, range(ring.partitions)):
             if partition not in counts:
-                left = [node for node in ring.preference_list(partition, n) if node not in tried]
+                left = [node for node in ring.holders(partition, n).serving if node not in tried]
                 if left and not any(node in wanted for node in left):
                     wanted[self._asker.nearest_first(left)[0]] = None
         return list(wanted)

@@ -59,6 +59,7 @@ class Leftovers:
         placed = self._topology.map.placed
         if self._looked_at == placed:
             return
+        removed = self.removed
         for looks, (table, partition) in enumerate(self._others()):
             if looks % _LOOKS_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -66,7 +67,8 @@ class Leftovers:
             if current.placed != placed or current.pending is not None or current.settling:
                 return
             self._clear(table, partition)
-        await self._engine.durable()
+        if self.removed != removed:
+            await self._engine.durable()
         if self._topology.map.placed == placed and self._topology.map.pending is None:
             self._looked_at = placed
 

@@ -156,9 +156,8 @@ class Restorer:
 
     def _gift(self, sender: NodeId, request: Rejoin) -> _Gift:
         group = Group(request.n, request.partition)
-        replicas = self._topology.ring.preference_list(group.partition, group.n)
-        led = self._leadership.led(group)
-        if len(replicas) == 2 and sender in replicas:
+        led, serving = self._leadership.led(group), self._topology.ring.holders(group.partition, group.n).serving
+        if len(serving) == 2 and sender in serving:
             return _Gift(sender, request, self._promises.of(group), None)
         if led is None or not led.is_standing or sender not in led.replicas:
             raise not_leading(self._topology.node, group, self._leadership.known(group))
@@ -311,9 +310,9 @@ class Rejoining:
         def question(epoch: Epoch) -> Rejoin:
             return Rejoin(map_epoch, group.n, group.partition, epoch, self._token, timeout_ms)
 
-        replicas = self._topology.ring.preference_list(group.partition, group.n)
-        if len(replicas) == 2:
-            other = next(node for node in replicas if node != self._topology.node)
+        serving = self._topology.ring.holders(group.partition, group.n).serving
+        if len(serving) == 2 and self._topology.node in serving:
+            other = next(node for node in serving if node != self._topology.node)
             await self._asker.ask(other, question(NO_EPOCH), timeout_s=timeout_ms / 1000, traffic=Traffic.BULK)
         else:
             await self._leader_based.ask(table, group.partition, question, deadline=deadline, traffic=Traffic.BULK)

@@ -280,7 +280,7 @@ class Wholeness:
         return problems
 
     async def _recover_group(self, group: Group) -> str | None:
-        if len(self._topology.ring.preference_list(group.partition, group.n)) < 2:
+        if len(self._topology.ring.holders(group.partition, group.n).serving) < 2:
             return NOBODY_ELSE
         assert self.rejoining is not None
         await self.rejoining.rejoin(group, deadline=self._loop.time() + PLACE_TIMEOUT_S)
