@@ -3,7 +3,7 @@
 Making one, on each node::
 
     /snapshot/flush                             so that the checkpoint is quick
-    /snapshot/stand-still?token=T&seconds=S     nothing is removed, no transaction ended (`service.standstill`)
+    /snapshot/stand-still?token=T&seconds=S     nothing is removed, no transaction committed (`service.standstill`)
     /snapshot/take?id=I&token=T                 the checkpoint; refused unless that standstill is still on
     /snapshot/go-on?token=T
     /snapshot/checksum?id=I&file=F&rate=BYTES   and

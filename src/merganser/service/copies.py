@@ -86,9 +86,8 @@ class Copies:
         start, end = keys.token_range(table.id, first, last)
         horizons = {node: self._horizon_us(node, table, partition) for node in replicas}
         hints = [] if table.has_leaders else self._hints_between(start, end)
-        scans = [self._copies[node].scan(start, end) for node in replicas]
-        tagged = [((key, node, stored) for key, stored in scan) for node, scan in zip(replicas, scans, strict=True)]
-        merged = heapq.merge(*tagged, hints, key=lambda one: one[0])
+        scans = [self._told(node, start, end) for node in replicas]
+        merged = heapq.merge(*scans, hints, key=lambda one: one[0])
         for key, group in itertools.groupby(merged, key=lambda one: one[0]):
             held: dict[NodeId, bytes | None] = dict.fromkeys(replicas)
             kept: list[bytes] = []
@@ -103,6 +102,10 @@ class Copies:
             else:
                 counted.rows += 1
                 yield key, content
+
+    def _told(self, node: NodeId, start: bytes, end: bytes) -> Iterator[tuple[bytes, NodeId, bytes]]:
+        for key, stored in self._copies[node].scan(start, end):
+            yield key, node, stored
 
     def _merged(
         self,

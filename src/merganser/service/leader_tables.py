@@ -120,7 +120,7 @@ class LeaderTables:
             expiry_look_s: between two looks for what has.
             wall_us: microseconds since 1970.
             check_clock: raises a ClockSkewError if nobody can rely on that.
-            standstill: while it is on nothing is dropped, and no transaction ended.
+            standstill: while it is on nothing is dropped, and no transaction committed or ended.
         """
         self._topology = topology
         admit = admission.background

@@ -271,7 +271,6 @@ class Member:
             admit=lambda: self.wholeness.background(),
             interval_s=purge_interval_s,
             margin_us=purge_margin_us,
-            standstill=self.standstill,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
         self._acceptor = Acceptor(engine, current)

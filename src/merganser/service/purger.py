@@ -32,7 +32,6 @@ from merganser.service.hash_trees import Change
 from merganser.service.horizons import Horizons
 from merganser.service.partition_gate import PartitionGate
 from merganser.service.purge_round import PurgeRound, Synchronise
-from merganser.service.standstill import Standstill
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
@@ -80,7 +79,6 @@ class Purger:
         admit: Callable[[], Awaitable[None]] | None = None,
         interval_s: float = PURGE_INTERVAL_S,
         margin_us: int = MARGIN_US,
-        standstill: Standstill | None = None,
     ) -> None:
         """Work on the partitions that this node holds.
 
@@ -90,9 +88,7 @@ class Purger:
             has_hints: (table, first_token, last_token, *, until_us): whether this node keeps a hint from before.
             damage: what a purge meets is noted there.
             admit: waits while clients need this node more.
-            standstill: while it is on nothing is purged.
         """
-        self._standstill = standstill or Standstill()
         self._topology = topology
         self._asker = asker
         self._horizons = horizons
@@ -288,9 +284,6 @@ class Purger:
                 if self._damage is not None:
                     self._damage.met_somewhere(table, position, end)
                 return changed
-            if self._standstill.is_on:
-                await self._standstill.over()
-                continue  # the slice may have changed meanwhile
             changes = self._purged_of(table, rows_read, horizon_us)
             if changes:
                 self._rewrite(changes)

@@ -3,11 +3,13 @@
 Checkpoints of several nodes are not taken at one instant, and the merge of them must still hold all that was
 acknowledged before the first. Writes only add to it. Three things take away, and so wait:
 
-- *the removal of tombstones*: one that is gone from a later checkpoint no longer buries what an earlier one, of a
-  replica that learned of it in between, still holds;
+- *the removal of tombstones* of registers: one that is gone from a later checkpoint no longer buries what an earlier
+  one, of a replica that learned of it in between, still holds (purged rows are told by the horizon, which is in the
+  checkpoint as well);
 - *the end of hints*: one that was delivered in between is in neither checkpoint;
-- *the end of transactions* (Apply, Finish and Forget): the items of one must not be found in part as they were
-  before, in part applied; nor an item with an intent whose record, already forgotten, no longer says that it counts.
+- *the commit and the end of transactions* (Commit, Apply, Finish and Forget): the items of one must not be found in
+  part as they were before, in part locked or applied; nor an item with an intent whose record, already forgotten, no
+  longer says that it counts.
 
 It ends by itself, so that a command that dies holds up nobody. It is kept in memory: a node that restarts has none,
 and takes no checkpoint that belongs to it.
@@ -51,7 +53,7 @@ class Standstill:
 
     @property
     def is_on(self) -> bool:
-        """Tell whether nothing may be removed, and no transaction ended."""
+        """Tell whether nothing may be removed, and no transaction committed or ended."""
         if not self._until:
             return False
         now = self._loop.time()

@@ -9,7 +9,7 @@ from merganser.core import transaction
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
 from merganser.model.register import Content, Decided
-from merganser.model.transaction import Apply, Begin, Clear, Finish, Forget, LedgerStep, Prepare
+from merganser.model.transaction import Apply, Begin, Clear, Commit, Finish, Forget, LedgerStep, Prepare
 from merganser.service.ledger import is_ledger
 from merganser.service.steps import Evaluator, Maker, Step
 
@@ -25,7 +25,7 @@ def maker(
     Args:
         evaluators: of each wire, by its name.
         when_begun: told of each transaction whose record this node may be about to open.
-        check_standstill: raises an UnavailableError while no transaction may be ended.
+        check_standstill: raises an UnavailableError while no transaction may be committed or ended.
     """
 
     def step_of(table: Table, payload: bytes) -> Step:
@@ -40,7 +40,7 @@ def maker(
             when_begun(step.transaction)
         ledger_step: LedgerStep = step
         of_ledger = lambda content: transaction.on_ledger(ledger_step, content)  # noqa: E731
-        is_end = isinstance(step, Finish | Forget)
+        is_end = isinstance(step, Commit | Finish | Forget)
         return _when_nothing_stands_still(of_ledger, check_standstill) if is_end else of_ledger
 
     return Maker(step_of, meets_intents=True)

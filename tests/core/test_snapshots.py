@@ -1,0 +1,71 @@
+"""What is enough for a snapshot, and how hidden tables come to their names."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from merganser.core import cluster_map, snapshots
+from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.model.errors import TableExistsError, TableNotFoundError
+from merganser.model.ids import ClusterId, NodeId, TableId
+
+NODES = [NodeRecord(NodeId(f"n{number}"), 0, f"h{number}:1", {}, f"z{number}") for number in range(5)]
+
+
+def with_table(current: ClusterMap, name: str, *, n: int = 3) -> ClusterMap:
+    return cluster_map.with_table(current, name=name, wire="w", n=n, definition=b"", unique_id=name)
+
+
+@pytest.fixture
+def current() -> ClusterMap:
+    """Five nodes, a table of three replicas."""
+    return with_table(cluster_map.found(ClusterId("c"), NODES, 16), "t")
+
+
+def test_two_of_three_replicas_of_each_partition_are_enough(current: ClusterMap) -> None:
+    everyone = {node.id for node in current.nodes}
+    for one in everyone:
+        assert snapshots.short_of_replicas(current, everyone - {one}) == []
+    for one in everyone:
+        ((table, lacking),) = snapshots.short_of_replicas(current, {one})
+        assert (table.name, lacking) == ("t", 16)
+
+
+def test_a_table_of_one_replica_needs_every_node(current: ClusterMap) -> None:
+    current = with_table(current, "single", n=1)
+    everyone = {node.id for node in current.nodes}
+    assert [table.name for table, _ in snapshots.short_of_replicas(current, everyone - {current.nodes[0].id})] == [
+        "single"
+    ]
+
+
+def test_a_majority_of_the_voters_is_needed(current: ClusterMap) -> None:
+    voters = [node.id for node in current.nodes if node.number in current.voters]
+    enough = len(voters) // 2 + 1
+    assert not snapshots.lacks_voters(current, voters[:enough])
+    assert snapshots.lacks_voters(current, voters[: enough - 1])
+
+
+def test_maps_that_differ_in_tables_are_of_one_ring_and_in_owners_are_not(current: ClusterMap) -> None:
+    later = with_table(current, "u")
+    assert snapshots.are_of_one_ring([current, later])
+    assert snapshots.newest([later, current]) is later
+    moved = msgspec.structs.replace(current, owners=(*current.owners[1:], current.owners[0]))
+    assert not snapshots.are_of_one_ring([current, moved])
+    elsewhere = tuple(msgspec.structs.replace(node, zone="elsewhere") for node in current.nodes)
+    assert not snapshots.are_of_one_ring([current, msgspec.structs.replace(current, nodes=elsewhere)])
+
+
+def test_hidden_tables_are_revealed_together_or_not_at_all(current: ClusterMap) -> None:
+    hidden = with_table(with_table(current, snapshots.hidden_name("abc", "x")), snapshots.hidden_name("abc", "y"))
+    names = {TableId(2): "x", TableId(3): "y"}
+    assert [table.name for table in snapshots.clients_tables(hidden, systems=())] == ["t"]
+    revealed = snapshots.with_revealed(hidden, names=names)
+    assert [table.name for table in snapshots.clients_tables(revealed, systems=())] == ["t", "x", "y"]
+    assert revealed.epoch == hidden.epoch + 1
+    assert snapshots.with_revealed(revealed, names=names) is revealed
+    with pytest.raises(TableExistsError, match="'t' was made meanwhile"):
+        snapshots.with_revealed(hidden, names={TableId(2): "x", TableId(3): "t"})
+    with pytest.raises(TableNotFoundError, match="dropped meanwhile"):
+        snapshots.with_revealed(current, names=names)
