@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-compiled wheel clients check bench bench-peers soak lock clean
+.PHONY: help setup demo run test test-compiled wheel clients check bench flame bench-peers soak lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -68,6 +68,9 @@ clients: $(STAMP) ## every client in every language that is installed here (go, 
 
 bench: $(COMPILED)/.installed ## measure all that docs/performance.md tells again, and write it there: a quarter of an hour
 	@$(COMPILED)/bin/python -m merganser.bench.suite --pure $(abspath $(BIN))/python
+
+flame: $(STAMP) ## draw where a GetItem and a PutItem spend their time, into docs
+	@$(BIN)/python -m merganser.bench.flame
 
 bench-peers: $(COMPILED)/.installed ## one node beside other servers that speak DynamoDB (npm, pip), which are started and stopped
 	@$(COMPILED)/bin/python -m merganser.bench.suite --pure $(abspath $(BIN))/python --only one-node --page ''
