@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from merganser.node.local_cluster import LocalCluster
+from merganser.node.local_cluster import LocalCluster, LocalNode
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 pytestmark = pytest.mark.process
 
-ITEMS = 300
+ITEMS = 120
 DELETED = 20
 Command = Callable[..., Any]
 
@@ -154,3 +159,104 @@ def test_a_cluster_of_another_size_has_what_was_acknowledged(
     )
     assert beside.returncode == 0, beside.stderr
     assert orders_of(there, "old-orders") == EXPECTED_ORDERS
+
+
+def made(command: Command, cluster: LocalCluster, repository: Path, name: str, *more: str, node: int = 0) -> Any:
+    admin = cluster.nodes[node].addresses["admin"]
+    return command("snapshot", "create", str(repository), "--name", name, "--admin", admin, *more)
+
+
+def test_what_is_in_the_way_is_told_and_nothing_is_left_half_done(
+    cluster: LocalCluster,
+    other: LocalCluster,
+    tmp_path: Path,
+    connect: Any,
+    make_table: Any,
+    command: Command,
+    eventually: Any,
+) -> None:
+    client, repository = connect(cluster.nodes[0].dynamodb_url), tmp_path / "backups"
+    fill(client, make_table)
+    bulk = make_table(client)
+
+    cluster.nodes[2].kill()
+    partial = json.loads(made(command, cluster, repository, "partial", "--json").stdout)
+    assert (partial["nodes"], partial["absent"], partial["is_complete"]) == (2, 1, False)
+    cluster.nodes[1].kill()
+    refused = made(command, cluster, repository, "minority")
+    assert refused.returncode == 2
+    assert "too few replicas of these partitions are there" in refused.stderr
+    assert "it does not answer" in refused.stderr
+    for node in cluster.nodes[1:]:
+        node.start()
+        node.wait_until_ready()
+    listed = json.loads(command("snapshot", "list", str(repository), "--json").stdout)
+    assert [one["name"] for one in listed["snapshots"]] == ["partial"]
+
+    stop = begun(client, bulk, cluster, repository, "stopped")
+    stop.kill()  # while its files are sent
+    stop.communicate()
+    assert made(command, cluster, repository, "stopped").returncode == 0, "the same command goes on"
+    assert command("snapshot", "delete", str(repository), "partial").returncode == 0
+
+    during = begun(client, bulk, cluster, repository, "during")
+    cluster.nodes[2].kill()
+    cluster.nodes[2].start()
+    output, _ = during.communicate(timeout=60)
+    assert during.returncode == 0, output
+    assert "3 nodes" in output, "a checkpoint outlives its node, and the command waits for that"
+
+    largest = max((repository / "files").rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
+    whole = largest.read_bytes()
+    largest.write_bytes(whole[:100] + bytes((whole[100] ^ 1,)) + whole[101:])
+    verified = command("snapshot", "verify", str(repository), "during")
+    assert verified.returncode == 1
+    assert "is damaged" in verified.stdout
+    target = other.nodes[0]
+    restored = command("snapshot", "restore", str(repository), "during", "--admin", target.addresses["admin"])
+    assert restored.returncode == 2
+    assert "nothing was written: leave that node's checkpoint out with --without" in restored.stderr
+    assert connect(target.dynamodb_url).list_tables()["TableNames"] == []
+    number = restored.stderr.partition("--without ")[2][0]
+    there = connect(target.dynamodb_url)
+    restore = ("snapshot", "restore", str(repository), "during", "--admin", target.addresses["admin"])
+    restore += ("--without", number, "--scratch", str(tmp_path / "scratch"))
+    stopped = subprocess.Popen([sys.executable, "-m", "merganser.cli", *restore, "--rate", "0.5"])
+    eventually(lambda: any(name.startswith("restoring/") for name in tables_of(target)))
+    stopped.kill()
+    stopped.wait()
+    assert there.list_tables()["TableNames"] == [], "nobody sees a table that is not whole"
+    again = command(*restore)
+    assert again.returncode == 0, again.stderr
+    assert orders_of(there) == EXPECTED_ORDERS
+    assert not any(name.startswith("restoring/") for name in tables_of(target))
+
+
+def tables_of(node: LocalNode) -> list[str]:
+    with urllib.request.urlopen(f"http://{node.addresses['admin']}/status", timeout=10) as response:
+        return [table["name"] for table in json.load(response)["tables"]]
+
+
+def begun(
+    client: DynamoDBClient, bulk: str, cluster: LocalCluster, repository: Path, name: str
+) -> subprocess.Popen[str]:
+    """Begin to make a snapshot, slowly; returns when the first file of it has been sent."""
+    admin = cluster.nodes[0].addresses["admin"]
+    for number in range(60):  # what is not there yet
+        client.put_item(TableName=bulk, Item={"pk": {"S": f"{name}-{number}"}, "data": {"B": os.urandom(20_000)}})
+    before = set((repository / "files").rglob("*"))
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "merganser.cli", "snapshot", "create", str(repository), "--name", name),
+            *("--admin", admin, "--rate", "1"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while set((repository / "files").rglob("*")) == before:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "nothing was sent in time"
+        time.sleep(0.01)  # between two looks
+    return process

@@ -34,7 +34,6 @@ from merganser.model.errors import ConfigurationError
 from merganser.model.ids import PartitionId, TableId
 from merganser.model.register import Register
 from merganser.model.snapshot import Manifest, WantedIndex, WantedTable
-from merganser.service.catalog import REPLICAS_DEFAULT
 from merganser.service.copies import Copies, Counted
 from merganser.service.ledger import WIRE as SYSTEM_WIRE
 from merganser.storage.repository import Repository
@@ -80,7 +79,7 @@ def restore(
     """
     cluster, nodes = members(admin)
     chosen = _chosen(manifest.map, tables)
-    wanted = [_wanted(manifest.map, table, prefix, checksum) for table in chosen]
+    wanted = [_wanted(table, prefix, checksum) for table in chosen]
     _refuse_taken(admin, wanted)
     with laid_out(manifest, repository, scratch, progress) as copies:
         total = sum(gone.counted.rows for gone in gone_through(copies, chosen, progress))
@@ -162,13 +161,12 @@ def _chosen(current: ClusterMap, names: Collection[str]) -> list[Table]:
     return [table for table in tables if not names or table.name in names]
 
 
-def _wanted(current: ClusterMap, table: Table, prefix: str, checksum: str) -> WantedTable:
-    machines = len({node.fate for node in current.nodes})
+def _wanted(table: Table, prefix: str, checksum: str) -> WantedTable:
     return WantedTable(
         wire=table.wire,
         name=prefix + table.name,
         hidden_name=snapshots.hidden_name(checksum, prefix + table.name),
-        n=table.n if table.n < machines else max(table.n, REPLICAS_DEFAULT),  # it may have been too small for more
+        n=table.n,
         replication=table.replication,
         definition=table.definition,
         indexes=tuple(

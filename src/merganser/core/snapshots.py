@@ -2,8 +2,10 @@
 
 **Enough copies.** A write that was acknowledged sits on a majority of the replicas of its partition. So if the
 checkpoints of a majority of each partition's replicas are there, each taken after the write was acknowledged, one of
-them holds it, and their merge does. The cluster map is held to the same rule: of its voters a majority has to be
-there, as a change of it is reported once a majority has learned it.
+them holds it, and their merge does. Replicas are those that serve; newcomers, to which a partition is moving, do not
+count: a write that is acknowledged while it moves sits on a majority of those who serve as well. The cluster map is
+held to the same rule: of its voters a majority has to be there, as a change of it is reported once a majority has
+learned it.
 
 **One ring.** Which replicas are those of a partition is read from the map, so all checkpoints must have been taken
 under maps that say the same of that.
@@ -52,7 +54,7 @@ def short_of_replicas(current: ClusterMap, there: Collection[NodeId]) -> list[tu
     ring = Ring(current)
     lacking: dict[int, int] = {}
     for n in {table.n for table in current.tables}:
-        lists = [ring.preference_list(PartitionId(partition), n) for partition in range(current.partitions)]
+        lists = [ring.holders(PartitionId(partition), n).serving for partition in range(current.partitions)]
         lacking[n] = sum(sum(node in there for node in nodes) < majority(len(nodes)) for nodes in lists)
     return [(table, lacking[table.n]) for table in current.tables if lacking[table.n]]
 

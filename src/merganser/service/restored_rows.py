@@ -164,8 +164,8 @@ class RestoredRows:
         await self._leader_based.change(table, key, RESTORES, value, deadline=deadline)
 
     async def _put_leaderless(self, table: Table, key: bytes, row: bytes, deadline: float) -> None:
-        replicas = self._topology.replicas(table, key)
-        required = snapshots.majority(len(replicas))
+        holders = self._topology.holders(table, key)
+        replicas, required = holders.members, holders.quorum
         apply = Apply(self._topology.map.epoch, table.id, key, row, vouched_us=0)
         try:
             holding = await self._coordinator.repairs.settle(
