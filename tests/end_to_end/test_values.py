@@ -40,6 +40,7 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_and_come_back_from_
     assert run("get", "carts", "ann", through=2) == "milk, eggs and bread"
     run("put", "carts", "bob", "tea")
     run("put", "carts", "bob", "coffee")
+    assert sorted(run("keys", "carts").split()) == ["ann", "bob"]
     run("snapshot", "create", str(tmp_path / "repository"), "--name", "one")
     run("snapshot", "restore", str(tmp_path / "repository"), "one", "--prefix", "old-", through=1)
     told = json.loads(run("get", "old-carts", "bob", "--json"))

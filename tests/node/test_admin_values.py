@@ -76,6 +76,29 @@ async def test_keys_and_values_are_any_bytes_and_may_expire(world: World) -> Non
 
 
 @simulated()
+async def test_keys_are_listed_page_by_page_each_once_and_without_those_that_are_gone(world: World) -> None:
+    await started(world)
+    machine = world.machines[0]
+    await done(machine, "create", table="t")
+    for number in range(40):
+        await done(machine, "put", table="t", key=str(number), body=b"v")
+    await done(machine, "put", table="t", key=b"\xff", body=b"v")
+    for number in range(10):
+        context = (await done(machine, "get", table="t", key=str(number)))["context"]
+        await done(machine, "delete", table="t", key=str(number), context=context)
+    told: list[dict[str, str]] = []
+    page = await done(machine, "keys", table="t", limit="7")
+    while page["from"] is not None:
+        assert len(page["keys"]) <= 7
+        told += page["keys"]
+        page = await done(world.machines[1], "keys", table="t", limit="7", **{"from": page["from"]})
+    told += page["keys"]
+    texts = [key.get("text") for key in told]
+    assert sorted(texts, key=str) == sorted([*map(str, range(10, 40)), None], key=str)
+    assert {"base64": "/w=="} in told
+
+
+@simulated()
 async def test_a_dropped_table_is_gone_and_its_name_may_be_used_again(world: World) -> None:
     await started(world)
     machine = world.machines[0]
@@ -126,6 +149,9 @@ GOOD = {"table": "t", "key": "k"}
         ("put", {**GOOD, "contxt": "x"}, "unknown: contxt; put takes consistency, context, key, table, ttl_s"),
         ("get", {**GOOD, "context": "x"}, "unknown: context; get takes consistency, key, table"),
         ("get", {**GOOD, "consistency": "ANY"}, "ANY is for writes"),
+        ("keys", {"table": "t", "from": "AAAA"}, "from must be what the page before told"),
+        ("keys", {"table": "t", "from": "?"}, "from must be what the page before told"),
+        ("keys", {"table": "t", "limit": "1001"}, "limit must be a number from 1 to 1000"),
         ("create", {"table": "u", "n": "17"}, "n must be a number from 1 to 16, not '17'"),
     ],
 )
@@ -153,5 +179,5 @@ async def test_no_page_of_a_browser_reads_or_writes(world: World) -> None:
     status, told = await ask(machine, "list", table="t")
     assert (status, told["error"]) == (
         404,
-        "there is no such thing; below /values/ there are create, drop, get, put, delete",
+        "there is no such thing; below /values/ there are create, drop, get, put, delete, keys",
     )

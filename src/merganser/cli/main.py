@@ -253,6 +253,19 @@ def get(
 
 
 @app.command()
+def keys(
+    table: TableArgument,
+    consistency: ConsistencyOption = QUORUM,
+    admin: AdminOption = ADMIN_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """List the keys of a table, one a line, in the order of the ring."""
+    from merganser.cli import values
+
+    values.list_keys(admin, table, consistency=consistency, as_json=json)
+
+
+@app.command()
 def put(
     table: TableArgument,
     key: KeyArgument,

@@ -74,6 +74,8 @@ def simulate(
     if is_matrix:
         console.print(matrix.markdown(), markup=False)
     console.print(total.line(time.perf_counter() - began))
+    if versions := total.versions_line():
+        console.print(versions)
     return not total.violations
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -53,6 +54,21 @@ def get(admin: str, table: str, key: str, *, consistency: str, as_json: bool) ->
         Console().print(_side_by_side(values))
         print(f'{len(values)} siblings: merganser resolve {table} {key} "what they come to"')  # noqa: T201
     return bool(values)
+
+
+def list_keys(admin: str, table: str, *, consistency: str, as_json: bool) -> None:
+    """Print all keys, page by page, in the order of the ring; raises as `create`."""
+    start: str | None = None
+    while True:
+        page = _ask(admin, "keys", {"table": table, "from": start, "consistency": consistency})
+        for key in page["keys"]:
+            if as_json:
+                print(orjson.dumps(key).decode())  # noqa: T201
+            else:
+                print(_bytes_of(key).decode(errors="backslashreplace"))  # noqa: T201
+        start = page["from"]
+        if start is None:
+            return
 
 
 def put(admin: str, table: str, key: str, value: bytes, **options: str | None) -> None:

@@ -7,11 +7,15 @@
     /values/get?table=T&key=K[&consistency=QUORUM]
     /values/put?table=T&key=K[&context=C][&ttl_s=S][&consistency=QUORUM]      the value is the body
     /values/delete?table=T&key=K[&context=C][&consistency=QUORUM]
+    /values/keys?table=T[&from=R][&limit=1000][&consistency=QUORUM]
 
-Keys are any bytes, percent-encoded. ``get`` tells all siblings, who wrote them and when, and the context to put with;
-``put`` and ``delete`` tell the context to put with next. A value that is no UTF-8 goes out as base64. Consistency is
-what `model.consistency.parse_levels` reads. 400 says what was wrong with the request, 503 that nothing was written, and
-504 that it is unknown whether it was.
+``get`` tells all siblings, who wrote them and when, and the context to put with; ``put`` and ``delete`` tell the
+context to put with next. ``keys`` tells a page of the keys that can be read, in the order of the ring, and where the
+next page is ``from``, if there is one; a page may be empty and not the last.
+
+Keys are any bytes, percent-encoded. A key or value that is no UTF-8 goes out as base64. Consistency is what
+`model.consistency.parse_levels` reads. 400 says what was wrong with the request, 503 that nothing was written, and 504
+that it is unknown whether it was.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ REPLICAS_MAX: Final = 16
 MAP_TIMEOUT_S: Final = 10.0
 TIMEOUT_S: Final = 5.0
 TTL_S_MAX: Final = 10**9  # thirty years
+LIMIT_MAX: Final = 1000
+PAGE_BYTES: Final = 1024 * 1024  # of values, which are read and not told
 
 _JSON = [(b"content-type", b"application/json")]
 _NAMES: Final[dict[bytes, frozenset[str]]] = {
@@ -51,6 +57,7 @@ _NAMES: Final[dict[bytes, frozenset[str]]] = {
     b"get": frozenset(("table", "key", "consistency")),
     b"put": frozenset(("table", "key", "context", "ttl_s", "consistency")),
     b"delete": frozenset(("table", "key", "context", "consistency")),
+    b"keys": frozenset(("table", "from", "limit", "consistency")),
 }
 
 Query = dict[str, str]
@@ -132,12 +139,29 @@ async def _delete(member: Member, query: Query, _body: bytes) -> object:
     return {"context": context.decode()}
 
 
+async def _keys(member: Member, query: Query, _body: bytes) -> object:
+    table = await _table(member, query)
+    low, high = keys.table_range(table.id)
+    page = await member.coordinator.read_range(
+        table,
+        _start(query, low, high),
+        high,
+        level=parse_level(query)[1],
+        rows_max=_number(query, "limit", LIMIT_MAX, low=1, high=LIMIT_MAX),
+        bytes_max=PAGE_BYTES,
+        deadline=_in(TIMEOUT_S),
+    )
+    resume = None if page.resume is None else base64.urlsafe_b64encode(page.resume).decode()
+    return {"keys": [_shown(keys.split_row_key(key)[2]) for key, _ in page.rows], "from": resume}
+
+
 _ACTIONS: Final[dict[bytes, Callable[[Member, Query, bytes], Awaitable[object]]]] = {
     b"create": _create,
     b"drop": _drop,
     b"get": _get,
     b"put": _put,
     b"delete": _delete,
+    b"keys": _keys,
 }
 
 
@@ -155,13 +179,15 @@ def parse_level(query: Query) -> tuple[WriteLevel, ReadLevel]:
 
 
 def _told(sibling: Sibling) -> dict[str, object]:
-    told: dict[str, object] = {"written_at_us": sibling.dot.micros, "by_node": sibling.dot.number}
-    if sibling.expires_at_s is not None:
-        told["expires_at_s"] = sibling.expires_at_s
+    told = {**_shown(sibling.value), "written_at_us": sibling.dot.micros, "by_node": sibling.dot.number}
+    return told if sibling.expires_at_s is None else {**told, "expires_at_s": sibling.expires_at_s}
+
+
+def _shown(value: bytes) -> dict[str, object]:
     try:
-        return {"text": sibling.value.decode(), **told}
+        return {"text": value.decode()}
     except UnicodeDecodeError:
-        return {"base64": base64.b64encode(sibling.value).decode(), **told}
+        return {"base64": base64.b64encode(value).decode()}
 
 
 def _query(action: bytes, text: bytes) -> Query:
@@ -198,6 +224,20 @@ def _key(table: Table, query: Query) -> bytes:
     if not 1 <= len(key) <= KEY_BYTES_MAX:
         raise RequestError(f"key must be 1 to {KEY_BYTES_MAX:,} bytes, not {len(key):,}")
     return keys.row_key(table.id, token_of(key), key)
+
+
+def _start(query: Query, low: bytes, high: bytes) -> bytes:
+    """Return where a page begins; raises a RequestError if no page of the table ended there."""
+    given = query.get("from")
+    if given is None:
+        return low
+    try:
+        start = base64.b64decode(given.encode("latin-1"), altchars=b"-_", validate=True)
+    except ValueError:
+        start = b""
+    if not low <= start < high:
+        raise RequestError("from must be what the page before told; leave it out to begin anew")
+    return start
 
 
 def _number(query: Query, name: str, default: int, *, low: int, high: int) -> int:

@@ -22,6 +22,8 @@ class Sum(msgspec.Struct):
     messages: int = 0
     lost: int = 0
     virtual_s: float = 0.0
+    versions: Counter[int] = msgspec.field(default_factory=Counter)
+    """Reads of key-value tables, by how many values they returned."""
     violations: Counter[str] = msgspec.field(default_factory=Counter)
     """By checker."""
 
@@ -35,6 +37,7 @@ class Sum(msgspec.Struct):
         self.messages += outcome.messages
         self.lost += outcome.lost
         self.virtual_s += outcome.virtual_s
+        self.versions.update(outcome.versions)
         self.violations.update(violation.checker for violation in outcome.violations)
 
     def line(self, real_s: float) -> str:
@@ -46,6 +49,14 @@ class Sum(msgspec.Struct):
             f"{self.lost:,} of {self.messages:,} messages lost, {hours:.2f} simulated hours in {real_s:.0f} s "
             f"({hours * 3600 / max(real_s, 0.001):,.0f} per hour), {self.violations.total():,} violations"
         )
+
+    def versions_line(self) -> str:
+        """Return how many values the reads of key-value tables returned, in shares; empty if there were none."""
+        reads = self.versions.total() - self.versions[0]
+        if not reads:
+            return ""
+        shares = [f"{number}: {count / reads:.2%}" for number, count in sorted(self.versions.items()) if number]
+        return f"values per read that found any, of {reads:,}: {', '.join(shares)}"
 
 
 class Matrix:
@@ -104,6 +115,7 @@ def _total(cells: Sequence[Sum | None]) -> Sum:
         for field in ("seeds", "operations", "acked", "unknown", "messages", "lost", "virtual_s"):
             setattr(total, field, getattr(total, field) + getattr(cell, field))
         total.faults.update(cell.faults)
+        total.versions.update(cell.versions)
         total.violations.update(cell.violations)
     return total
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 
 import msgspec
 
@@ -119,6 +120,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Rows that they changed."""
     purged: int
     """Rows that purges changed."""
+    versions: dict[int, int]
+    """How many reads of key-value tables returned so many values, by that number."""
     virtual_s: float
     timeline: tuple[str, ...]
     """Faults, requests and their answers, as they happened."""
@@ -248,6 +251,7 @@ class _Run:
             exchanges=sum(member.anti_entropy.totals.completed for member in members),
             met=sum(member.anti_entropy.totals.met_here + member.anti_entropy.totals.met_there for member in members),
             purged=sum(member.purger.purged_rows for member in members),
+            versions=dict(Counter(len(read.values) for read in self._history.value_reads)),
             virtual_s=self._world.loop.time(),
             timeline=tuple(self._world.loop.timeline),
         )

@@ -1,7 +1,8 @@
 """Carts: the application of the Dynamo paper. Everyone adds items to a few carts, some with contexts long out of date.
 
-A client puts the union of what it read last and one item more, in the place of what it had seen. Nothing is taken out,
-so that every item that was ever added to a cart must be in the union of its siblings, for ever.
+A client puts the union of what it read last and one item more, in the place of what it had seen. Most look into the
+cart right before, as the paper's application does. Nothing is taken out, so that every item that was ever added to a
+cart must be in the union of its siblings, for ever.
 
 Source: DeCandia 2007 §4.4 ("add to cart" operations are never lost).
 """
@@ -12,7 +13,8 @@ from merganser.sim.clients import Clients
 from merganser.sim.machine import Machine
 from merganser.sim.value_clients import NOTHING_KNOWN, Known, ValueClients
 
-READS = 0.4
+READS = 0.3
+INFORMED = 0.6
 BLIND = 0.1
 
 
@@ -36,10 +38,14 @@ class Carts:
             key = rng.choice(self._keys)
             if rng.random() < READS:
                 await self._values.get(machine, key, client=number)
-            else:
-                is_blind = rng.random() < BLIND
-                knowing = NOTHING_KNOWN if is_blind else self._values.known(number, key)
-                await self._add(machine, key, number, knowing)
+                continue
+            drawn = rng.random()
+            if drawn < INFORMED:
+                await self._values.get(machine, key, client=number)
+                if machine.member is None:
+                    continue
+            is_blind = drawn >= 1 - BLIND
+            await self._add(machine, key, number, NOTHING_KNOWN if is_blind else self._values.known(number, key))
 
     async def _add(self, machine: Machine, key: bytes, client: int, knowing: Known) -> None:
         self._items += 1
