@@ -217,9 +217,13 @@ def _check_kind(table: Table) -> None:
 
 
 class _Putting:
-    """One put: its row, and once more with a later dot if a replica has sealed the time of the first."""
+    """One put: its row, which is made once.
 
-    __slots__ = ("_expires_at_s", "_mint", "_span", "_value", "seen")
+    A replica may have sealed its time, because this node's clock is far behind. The put does not go out again under a
+    later dot: who had read and replaced the first meanwhile would find the second beside it.
+    """
+
+    __slots__ = ("_expires_at_s", "_mint", "_span", "_value", "has_begun", "seen")
 
     def __init__(
         self,
@@ -234,12 +238,20 @@ class _Putting:
         self._value = value
         self._expires_at_s = expires_at_s
         self._span = span
+        self.has_begun = False
         self.seen = seen
         """By the client, once the put is acknowledged."""
 
     def stamped(self, timestamp: Timestamp) -> Row:
-        """Return the row; ``timestamp`` is for the dot, unless a replica has minted one."""
-        span, self._span = self._span or self._mint(timestamp.micros), None
+        """Return the row; ``timestamp`` is for the dot, unless a replica has minted one.
+
+        Raises:
+            UnavailableError: it has been sent already.
+        """
+        if self.has_begun:
+            raise UnavailableError("a replica takes no writes of that time any more, so it may have reached too few")
+        self.has_begun = True
+        span = self._span or self._mint(timestamp.micros)
         row = siblings.put(span, self._value, seen=self.seen, expires_at_s=self._expires_at_s)
         self.seen = siblings.seen_by_writer(self.seen, span)
         return row

@@ -226,6 +226,8 @@ class Replica:
         if merged is not held and merged != held:
             after = encoded if merged is incoming else encode_row(key, merged)
             self._trees.put(table, partition, key, stored, after)
+        if incoming.context:  # nothing outranks a put: what is newer stands beside it, or has replaced it knowingly
+            return _MERGED
         newest = rows.newest(held)
         return Merged(newest) if newest >= rows.newest(incoming) else _MERGED  # a tombstone as old wins, too
 
