@@ -206,6 +206,16 @@ def test_seed_that_is_no_address_is_refused(seed: str) -> None:
     assert repr(seed) in message
 
 
+@pytest.mark.parametrize("join", ["127.0.0.1", ":7700", "127.0.0.1:0"])
+def test_a_member_to_join_that_is_no_address_is_refused(join: str) -> None:
+    assert refusal({"join": join}).startswith("--join must be HOST:PORT")
+
+
+def test_a_node_joins_a_cluster_or_founds_one() -> None:
+    message = refusal({"join": "127.0.0.1:7701", "seed": ["127.0.0.1:7700"]})
+    assert message.startswith("--join is for a cluster that exists and --seed for one that is founded now")
+
+
 def test_seeds_without_the_node_itself_are_refused_before_anything_is_opened() -> None:
     message = refusal({"seed": ["127.0.0.1:7701", "127.0.0.1:7702"]})
     assert "the peer address of this node is 127.0.0.1:7700" in message

@@ -86,6 +86,10 @@ def serve(
         list[str] | None,
         typer.Option(help="HOST:PORT for peers of each node of a new cluster, as advertised; repeat."),
     ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT for peers of any member of the cluster that this node joins, instead of seeds."),
+    ] = None,
     no_auth: Annotated[bool | None, typer.Option("--no-auth", help="Accept unsigned requests.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any of these settings.", envvar="MERGANSER_CONFIG")
@@ -133,6 +137,7 @@ def serve(
         "machine": machine,
         "processes": processes,
         "seed": seed or None,
+        "join": join,
         "no_auth": no_auth,
         "disk_reserve_mib": disk_reserve_mib,
         "table_delay_ms": table_delay_ms,

@@ -109,7 +109,7 @@ def split(settings: Settings) -> list[Settings]:
     _check_ports(dynamodb_port, peer_ports, admin_ports)
     first = settings.advertised_to_peers(peer_ports[0])
     seeds = [_shifted(seed, i) for seed in settings.seed or () for i in range(count)]
-    if not seeds:
+    if not seeds and not settings.join:
         seeds = [settings.advertised_to_peers(port) for port in peer_ports]
     return [
         msgspec.structs.replace(

@@ -93,6 +93,12 @@ class Accept(msgspec.Struct, frozen=True, array_like=True, tag=8):
     value: ClusterMap
 
 
+class Join(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """A fresh node asks to be a member, which owns nothing (number 0). Answered by `Introduced`, with the map then."""
+
+    node: NodeRecord
+
+
 class Hint(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """Keep ``row`` for the node with number ``target``, which is away, durably. Answered by `Merged`."""
 
@@ -399,6 +405,7 @@ Request = (
     | ReadRange
     | FetchMap
     | Introduce
+    | Join
     | Adopt
     | Prepare
     | Accept

@@ -36,6 +36,8 @@ class Identity(msgspec.Struct, frozen=True):
     node_id: NodeId
     cluster_id: str = ""
     """The cluster it is a member of; "" before it is one."""
+    left_at: int = 0
+    """Epoch of the cluster map that it is no member by any more; 0: none."""
 
 
 class DataDirectory:
@@ -57,6 +59,10 @@ class DataDirectory:
         try:
             self._take_lock()
             self.identity = self._identity(rng)
+            if self.identity.left_at:
+                raise ConfigurationError(
+                    left_message(self.identity.node_id, self.identity.cluster_id, self.identity.left_at)
+                )
         except OSError as error:
             self.close()
             raise _unusable(path, error) from None
@@ -125,11 +131,22 @@ class DataDirectory:
                 f"--data {self.path} belongs to a member of cluster {self.identity.cluster_id}, its database to one "
                 f"of {cluster_id}: put together what belongs together"
             )
-        self.identity = msgspec.structs.replace(self.identity, cluster_id=cluster_id)
+        self._keep(msgspec.structs.replace(self.identity, cluster_id=cluster_id))
+
+    def left(self, epoch: int) -> None:
+        """Remember that the node is no member any more since ``epoch`` of the cluster map, durably.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        self._keep(msgspec.structs.replace(self.identity, left_at=epoch))
+
+    def _keep(self, identity: Identity) -> None:
         try:
-            _write_durably(self.path / "node.json", msgspec.json.encode(self.identity) + b"\n")
+            _write_durably(self.path / "node.json", msgspec.json.encode(identity) + b"\n")
         except OSError as error:
             raise _unusable(self.path, error) from None
+        self.identity = identity
 
     @property
     def checkpoints(self) -> Path:
@@ -177,6 +194,14 @@ class DataDirectory:
                 "start it with the version that wrote it"
             )
         return identity
+
+
+def left_message(node: NodeId, cluster_id: str, epoch: int) -> str:
+    """Return what to tell an operator who starts a node that is no member any more."""
+    return (
+        f"node {node} left cluster {cluster_id} at epoch {epoch} of its map: empty its data directory to use the "
+        "machine again"
+    )
 
 
 def _unusable(path: Path, error: OSError) -> ConfigurationError:

@@ -29,11 +29,13 @@ from merganser.net.datagrams import DatagramPortError
 from merganser.net.peers import Peers
 from merganser.node.admin import Admin
 from merganser.node.admin_snapshots import SnapshotAdmin
-from merganser.node.data_directory import DataDirectory
+from merganser.node.data_directory import DataDirectory, left_message
 from merganser.node.logs import event, failure
 from merganser.node.settings import Settings, is_loopback
 from merganser.service.founding import Founding, check_address
+from merganser.service.joining import Joining
 from merganser.service.member import Member
+from merganser.storage.engine import Engine
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.rocks import RocksEngine
 from merganser.wire.dynamodb.expiry import expiring
@@ -84,6 +86,8 @@ class Node:
         self._closing = contextlib.AsyncExitStack()
         self._serve_peers: Callable[[NodeId, Request], Awaitable[Reply]] | None = None
         self._dynamodb: http.Application = _founding
+        self.left = asyncio.Event()
+        """Set when this node is a member of its cluster no more, and has nothing left to do."""
         self.addresses: dict[str, str] = {}
         """Advertised host:port by door, once listening."""
 
@@ -110,18 +114,9 @@ class Node:
         node_id, engine = self._open_storage()
         me = await self._listen(node_id)
         with self._remembering():
-            founding = Founding(
-                me,
-                self.settings.seed,
-                engine,
-                self._transport,
-                partitions=self.settings.partitions,
-                rng=self._rng,
-                progress=_waiting_for_seeds(),
-                member_of="" if self._directory is None else self._directory.identity.cluster_id,
-            )
-        self._serve_peers = founding.serve
-        current = await founding.membership()
+            way_in = self._way_in(me, engine)
+        self._serve_peers = way_in.serve
+        current = await way_in.membership()
         check_address(me, current)
         if self._directory is not None:
             self._directory.joined(current.cluster_id)
@@ -150,10 +145,13 @@ class Node:
                 on_damage=lambda what: failure("damage on the disk", reason=what),
             )
         await self._tell_of_loss(member)
+        member.topology.when_gone = lambda: self._leave(member)
         self._serve_peers = member.serve
         member.start(me.wire_addresses)
         self._closing.push_async_callback(member.close)
         await member.catalog.look_for_news()  # or clients would meet tables that were dropped while it was away
+        if member.topology.gone_at:
+            raise ConfigurationError(left_message(node_id, current.cluster_id, member.topology.gone_at))
         self._open_front_doors(member)
         for door in self._doors:  # they close before the member that answers behind them
             self._closing.push_async_callback(door.close, CLOSE_GRACE_S)
@@ -168,6 +166,29 @@ class Node:
             **self.addresses,
         )
 
+    def _way_in(self, me: NodeRecord, engine: Engine) -> Founding | Joining:
+        member_of = "" if self._directory is None else self._directory.identity.cluster_id
+        if self.settings.join:
+            return Joining(
+                me,
+                self.settings.join,
+                engine,
+                self._transport,
+                rng=self._rng,
+                progress=_waiting_for("member"),
+                member_of=member_of,
+            )
+        return Founding(
+            me,
+            self.settings.seed,
+            engine,
+            self._transport,
+            partitions=self.settings.partitions,
+            rng=self._rng,
+            progress=_waiting_for("seed"),
+            member_of=member_of,
+        )
+
     @contextlib.contextmanager
     def _remembering(self) -> Iterator[None]:
         """Name the way out if what this node remembers is damaged: without its promises it must not go on."""
@@ -179,6 +200,15 @@ class Node:
                 "with --rebuild, which sets the database aside and takes everything from the other nodes, or start "
                 f"from a copy made while the node was stopped: {error}"
             ) from error
+
+    def _leave(self, member: Member) -> None:
+        """Remember that the node is no member any more, and have whoever runs it close it."""
+        topology = member.topology
+        cluster, epoch = topology.map.cluster_id, topology.gone_at
+        if self._directory is not None:
+            self._directory.left(epoch)
+        event("this node has left its cluster, and ends", node=topology.node, cluster=cluster, epoch=epoch)
+        self.left.set()
 
     async def _tell_of_loss(self, member: Member) -> None:
         lost = member.engine.lost
@@ -324,14 +354,14 @@ def _founding(_request: http.Request) -> http.Response:
     return http.Response(503, [(b"content-type", b"application/x-amz-json-1.0")], body)
 
 
-def _waiting_for_seeds() -> Callable[[str, str], None]:
-    """Return what logs once for each seed that does not answer, and each reason."""
+def _waiting_for(role: str) -> Callable[[str, str], None]:
+    """Return what logs once for each node of that role that does not answer, and each reason."""
     told: set[tuple[str, str]] = set()
 
-    def tell(seed: str, reason: str) -> None:
-        if (seed, reason) not in told:
-            told.add((seed, reason))
-            event("waiting for seed", seed=seed, reason=reason)
+    def tell(address: str, reason: str) -> None:
+        if (address, reason) not in told:
+            told.add((address, reason))
+            event(f"waiting for {role}", **{role: address, "reason": reason})
 
     return tell
 
@@ -345,7 +375,9 @@ async def serve(
     door: socket.socket | None = None,
     on_ready: Callable[[Node], None] = lambda _: None,
 ) -> None:
-    """Run one node until ``stop`` is set, and call ``on_ready`` once it serves; see `Node` for the rest.
+    """Run one node until ``stop`` is set or it has left its cluster; see `Node` for the rest.
+
+    ``on_ready`` is called once it serves.
 
     Raises:
         ConfigurationError: the node cannot start.
@@ -361,8 +393,12 @@ async def serve(
         await asyncio.wait({starting})
         return
     await starting
+    leaving = asyncio.ensure_future(node.left.wait())
+    stopping = asyncio.ensure_future(stop.wait())
     try:
         on_ready(node)
-        await stop.wait()
+        await asyncio.wait({leaving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        leaving.cancel()
+        stopping.cancel()
         await node.close()

@@ -69,6 +69,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: tuple[str, ...] = ()
     """Advertised host:port for peers of every node of a new cluster, this one among them; none: a cluster of one.
     With several processes: that of the first on each machine, each machine having as many."""
+    join: str = ""
+    """host:port for peers of any member of the cluster that this node joins; not together with ``seed``. With several
+    processes, all join there."""
     no_auth: bool = False
     """Accept unsigned requests."""
     access_keys: dict[str, str] = {}
@@ -130,7 +133,7 @@ def _completed(settings: Settings, merged: Mapping[str, object]) -> Settings:
     defaults: dict[str, int] = {}
     if settings.dynamodb_port == 0:
         defaults |= {"peer_port": 0, "admin_port": 0}
-    if settings.ephemeral and not settings.seed and settings.processes == 1:
+    if settings.ephemeral and not settings.seed and not settings.join and settings.processes == 1:
         defaults["partitions"] = PARTITIONS_ALONE
     return msgspec.structs.replace(settings, **{name: v for name, v in defaults.items() if name not in merged})
 
@@ -224,6 +227,8 @@ def _check(settings: Settings) -> None:
             f"scrub_interval_s must be at least {SCRUB_INTERVAL_S_MIN:g}, not {settings.scrub_interval_s:g}"
         )
     _check_advertised(settings)
+    if settings.join:
+        _check_join(settings)
     for seed in settings.seed:
         _check_address("seed", seed)
     own = settings.advertised_to_peers(settings.peer_port)
@@ -252,10 +257,18 @@ def _check_advertised(settings: Settings) -> None:
             raise ConfigurationError(f"--{name} names {host}, which nobody can connect to: name this node's address")
     if settings.advertise_host.count(":") == 1:  # an IPv6 address has two at least
         raise ConfigurationError(f"--advertise-host is a host without a port, not {settings.advertise_host!r}")
-    if settings.seed and is_wildcard(settings.host) and not settings.advertise_host:
+    if (settings.seed or settings.join) and is_wildcard(settings.host) and not settings.advertise_host:
         raise ConfigurationError(
             f"--host {settings.host} listens on every address, which tells the other nodes none: "
             "say with --advertise-host under which of them this node is reached"
+        )
+
+
+def _check_join(settings: Settings) -> None:
+    _check_address("join", settings.join)
+    if settings.seed:
+        raise ConfigurationError(
+            "--join is for a cluster that exists and --seed for one that is founded now: say one of the two"
         )
 
 

@@ -30,6 +30,7 @@ from merganser.model.messages import (
     Hint,
     Introduce,
     Introduced,
+    Join,
     Level,
     ListKeys,
     LookAgain,
@@ -64,6 +65,7 @@ from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
+from merganser.service.joining import admitted
 from merganser.service.key_values import KeyValues
 from merganser.service.leader_repair import LeaderRepair
 from merganser.service.leader_tables import LeaderTables
@@ -370,6 +372,7 @@ class Member:
             Mint: self.key_values.mint,
             FetchMap: self._fetch_map,
             Introduce: self._introduce,
+            Join: self._join,
             Adopt: self._adopt,
             Prepare: self._prepare,
             Accept: self._accept,
@@ -475,6 +478,9 @@ class Member:
 
     async def _introduce(self, _sender: NodeId, _request: Introduce) -> Reply:
         return Introduced(self.topology.me, self.topology.map)
+
+    async def _join(self, _sender: NodeId, request: Join) -> Reply:
+        return await admitted(self.topology, self.catalog, request)
 
     async def _adopt(self, _sender: NodeId, request: Adopt) -> Reply:
         return await self.catalog.adopt(request)

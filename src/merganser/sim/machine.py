@@ -25,6 +25,7 @@ from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.counts import Measure
 from merganser.service.expiry_index import Expiry
 from merganser.service.founding import Founding
+from merganser.service.joining import Joining
 from merganser.service.local_indexes import LocalIndexer, LocalMeasurer
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S
@@ -60,10 +61,14 @@ class Machine:
         zone: str,
         seeds: tuple[str, ...],
         partitions: int,
+        join: str = "",
         witness: Witness | None = None,
         engine_type: type[MemoryEngine] = MemoryEngine,
     ) -> None:
-        """Put a machine with an empty disk on the network, not started."""
+        """Put a machine with an empty disk on the network, not started.
+
+        It founds a cluster with those at ``seeds``, or joins that of the machine at ``join`` if there is one.
+        """
         self.address = address
         self.witness = witness or Witness()
         self.skew_us = 0
@@ -104,6 +109,7 @@ class Machine:
         self._rng = rng
         self._record = NodeRecord(NodeId(f"{rng.getrandbits(64):016x}"), 0, address, {}, zone)
         self._seeds = seeds
+        self._join = join
         self._partitions = partitions
         self.partition_bits = partitions.bit_length() - 1
         """Of a token, the first."""
@@ -196,17 +202,9 @@ class Machine:
         return self._loop.spawn(self._incarnation, work)
 
     async def _live(self, transport: SimulatedTransport) -> None:
-        founding = Founding(
-            self._record,
-            self._seeds,
-            self.engine,
-            transport,
-            partitions=self._partitions,
-            rng=self._rng,
-            progress=lambda _seed, _why: None,
-        )
-        transport.serve(founding.serve)
-        current = await founding.membership()
+        way_in = self._way_in(transport)
+        transport.serve(way_in.serve)
+        current = await way_in.membership()
         member = Member(
             self._record.id,
             current,
@@ -238,6 +236,21 @@ class Machine:
         transport.serve(functools.partial(self.witness.serve, member))
         member.start(self.wire_addresses)
         self.member = member
+
+    def _way_in(self, transport: SimulatedTransport) -> Founding | Joining:
+        if self._join:
+            return Joining(
+                self._record, self._join, self.engine, transport, rng=self._rng, progress=lambda _member, _why: None
+            )
+        return Founding(
+            self._record,
+            self._seeds,
+            self.engine,
+            transport,
+            partitions=self._partitions,
+            rng=self._rng,
+            progress=lambda _seed, _why: None,
+        )
 
     def _note_failure(self, life: asyncio.Task[None]) -> None:
         error = None if life.cancelled() else life.exception()

@@ -40,6 +40,9 @@ class World:
         self.loop = SimulatedLoop(self.rng)
         self.network = SimulatedNetwork(self.loop, self.rng)
         self.witness = Witness()
+        self._zones = zones
+        self._partitions = partitions
+        self._engine_type = engine_type
         seeds = tuple(f"machine-{i}:7700" for i in range(machines))
         self.machines = [
             Machine(
@@ -82,6 +85,24 @@ class World:
                 raise InvariantError(f"{machine.address} did not come up in {UP_TIMEOUT_S} s")
             await asyncio.sleep(POLL_S)
         return machine.member
+
+    def add_machine(self, *, join: str | None = None, zone: str | None = None) -> Machine:
+        """Put one machine more on the network, not started, which joins that of the machine at ``join`` (the first)."""
+        number = len(self.machines)
+        machine = Machine(
+            self.loop,
+            self.network,
+            self.rng,
+            address=f"machine-{number}:7700",
+            zone=f"zone-{number % self._zones}" if zone is None else zone,
+            seeds=(),
+            partitions=self._partitions,
+            join=self.machines[0].address if join is None else join,
+            witness=self.witness,
+            engine_type=self._engine_type,
+        )
+        self.machines.append(machine)
+        return machine
 
     async def table(
         self,
