@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from merganser.cli import standard_streams
+from merganser.cli.operations import operations
 from merganser.cli.snapshot import snapshot
 from merganser.model.errors import ConfigurationError, CorruptionError
 
@@ -24,6 +25,7 @@ tables = typer.Typer(help="Tables of keys and values, whose conflicting writes a
 app.add_typer(cluster, name="cluster")
 app.add_typer(snapshot, name="snapshot")
 app.add_typer(tables, name="table")
+app.add_typer(operations)
 
 AdminOption = Annotated[
     str, typer.Option("--admin", help="HOST:PORT of any node's admin port.", envvar="MERGANSER_ADMIN")

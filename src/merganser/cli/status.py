@@ -107,14 +107,16 @@ def show_ring(admin: str, *, as_json: bool) -> None:
         print_json(ring)
         return
     colour = {node["number"]: _COLOURS[i % len(_COLOURS)] for i, node in enumerate(ring["nodes"])}
-    table = _table("node", "id", "zone", "peers", "partitions", "share", "voter")
+    table = _table("node", "id", "zone", "peers", "weight", "partitions", "coming", "share", "voter")
     for node in ring["nodes"]:
         table.add_row(
             Text(str(node["number"]), style=colour[node["number"]]),
             node["id"],
             node["zone"],
             node["peer_address"],
+            f"{node['weight']:g}",
             str(node["partitions_owned"]),
+            str(node["partitions_coming"] or ""),
             f"{node['partitions_owned'] / ring['partitions']:.1%}",
             "yes" if node["is_voter"] else "",
         )
@@ -126,7 +128,8 @@ def show_ring(admin: str, *, as_json: bool) -> None:
 
 
 def _headline(ring: dict[str, Any]) -> str:
-    return f"cluster {ring['cluster']}, epoch {ring['epoch']}, {ring['partitions']} partitions"
+    headline = f"cluster {ring['cluster']}, epoch {ring['epoch']}, {ring['partitions']} partitions"
+    return headline if ring["operation"] is None else f"{headline}; under way: {ring['operation']}"
 
 
 def _table(*columns: str) -> Table:

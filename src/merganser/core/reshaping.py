@@ -199,6 +199,16 @@ def ended(cluster_map: ClusterMap) -> ClusterMap:
     )
 
 
+def is_done(cluster_map: ClusterMap, operation: Operation) -> bool:
+    """Tell whether ``cluster_map`` is what ``operation``, which is not under way any more, was to bring about."""
+    nodes = {node.number: node for node in cluster_map.nodes}
+    return (
+        cluster_map.owners == operation.owners
+        and not set(operation.gone) & nodes.keys()
+        and all(nodes[number].zone == zone for number, zone in operation.zones if number in nodes)
+    )
+
+
 # Plans
 
 

@@ -6,9 +6,9 @@ does not. It listens on the same host as everything else.
 
 ``POST /repair?table=NAME&partition=P[&dry_run=1][&scrub_only=1]`` repairs one partition that this node holds, and
 answers when that is done. ``POST /snapshot/...`` is told in `node.admin_snapshots`, ``POST /values/...`` in
-`node.admin_values`. ``POST /clean`` drops every
-table, on nodes in memory only, which tests use. Nothing else changes anything, and nobody proves here who they are.
-So that no page in an operator's browser can send these, they must carry the header ``x-merganser-admin``, which a
+`node.admin_values`, ``GET /operation`` and ``POST /operation/...`` in `node.admin_operations`. ``POST /clean`` drops
+every table, on nodes in memory only, which tests use. Nothing else changes anything, and nobody proves here who they
+are. So that no page in an operator's browser can send these, they must carry the header ``x-merganser-admin``, which a
 form cannot send and a script of another site only after a preflight that is not answered, and no ``Origin``, which
 browsers add to every POST.
 """
@@ -26,12 +26,12 @@ import orjson
 
 import merganser
 from merganser.model.build import BUILD
-from merganser.model.cluster import Table
+from merganser.model.cluster import Pending, Table
 from merganser.model.errors import MerganserError, RequestError
 from merganser.model.ids import PartitionId
 from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
-from merganser.node import admin_values
+from merganser.node import admin_operations, admin_values
 from merganser.node.admin_snapshots import PREFIX, SnapshotAdmin
 from merganser.service import clean_slate
 from merganser.service.member import Member
@@ -70,14 +70,14 @@ class Admin:
         """Answer one request."""
         path = request.path.partition(b"?")[0]
         if request.method == b"POST" and (
-            path in (b"/repair", b"/clean") or path.startswith((PREFIX, admin_values.PREFIX))
+            path in (b"/repair", b"/clean") or path.startswith((PREFIX, admin_values.PREFIX, admin_operations.PREFIX))
         ):
             return await self._change(path, request)
         if request.method not in (b"GET", b"HEAD"):
             return _answer(405, {"error": "only GET is served here, and POST /repair"})
         page = _PAGES.get(path)
         if page is None:
-            return _answer(404, {"error": "there are /status, /ring and /health, and POST /repair"})
+            return _answer(404, {"error": "there are /status, /ring, /operation and /health, and POST /repair"})
         member, peers = self._member(), self._peers()
         if member is None or peers is None:
             return _answer(503, {"state": "founding", "version": merganser.__version__})
@@ -94,6 +94,8 @@ class Admin:
             return await self._snapshots.answer(member, request)
         if path.startswith(admin_values.PREFIX):
             return await admin_values.answer(member, request)
+        if path.startswith(admin_operations.PREFIX):
+            return await admin_operations.answer(member, request)
         if path == b"/repair":
             return await _repaired(member, request)
         if not self._is_ephemeral:
@@ -161,6 +163,8 @@ def _answer(status: int, content: object) -> Response:
 
 
 def _state(member: Member) -> str:
+    if member.topology.gone_at:
+        return "left"
     if member.engine.failure is not None:
         return "read-only"
     if member.wholeness.condition.lost is not None:
@@ -311,6 +315,7 @@ def _indexes(member: Member) -> dict[str, int]:
 def _ring(member: Member, _peers: Peers) -> dict[str, object]:
     current = member.topology.map
     owned = Counter(current.owners)
+    coming = Counter(move.to for move in (current.pending or Pending()).moves)
     return {
         "cluster": current.cluster_id,
         "epoch": current.epoch,
@@ -324,11 +329,14 @@ def _ring(member: Member, _peers: Peers) -> dict[str, object]:
                 "peer_address": node.peer_address,
                 "addresses": node.wire_addresses,
                 "partitions_owned": owned[node.number],
+                "partitions_coming": coming[node.number],
+                "weight": node.weight,
                 "is_voter": node.number in current.voters,
             }
             for node in current.nodes
         ],
         "owners": current.owners,
+        "operation": None if current.operation is None else current.operation.told,
     }
 
 
@@ -340,4 +348,5 @@ _PAGES: dict[bytes, Callable[[Member, Peers], dict[str, object]]] = {
     b"/status": _status,
     b"/ring": _ring,
     b"/health": _health,
+    admin_operations.PAGE: lambda member, _peers: admin_operations.page(member),
 }

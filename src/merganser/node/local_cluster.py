@@ -209,6 +209,9 @@ class LocalCluster:
             [first + i if first else next(free) for i in range(nodes)]
             for first in (peer_port, dynamodb_port, admin_port)
         )
+        self._directory = directory
+        self._host = host
+        self._python = python
         reachable = _reachable(host)
         self.peer_addresses = [f"{reachable}:{port}" for port in peer_ports]
         """host:port where each node listens for peers."""
@@ -249,6 +252,31 @@ class LocalCluster:
             self.stop()
             raise
         return self
+
+    def add_node(self, *, zone: str = "", join: str = "", arguments: Sequence[str] = ()) -> LocalNode:
+        """Prepare one node more, in the next directory, which joins the cluster through ``join`` (the first node).
+
+        Args:
+            zone: failure domain.
+            join: host:port for peers of a member.
+            arguments: more options for ``merganser serve``.
+        """
+        directory = self._directory / f"node-{len(self.nodes) + 1}"
+        ports = dict(zip(("peer", "dynamodb", "admin"), free_ports(self._host, 3), strict=True))
+        node = LocalNode(
+            directory,
+            [
+                *("--data", str(directory / "data")),
+                *("--host", self._host, "--advertise-host", _reachable(self._host)),
+                *(option for name, port in ports.items() for option in (f"--{name}-port", str(port))),
+                *(("--zone", zone) if zone else ()),
+                *("--join", join or self.nodes[0].addresses["peers"]),
+                *arguments,
+            ],
+            python=self._python,
+        )
+        self.nodes.append(node)
+        return node
 
     def stop(self) -> None:
         """Stop every node that runs."""

@@ -55,6 +55,15 @@ class Progress(msgspec.Struct, frozen=True):
     driver: NodeId | None
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """What became of an operation."""
+
+    id: str
+    told: str
+    is_done: bool
+    """As planned; otherwise it was cancelled."""
+
+
 class Rebalancer:
     """Drives; see the module's docstring."""
 
@@ -67,7 +76,10 @@ class Rebalancer:
         self._news = asyncio.Event()
         self._away_since: dict[NodeId, float] = {}
         self._waiting_for = ""
-        topology.when_changed(lambda _: self._news.set())
+        self._running = topology.map.operation
+        self.last: Ended | None = None
+        """The operation that ended last, since this node started."""
+        topology.when_changed(self._look_at)
 
     async def run(self) -> None:
         """Drive what there is to drive, for as long as the node lives."""
@@ -82,6 +94,16 @@ class Rebalancer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if is_idle else TICK_S):
                     await self._news.wait()
+
+    def _look_at(self, current: ClusterMap) -> None:
+        before, self._running = self._running, current.operation
+        if before is not None and (current.operation is None or current.operation.id != before.id):
+            self.last = Ended(before.id, before.told, is_done=reshaping.is_done(current, before))
+        self._news.set()
+
+    def alive(self) -> set[NodeId]:
+        """Return the members that answer, as far as this node knows."""
+        return {node.id for node in self._topology.map.nodes if self._is_there(node.id)}
 
     def driver(self) -> NodeId | None:
         """Return who drives, as far as this node knows; None if it knows of no voter that lives."""
