@@ -219,8 +219,10 @@ def test_what_is_in_the_way_is_told_and_nothing_is_left_half_done(
     assert connect(target.dynamodb_url).list_tables()["TableNames"] == []
     number = restored.stderr.partition("--without ")[2][0]
     there = connect(target.dynamodb_url)
-    restore = ("snapshot", "restore", str(repository), "during", "--admin", target.addresses["admin"])
-    restore += ("--without", number, "--scratch", str(tmp_path / "scratch"))
+    restore = [
+        *("snapshot", "restore", str(repository), "during", "--admin", target.addresses["admin"]),
+        *("--without", number, "--scratch", str(tmp_path / "scratch")),
+    ]
     stopped = subprocess.Popen([sys.executable, "-m", "merganser.cli", *restore, "--rate", "0.5"])
     eventually(lambda: any(name.startswith("restoring/") for name in tables_of(target)))
     stopped.kill()
