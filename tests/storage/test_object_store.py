@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +95,19 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="run it again"):
         store.put("files/one", b"first")
     assert list((tmp_path / "backups" / ".new").glob("*")) == []
+
+
+def test_a_full_disk_is_told_and_what_was_half_written_goes(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode != 0:
+        pytest.skip("this system does not let the test mount a small disk")
+    try:
+        store = DirectoryStore(disk, is_new_fine=True)
+        store.put("files/small", b"fits")
+        with pytest.raises(StoreError, match="No space left on device: make room"):
+            store.put("files/large", bytes(2 * 2**20))
+        assert list((disk / ".new").iterdir()) == []
+        assert store.names("files/") == ["files/small"]
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
