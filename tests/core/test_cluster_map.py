@@ -261,15 +261,15 @@ def test_damaged_map_is_refused_with_its_flaw_named(
 
 def test_a_node_that_moved_is_known_at_its_new_addresses_and_nothing_else_changes(three: ClusterMap) -> None:
     node = three.nodes[1]
-    moved = maps.with_addresses(three, node.id, {"dynamodb": "b:8000"})
+    moved = maps.with_presence(three, node.id, {"dynamodb": "b:8000"}, speaks=node.speaks)
     assert moved.epoch == three.epoch + 1
     assert moved.nodes[1] == msgspec.structs.replace(node, wire_addresses={"dynamodb": "b:8000"})
     assert (moved.nodes[0], moved.nodes[2]) == (three.nodes[0], three.nodes[2])
 
 
 def test_addresses_that_are_known_change_nothing(three: ClusterMap) -> None:
-    assert maps.with_addresses(three, three.nodes[1].id, {}) is three
-    assert maps.with_addresses(three, NodeId("stranger"), {"dynamodb": "x:1"}) is three
+    assert maps.with_presence(three, three.nodes[1].id, {}, speaks=three.nodes[1].speaks) is three
+    assert maps.with_presence(three, NodeId("stranger"), {"dynamodb": "x:1"}, speaks=3) is three
 
 
 # A request to create a table may still go on when another has dropped what it made.

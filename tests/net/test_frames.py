@@ -12,9 +12,9 @@ from merganser.model.errors import CorruptionError
 from merganser.model.ids import TableId
 from merganser.model.messages import Apply, Done, FetchMap, Found, Read, Rows
 from merganser.model.refusal import Refused
+from merganser.model.versions import NEWEST
 from merganser.net.frames import (
     LENGTH_BYTES,
-    PROTOCOL_VERSION,
     Answer,
     Call,
     Frame,
@@ -61,7 +61,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(sent: list[Fr
 
 def test_frames_come_out_when_the_stream_arrives_byte_by_byte() -> None:
     decoder = FrameDecoder()
-    sent: list[Frame] = [Hello(PROTOCOL_VERSION, "", "a"), Call(1, 5, FetchMap(3)), Answer(1, Done())]
+    sent: list[Frame] = [Hello(NEWEST, "", "a"), Call(1, 5, FetchMap(3)), Answer(1, Done())]
     stream = b"".join(encode(frame) for frame in sent)
     assert [frame for i in range(len(stream)) for frame in decoder.feed(stream[i : i + 1])] == sent
 

@@ -9,7 +9,8 @@ import pytest
 from merganser.model.errors import PeerBusyError, PeerLostError, PeerUnreachableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Found, Reply, Request
-from merganser.net.frames import PROTOCOL_VERSION, Call, Hello, encode
+from merganser.model.versions import NEWEST
+from merganser.net.frames import Call, Hello, encode
 from merganser.net.limits import PeerLimits
 from net.peers_by_hand import (
     ANN,
@@ -41,7 +42,7 @@ def test_more_requests_in_flight_than_allowed_are_unreachable_at_once(run: Run) 
 def test_more_bytes_than_allowed_for_a_peer_that_does_not_read_are_unreachable_at_once(run: Run) -> None:
     async def scenario() -> None:
         limits = PeerLimits(unwritten_bytes_max=2 * 2**20)
-        async with ann_and_a_stranger(Hello(PROTOCOL_VERSION, "cluster", BEN), limits=limits) as (ann, strangers):
+        async with ann_and_a_stranger(Hello(NEWEST, "cluster", BEN), limits=limits) as (ann, strangers):
             await until(lambda: ann.connected()[BEN])
             strangers[0].transport.pause_reading()
             futures = [ann.request(BEN, read(b"x" * 2**20), timeout_s=LONG_S)]
@@ -99,7 +100,7 @@ def test_a_caller_that_does_not_take_its_answers_stops_being_served(run: Run) ->
     async def scenario() -> None:
         async with peers(BEN, large) as ben:
             port = await ben.listen("127.0.0.1", 0)
-            stranger = await stranger_calls_on(port, Hello(PROTOCOL_VERSION, "cluster", ANN))
+            stranger = await stranger_calls_on(port, Hello(NEWEST, "cluster", ANN))
             await until(lambda: len(stranger.heard()) == 1)
             stranger.transport.pause_reading()
             sent = 0
@@ -123,9 +124,9 @@ def test_more_incoming_connections_than_allowed_are_closed_at_once(run: Run) -> 
     async def scenario() -> None:
         async with peers(BEN, echo, limits=PeerLimits(connections_max=2)) as ben:
             port = await ben.listen("127.0.0.1", 0)
-            taken = [await stranger_calls_on(port, Hello(PROTOCOL_VERSION, "cluster", ANN)) for _ in range(2)]
+            taken = [await stranger_calls_on(port, Hello(NEWEST, "cluster", ANN)) for _ in range(2)]
             await until(lambda: all(len(stranger.heard()) == 1 for stranger in taken))
-            late = await stranger_calls_on(port, Hello(PROTOCOL_VERSION, "cluster", ANN))
+            late = await stranger_calls_on(port, Hello(NEWEST, "cluster", ANN))
             await until(lambda: late.is_lost)
             assert late.heard() == []
             for stranger in taken:

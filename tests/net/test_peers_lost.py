@@ -9,7 +9,8 @@ import pytest
 from merganser.model.errors import PeerLostError, PeerUnreachableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Done, Found, Reply, Request
-from merganser.net.frames import PROTOCOL_VERSION, Answer, Hello, encode
+from merganser.model.versions import NEWEST
+from merganser.net.frames import Answer, Hello, encode
 from merganser.net.limits import PeerLimits
 from net.peers_by_hand import (
     ANN,
@@ -29,7 +30,7 @@ from net.peers_by_hand import (
 
 def test_silence_past_the_deadline_is_a_lost_peer_and_the_late_answer_is_dropped(run: Run) -> None:
     async def scenario() -> None:
-        async with ann_and_a_stranger(Hello(PROTOCOL_VERSION, "cluster", BEN)) as (ann, strangers):
+        async with ann_and_a_stranger(Hello(NEWEST, "cluster", BEN)) as (ann, strangers):
             future = ann.request(BEN, read(), timeout_s=SOON_S)
             with pytest.raises(PeerLostError, match="no answer in time"):
                 await future
@@ -64,7 +65,7 @@ def test_the_deadline_bounds_the_handler(run: Run) -> None:
 
 def test_a_server_that_dies_with_a_request_in_hand_is_a_lost_peer(run: Run) -> None:
     async def scenario() -> None:
-        async with ann_and_a_stranger(Hello(PROTOCOL_VERSION, "cluster", BEN)) as (ann, strangers):
+        async with ann_and_a_stranger(Hello(NEWEST, "cluster", BEN)) as (ann, strangers):
             future = ann.request(BEN, read(), timeout_s=LONG_S)
             await until(lambda: bool(strangers[0].calls()))
             strangers[0].transport.abort()
@@ -92,7 +93,7 @@ def test_a_request_whose_time_is_up_before_it_is_written_is_never_written(run: R
             late = ann.request(BEN, read(b"late"), timeout_s=LONG_S)
             with pytest.raises(PeerUnreachableError, match="not sent in time"):
                 await early
-            strangers[0].transport.write(encode(Hello(PROTOCOL_VERSION, "cluster", BEN)))
+            strangers[0].transport.write(encode(Hello(NEWEST, "cluster", BEN)))
             await until(lambda: bool(strangers[0].calls()))
             assert [call.body for call in strangers[0].calls()] == [read(b"late")]
             late.cancel()

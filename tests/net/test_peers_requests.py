@@ -9,7 +9,8 @@ import pytest
 from merganser.model.errors import InvariantError, RefusedError, TableNotFoundError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Found, Read, Reply, Request
-from merganser.net.frames import PROTOCOL_VERSION, Call, Hello, encode
+from merganser.model.versions import NEWEST
+from merganser.net.frames import Call, Hello, encode
 from merganser.net.limits import PeerLimits
 from merganser.net.peers import Peers
 from merganser.net.transport import Traffic, Transport
@@ -109,7 +110,7 @@ def test_a_megabyte_goes_there_and_back(run: Run) -> None:
 
 def test_requests_of_one_turn_of_the_loop_leave_in_one_write(run: Run) -> None:
     async def scenario() -> None:
-        async with ann_and_a_stranger(Hello(PROTOCOL_VERSION, "cluster", BEN)) as (ann, strangers):
+        async with ann_and_a_stranger(Hello(NEWEST, "cluster", BEN)) as (ann, strangers):
             await until(lambda: ann.connected()[BEN])
             futures = [ann.request(BEN, read(), timeout_s=LONG_S) for _ in range(50)]
             await until(lambda: len(strangers[0].calls()) == 50)
@@ -123,7 +124,7 @@ def test_answers_of_one_turn_of_the_loop_leave_in_one_write(run: Run) -> None:
     async def scenario() -> None:
         async with peers(BEN) as ben:
             port = await ben.listen("127.0.0.1", 0)
-            stranger = await stranger_calls_on(port, Hello(PROTOCOL_VERSION, "cluster", ANN))
+            stranger = await stranger_calls_on(port, Hello(NEWEST, "cluster", ANN))
             await until(lambda: len(stranger.heard()) == 1)
             stranger.transport.write(b"".join(encode(Call(i, 5000, read())) for i in range(50)))
             await until(lambda: len(stranger.heard()) == 51)
@@ -135,7 +136,7 @@ def test_answers_of_one_turn_of_the_loop_leave_in_one_write(run: Run) -> None:
 
 def test_a_deadline_travels_as_the_time_that_remains(run: Run) -> None:
     async def scenario() -> None:
-        async with ann_and_a_stranger(Hello(PROTOCOL_VERSION, "cluster", BEN)) as (ann, strangers):
+        async with ann_and_a_stranger(Hello(NEWEST, "cluster", BEN)) as (ann, strangers):
             future = ann.request(BEN, read(), timeout_s=2.5)
             await until(lambda: bool(strangers[0].calls()))
             assert strangers[0].calls()[0].timeout_ms == 2500

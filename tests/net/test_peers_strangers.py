@@ -6,7 +6,8 @@ import pytest
 
 from merganser.model.errors import CorruptionError, PeerLostError, PeerUnreachableError
 from merganser.model.messages import Done, FetchMap, Found
-from merganser.net.frames import PROTOCOL_VERSION, Answer, Call, Frame, Hello, Rejected, encode
+from merganser.model.versions import NEWEST
+from merganser.net.frames import Answer, Call, Frame, Hello, Rejected, encode
 from merganser.net.limits import PeerLimits
 from net.peers_by_hand import ANN, BEN, CAT, LONG_S, Run, ann_and_a_stranger, peers, read, stranger_calls_on, until
 
@@ -76,7 +77,7 @@ def test_another_node_at_the_address_of_a_peer_is_not_taken_for_it(run: Run) -> 
     run(scenario())
 
 
-GREETED = [Hello(PROTOCOL_VERSION, "cluster", ANN)]
+GREETED = [Hello(NEWEST, "cluster", ANN)]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ GREETED = [Hello(PROTOCOL_VERSION, "cluster", ANN)]
         (GREETED, b"\x00\x00\x00\x01\xc1", True),
         (GREETED, b"\xff\xff\xff\xff", True),
         (GREETED, encode(Answer(1, Done())), True),
-        (GREETED, encode(Hello(PROTOCOL_VERSION, "cluster", ANN)), True),
+        (GREETED, encode(Hello(NEWEST, "cluster", ANN)), True),
     ],
 )
 def test_a_server_closes_on_noise(run: Run, greeting: list[Frame], noise: bytes, is_reported: bool) -> None:
@@ -109,7 +110,7 @@ def test_a_server_closes_on_noise(run: Run, greeting: list[Frame], noise: bytes,
 @pytest.mark.parametrize("noise", [b"\x00\x00\x00\x01\xc1", b"\xff\xff\xff\xff", encode(Call(1, 5, FetchMap(1)))])
 def test_a_caller_drops_a_server_that_sends_noise_and_connects_again(run: Run, noise: bytes) -> None:
     async def scenario() -> None:
-        async with ann_and_a_stranger(Hello(PROTOCOL_VERSION, "cluster", BEN)) as (ann, strangers):
+        async with ann_and_a_stranger(Hello(NEWEST, "cluster", BEN)) as (ann, strangers):
             future = ann.request(BEN, read(), timeout_s=LONG_S)
             await until(lambda: bool(strangers[0].calls()))
             strangers[0].transport.write(noise)

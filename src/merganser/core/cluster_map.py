@@ -17,6 +17,7 @@ from itertools import pairwise
 import msgspec
 
 from merganser.core import placement
+from merganser.model import versions
 from merganser.model.cluster import ClusterMap, Conflicts, Index, IndexState, NodeRecord, Pending, Replication, Table
 from merganser.model.errors import (
     ConfigurationError,
@@ -25,6 +26,7 @@ from merganser.model.errors import (
     TableChangedError,
     TableExistsError,
     TableNotFoundError,
+    VersionError,
 )
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.index import IndexRequest
@@ -60,6 +62,7 @@ def found(cluster_id: ClusterId, nodes: Sequence[NodeRecord], partitions: int = 
         nodes=members,
         owners=placement.spread(members, partitions) if partitions > 0 else (),
         voters=_first_voters(members),
+        version=_spoken_by_all(members),
     )
     for flaw in _flaws(first_map):
         raise ConfigurationError(f"these nodes cannot found a cluster: {flaw}")
@@ -277,14 +280,32 @@ def is_index(table: Table) -> bool:
     return table.wire.endswith(_INDEX_SUFFIX)
 
 
-def with_addresses(cluster_map: ClusterMap, node_id: NodeId, wire_addresses: dict[str, str]) -> ClusterMap:
-    """Return ``cluster_map`` with what clients connect to on a node, or ``cluster_map`` itself if it says so."""
+def with_presence(
+    cluster_map: ClusterMap, node_id: NodeId, wire_addresses: dict[str, str], *, speaks: int
+) -> ClusterMap:
+    """Return ``cluster_map`` with what a node says of itself, or ``cluster_map`` itself if it says so.
+
+    The last member to speak a version raises that of the cluster; nobody ever lowers it.
+
+    Args:
+        cluster_map: the current one.
+        node_id: a member.
+        wire_addresses: what clients connect to there.
+        speaks: the newest version it speaks.
+    """
     known = node_by_id(cluster_map, node_id)
-    if known is None or known.wire_addresses == wire_addresses:
+    if known is None:
         return cluster_map
-    moved = msgspec.structs.replace(known, wire_addresses=wire_addresses)
-    nodes = tuple(moved if node.id == node_id else node for node in cluster_map.nodes)
-    return msgspec.structs.replace(cluster_map, nodes=nodes, epoch=cluster_map.epoch + 1)
+    told = msgspec.structs.replace(known, wire_addresses=wire_addresses, speaks=speaks)
+    nodes = tuple(told if node.id == node_id else node for node in cluster_map.nodes)
+    version = max(cluster_map.version, _spoken_by_all(nodes))
+    if told == known and version == cluster_map.version:
+        return cluster_map
+    return msgspec.structs.replace(cluster_map, nodes=nodes, version=version, epoch=cluster_map.epoch + 1)
+
+
+def _spoken_by_all(nodes: Iterable[NodeRecord]) -> int:
+    return min(node.speaks for node in nodes)
 
 
 def table_named(cluster_map: ClusterMap, wire: str, name: object) -> Table | None:
@@ -303,14 +324,29 @@ def node_by_id(cluster_map: ClusterMap, node_id: NodeId) -> NodeRecord | None:
     return None
 
 
-def check(cluster_map: ClusterMap) -> None:
-    """Return if ``cluster_map`` keeps every promise of its type.
+def check(cluster_map: ClusterMap, *, newest: int = versions.NEWEST) -> None:
+    """Return if ``cluster_map`` keeps every promise of its type, and no version above ``newest`` is needed to read it.
 
     Raises:
         CorruptionError: it breaks one; the message says which.
+        VersionError: it is of a newer version.
     """
+    check_version(cluster_map.version, newest=newest)
     for flaw in _flaws(cluster_map):
         raise CorruptionError(f"cluster map of cluster {cluster_map.cluster_id!r}, epoch {cluster_map.epoch}: {flaw}")
+
+
+def check_version(version: int, *, newest: int = versions.NEWEST) -> None:
+    """Return if a map of ``version`` can be read by a node that speaks versions up to ``newest``.
+
+    Raises:
+        VersionError: it cannot, something in it would go unseen.
+    """
+    if version > newest:
+        raise VersionError(
+            f"the cluster uses version {version} of its protocol and formats, and this node speaks up to {newest}: "
+            "run the release on it that the other nodes run"
+        )
 
 
 def _with_id(cluster_map: ClusterMap, table: TableId) -> Table | None:

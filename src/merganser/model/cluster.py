@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from merganser.model import versions
 from merganser.model.ids import ClusterId, NodeId, PartitionId, TableId
 
 
@@ -29,6 +30,8 @@ class NodeRecord(msgspec.Struct, frozen=True):
     """Name of the machine, if several nodes run on it: a failure domain within the zone."""
     weight: float = 1.0
     """Share of the ring that it is to own, in relation to the others; 0: none."""
+    speaks: int = versions.OLDEST
+    """The newest version it speaks (`model.versions`), as far as it has told."""
 
     @property
     def fate(self) -> str:
@@ -164,3 +167,5 @@ class ClusterMap(msgspec.Struct, frozen=True):
     """Of the next member; 0: one above all there are."""
     dropped: tuple[str, ...] = ()
     """Unique ids of the tables dropped last, so that a request for one that still goes on makes it no second time."""
+    version: int = versions.OLDEST
+    """That all members speak, and that may be made use of (`model.versions`). It is never lowered."""

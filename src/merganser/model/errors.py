@@ -102,8 +102,16 @@ class PeerBusyError(PeerUnreachableError):
     """As many requests as may wait for the peer do so already; this one was not sent."""
 
 
+class PeerTooOldError(PeerUnreachableError):
+    """The peer speaks a version that has no such request; it was not sent."""
+
+
 class PeerLostError(MerganserError):
     """The connection broke, or the deadline passed, after the request was sent."""
+
+
+class VersionError(ConfigurationError):
+    """The cluster makes use of a version that this build does not speak."""
 
 
 class RefusedError(MerganserError):

@@ -438,3 +438,11 @@ Reply = (
     | LeaderReply
     | Refused
 )
+
+SINCE: dict[type[Request], int] = {}
+"""The version that each kind of request came with, if it is newer than `versions.OLDEST`."""
+
+
+def withheld(version: int) -> frozenset[type[Request]]:
+    """Return the kinds of requests that a peer of ``version`` does not know."""
+    return frozenset(kind for kind, since in SINCE.items() if since > version)

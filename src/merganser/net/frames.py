@@ -20,9 +20,7 @@ import msgspec
 
 from merganser.model.errors import CorruptionError
 from merganser.model.messages import Reply, Request
-
-PROTOCOL_VERSION = 2
-"""Raised with every change that an older peer would misread."""
+from merganser.model.versions import Versions
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Far above the largest message (a page of rows, a cluster map); a longer length is garbage or an attack."""
@@ -35,12 +33,19 @@ LENGTH_BYTES = _LENGTH.size
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The first frame of either side."""
+    """The first frame of either side; its first three fields are as in every version there was."""
 
-    protocol_version: int
+    oldest_version: int
     cluster_id: str
     """"" while the node belongs to no cluster."""
     node_id: str
+    newest_version: int = 0
+    """0: the oldest is the only one, as it was in version 2."""
+
+    @property
+    def versions(self) -> Versions:
+        """What the peer speaks."""
+        return Versions(self.oldest_version, max(self.oldest_version, self.newest_version))
 
 
 class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=2):

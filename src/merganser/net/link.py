@@ -31,10 +31,11 @@ from merganser.model.errors import (
     CorruptionError,
     PeerBusyError,
     PeerLostError,
+    PeerTooOldError,
     PeerUnreachableError,
 )
 from merganser.model.ids import NodeId
-from merganser.model.messages import Reply, Request
+from merganser.model.messages import Reply, Request, withheld
 from merganser.model.refusal import Refused
 from merganser.net.deadlines import Deadlines
 from merganser.net.frames import (
@@ -84,8 +85,11 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._is_flush_due = False
         self._closed_because: str | None = None
+        self._withheld: frozenset[type[Request]] = frozenset()
         self.is_ready = False
         """Greeted and not lost."""
+        self.version: int | None = None
+        """What both ends speak here, once greeted."""
         self.settled: asyncio.Future[None] = self._loop.create_future()
         """Done once the greeting is over, well or not."""
         self.lost: asyncio.Future[str] = self._loop.create_future()
@@ -97,6 +101,8 @@ class Connection(asyncio.Protocol):
         objection = self._objection(timeout_s)
         if objection is not None:
             return failed(future, objection)
+        if self._withheld and type(body) in self._withheld:
+            return failed(future, PeerTooOldError(self._too_old(body)))
         self._last_id += 1
         request_id = self._last_id
         call = Call(request_id, max(1, int(timeout_s * 1000)), body)
@@ -184,9 +190,23 @@ class Connection(asyncio.Protocol):
             self.close(f"{self._name}: {objection}")
         elif self._closed_because is None:
             self._decoder.frame_bytes_max = self._limits.frame_bytes_max
+            self._agree(frame)
             self.is_ready = True
             self.settled.set_result(None)
             self._flush_soon()
+
+    def _agree(self, hello: Hello) -> None:
+        """Settle on a version, and give up those requests that wait here and that the peer does not know."""
+        self.version = version = self._identity.version_with(hello)
+        assert version is not None, "there was no objection"
+        self._withheld = withheld(version)
+        for request_id, frame in list(self._unwritten.items()) if self._withheld else ():
+            (call,) = FrameDecoder(frame_bytes_max=self._limits.frame_bytes_max).feed(frame)
+            if isinstance(call, Call) and type(call.body) in self._withheld:
+                self._fail(request_id, self._too_old(call.body), kind=PeerTooOldError)
+
+    def _too_old(self, body: Request) -> str:
+        return f"{self._name} speaks peer protocol {self.version}, which has no {type(body).__name__}"
 
     # Requests.
 
@@ -232,13 +252,13 @@ class Connection(asyncio.Protocol):
         is_sent = request_id not in self._unwritten
         self._fail(request_id, f"{self._name}: " + ("no answer in time" if is_sent else "not sent in time"))
 
-    def _fail(self, request_id: int, reason: str) -> None:
+    def _fail(self, request_id: int, reason: str, *, kind: type[PeerUnreachableError] = PeerUnreachableError) -> None:
         future, _ = self._pending.pop(request_id)
         frame = self._unwritten.pop(request_id, None)
         if frame is not None:
             self._unwritten_bytes -= len(frame)
         if not future.done():
-            failed(future, PeerLostError(reason) if frame is None else PeerUnreachableError(reason))
+            failed(future, PeerLostError(reason) if frame is None else kind(reason))
 
 
 async def connect(connection: Connection, address: str, *, timeout_s: float, tls: ssl.SSLContext | None) -> None:
@@ -287,6 +307,16 @@ class Link:
     def is_connected(self) -> bool:
         """Tell whether a request would be written now."""
         return self._connection is not None and self._connection.is_ready
+
+    @property
+    def version(self) -> int | None:
+        """What both ends speak, None while there is no connection."""
+        return self._connection.version if self._connection is not None else None
+
+    @property
+    def down_because(self) -> str | None:
+        """Why there is no connection, None while there is one, or the first attempt runs."""
+        return self._down_because if self._connection is None else None
 
     @property
     def is_hopeful(self) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from merganser.model.errors import PeerUnreachableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
+from merganser.model.versions import SPOKEN, Versions
 from merganser.net.datagrams import DatagramPortError, Datagrams
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
@@ -40,6 +41,7 @@ class Peers:
         limits: PeerLimits | None = None,
         server_tls: ssl.SSLContext | None = None,
         client_tls: ssl.SSLContext | None = None,
+        versions: Versions = SPOKEN,
     ) -> None:
         """Take part as ``node_id``.
 
@@ -52,8 +54,9 @@ class Peers:
             limits: bounds.
             server_tls: for connections that peers open.
             client_tls: for connections that this node opens.
+            versions: what this node speaks.
         """
-        self._identity = Identity(node_id, cluster_id)
+        self._identity = Identity(node_id, cluster_id, versions)
         self._limits = limits or PeerLimits()
         self._random = random
         self._client_tls = client_tls
@@ -135,6 +138,23 @@ class Peers:
     def connected(self) -> Mapping[NodeId, bool]:
         """Tell of each peer whether a request would leave now."""
         return {node: link.is_connected for node, link in self._links.items()}
+
+    @property
+    def versions(self) -> Versions:
+        """What this node speaks."""
+        return self._identity.versions
+
+    def agreed(self) -> Mapping[NodeId, int | None]:
+        """Tell what is spoken with each peer, None while there is no connection to it."""
+        return {node: link.version for node, link in self._links.items()}
+
+    def problems(self) -> Mapping[NodeId, str | None]:
+        """Tell of each peer why there is no connection to it, None if there is one."""
+        return {node: link.down_because for node, link in self._links.items()}
+
+    def require(self, version: int) -> None:
+        """Open and take no connection that would speak anything older; see `transport.Transport.require`."""
+        self._identity.require(version)
 
     def request(
         self, node: NodeId, request: Request, *, timeout_s: float, traffic: Traffic = Traffic.DATA

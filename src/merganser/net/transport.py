@@ -12,6 +12,7 @@ from merganser.model.errors import MerganserError, RefusedError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 from merganser.model.refusal import Refused
+from merganser.model.versions import Versions
 
 
 class Traffic(enum.Enum):
@@ -23,6 +24,10 @@ class Traffic(enum.Enum):
 
 class Transport(Protocol):
     """Requests and datagrams to peers, by node id."""
+
+    @property
+    def versions(self) -> Versions:
+        """What this node speaks."""
 
     receive_datagram: Callable[[bytes], None] | None
     """Called with each datagram that arrives, whoever sent it; set by who wants them."""
@@ -53,6 +58,9 @@ class Transport(Protocol):
 
     def send_datagram(self, node: NodeId, data: bytes) -> None:
         """Send ``data``, at most 1,200 bytes, to ``node``; it may get lost, come twice, or overtake others."""
+
+    def require(self, version: int) -> None:
+        """Talk to nobody who speaks only what is older than ``version``, from the next connection on."""
 
     def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
         """Know exactly these peers (without this node itself) from now on."""

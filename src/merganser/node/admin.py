@@ -190,7 +190,7 @@ def _loss(member: Member) -> str | None:
 def _status(member: Member, peers: Peers) -> dict[str, object]:
     topology = member.topology
     current = topology.map
-    connected = peers.connected()
+    connected, versions, problems = peers.connected(), peers.agreed(), peers.problems()
     repairs = member.coordinator.repairs
     return {
         "state": _state(member),
@@ -206,10 +206,17 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         "addresses": topology.me.wire_addresses,
         "cluster": current.cluster_id,
         "epoch": current.epoch,
+        "cluster_version": current.version,
+        "speaks": msgspec.to_builtins(peers.versions),
         "partitions_owned": Counter(current.owners)[topology.me.number],
         "tables": [{"name": table.name, "wire": table.wire, "n": table.n} for table in current.tables],
         "peers": {
-            node.id: {"address": node.peer_address, "connected": connected.get(node.id, False)}
+            node.id: {
+                "address": node.peer_address,
+                "connected": connected.get(node.id, False),
+                "version": versions.get(node.id),
+                "problem": problems.get(node.id),
+            }
             for node in current.nodes
             if node.id != topology.node
         },

@@ -24,6 +24,7 @@ from merganser.model.cluster import NodeRecord
 from merganser.model.errors import ConfigurationError, CorruptionError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
+from merganser.model.versions import Versions
 from merganser.net import http
 from merganser.net.datagrams import DatagramPortError
 from merganser.net.peers import Peers
@@ -249,6 +250,7 @@ class Node:
             random=self._rng,
             handler=self._answer_peer,
             on_error=lambda error: failure("peer request failed", error),
+            versions=Versions(newest=settings.peer_protocol_max),
         )
         self._closing.push_async_callback(self._peers.close)
         peer_port = await self._take_port("peer", settings.peer_port, self._peers.listen)
@@ -261,7 +263,8 @@ class Node:
             self.addresses[name] = settings.advertised(await self._take_port(name, port, listen))
             self._doors.append(server)
         doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
-        return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone, settings.machine)
+        speaks = self._peers.versions.newest
+        return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone, settings.machine, speaks)
 
     def _listen_at_door(self, server: http.HttpServer) -> Callable[[str, int], Awaitable[int]]:
         assert self._door is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from merganser.model import versions
 from merganser.model.errors import ConfigurationError
 from merganser.net.http_limits import HttpLimits
 from merganser.node.environment import PREFIX as ENVIRONMENT_PREFIX
@@ -90,6 +91,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """MiB of the data disk that are kept free: with less left the node takes no more rows; 0: none."""
     clock_skew_max_s: float = CLOCK_SKEW_MAX_S
     """How far this node's clock may be from the median of its peers' before it takes no more writes from clients."""
+
+    peer_protocol_max: int = versions.NEWEST
+    """Newest version to speak with other nodes; what an earlier release spoke, to hold a node back."""
 
     table_delay_ms: int = 0
     """How long tables are CREATING, UPDATING and DELETING where this node takes the request; 0: not at all."""
@@ -209,6 +213,10 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(f"connections_max must be 1 or more, not {settings.connections_max}")
     if not 0 <= settings.table_delay_ms <= TABLE_DELAY_MS_MAX:
         raise ConfigurationError(f"table_delay_ms must be 0 to {TABLE_DELAY_MS_MAX}, not {settings.table_delay_ms}")
+    if not versions.OLDEST <= settings.peer_protocol_max <= versions.NEWEST:
+        raise ConfigurationError(
+            f"peer_protocol_max must be {versions.OLDEST} to {versions.NEWEST}, not {settings.peer_protocol_max}"
+        )
     if settings.disk_reserve_mib < 0:
         raise ConfigurationError(f"disk_reserve_mib must be 0 or more, not {settings.disk_reserve_mib}")
     if not _SKEWS_S[0] <= settings.clock_skew_max_s <= _SKEWS_S[1]:

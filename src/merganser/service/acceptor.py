@@ -6,6 +6,7 @@ import msgspec
 
 from merganser.core import cluster_map
 from merganser.core.register import AcceptorState
+from merganser.model import versions
 from merganser.model.cluster import ClusterMap
 from merganser.model.messages import Accept, Accepted, Ballot, Prepare, Promise
 from merganser.storage import keys
@@ -18,8 +19,9 @@ _REGISTER_KEY = keys.metadata_key("register")
 class Acceptor:
     """This node's vote on the register: the pure state, kept on disk before every answer."""
 
-    def __init__(self, engine: Engine, founding: ClusterMap) -> None:
-        """Continue from what the engine holds; a fresh register holds ``founding``."""
+    def __init__(self, engine: Engine, founding: ClusterMap, *, newest: int = versions.NEWEST) -> None:
+        """Continue from what the engine holds; a fresh one holds ``founding``. No map above ``newest`` is accepted."""
+        self._newest = newest
         self._engine = engine
         stored = engine.get(_REGISTER_KEY)
         if stored is None:
@@ -35,7 +37,7 @@ class Acceptor:
 
     async def accept(self, request: Accept) -> Accepted:
         """Accept a value unless a newer ballot was promised, durably."""
-        cluster_map.check(request.value)
+        cluster_map.check(request.value, newest=self._newest)
         state, accepted = self._state.accept(request.ballot, request.value)
         await self._keep(state)
         return accepted

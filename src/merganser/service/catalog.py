@@ -355,17 +355,21 @@ class Catalog:
         except UnavailableError:
             return
 
-    async def keep_addresses(self, wire_addresses: dict[str, str]) -> None:
-        """Have the map say where clients find this node; tries until a majority of the voters agrees."""
-        node = self._asker.node
-        while cluster_map.with_addresses(self.current, node, wire_addresses) is not self.current:
+    async def keep_presence(self, wire_addresses: dict[str, str], *, speaks: int) -> None:
+        """Have the map say where clients find this node, and what it speaks; tries until the voters agree."""
+        while not self.tells_presence(wire_addresses, speaks=speaks):
             try:
                 await self.change(
-                    lambda current: cluster_map.with_addresses(current, node, wire_addresses),
+                    lambda current: cluster_map.with_presence(current, self._asker.node, wire_addresses, speaks=speaks),
                     deadline=self._loop.time() + CHANGE_TIMEOUT_S,
                 )
             except (UnavailableError, UnknownOutcomeError):
                 await asyncio.sleep(GOSSIP_INTERVAL_S * self._rng.uniform(0.8, 1.2))
+
+    def tells_presence(self, wire_addresses: dict[str, str], *, speaks: int) -> bool:
+        """Tell whether the map says that of this node already."""
+        current = self.current
+        return cluster_map.with_presence(current, self._asker.node, wire_addresses, speaks=speaks) is current
 
     async def gossip(self) -> None:
         """Ask a random peer for news every second, for as long as the node lives."""

@@ -70,7 +70,7 @@ class Founding:
         self._partitions = partitions
         self._rng = rng
         self._progress = progress
-        self._map = load_map(engine)
+        self._map = load_map(engine, newest=transport.versions.newest)
         if member_of and self._map is None and len(self._seeds) < 2:
             raise ConfigurationError(
                 f"this node is a member of cluster {member_of} and has lost its database, and --seed names no other "
@@ -134,7 +134,7 @@ class Founding:
             existing = introduced.map
             if existing is None:
                 continue
-            cluster_map.check(existing)
+            cluster_map.check(existing, newest=self._transport.versions.newest)
             if self._member_of and existing.cluster_id != self._member_of:
                 raise ConfigurationError(
                     f"{seed} belongs to cluster {existing.cluster_id}, and this node to {self._member_of}: name seeds "

@@ -145,7 +145,7 @@ class Member:
         self.engine = engine
         self.transport = transport
         self.admission = Admission(limits)
-        self.topology = Topology(node, engine, current)
+        self.topology = Topology(node, engine, current, newest=transport.versions.newest)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
         asker = Asker(node, transport, self.serve, serve_at_once=self.serve_at_once)
         self.failure_detector = FailureDetector(self.topology, transport, rng=rng)
@@ -275,7 +275,7 @@ class Member:
             margin_us=purge_margin_us,
         )
         self.coordinator.repairs.may_begin = lambda: not self.admission.is_busy
-        self._acceptor = Acceptor(engine, current)
+        self._acceptor = Acceptor(engine, current, newest=transport.versions.newest)
         self.wholeness = Wholeness(
             self.topology,
             engine,
@@ -358,6 +358,8 @@ class Member:
         )
         self.rebalancer = Rebalancer(self.topology, asker, self.catalog)
         self._background: list[asyncio.Task[None]] = []
+        self._wire_addresses: dict[str, str] = {}
+        self._telling: asyncio.Task[None] | None = None
         self._at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {
             Read: self.replica.read_at_once,
             ReadRange: self.replica.read_range_at_once,
@@ -426,10 +428,12 @@ class Member:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
         self.topology.when_changed(self._know_peers)
         self._know_peers(self.topology.map)
+        self._wire_addresses = wire_addresses
+        self.topology.when_changed(self._tell_again)
         self.failure_detector.start()
+        self._background.append(self._begin(self.catalog.gossip()))
+        self._telling = self._begin(self._tell())
         for work in (
-            self.catalog.gossip(),
-            self.catalog.keep_addresses(wire_addresses),
             self._table_ends.run(),
             self.clock_watch.run(),
             self.handoff.run(),
@@ -445,19 +449,18 @@ class Member:
             self.moving.run(),
             self.rebalancer.run(),
         ):
-            task = asyncio.create_task(work)
-            task.add_done_callback(self._background_ended)
-            self._background.append(task)
+            self._background.append(self._begin(work))
         self.leader_tables.start()
 
     async def close(self) -> None:
         """Stop what runs in the background; the engine and the transport belong to the caller."""
         await self.leader_tables.close()
         self.failure_detector.close()
-        for task in self._background:
+        background = [*self._background, *([self._telling] if self._telling is not None else [])]
+        for task in background:
             task.cancel()
-        if self._background:
-            await asyncio.wait(self._background)
+        if background:
+            await asyncio.wait(background)
         await self.handoff.close()
         await self.coordinator.close()
         await self.timestamps.close()
@@ -471,7 +474,26 @@ class Member:
 
     def _know_peers(self, current: ClusterMap) -> None:
         me = self.topology.node
+        self.transport.require(current.version)
         self.transport.set_peers({node.id: node.peer_address for node in current.nodes if node.id != me})
+
+    def _tell_again(self, current: ClusterMap) -> None:
+        """Have the map say again what it says no more: a peer of an older version proposed it, and left that out."""
+        is_idle = self._telling is None or self._telling.done()
+        if is_idle and not self.catalog.tells_presence(self._wire_addresses, speaks=self._speaks):
+            self._telling = self._begin(self._tell())
+
+    def _tell(self) -> Coroutine[None, None, None]:
+        return self.catalog.keep_presence(self._wire_addresses, speaks=self._speaks)
+
+    @property
+    def _speaks(self) -> int:
+        return self.transport.versions.newest
+
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._background_ended)
+        return task
 
     async def _fetch_map(self, _sender: NodeId, request: FetchMap) -> Reply:
         return self.catalog.answer_fetch(request)

@@ -13,6 +13,7 @@ import msgspec
 from merganser.core import cluster_map
 from merganser.core.ring import Holders, Ring
 from merganser.core.token import TOKEN_MAX, TOKEN_MIN
+from merganser.model import versions
 from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.errors import CorruptionError, InvariantError
 from merganser.model.ids import NodeId, PartitionId, TableId, Token
@@ -23,17 +24,26 @@ from merganser.storage.values import seal, unseal
 _MAP_KEY = keys.metadata_key("cluster_map")
 
 
-def load_map(engine: Readable) -> ClusterMap | None:
+class _Versioned(msgspec.Struct, frozen=True):
+    """What can be read of a map of any version."""
+
+    version: int = versions.OLDEST
+
+
+def load_map(engine: Readable, *, newest: int = versions.NEWEST) -> ClusterMap | None:
     """Return the cluster map this data directory belongs to; None if it is fresh.
 
     Raises:
         CorruptionError: the stored map is damaged.
+        VersionError: it is of a version above ``newest``.
     """
     stored = engine.get(_MAP_KEY)
     if stored is None:
         return None
-    found = msgspec.msgpack.decode(unseal(_MAP_KEY, stored), type=ClusterMap)
-    cluster_map.check(found)
+    encoded = unseal(_MAP_KEY, stored)
+    cluster_map.check_version(msgspec.msgpack.decode(encoded, type=_Versioned).version, newest=newest)
+    found = msgspec.msgpack.decode(encoded, type=ClusterMap)
+    cluster_map.check(found, newest=newest)
     return found
 
 
@@ -46,8 +56,9 @@ async def keep_first_map(engine: Engine, first: ClusterMap) -> None:
 class Topology:
     """The newest cluster map known here; see the module's docstring."""
 
-    def __init__(self, node: NodeId, engine: Engine, current: ClusterMap) -> None:
-        """Serve ``current``, which must name ``node`` as a member."""
+    def __init__(self, node: NodeId, engine: Engine, current: ClusterMap, *, newest: int = versions.NEWEST) -> None:
+        """Serve ``current``, which must name ``node`` as a member; learn no map of a version above ``newest``."""
+        self._newest = newest
         self.node = node
         self._engine = engine
         self._listeners: list[Callable[[ClusterMap], None]] = []
@@ -153,9 +164,10 @@ class Topology:
 
         Raises:
             CorruptionError: the map breaks an invariant or belongs to another cluster.
+            VersionError: it makes use of what this build does not know.
             StorageFailedError: it could not be kept.
         """
-        cluster_map.check(newer)
+        cluster_map.check(newer, newest=self._newest)
         if newer.cluster_id != self.map.cluster_id:
             raise CorruptionError(f"a map of cluster {newer.cluster_id} reached a node of {self.map.cluster_id}")
         if cluster_map.node_by_id(newer, self.node) is None:

@@ -17,10 +17,13 @@ import random
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
+import msgspec
+
 from merganser.core.admission import AdmissionLimits
 from merganser.model.cluster import NodeRecord
 from merganser.model.errors import InvariantError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
+from merganser.model.versions import SPOKEN
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S
 from merganser.service.counts import Measure
 from merganser.service.expiry_index import Expiry
@@ -100,6 +103,8 @@ class Machine:
         """When tables are to go, by wire."""
         self.accepts_loss = False
         """All eight of its next lives."""
+        self.versions = SPOKEN
+        """What its next lives speak."""
         self.wire_addresses: dict[str, str] = {}
         self.member: Member | None = None
         self.errors: list[BaseException] = []
@@ -157,7 +162,9 @@ class Machine:
         self.lives += 1
         self.disk.spin_up()
         self._incarnation = Incarnation(self.address)
-        transport = SimulatedTransport(self._network, self._incarnation, self.address, self._record.id, self._rng)
+        transport = SimulatedTransport(
+            self._network, self._incarnation, self.address, self._record.id, self._rng, versions=self.versions
+        )
         self.spawn(self._live(transport)).add_done_callback(self._note_failure)
 
     def crash(self) -> None:
@@ -238,12 +245,13 @@ class Machine:
         self.member = member
 
     def _way_in(self, transport: SimulatedTransport) -> Founding | Joining:
+        me = msgspec.structs.replace(self._record, speaks=transport.versions.newest)
         if self._join:
             return Joining(
-                self._record, self._join, self.engine, transport, rng=self._rng, progress=lambda _member, _why: None
+                me, self._join, self.engine, transport, rng=self._rng, progress=lambda _member, _why: None
             )
         return Founding(
-            self._record,
+            me,
             self._seeds,
             self.engine,
             transport,

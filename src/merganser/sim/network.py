@@ -24,10 +24,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from merganser.model.errors import MerganserError, PeerLostError, PeerUnreachableError
+from merganser.model.errors import MerganserError, PeerLostError, PeerTooOldError, PeerUnreachableError
 from merganser.model.ids import NodeId
-from merganser.model.messages import Reply, Request
+from merganser.model.messages import Reply, Request, withheld
 from merganser.model.refusal import Refused
+from merganser.model.versions import SPOKEN, Versions
 from merganser.net.transport import Handler, Traffic, failed, refusal, refused
 from merganser.sim.loop import Incarnation, SimulatedLoop
 
@@ -119,6 +120,11 @@ class SimulatedNetwork:
         machine = self._machines.get(address)
         return machine is not None and not machine.incarnation.is_dead
 
+    def versions_at(self, address: str) -> Versions | None:
+        """Return what the machine there speaks, None if there is none."""
+        machine = self._machines.get(address)
+        return None if machine is None else machine.versions
+
     def cut(self, sender: str, receiver: str) -> None:
         """Lose everything from ``sender`` to ``receiver`` until it was mended as often as it was cut."""
         self._cuts[sender, receiver] += 1
@@ -187,9 +193,17 @@ class SimulatedTransport:
     """One machine's end of the network; a `Transport`."""
 
     def __init__(
-        self, network: SimulatedNetwork, incarnation: Incarnation, address: str, node: NodeId, rng: random.Random
+        self,
+        network: SimulatedNetwork,
+        incarnation: Incarnation,
+        address: str,
+        node: NodeId,
+        rng: random.Random,
+        *,
+        versions: Versions = SPOKEN,
     ) -> None:
-        """Attach ``incarnation`` to ``network`` under ``address``."""
+        """Attach ``incarnation``, which speaks ``versions``, to ``network`` under ``address``."""
+        self.versions = versions
         self.incarnation = incarnation
         self._network = network
         self._loop = network.loop
@@ -211,6 +225,10 @@ class SimulatedTransport:
     def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
         """Know exactly these peers."""
         self._peers = dict(addresses)
+
+    def require(self, version: int) -> None:
+        """Speak nothing older than ``version``."""
+        self.versions = Versions(max(self.versions.oldest, version), self.versions.newest)
 
     def is_reachable(self, node: NodeId) -> bool:
         """Tell whether the connection to the peer is up, as far as this machine knows; a cut link does not break it."""
@@ -237,6 +255,9 @@ class SimulatedTransport:
         future: asyncio.Future[Reply] = self._loop.create_future()
         if not self._network.is_open(self._address, address):
             return failed(future, PeerUnreachableError(f"nobody listens at {address}"))
+        objection = self._objection(address, request)
+        if objection is not None:
+            return failed(future, objection)
         self._number += 1
         number = self._number
         self._waiting[number] = future, address
@@ -244,6 +265,16 @@ class SimulatedTransport:
         future.add_done_callback(lambda _: timer.cancel())
         self._network.carry(self._address, address, "request", number, _ENCODE((self._node, request)))
         return future
+
+    def _objection(self, address: str, request: Request) -> PeerUnreachableError | None:
+        """Return why the peer cannot be asked that, as `net.handshake` and `net.link` find out; None if it can be."""
+        theirs = self._network.versions_at(address)
+        if theirs is None or theirs == self.versions:
+            return None
+        version = self.versions.common(theirs)
+        if version is None:
+            return PeerUnreachableError(f"{address} speaks {theirs} and {self._address} speaks {self.versions}")
+        return PeerTooOldError(f"{address} has no such request") if type(request) in withheld(version) else None
 
     def send_datagram(self, node: NodeId, data: bytes) -> None:
         """Send ``data``; see `Transport.send_datagram`."""

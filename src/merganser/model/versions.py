@@ -1,0 +1,44 @@
+"""Which versions of what nodes say and store this build speaks, and how two nodes agree on one.
+
+One number counts the frames between peers, the messages in them, the cluster map and every stored format. A node
+speaks a range of versions. Two nodes use the newest one that both speak, for each connection; the cluster as a whole
+uses what the map says (`ClusterMap.version`), which is raised once every member speaks it, and never lowered.
+
+How something changes without breaking an older peer:
+
+- A message gets a field: at its end, with a default that means what its absence meant. An older peer skips it, and that
+  must be right; no new version then.
+- A message of a new kind: a new version, and a line in `messages.SINCE`. It is never sent to a peer that lacks it: the
+  request fails as one that was not sent (`PeerTooOldError`), and its sender does what it did before there was that
+  kind. Its reply may be new, too; replies to older requests stay what they were.
+- A stored format, a kind of table, or a meaning changes: a new version, and nobody makes use of it before the map says
+  that version, because a replica that cannot read it may be given it at any time.
+
+2  the first that was spoken
+3  greetings tell a range; the map tells what its members speak
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+OLDEST, NEWEST = 2, 3
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """A range of versions, both ends included."""
+
+    oldest: int = OLDEST
+    newest: int = NEWEST
+
+    def __str__(self) -> str:
+        """Return it as messages show it."""
+        return str(self.oldest) if self.oldest == self.newest else f"{self.oldest} to {self.newest}"
+
+    def common(self, other: Versions) -> int | None:
+        """Return the newest version that both speak, None if there is none."""
+        newest = min(self.newest, other.newest)
+        return newest if newest >= max(self.oldest, other.oldest) else None
+
+
+SPOKEN = Versions()
