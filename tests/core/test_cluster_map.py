@@ -17,6 +17,7 @@ from merganser.model.errors import (
     TableChangedError,
     TableExistsError,
     TableNotFoundError,
+    VersionError,
 )
 from merganser.model.ids import ClusterId, NodeId, TableId
 
@@ -305,3 +306,26 @@ def test_all_tables_are_dropped_in_one_change_and_not_made_again_by_the_requests
 
 def test_dropping_all_of_no_tables_changes_nothing(three: ClusterMap) -> None:
     assert maps.without_tables(three) is three
+
+
+def test_the_last_member_to_speak_a_version_raises_that_of_the_cluster() -> None:
+    current = maps.found(CLUSTER, founders("xyz"), 4)
+    assert current.version == 2
+    for name, version in ("a", 2), ("b", 2), ("c", 3):
+        before = current
+        current = maps.with_presence(current, NodeId(name), {}, speaks=3)
+        assert (current.version, current.epoch) == (version, before.epoch + 1)
+        assert maps.with_presence(current, NodeId(name), {}, speaks=3) is current
+
+
+def test_a_version_is_never_lowered() -> None:
+    current = maps.found(CLUSTER, [msgspec.structs.replace(founder("a"), speaks=3)], 4)
+    assert current.version == 3
+    assert maps.with_presence(current, NodeId("a"), {}, speaks=2).version == 3
+
+
+def test_a_map_of_a_newer_version_is_refused_with_the_way_out(three: ClusterMap) -> None:
+    current = msgspec.structs.replace(three, version=3)
+    maps.check(current, newest=3)
+    with pytest.raises(VersionError, match=r"uses version 3 .* this node speaks up to 2: run the release on it that"):
+        maps.check(current, newest=2)

@@ -11,6 +11,7 @@ import orjson
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.row import Cell, Row
 from merganser.model.timestamp import Timestamp
+from merganser.model.versions import SPOKEN
 from merganser.net.http import Request, Response
 from merganser.net.peers import Peers
 from merganser.node.admin import HEADER, Admin
@@ -26,7 +27,15 @@ HOUR_US = 3_600_000_000
 
 
 class NoPeers:
+    versions = SPOKEN
+
     def connected(self) -> Mapping[NodeId, bool]:
+        return {}
+
+    def agreed(self) -> Mapping[NodeId, int | None]:
+        return {}
+
+    def problems(self) -> Mapping[NodeId, str | None]:
         return {}
 
 

@@ -7,14 +7,17 @@ import asyncio
 import msgspec
 import pytest
 
-from merganser.model.errors import ConfigurationError
+from merganser.model.errors import ConfigurationError, VersionError
 from merganser.model.ids import NodeId
 from merganser.service.founding import check_address
 from merganser.service.topology import load_map
 from merganser.sim.machine import Machine
 from merganser.sim.network import Conditions
 from merganser.sim.world import World
+from merganser.storage.engine import Batch
+from merganser.storage.keys import metadata_key
 from merganser.storage.memory import MemoryEngine
+from merganser.storage.values import seal
 from service.plays import member, play, simulated
 
 SEEDS = 100
@@ -190,3 +193,12 @@ async def test_a_data_directory_moved_to_another_address_is_refused(world: World
         check_address(msgspec.structs.replace(topology.me, peer_address="elsewhere:7700"), topology.map)
     with pytest.raises(ConfigurationError, match="does not know node"):
         check_address(msgspec.structs.replace(topology.me, id=NodeId("0" * 16)), topology.map)
+
+
+def test_a_directory_of_a_newer_release_is_refused_and_not_read_in_part() -> None:
+    engine = MemoryEngine()
+    of_the_future = {"version": 9, "cluster_id": 7, "what": "nobody knows yet"}  # no other field is as it is today
+    key = metadata_key("cluster_map")
+    engine.commit(Batch().put(key, seal(key, msgspec.msgpack.encode(of_the_future))))
+    with pytest.raises(VersionError, match=r"the cluster uses version 9 .*, and this node speaks up to 3"):
+        load_map(engine)

@@ -8,11 +8,15 @@ import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import get_args
 
 import msgspec
 import pytest
 
+from merganser.model import messages
 from merganser.model.errors import ConfigurationError
+from merganser.model.messages import Exchanging
+from merganser.model.versions import NEWEST
 from merganser.sim.nemeses import FAMILIES, NEMESES
 from merganser.sim.scenario import Outcome, Scenario, run_scenario
 from merganser.sim.workloads import ON_LEADERS, WORKLOADS
@@ -89,6 +93,24 @@ def test_other_worlds_change_nothing_for_the_other_half(world: str) -> None:
 def in_another_world(world: str, workloads: list[str]) -> None:
     scenarios = [msgspec.structs.replace(OTHER_WORLDS[world], workload=workload) for workload in workloads]
     assert failures([run_scenario(2000, scenario) for scenario in scenarios]) == []
+
+
+@pytest.mark.parametrize("nemesis", ["none", "partitions+storms+crashes"])
+def test_a_cluster_is_upgraded_node_by_node_while_clients_work(nemesis: str) -> None:
+    scenario = Scenario(nemesis=nemesis, nodes=3, older=3)
+    workloads = every_second(nemesis == "none")
+    outcomes = [run_scenario(4000, msgspec.structs.replace(scenario, workload=workload)) for workload in workloads]
+    assert failures(outcomes) == []
+    assert all(o.faults["upgrade"] == 3 for o in outcomes)
+
+
+def test_what_an_older_node_cannot_be_asked_waits_until_it_is_upgraded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in get_args(Exchanging):  # so that replicas compare themselves only with those that were upgraded
+        monkeypatch.setitem(messages.SINCE, kind, NEWEST)
+    scenario = Scenario(nemesis="partitions", nodes=3, older=2, repair_interval_s=2.0)
+    outcomes = [run_scenario(seed, scenario) for seed in range(4000, 4003)]
+    assert failures(outcomes) == []
+    assert sum(o.met for o in outcomes) > 0
 
 
 def test_replicas_become_equal_without_a_read_and_what_was_purged_stays_away() -> None:

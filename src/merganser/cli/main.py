@@ -414,6 +414,7 @@ def sim(
     repair_interval: Annotated[
         float, typer.Option(min=0.0, help="Seconds between anti-entropy and purge rounds; 0: drawn, 2, 10 or never.")
     ] = 0.0,
+    older: Annotated[int, typer.Option(min=0, help="Nodes that begin on the oldest version and are upgraded.")] = 0,
     pace: Annotated[str, typer.Option(help="Of runs on tables with leaders: quick, slow, or drawn.")] = "drawn",
     processes: Annotated[int, typer.Option(min=1, help="Seeds run at the same time.")] = os.cpu_count() or 1,
     trace: Annotated[bool, typer.Option("--trace", help="Print what happened in each run.")] = False,
@@ -447,6 +448,7 @@ def sim(
         clock_jump_s=clock_jump,
         repair_interval_s=repair_interval,
         pace=pace,
+        older=older,
     )
     if not simulate(seeds, scenario, processes=processes, is_traced=trace, is_matrix=matrix):
         raise typer.Exit(1)

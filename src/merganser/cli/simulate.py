@@ -40,6 +40,7 @@ _OPTIONS = {
     "clock_jump_s": "--clock-jump",
     "repair_interval_s": "--repair-interval",
     "pace": "--pace",
+    "older": "--older",
 }
 
 

@@ -25,6 +25,7 @@ from merganser.sim.loop import SimulationError
 from merganser.sim.nemeses import EVERY_S, FAMILIES, Nemesis, families_of
 from merganser.sim.nemeses.arena import LASTS_S, Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
+from merganser.sim.upgrade import Upgrade, behind_members
 from merganser.sim.verdict import Verdict
 from merganser.sim.workloads import INDEXED, LIMITED, ON_LEADERS, ON_SIBLINGS, WORKLOADS, Workload
 from merganser.sim.world import World
@@ -80,6 +81,8 @@ class Scenario(msgspec.Struct, frozen=True):
     """Of anti-entropy and of purging; 0: drawn, none among them."""
     pace: str = "drawn"
     """Of runs with leaders: one of `PACES`."""
+    older: int = 0
+    """Machines that begin on the oldest version and are upgraded one after another (`sim.upgrade`)."""
 
     def check(self) -> None:
         """Return if there are such a workload, such a nemesis and such a pace, and a partition for each node.
@@ -172,6 +175,7 @@ class _Run:
         return self._outcome()
 
     async def _play(self) -> None:
+        upgrade = Upgrade(self._arena, self._scenario.older, every_s=self._pace.every_s)
         for machine in self._world.machines:
             machine.limits = LIMITED.get(self._scenario.workload)
             if FAMILIES["rot"] in families_of(self._scenario.nemesis):  # else a scrub would only hide what is wrong
@@ -180,18 +184,22 @@ class _Run:
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(self._pace.think_s))
         workload = WORKLOADS[self._scenario.workload](clients, self._scenario.hot_keys)
-        await self._work(workload)
+        await self._work(workload, upgrade)
         await self._world.start()
         await asyncio.sleep(self._ahead_s())
         self._violations += await Verdict(clients, self._history, workload).violations()
+        self._violations += [Violation("versions", told) for told in behind_members(self._world.machines)]
 
-    async def _work(self, workload: Workload) -> None:
+    async def _work(self, workload: Workload, upgrade: Upgrade) -> None:
         nemesis = Nemesis(self._scenario.nemesis, self._arena, every_s=self._pace.every_s)
         nemesis.start()
         loop = self._world.loop
         work = [loop.create_task(workload.client(number, self._scenario.operations)) for number in range(CLIENTS)]
-        for client in work:
-            await client
+        if self._scenario.older:
+            work.append(loop.create_task(upgrade.run()))
+        for one in work:
+            await one
+        self._violations += upgrade.violations
         await nemesis.stop()
         self._history.has_losses = self._arena.losses > 0
         loop.tell("all is healed")

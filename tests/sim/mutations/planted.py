@@ -46,6 +46,7 @@ from sim.mutations.planting import (
     TABLES,
     TOMBSTONES,
     VERSIONS,
+    VERSIONS_OF_NODES,
     planted,
 )
 
@@ -295,7 +296,7 @@ def dropped_table_keeps_its_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete_range", lambda self, _start, _end: self)
 
 
-@planted("maps", "tables", "errors", mechanism=TABLES, workload="tables")
+@planted("maps", "tables", "errors", mechanism=TABLES, likely=1, workload="tables")
 def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     def prepare(self: AcceptorState, ballot: Ballot) -> tuple[AcceptorState, Promise]:
         return self, Promise(ballot, self.accepted, self.value)
@@ -323,6 +324,22 @@ def table_that_is_to_go_stays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TableEnds, "_overdue", lambda self: [])
 
 
-@planted("tables", mechanism=TABLES, workload="tables")
+@planted("tables", mechanism=TABLES, likely=2, workload="tables")
 def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster_map, "without_table", lambda current, **_which: current)
+
+
+@planted("versions", mechanism=VERSIONS_OF_NODES, nemesis="none", nodes=3, older=2)
+def version_raised_before_all_members_speak_it(patch: pytest.MonkeyPatch) -> None:
+    real = cluster_map.with_presence
+
+    def hasty(current: ClusterMap, node: NodeId, addresses: dict[str, str], *, speaks: int) -> ClusterMap:
+        told = real(current, node, addresses, speaks=speaks)
+        return told if told is current else msgspec.structs.replace(told, version=max(told.version, speaks))
+
+    patch.setattr(cluster_map, "with_presence", hasty)
+
+
+@planted("versions", mechanism=VERSIONS_OF_NODES, nemesis="none", nodes=3, older=2)
+def version_never_raised(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(cluster_map, "_spoken_by_all", lambda _nodes: 2)

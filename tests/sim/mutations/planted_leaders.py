@@ -83,7 +83,7 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Confirmations, "confirm", confirm)
 
 
-@planted("available", mechanism=ELECTIONS, likely=8, workload="items", nemesis="crashes", nodes=3, pace="slow")
+@planted("available", mechanism=ELECTIONS, likely=3, workload="items", nemesis="crashes", nodes=3, pace="slow")
 def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 

@@ -103,7 +103,7 @@ OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
     "held": writes_too_few_hold,
     "available": unanswered_requests,
 }
-OF_THE_RUN = ("readable", "errors")
+OF_THE_RUN = ("readable", "errors", "versions")
 
 PROMISES = {
     "acknowledged": "a read is at least as new as every acknowledged write that it met (R + W > N)",
@@ -146,6 +146,7 @@ PROMISES = {
     "times": "each replica has an entry for each item that expires in its index of times",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
+    "versions": "the map is of the newest version that all members speak",
 }
 """What each checker sees to."""
 
