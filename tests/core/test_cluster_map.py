@@ -17,6 +17,7 @@ from merganser.model.errors import (
     TableChangedError,
     TableExistsError,
     TableNotFoundError,
+    UnavailableError,
     VersionError,
 )
 from merganser.model.ids import ClusterId, NodeId, TableId
@@ -329,3 +330,16 @@ def test_a_map_of_a_newer_version_is_refused_with_the_way_out(three: ClusterMap)
     maps.check(current, newest=3)
     with pytest.raises(VersionError, match=r"uses version 3 .* this node speaks up to 2: run the release on it that"):
         maps.check(current, newest=2)
+
+
+def test_what_an_older_member_could_not_merge_waits_until_it_is_upgraded(three: ClusterMap) -> None:
+    def with_carts(current: ClusterMap) -> ClusterMap:
+        return maps.with_table(
+            current, name="carts", wire="sim", n=3, definition=b"", unique_id="first", conflicts="siblings"
+        )
+
+    for node in three.nodes[:2]:
+        three = maps.with_presence(three, node.id, {}, speaks=3)
+    with pytest.raises(UnavailableError, match="tables that keep siblings need version 3 on every node, and c has an"):
+        with_carts(three)
+    assert with_carts(maps.with_presence(three, NodeId("c"), {}, speaks=3)).tables[0].is_causal

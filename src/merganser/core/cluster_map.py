@@ -26,6 +26,7 @@ from merganser.model.errors import (
     TableChangedError,
     TableExistsError,
     TableNotFoundError,
+    UnavailableError,
     VersionError,
 )
 from merganser.model.ids import ClusterId, NodeId, TableId
@@ -88,6 +89,7 @@ def with_table(
 
     Raises:
         TableExistsError: another table of that wire has the name.
+        UnavailableError: a member does not speak the version that brought such tables.
     """
     assert n >= 1, "the wire checks how many replicas its client asked for"
     assert all((name, unique_id)), "the wire names each table and each request"
@@ -100,6 +102,8 @@ def with_table(
         if existing.unique_id == unique_id:
             return cluster_map
         raise TableExistsError(f"table {name!r} exists: delete it first or choose another name")
+    if conflicts != "lww":
+        _check_spoken(cluster_map, versions.CAUSAL_SINCE, what=f"tables that keep {conflicts}")
     table = Table(
         id=TableId(cluster_map.next_table_id),
         name=name,
@@ -346,6 +350,19 @@ def check_version(version: int, *, newest: int = versions.NEWEST) -> None:
         raise VersionError(
             f"the cluster uses version {version} of its protocol and formats, and this node speaks up to {newest}: "
             "run the release on it that the other nodes run"
+        )
+
+
+def _check_spoken(cluster_map: ClusterMap, version: int, *, what: str) -> None:
+    """Return if all members speak ``version``.
+
+    Raises:
+        UnavailableError: they do not; says who.
+    """
+    if cluster_map.version < version:
+        behind = ", ".join(node.id for node in cluster_map.nodes if node.speaks < version) or "a member"
+        raise UnavailableError(
+            f"{what} need version {version} on every node, and {behind} has an older release: upgrade it"
         )
 
 

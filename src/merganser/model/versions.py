@@ -15,7 +15,7 @@ How something changes without breaking an older peer:
   that version, because a replica that cannot read it may be given it at any time.
 
 2  the first that was spoken
-3  greetings tell a range; the map tells what its members speak
+3  greetings tell a range; the map tells what its members speak; tables whose rows have a causal context
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from __future__ import annotations
 import msgspec
 
 OLDEST, NEWEST = 2, 3
+CAUSAL_SINCE = 3
+"""Tables whose rows have a causal context: an older replica could not merge them."""
 
 
 class Versions(msgspec.Struct, frozen=True):

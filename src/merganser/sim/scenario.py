@@ -93,6 +93,10 @@ class Scenario(msgspec.Struct, frozen=True):
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"no workload is called {self.workload!r}: choose one of {', '.join(WORKLOADS)}")
         families_of(self.nemesis)
+        if self.older and self.workload in ON_SIBLINGS:
+            raise ConfigurationError(
+                f"workload {self.workload} begins on tables that no older node can have: leave out --older"
+            )
         if self.pace not in ("drawn", *PACES):
             raise ConfigurationError(f"no pace is called {self.pace!r}: choose drawn, {', '.join(PACES)}")
         nodes = self.nodes or max(NODES)
