@@ -103,7 +103,7 @@ def with_table(
             return cluster_map
         raise TableExistsError(f"table {name!r} exists: delete it first or choose another name")
     if conflicts != "lww":
-        _check_spoken(cluster_map, versions.CAUSAL_SINCE, what=f"tables that keep {conflicts}")
+        check_spoken(cluster_map, versions.CAUSAL_SINCE, what=f"tables that keep {conflicts}")
     table = Table(
         id=TableId(cluster_map.next_table_id),
         name=name,
@@ -353,7 +353,7 @@ def check_version(version: int, *, newest: int = versions.NEWEST) -> None:
         )
 
 
-def _check_spoken(cluster_map: ClusterMap, version: int, *, what: str) -> None:
+def check_spoken(cluster_map: ClusterMap, version: int, *, what: str) -> None:
     """Return if all members speak ``version``.
 
     Raises:

@@ -21,11 +21,12 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from merganser.core import planner
-from merganser.core.cluster_map import NUMBER_MAX, VOTERS_MAX, node_by_id
+from merganser.core.cluster_map import NUMBER_MAX, VOTERS_MAX, check_spoken, check_version, node_by_id
 from merganser.core.ring import Ring, settled
 from merganser.model.cluster import ClusterMap, Move, NodeRecord, Operation, OperationKind, Pending
 from merganser.model.errors import RequestError
 from merganser.model.ids import NodeId, PartitionId
+from merganser.model.versions import MOVES_SINCE
 
 MOVES_AT_ONCE = 32
 """Partitions that change their owner in one step: of a ring of 256, four nodes' worth of a step in eight."""
@@ -37,6 +38,7 @@ def with_member(cluster_map: ClusterMap, record: NodeRecord) -> ClusterMap:
 
     Raises:
         RequestError: another member has its address.
+        VersionError, UnavailableError: it speaks less than the cluster uses, or a member does not know of newcomers.
     """
     if node_by_id(cluster_map, record.id) is not None:
         return cluster_map
@@ -46,6 +48,8 @@ def with_member(cluster_map: ClusterMap, record: NodeRecord) -> ClusterMap:
                 f"node {node.id} is a member at {record.peer_address} already: start this one at another address, or "
                 "have the other one removed"
             )
+    check_version(cluster_map.version, newest=record.speaks)
+    check_spoken(cluster_map, MOVES_SINCE, what="new members")
     number = cluster_map.next_number or max(node.number for node in cluster_map.nodes) + 1
     if number > NUMBER_MAX:
         raise RequestError("this cluster has had all the members that can be numbered")
@@ -60,6 +64,7 @@ def begun(cluster_map: ClusterMap, operation: Operation, weights: Mapping[int, f
 
     Raises:
         RequestError: another one is under way, or it was planned for another map.
+        UnavailableError: a member does not speak the version that brought this.
     """
     if cluster_map.operation is not None:
         if cluster_map.operation.id == operation.id:
@@ -67,6 +72,7 @@ def begun(cluster_map: ClusterMap, operation: Operation, weights: Mapping[int, f
         raise RequestError(
             f"another operation is under way: {cluster_map.operation.told}; wait for its end, or cancel it"
         )
+    check_spoken(cluster_map, MOVES_SINCE, what="changes of who holds what")
     numbers = {node.number for node in cluster_map.nodes}
     named = {*operation.owners, *operation.gone, *(number for number, _ in operation.zones), *weights}
     if not named <= numbers or len(operation.owners) != cluster_map.partitions:

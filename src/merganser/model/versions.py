@@ -15,7 +15,8 @@ How something changes without breaking an older peer:
   that version, because a replica that cannot read it may be given it at any time.
 
 2  the first that was spoken
-3  greetings tell a range; the map tells what its members speak; tables whose rows have a causal context
+3  greetings tell a range; the map tells what its members speak; tables whose rows have a causal context;
+   partitions that change hands
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import msgspec
 OLDEST, NEWEST = 2, 3
 CAUSAL_SINCE = 3
 """Tables whose rows have a causal context: an older replica could not merge them."""
+MOVES_SINCE = 3
+"""Partitions that change hands: an older replica would not write to who is to hold them."""
 
 
 class Versions(msgspec.Struct, frozen=True):

@@ -264,7 +264,9 @@ class Node:
             self._doors.append(server)
         doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
         speaks = self._peers.versions.newest
-        return NodeRecord(node_id, 0, self.addresses["peers"], doors_only, settings.zone, settings.machine, speaks)
+        return NodeRecord(
+            node_id, 0, self.addresses["peers"], doors_only, settings.zone, settings.machine, speaks=speaks
+        )
 
     def _listen_at_door(self, server: http.HttpServer) -> Callable[[str, int], Awaitable[int]]:
         assert self._door is not None
