@@ -7,7 +7,6 @@ one who asked for it has lost patience, and the next waits for its end.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from merganser.core import reshaping
@@ -63,10 +62,21 @@ async def _change(arena: Arena, change: Callable[[ClusterMap], ClusterMap]) -> s
     if not up:
         return None
     machine = arena.rng.choice(up)
-    with contextlib.suppress(MerganserError, asyncio.CancelledError):
-        changed = await machine.spawn(_changed(machine, change))
-        return changed.operation.told if changed.operation is not None else None
-    return None
+    asked = machine.spawn(_changed(machine, change))
+    try:
+        changed = await asked
+    except MerganserError:
+        return None
+    except asyncio.CancelledError:
+        if asked.cancelled() and not _is_ending():  # the node gave it up, not the nemesis
+            return None
+        raise
+    return changed.operation.told if changed.operation is not None else None
+
+
+def _is_ending() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _changed(machine: Machine, change: Callable[[ClusterMap], ClusterMap]) -> ClusterMap:
