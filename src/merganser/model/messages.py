@@ -439,7 +439,7 @@ Reply = (
     | Refused
 )
 
-SINCE: dict[type[Request], int] = {Mint: 3, AskMoves: 3}
+SINCE: dict[type[Request], int] = {Mint: 3, AskMoves: 3, Join: 3}
 """The version that each kind of request came with, if it is newer than `versions.OLDEST`."""
 
 

@@ -65,7 +65,7 @@ class Joining:
         self._transport = transport
         self._rng = rng
         self._progress = progress
-        self._map = load_map(engine)
+        self._map = load_map(engine, newest=transport.versions.newest)
 
     async def serve(self, _sender: NodeId, request: Request) -> Reply:
         """Answer other nodes as long as this one is not a member.
@@ -108,7 +108,7 @@ class Joining:
         if found is None:
             self._progress(self._door, "it is not a member of a cluster yet")
             return None
-        cluster_map.check(found)
+        cluster_map.check(found, newest=self._transport.versions.newest)
         self._check_own(found)
         return found
 

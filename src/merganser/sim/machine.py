@@ -247,9 +247,7 @@ class Machine:
     def _way_in(self, transport: SimulatedTransport) -> Founding | Joining:
         me = msgspec.structs.replace(self._record, speaks=transport.versions.newest)
         if self._join:
-            return Joining(
-                me, self._join, self.engine, transport, rng=self._rng, progress=lambda _member, _why: None
-            )
+            return Joining(me, self._join, self.engine, transport, rng=self._rng, progress=lambda _member, _why: None)
         return Founding(
             me,
             self._seeds,
