@@ -17,9 +17,11 @@ from merganser.model.leadership import NO_EPOCH, Epoch, Group
 from merganser.model.messages import Reply, Request
 from merganser.model.register import Version
 from merganser.net.transport import Traffic
-from merganser.service.admission import UnderWay
+from merganser.service.admission import Admission, UnderWay
 from merganser.service.asking import Asker
+from merganser.service.changes_here import ChangesHere
 from merganser.service.hedging import Hedging
+from merganser.service.leader import Leader
 from merganser.service.leader_based import LeaderBased
 from merganser.service.local_indexes import LocalIndexes
 from merganser.service.topology import Topology
@@ -148,11 +150,9 @@ async def _nobody(_sender: NodeId, _request: Request) -> Reply:
     raise AssertionError("the coordinator asks itself nothing")
 
 
-class _NothingHere:
-    """Of a node that leads nothing."""
-
-    def begin(self, _table: Table, _key: bytes, _kind: int, _payload: bytes) -> None:
-        """Decline."""
+def _nothing_here() -> ChangesHere:
+    """Of a node that leads nothing: its leader, which nobody made, is never asked."""
+    return ChangesHere(Leader.__new__(Leader), Admission(), is_refusing=lambda: True)
 
 
 def _stage() -> Stage:
@@ -186,7 +186,7 @@ def _stage() -> Stage:
         catch_up=catch_up,
         under_way=UnderWay("operations", 100),
         local=LocalIndexes(MemoryEngine()),
-        changes_here=_NothingHere(),  # type: ignore[arg-type]
+        changes_here=_nothing_here(),
     )
     partition = topology.ring.partition_of(keys.token_in(key))
     numbers = {node.id: node.number for node in current.nodes}
