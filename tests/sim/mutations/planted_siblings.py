@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
-from merganser.core import causal_rows, causality, siblings
+from merganser.core import causal_rows, causality, rows, siblings
 from merganser.core.siblings import Sibling
+from merganser.model.messages import Merged
 from merganser.model.row import Context, Row, Span
-from merganser.model.timestamp import BEGINNING
+from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.service import key_values
+from merganser.service.replica import Replica
+from merganser.storage.values import decode_row
 from sim.mutations.planting import SIBLINGS, planted
 
 
@@ -86,15 +90,23 @@ def merge_forgets_what_the_other_has_seen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(causal_rows, "merge", merge)
 
 
-@planted("siblings", "convergence", mechanism=SIBLINGS, workload="siblings", likely=83, repair_interval_s=2.0)
-def what_is_not_taken_counts_as_replaced(patch: pytest.MonkeyPatch) -> None:
-    real = causal_rows.later
+@planted("siblings", mechanism=SIBLINGS, workload="siblings", seeds_max=60, hot_keys=1)
+def put_goes_out_again_under_a_later_dot(patch: pytest.MonkeyPatch) -> None:
+    """As a plain write does that a replica holds something newer than."""
+    merge, stamped = Replica._merge, key_values._Putting.stamped
 
-    def later(row: Row, horizon_us: int) -> Row | None:
-        part = real(row, horizon_us)
-        return part if part is row else Row(() if part is None else part.cells, BEGINNING, row.context)
+    def outranked(replica: Replica, *args: Any) -> Merged:
+        held = decode_row(args[2], args[3])
+        merge(replica, *args)
+        return Merged(rows.newest(held)) if rows.newest(held) >= rows.newest(args[4]) else Merged()
 
-    patch.setattr(causal_rows, "later", later)
+    def stamped_again(putting: Any, timestamp: Timestamp) -> Row:
+        if putting.has_begun:
+            putting.has_begun, putting._span = False, None
+        return stamped(putting, timestamp)
+
+    patch.setattr(Replica, "_merge", outranked)
+    patch.setattr(key_values._Putting, "stamped", stamped_again)
 
 
 def _merges(patch: pytest.MonkeyPatch, keep: Any) -> None:
