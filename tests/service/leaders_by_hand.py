@@ -21,7 +21,7 @@ from merganser.service.admission import Admission, UnderWay
 from merganser.service.asking import Asker
 from merganser.service.changes_here import ChangesHere
 from merganser.service.hedging import Hedging
-from merganser.service.leader import Leader
+from merganser.service.in_flight import Proposal
 from merganser.service.leader_based import LeaderBased
 from merganser.service.local_indexes import LocalIndexes
 from merganser.service.topology import Topology
@@ -150,9 +150,12 @@ async def _nobody(_sender: NodeId, _request: Request) -> Reply:
     raise AssertionError("the coordinator asks itself nothing")
 
 
-def _nothing_here() -> ChangesHere:
-    """Of a node that leads nothing: its leader, which nobody made, is never asked."""
-    return ChangesHere(Leader.__new__(Leader), Admission(), is_refusing=lambda: True)
+class _LeadsNothing:
+    def begin(self, table: Table, key: bytes, kind: int, payload: bytes) -> None:
+        """Decline."""
+
+    def written(self, proposal: Proposal) -> Changed:
+        raise AssertionError("nothing was begun")
 
 
 def _stage() -> Stage:
@@ -186,7 +189,7 @@ def _stage() -> Stage:
         catch_up=catch_up,
         under_way=UnderWay("operations", 100),
         local=LocalIndexes(MemoryEngine()),
-        changes_here=_nothing_here(),
+        changes_here=ChangesHere(_LeadsNothing(), Admission(), is_refusing=lambda: False),
     )
     partition = topology.ring.partition_of(keys.token_in(key))
     numbers = {node.id: node.number for node in current.nodes}

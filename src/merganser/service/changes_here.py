@@ -12,13 +12,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from merganser.model.cluster import Table
 from merganser.model.leader_messages import Changed
 from merganser.net.deadlines import Deadlines
 from merganser.service.admission import Admission
 from merganser.service.in_flight import Proposal
-from merganser.service.leader import Leader
+
+
+class Leads(Protocol):
+    """Who leads items on this node: `service.leader.Leader`."""
+
+    def begin(self, table: Table, key: bytes, kind: int, payload: bytes) -> Proposal | None:
+        """Begin a change; None if that would have to wait."""
+
+    def written(self, proposal: Proposal) -> Changed:
+        """Return what a change that has ended came to."""
 
 
 class Begun:
@@ -37,7 +47,7 @@ class Begun:
 class ChangesHere:
     """Begins changes on this node, and waits for them; see the module's docstring."""
 
-    def __init__(self, leader: Leader, admission: Admission, *, is_refusing: Callable[[], bool]) -> None:
+    def __init__(self, leader: Leads, admission: Admission, *, is_refusing: Callable[[], bool]) -> None:
         """Ask ``leader`` as far as ``admission`` has room, unless the disk ``is_refusing`` some requests."""
         self._leader = leader
         self._admission = admission
