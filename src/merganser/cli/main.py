@@ -224,6 +224,30 @@ def repair(
         raise typer.Exit(1)
 
 
+@app.command()
+def drain(
+    timeout: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for it.")] = 60.0,
+    admin: AdminOption = ADMIN_DEFAULT,
+) -> None:
+    """Have a node leave what it leads to others and send clients elsewhere, before it is stopped.
+
+    Exit status 1 if that is not done in time. Its /health is 503 from then on, and connections are closed after their
+    next answer, until it is started again, or until `merganser undrain`.
+    """
+    from merganser.cli.drain import drain as drain_node
+
+    if not drain_node(admin, timeout_s=timeout):
+        raise typer.Exit(1)
+
+
+@app.command()
+def undrain(admin: AdminOption = ADMIN_DEFAULT) -> None:
+    """Have a node that was drained serve as ever."""
+    from merganser.cli.drain import undrain as undrain_node
+
+    undrain_node(admin)
+
+
 @tables.command("create")
 def table_create(
     table: Annotated[str, typer.Argument(metavar="TABLE")],

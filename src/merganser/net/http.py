@@ -81,6 +81,8 @@ class HttpServer:
         self.bodies_bytes = 0
         """Of request bodies received and not yet answered, over all connections."""
         self.is_closing = False
+        self.is_draining = False
+        """Close each connection after its next answer, so that clients look for another node."""
         self.heads = Heads()
         self._loop = asyncio.get_running_loop()
         self._due: list[tuple[HttpConnection, Exchange, Request]] = []

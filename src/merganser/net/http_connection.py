@@ -267,7 +267,7 @@ class HttpConnection(asyncio.Protocol):
         request = Request(
             parser.get_method(), self._path, self._headers, bytes(self._body), self._peer, self._room, 0, self._named
         )
-        is_last = not parser.should_keep_alive()
+        is_last = self._server.is_draining or not parser.should_keep_alive()
         is_http_1_0 = b"connection" in self._named and parser.get_http_version() == "1.0"  # without it, it is the last
         self._put_in_line(Exchange(request, is_last=is_last, is_http_1_0=is_http_1_0))
         self._is_input_over |= is_last
@@ -278,7 +278,7 @@ class HttpConnection(asyncio.Protocol):
     def _take_usual(self, data: bytes) -> bool:
         """Put the request that ``data`` is in line, if it is as usual and there is room for it; else it is parsed."""
         usual = self._server.heads.read(data)
-        if usual is None:
+        if usual is None or self._server.is_draining:  # then it is the last, which only the parser makes of it
             return False
         headers, named, body = usual
         size, limits = len(body), self._limits

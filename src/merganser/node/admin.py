@@ -5,7 +5,8 @@ node serves clients, 503 before, once its disk has failed, and while its clock i
 does not. It listens on the same host as everything else.
 
 ``POST /repair?table=NAME&partition=P[&dry_run=1][&scrub_only=1]`` repairs one partition that this node holds, and
-answers when that is done. ``POST /snapshot/...`` is told in `node.admin_snapshots`, ``POST /values/...`` in
+answers when that is done. ``POST /drain`` has the node leave what it leads to others and clients go elsewhere, until
+``POST /undrain`` or its end. ``POST /snapshot/...`` is told in `node.admin_snapshots`, ``POST /values/...`` in
 `node.admin_values`, ``GET /operation`` and ``POST /operation/...`` in `node.admin_operations`. ``POST /clean`` drops
 every table, on nodes in memory only, which tests use. Nothing else changes anything, and nobody proves here who they
 are. So that no page in an operator's browser can send these, they must carry the header ``x-merganser-admin``, which a
@@ -29,7 +30,7 @@ from merganser.model.build import BUILD
 from merganser.model.cluster import Pending, Table
 from merganser.model.errors import MerganserError, RequestError
 from merganser.model.ids import PartitionId
-from merganser.net.http import Request, Response
+from merganser.net.http import HttpServer, Request, Response
 from merganser.net.peers import Peers
 from merganser.node import admin_operations, admin_values
 from merganser.node.admin_snapshots import PREFIX, SnapshotAdmin
@@ -56,21 +57,24 @@ class Admin:
         *,
         is_ephemeral: bool = False,
         snapshots: SnapshotAdmin | None = None,
+        door: Callable[[], HttpServer | None] = lambda: None,
     ) -> None:
         """Tell about ``member``, once there is one; if ``is_ephemeral``, drop all of its tables when asked to.
 
-        What is asked of ``snapshots`` is refused if there are none.
+        What is asked of ``snapshots`` is refused if there are none. ``door`` is that of clients, which draining closes.
         """
         self._peers = peers
         self._member = member
         self._is_ephemeral = is_ephemeral
         self._snapshots = snapshots
+        self._door = door
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         path = request.path.partition(b"?")[0]
         if request.method == b"POST" and (
-            path in (b"/repair", b"/clean") or path.startswith((PREFIX, admin_values.PREFIX, admin_operations.PREFIX))
+            path in (b"/repair", b"/clean", b"/drain", b"/undrain")
+            or path.startswith((PREFIX, admin_values.PREFIX, admin_operations.PREFIX))
         ):
             return await self._change(path, request)
         if request.method not in (b"GET", b"HEAD"):
@@ -96,11 +100,21 @@ class Admin:
             return await admin_values.answer(member, request)
         if path.startswith(admin_operations.PREFIX):
             return await admin_operations.answer(member, request)
+        if path in (b"/drain", b"/undrain"):
+            return self._drained(member, is_draining=path == b"/drain")
         if path == b"/repair":
             return await _repaired(member, request)
         if not self._is_ephemeral:
             return _answer(403, {"error": "this node keeps its data: only nodes started with --ephemeral are cleaned"})
         return await _cleaned(member)
+
+    def _drained(self, member: Member, *, is_draining: bool) -> Response:
+        """Leave what is led here to others, and have clients go elsewhere; or no more."""
+        member.leader_tables.leadership.is_draining = is_draining
+        door = self._door()
+        if door is not None:
+            door.is_draining = is_draining
+        return _answer(200, {"state": _state(member)})
 
 
 async def _repaired(member: Member, request: Request) -> Response:
@@ -171,6 +185,8 @@ def _state(member: Member) -> str:
         return "recovering"
     if member.engine.shortage is not None:
         return "short of disk"
+    if member.leader_tables.leadership.is_draining:
+        return "draining"
     return "serving" if member.clock_watch.standing().refusal is None else "wrong clock"
 
 

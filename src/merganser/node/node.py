@@ -277,7 +277,11 @@ class Node:
         snapshots = SnapshotAdmin(None if self._directory is None else self._directory.checkpoints)
         self._closing.callback(snapshots.close)
         return Admin(
-            lambda: self._peers, lambda: self.member, is_ephemeral=self.settings.ephemeral, snapshots=snapshots
+            lambda: self._peers,
+            lambda: self.member,
+            is_ephemeral=self.settings.ephemeral,
+            snapshots=snapshots,
+            door=lambda: self._doors[-1] if self._doors else None,  # the last to be opened
         )
 
     def _dynamodb_server(self) -> http.HttpServer:

@@ -165,6 +165,8 @@ class Leadership:
         self._when_deposed: list[Callable[[Led], None]] = []
         self._when_regrouped: list[Callable[[Led], None]] = []
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self.is_draining = False
+        """Leave what is led here to others, and lead only what nobody else can; set by an operator."""
         self._is_running = self._is_closing = self._is_pulse_due = False
         self.may_vote: Callable[[Group], bool] = lambda _group: True
         """Whether this node remembers what it has promised and stored: else it promises and leads nothing."""
@@ -299,7 +301,7 @@ class Leadership:
         if self._is_closing:  # what it leads is left to others once nothing is in flight
             self._pulse()
             return
-        is_reluctant = self._engine.shortage is not None
+        is_reluctant = self.is_draining or self._engine.shortage is not None
         may_lead = self.may_vote if self._engine.failure is None else self._may_lead
         for group in self._elections.fitness_is(may_lead, is_reluctant=is_reluctant):
             self._depose(group)
