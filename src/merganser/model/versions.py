@@ -46,4 +46,10 @@ class Versions(msgspec.Struct, frozen=True):
         return newest if newest >= max(self.oldest, other.oldest) else None
 
 
+class Versioned(msgspec.Struct, frozen=True):
+    """What can be read of a cluster map of any version."""
+
+    version: int = OLDEST
+
+
 SPOKEN = Versions()

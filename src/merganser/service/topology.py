@@ -24,12 +24,6 @@ from merganser.storage.values import seal, unseal
 _MAP_KEY = keys.metadata_key("cluster_map")
 
 
-class _Versioned(msgspec.Struct, frozen=True):
-    """What can be read of a map of any version."""
-
-    version: int = versions.OLDEST
-
-
 def load_map(engine: Readable, *, newest: int = versions.NEWEST) -> ClusterMap | None:
     """Return the cluster map this data directory belongs to; None if it is fresh.
 
@@ -41,7 +35,7 @@ def load_map(engine: Readable, *, newest: int = versions.NEWEST) -> ClusterMap |
     if stored is None:
         return None
     encoded = unseal(_MAP_KEY, stored)
-    cluster_map.check_version(msgspec.msgpack.decode(encoded, type=_Versioned).version, newest=newest)
+    cluster_map.check_version(msgspec.msgpack.decode(encoded, type=versions.Versioned).version, newest=newest)
     found = msgspec.msgpack.decode(encoded, type=ClusterMap)
     cluster_map.check(found, newest=newest)
     return found
