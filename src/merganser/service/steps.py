@@ -2,7 +2,8 @@
 
 A step travels to the leader as its kind and a payload (`messages.Change`), because functions do not travel. Each kind
 has a maker, which turns the payload into a function of the current content. That function is pure and quick: it is
-called once, in one turn of the loop, with nothing of the item in between.
+called in one turn of the loop with the write that it says, with nothing of the item in between, and perhaps once before
+that, when it says that nothing is to be written.
 """
 
 from __future__ import annotations

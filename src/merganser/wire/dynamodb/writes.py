@@ -45,8 +45,9 @@ class _Place(NamedTuple):
 
 async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Put an item whole, in place of whatever had its key."""
-    table = session.known(request) if request.keys() <= _USUAL else None
-    is_usual = table is not None and request.get("Item") is not None  # then nothing can be wrong but the item
+    table = session.known(request)
+    # then nothing can be wrong but the item
+    is_usual = table is not None and request.keys() <= _USUAL and request.get("Item") is not None
     size, checks = _read(_size_of_item if is_usual else _check_put, request)
     item = request["Item"]
     if table is None:
@@ -66,7 +67,7 @@ async def put_item(session: Session, request: dict[str, Any]) -> bytes | list[by
 async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Delete the item of a key, if there is one."""
     checks = _read(_check_delete, request)
-    table = await session.table(request["TableName"])
+    table = session.known(request) or await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     if _is_plain(request, checks):
         await session.replace(table, key, None)
@@ -78,7 +79,7 @@ async def delete_item(session: Session, request: dict[str, Any]) -> bytes | list
 async def update_item(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:
     """Change attributes of the item of a key, which is made if there is none."""
     update, changes, checks = _read(_check_update, request)
-    table = await session.table(request["TableName"])
+    table = session.known(request) or await session.table(request["TableName"])
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     if update is not None:
         check_key_changes(table, update)
