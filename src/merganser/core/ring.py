@@ -26,6 +26,7 @@ Source: DeCandia 2007 §4.2, §4.3, §4.6 (fallbacks), §6.2 (strategy 3); Ongar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -33,7 +34,7 @@ import msgspec
 from merganser.core.leadership import majority
 from merganser.core.placement import far_apart_first
 from merganser.core.token import TOKEN_MIN
-from merganser.model.cluster import ClusterMap
+from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.consistency import Need
 from merganser.model.ids import NodeId, PartitionId, Token
 
@@ -88,21 +89,20 @@ class Holders(msgspec.Struct, frozen=True):
 class Ring:
     """The owners of one cluster map, ready to be asked."""
 
-    __slots__ = ("_holders", "_lists", "_machines", "_next_walks", "_owners", "_shift", "_walks", "epoch", "partitions")
+    __slots__ = ("_fallbacks", "_holders", "_lists", "_next", "_now", "_shift", "epoch", "partitions")
 
     def __init__(self, cluster_map: ClusterMap) -> None:
-        """Compute the walk from every partition; ``cluster_map`` has passed `cluster_map.check`."""
+        """Be ready for ``cluster_map``, which has passed `cluster_map.check`."""
         self.epoch = cluster_map.epoch
         self.partitions = cluster_map.partitions
         """Q."""
         self._shift = _TOKEN_BITS - (self.partitions.bit_length() - 1)
-        self._walks = _walks(cluster_map)
         coming = settled(cluster_map)
-        self._next_walks = self._walks if coming is cluster_map else _walks(coming)
-        self._machines = _machines(cluster_map), _machines(coming)
-        self._owners = tuple(walk[0] for walk in self._walks)
+        self._now = _Walk(cluster_map)
+        self._next = self._now if coming is cluster_map else _Walk(coming)
         self._lists: dict[int, tuple[tuple[NodeId, ...], ...]] = {}
         self._holders: dict[int, tuple[Holders, ...]] = {}
+        self._fallbacks: dict[tuple[PartitionId, int], tuple[NodeId, ...]] = {}
 
     def partition_of(self, token: Token) -> PartitionId:
         """Return the partition that ``token`` lies in."""
@@ -115,7 +115,7 @@ class Ring:
 
     def owner(self, partition: PartitionId) -> NodeId:
         """Return the node that ``partition`` is assigned to, first on its preference lists."""
-        return self._owners[partition]
+        return self._now.owners[partition].id
 
     def preference_list(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
         """Return the ``n`` nodes that hold ``partition``, as many as there are machines if less; newcomers last."""
@@ -132,17 +132,20 @@ class Ring:
 
     def fallbacks(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
         """Return the nodes after the first ``n``: who stands in for a primary that is away, best first."""
-        members = self.preference_list(partition, n)
-        return tuple(node for node in self._walks[partition] if node not in members)
+        found = self._fallbacks.get((partition, n))
+        if found is None:
+            members = self.preference_list(partition, n)
+            found = tuple(node for node in self._now.whole(partition) if node not in members)
+            self._fallbacks[partition, n] = found
+        return found
 
     def holds(self, node: NodeId, partition: PartitionId, n: int) -> bool:
         """Tell whether ``node`` is among those who hold ``partition``, be it as a newcomer."""
         return node in self.preference_list(partition, n)
 
     def _make_lists(self, n: int) -> tuple[tuple[NodeId, ...], ...]:
-        now, then = (min(n, machines) for machines in self._machines)
-        pairs = zip(self._walks, self._next_walks, strict=True)
-        holders = self._holders[n] = tuple(_holders(walk[:now], coming[:then]) for walk, coming in pairs)
+        pairs = zip(self._now.firsts(n), self._next.firsts(n), strict=True)
+        holders = self._holders[n] = tuple(_holders(serving, coming) for serving, coming in pairs)
         lists = self._lists[n] = tuple(held.members for held in holders)
         return lists
 
@@ -160,12 +163,6 @@ def settled(cluster_map: ClusterMap) -> ClusterMap:
         for node in cluster_map.nodes
     )
     return msgspec.structs.replace(cluster_map, owners=tuple(owners), nodes=nodes, pending=None)
-
-
-def _machines(cluster_map: ClusterMap) -> int:
-    """Return how many machines own anything."""
-    owning = set(cluster_map.owners)
-    return len({node.fate for node in cluster_map.nodes if node.number in owning})
 
 
 def _holders(serving: tuple[NodeId, ...], coming: tuple[NodeId, ...]) -> Holders:
@@ -188,19 +185,56 @@ def _with_most_of(nodes: Sequence[NodeId], members: Sequence[NodeId]) -> int:
     return len(members) - len(nodes) + majority(len(nodes))
 
 
-def _walks(cluster_map: ClusterMap) -> list[tuple[NodeId, ...]]:
-    """Return, for each partition, every owner in the order in which it is taken.
+class _Walk:
+    """Walks clockwise from the partitions of one map."""
 
-    The order in which owners come clockwise from a partition is the order from the next partition with
-    this one's owner moved to the front, so the ring is gone through backwards, in O(Q * nodes).
-    """
-    by_number = {node.number: node for node in cluster_map.nodes}
-    clockwise = [by_number[number] for number in dict.fromkeys(cluster_map.owners)]
-    walks = []
-    for number in reversed(cluster_map.owners):
-        owner = by_number[number]
-        clockwise.remove(owner)
-        clockwise.insert(0, owner)
-        walks.append(tuple(node.id for node in far_apart_first(clockwise)))
-    walks.reverse()
-    return walks
+    def __init__(self, cluster_map: ClusterMap) -> None:
+        by_number = {node.number: node for node in cluster_map.nodes}
+        self.owners = [by_number[number] for number in cluster_map.owners]
+        owning = {node.number: node for node in self.owners}.values()
+        zones = {node.fate: node.zone for node in owning}
+        self._in_zone = Counter(zones.values())
+        """Machines in each zone that own anything."""
+
+    def firsts(self, n: int) -> list[tuple[NodeId, ...]]:
+        """Return the first ``n`` nodes of the walk from each partition, each of another machine.
+
+        A walk ends as soon as it is known who they are, after a few steps more than ``n`` as a rule.
+        """
+        n = min(n, self._in_zone.total())
+        wanted = self._wanted(n)
+        return [self._first(start, wanted) for start in range(len(self.owners))]
+
+    def whole(self, partition: PartitionId) -> tuple[NodeId, ...]:
+        """Return every node that owns anything, in the order of the walk."""
+        clockwise = self.owners[partition:] + self.owners[:partition]
+        return tuple(node.id for node in far_apart_first({node.number: node for node in clockwise}.values()))
+
+    def _wanted(self, n: int) -> list[int]:
+        """Return how many of ``n`` nodes are the first of their zones, how many the second, and so on."""
+        wanted: list[int] = []
+        while n > 0:
+            most = sum(count > len(wanted) for count in self._in_zone.values())
+            wanted.append(min(n, most))
+            n -= most
+        return wanted
+
+    def _first(self, start: int, wanted: Sequence[int]) -> tuple[NodeId, ...]:
+        ranks: list[list[NodeId]] = [[] for _ in wanted]
+        left, owners = sum(wanted), self.owners
+        seen: dict[str, NodeRecord] = {}
+        in_zone: Counter[str] = Counter()
+        for step in range(start, start + len(owners)):
+            node = owners[step % len(owners)]
+            if node.fate in seen:
+                continue
+            seen[node.fate] = node
+            rank = in_zone[node.zone]
+            in_zone[node.zone] += 1
+            if rank < len(wanted) and len(ranks[rank]) < wanted[rank]:
+                ranks[rank].append(node.id)
+                left -= 1
+                if not left:
+                    return tuple(node for rank in ranks for node in rank)
+        # only where the nodes of a machine say that they are in several zones
+        return tuple(node.id for node in far_apart_first(seen.values()))[: sum(wanted)]
