@@ -121,13 +121,13 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     *REGISTERS,
     mechanism=ITEMS,
     workload="counters",
-    nemesis="storms+partitions+crashes",
+    nemesis="storms+crashes",
     nodes=3,
-    operations=50,
+    operations=80,
     hot_keys=1,
-    loss=0.5,
+    loss=0.3,
     pace="quick",
-    likely=30,
+    likely=3,
 )
 def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     def keep(self: RegisterReplica, request: Replicate, group: Group) -> None:
