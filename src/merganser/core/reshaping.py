@@ -156,6 +156,18 @@ def newcomers(cluster_map: ClusterMap) -> list[NodeId]:
     return list(found)
 
 
+def concerned(cluster_map: ClusterMap) -> list[NodeId]:
+    """Return the nodes that hold, or are to hold, what changes by what is pending, and are not lost for ever."""
+    ring, found = Ring(cluster_map), dict[NodeId, None]()
+    for partition in changed(cluster_map):
+        for n in replica_counts(cluster_map):
+            holders = ring.holders(partition, n)
+            if holders.extra:
+                found.update(dict.fromkeys(holders.members))
+    lost = cluster_map.operation.lost if cluster_map.operation is not None else ()
+    return [node.id for node in cluster_map.nodes if node.id in found and node.number not in lost]
+
+
 def replica_counts(cluster_map: ClusterMap) -> Collection[int]:
     """Return each N that a table has, and that of nearly all tables."""
     return {planner.REPLICAS, *(table.n for table in cluster_map.tables)}

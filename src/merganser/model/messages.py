@@ -381,6 +381,8 @@ class Moves(msgspec.Struct, frozen=True, array_like=True, tag=134):
     """Places of which it may hold something though it is no replica; -1: it does not know."""
     hints: int
     """That it keeps for others."""
+    is_well: bool
+    """Its disk has neither failed nor lost anything that it has not got back."""
     problem: str
     """Why it is not further; "" if nothing is in the way."""
 

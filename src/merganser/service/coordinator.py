@@ -27,7 +27,6 @@ import msgspec
 
 from merganser.core import rows
 from merganser.core.quorum import ReadQuorum, Verdict
-from merganser.core.ring import Holders
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need, ReadLevel, WriteLevel, needed_to_read, needed_to_write
 from merganser.model.errors import (
@@ -38,6 +37,7 @@ from merganser.model.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from merganser.model.holders import Holders
 from merganser.model.ids import NodeId
 from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Reply, Rows
 from merganser.model.row import Mutation, Row

@@ -24,9 +24,9 @@ from functools import partial
 from typing import Any
 
 from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections, Joint, succession
-from merganser.core.ring import Holders
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import MerganserError
+from merganser.model.holders import Holders
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import Campaign, Confirm, Pulse, Pulsed, TakeOver
 from merganser.model.leadership import Epoch, Group, LeadershipView

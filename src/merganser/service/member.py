@@ -355,6 +355,7 @@ class Member:
             self.leader_repair.led_repair,
             Leftovers(self.topology, engine, self.trees, self.horizons, self.expiries),
             hints=self.hints.total,
+            is_well=lambda: engine.failure is None and self.wholeness.condition.lost is None,
         )
         self.rebalancer = Rebalancer(self.topology, asker, self.catalog)
         self._background: list[asyncio.Task[None]] = []

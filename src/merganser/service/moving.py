@@ -57,8 +57,12 @@ class Moving:
         leftovers: Leftovers,
         *,
         hints: Callable[[], int],
+        is_well: Callable[[], bool],
     ) -> None:
-        """Do it with the means of this node's repair; ``hints`` tells how many this node keeps for others."""
+        """Do it with the means of this node's repair.
+
+        ``hints`` tells how many this node keeps for others, ``is_well`` whether its disk is.
+        """
         self._topology = topology
         self._asker = asker
         self._anti_entropy = anti_entropy
@@ -67,6 +71,7 @@ class Moving:
         self._led_repair = led_repair
         self.leftovers = leftovers
         self._hints = hints
+        self._is_well = is_well
         self._loop = asyncio.get_running_loop()
         self._placed = topology.map.placed
         self._done: dict[Place, None] = {}
@@ -91,6 +96,7 @@ class Moving:
             self._leads_leaving(),
             self.leftovers.count(),
             self._hints(),
+            self._is_well(),
             self._problem,
         )
 

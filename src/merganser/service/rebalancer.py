@@ -4,9 +4,9 @@ Every node runs this, and the first voter that lives drives; should two, they do
 change of the map, for just the placement that it was found ready for. Nothing else is kept anywhere, so a driver that
 dies is followed by the next.
 
-    nothing pending --newcomers hold nothing old--> pending --all places done, leaders stay--> settling --equal--> ...
-                                                       |
-                                                       +--a newcomer is away for long--> nothing pending
+    nothing pending --all are well, newcomers hold nothing old--> pending --all places done--> settling --equal--> ...
+                                                                     |
+                                                                     +--one is not well for long--> nothing pending
 
 What is waited for is asked of all members, some times a second, and told to operators.
 """
@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from merganser.core import reshaping
-from merganser.core.ring import Holders
 from merganser.model.cluster import ClusterMap, Pending
 from merganser.model.errors import InvariantError, MerganserError
+from merganser.model.holders import Holders
 from merganser.model.ids import NodeId
 from merganser.model.messages import AskMoves, Moves
 from merganser.service.asking import Asker, error_of
@@ -33,7 +33,8 @@ TICK_S = 0.25
 ASK_TIMEOUT_S = 1.0
 CHANGE_TIMEOUT_S = 5.0
 REVERT_S = 15.0
-"""A newcomer that is away for so long is no newcomer any more: with it, fewer of the others may fail."""
+"""Who is away for so long, or has lost what its disk held, ends the step: until it is done, as many have to answer as
+it takes before *and* after it, so that fewer of them may fail."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class Rebalancer:
         self._catalog = catalog
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        self._away_since: dict[NodeId, float] = {}
+        self._ill_since: dict[NodeId, float] = {}
         self._waiting_for = ""
         self._running = topology.map.operation
         self.last: Ended | None = None
@@ -156,7 +157,7 @@ class Rebalancer:
             self._waiting_for = self._undone(current, told) or self._still_leading(told)
             if not self._waiting_for:
                 return lambda newest: reshaping.flipped(newest, placed)
-            return reshaping.reverted if self._is_newcomer_away(current) else None
+            return reshaping.reverted if self._is_ill_for_long(current, told) else None
         if current.settling:
             self._waiting_for = self._undone(current, told)
             return None if self._waiting_for else lambda newest: reshaping.after_settling(newest, placed)
@@ -228,21 +229,24 @@ class Rebalancer:
         return ""
 
     def _unready(self, current: ClusterMap, pending: Pending, told: Mapping[NodeId, Moves]) -> str:
-        """Tell of a newcomer to be that is away, or holds something from before."""
+        """Tell of a node that is away or not well, or of a newcomer to be that holds something from before."""
         coming = msgspec.structs.replace(current, pending=pending)
-        for node in reshaping.newcomers(coming):
+        for node in reshaping.concerned(coming):
             if node not in told:
                 return f"node {node} is away"
+            if not told[node].is_well:
+                return f"node {node} is getting back what its disk has lost, or its disk has failed"
+        for node in reshaping.newcomers(coming):
             if told[node].leftovers:
                 return f"node {node} is removing what it held before"
         return ""
 
-    def _is_newcomer_away(self, current: ClusterMap) -> bool:
-        """Tell whether a newcomer has been away for long."""
+    def _is_ill_for_long(self, current: ClusterMap, told: Mapping[NodeId, Moves]) -> bool:
+        """Tell whether one of those concerned has been away, or not well, for long."""
         now = self._loop.time()
-        newcomers = reshaping.newcomers(current)
-        self._away_since = {node: self._away_since.get(node, now) for node in newcomers if not self._is_there(node)}
-        return any(now - since >= REVERT_S for since in self._away_since.values())
+        ill = [node for node in reshaping.concerned(current) if node not in told or not told[node].is_well]
+        self._ill_since = {node: self._ill_since.get(node, now) for node in ill}
+        return any(now - since >= REVERT_S for since in self._ill_since.values())
 
     def _is_there(self, node: NodeId) -> bool:
         return self._asker.is_reachable(node) and node not in self._asker.doubted

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from merganser.core import cluster_map
-from merganser.core.ring import Holders, Ring
+from merganser.core.ring import Ring
 from merganser.core.token import TOKEN_MAX, TOKEN_MIN
 from merganser.model import versions
 from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.errors import CorruptionError, InvariantError
+from merganser.model.holders import Holders
 from merganser.model.ids import NodeId, PartitionId, TableId, Token
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine, Readable
