@@ -54,6 +54,7 @@ from merganser.service.asking import Asker
 from merganser.service.catalog import Catalog
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
+from merganser.service.copying import Copying
 from merganser.service.counting import Counting
 from merganser.service.counts import Measure
 from merganser.service.damage import Damage
@@ -353,6 +354,7 @@ class Member:
             self.leader_tables.leadership,
             self.leader_tables.leader,
             self.leader_repair.led_repair,
+            Copying(self.topology, asker, engine, self.leader_tables.leadership, admit=self.admission.background),
             Leftovers(self.topology, engine, self.trees, self.horizons, self.expiries),
             hints=self.hints.total,
             is_well=lambda: engine.failure is None and self.wholeness.condition.lost is None,

@@ -30,6 +30,7 @@ from merganser.model.leadership import Group
 from merganser.model.messages import AskMoves, Moves
 from merganser.service.anti_entropy import EXCHANGE_TIMEOUT_S, AntiEntropy
 from merganser.service.asking import Asker
+from merganser.service.copying import Copying
 from merganser.service.leader import Leader
 from merganser.service.leadership import Leadership
 from merganser.service.led_repair import LedRepair
@@ -54,6 +55,7 @@ class Moving:
         leadership: Leadership,
         leader: Leader,
         led_repair: LedRepair,
+        copying: Copying,
         leftovers: Leftovers,
         *,
         hints: Callable[[], int],
@@ -69,6 +71,8 @@ class Moving:
         self._leadership = leadership
         self._leader = leader
         self._led_repair = led_repair
+        self.copying = copying
+        self._copied: dict[tuple[Place, NodeId], None] = {}
         self.leftovers = leftovers
         self._hints = hints
         self._is_well = is_well
@@ -102,7 +106,7 @@ class Moving:
 
     def _look_at(self, current: ClusterMap) -> None:
         if current.placed != self._placed:
-            self._placed, self._done, self._problem = current.placed, {}, ""
+            self._placed, self._done, self._copied, self._problem = current.placed, {}, {}, ""
         self._news.set()
 
     async def _work(self) -> bool:
@@ -192,6 +196,10 @@ class Moving:
         return True
 
     async def _bring_up(self, table: Table, partition: PartitionId, peer: NodeId) -> None:
+        copy = ((table.id, partition), peer)
+        if copy not in self._copied and peer in self._topology.ring.holders(partition, table.n).newcomers:
+            await self.copying.copy(table, partition, peer)
+            self._copied[copy] = None
         deadline = self._loop.time() + EXCHANGE_TIMEOUT_S
         await self._led_repair.bring_up(table, partition, peer, deadline=deadline)
 

@@ -1,0 +1,88 @@
+"""Copy what a leader holds of a place to a newcomer, in the order of the keys: page by page, one message each.
+
+A newcomer lacks everything, and a comparison would find that out key by key, and settle each. What is copied is what
+the leader has made known, as it stands in its engine, version and all: a register never goes back to an earlier version
+(`service.register_replica`), so a page that is late does no harm beside the writes that the newcomer is sent meanwhile.
+The comparison after it (`service.moving`) finds what was changed, or missed.
+
+Each page is checked by whom it is for, row by row, and is durable there when it is answered. Between two pages
+background work waits for its turn, and for as long as the bytes of the last one are worth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from merganser.model.cluster import Table
+from merganser.model.errors import UnavailableError
+from merganser.model.ids import NodeId, PartitionId
+from merganser.model.leader_messages import Copies, Kept, Replicate
+from merganser.model.leadership import Group
+from merganser.net.transport import Traffic, refusal
+from merganser.service.anti_entropy import BYTES_PER_S
+from merganser.service.asking import Asker
+from merganser.service.leadership import Leadership
+from merganser.service.topology import Topology
+from merganser.storage import keys
+from merganser.storage.engine import Engine
+
+PAGE_ROWS = 256  # a millisecond of the loop
+PAGE_BYTES = 256 * 1024
+ANSWER_TIMEOUT_S = 20.0
+
+
+class Copying:
+    """Copies; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        asker: Asker,
+        engine: Engine,
+        leadership: Leadership,
+        *,
+        admit: Callable[[], Awaitable[None]],
+        bytes_per_s: float = BYTES_PER_S,
+    ) -> None:
+        """Copy out of ``engine`` what ``leadership`` says is led here, at most ``bytes_per_s`` of each place."""
+        self._topology = topology
+        self._asker = asker
+        self._engine = engine
+        self._leadership = leadership
+        self._admit = admit
+        self._bytes_per_s = bytes_per_s
+        self.rows = 0
+        """Copied since the start of this node."""
+
+    async def copy(self, table: Table, partition: PartitionId, peer: NodeId) -> None:
+        """Return once ``peer`` holds what this leader of ``partition`` held when it came by, or something later.
+
+        Raises:
+            MerganserError: it does not, or this node leads no more.
+        """
+        position, end = self._topology.partition_range(table, partition, partition)
+        while position < end:
+            await self._admit()
+            requests, size, position = self._page(table, partition, position, end)
+            if requests:
+                answer = await self._asker.ask(peer, Copies(requests), timeout_s=ANSWER_TIMEOUT_S, traffic=Traffic.BULK)
+                if isinstance(answer, Kept) and answer.refused:
+                    raise refusal(answer.refused[0][1])
+                self.rows += len(requests)
+                await asyncio.sleep(size / self._bytes_per_s)
+
+    def _page(
+        self, table: Table, partition: PartitionId, start: bytes, end: bytes
+    ) -> tuple[tuple[Replicate, ...], int, bytes]:
+        """Return what to send, its size, and where to go on; in one turn of the loop."""
+        led = self._leadership.led(Group(table.n, partition))
+        if led is None:
+            raise UnavailableError(f"this node leads partition {partition} no more")
+        epoch, page, size = self._topology.map.epoch, list[Replicate](), 0
+        for key, stored in self._engine.scan(start, end):
+            if len(page) == PAGE_ROWS or size >= PAGE_BYTES:
+                return tuple(page), size, keys.after(page[-1].key)
+            page.append(Replicate(epoch, table.id, key, led.epoch, stored, led.generation))
+            size += len(key) + len(stored)
+        return tuple(page), size, end

@@ -1,0 +1,184 @@
+"""Partitions change hands: newcomers are given everything first, and nobody keeps what is no longer its own."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from merganser.core import reshaping
+from merganser.core.rows import stamp
+from merganser.model.cluster import ClusterMap, Move, Pending, Table
+from merganser.model.errors import RefusedError
+from merganser.model.ids import PartitionId
+from merganser.model.leader_messages import Replicate
+from merganser.model.leadership import Epoch
+from merganser.model.messages import Apply, AskMoves, Found, Moves, Read
+from merganser.model.register import Content, Register, Version
+from merganser.model.row import CellWrite, Mutation
+from merganser.model.timestamp import Timestamp
+from merganser.service.catalog import Change
+from merganser.service.replica import NOT_A_REPLICA
+from merganser.sim.machine import EPOCH_US, Machine
+from merganser.sim.world import World
+from merganser.storage import keys
+from merganser.storage.registers import encode_register
+from merganser.storage.values import encode_row
+from service.led import change, leading, payload_of, read, started_led
+from service.plays import CELL, key_of, member, put, simulated, started, until
+
+NAMES = [b"%d" % number for number in range(60)]
+TIMEOUT_S = 5.0
+
+
+async def changed(world: World, machine: Machine, change: Change) -> ClusterMap:
+    catalog = member(machine).catalog
+    deadline = world.loop.time() + TIMEOUT_S
+    return await machine.spawn(catalog.change(change, deadline=deadline))
+
+
+async def begin(world: World, **weights: float) -> None:
+    """Give machines, named ``m0``, ``m1`` and so on, other weights."""
+    nodes = {world.machines[int(name[1:])].node: weight for name, weight in weights.items()}
+    current = member(world.machines[0]).topology.map
+    plan = reshaping.planned(current, "weights", operation_id="op", now_us=EPOCH_US, weights=nodes)
+    await changed(world, world.machines[0], lambda newest: reshaping.begun(newest, plan.operation, plan.weights))
+
+
+async def ended(world: World) -> None:
+    members = [member(machine) for machine in world.machines]
+    await until(lambda: all(one.topology.map.operation is None for one in members))
+    await until(lambda: all(one.moving.leftovers.count() == 0 for one in members))
+
+
+def places(world: World, machine: Machine, table: Table) -> set[PartitionId]:
+    """Where the machine holds rows."""
+    ring = member(machine).topology.ring
+    start, end = keys.table_range(table.id)
+    return {ring.partition_of(keys.token_in(key)) for key, _ in machine.engine.scan(start, end)}
+
+
+def held(world: World, machine: Machine, table: Table) -> set[PartitionId]:
+    ring = member(machine).topology.ring
+    return {p for p in map(PartitionId, range(ring.partitions)) if ring.holds(machine.node, p, table.n)}
+
+
+def check_placed_rows(world: World, table: Table) -> None:
+    """Every replica holds the same bytes under every key, and nobody else holds any."""
+    ring = member(world.machines[0]).topology.ring
+    for name in NAMES:
+        key = key_of(table, name)
+        replicas = ring.preference_list(ring.partition_of(keys.token_in(key)), table.n)
+        found = {machine.node: machine.engine.get(key) for machine in world.machines}
+        assert {node for node, row in found.items() if row is not None} == set(replicas)
+        assert len({found[node] for node in replicas}) == 1
+
+
+@simulated(machines=5)
+async def test_rows_of_leaderless_tables_move_to_who_holds_them_and_leave_nothing_behind(world: World) -> None:
+    table = await started(world)
+    for name in NAMES:
+        await put(world.machines[0], table, name, b"v")
+    await begin(world, m4=0.0)
+    await ended(world)
+    assert held(world, world.machines[4], table) == set() == places(world, world.machines[4], table)
+    check_placed_rows(world, table)
+    await begin(world, m4=1.0)
+    await ended(world)
+    assert set() != places(world, world.machines[4], table) <= held(world, world.machines[4], table)
+    check_placed_rows(world, table)
+
+
+@simulated(machines=5)
+async def test_items_move_under_their_leaders_which_hand_over_before_they_leave(world: World) -> None:
+    table = await started_led(world)
+    for name in NAMES:
+        leader = leading(world, table, name)
+        assert leader is not None
+        await change(leader, table, name, payload_of("put", b"v" + name))
+    await begin(world, m0=0.0)
+    await ended(world)
+    assert member(world.machines[0]).leader_tables.leadership.leading() == []
+    check_placed_rows(world, table)
+    assert sum(member(machine).moving.copying.rows for machine in world.machines) > 0
+    await until(lambda: all(leading(world, table, name) for name in NAMES))
+    for name in NAMES:
+        leader = leading(world, table, name)
+        assert leader is not None
+        assert (await read(leader, table, name)).value == b"v" + name
+
+
+async def moving(world: World, table: Table, partition: PartitionId) -> Machine:
+    """Begin to give a partition to a machine that does not hold it; returns that."""
+    current = member(world.machines[0]).topology.map
+    ring = member(world.machines[0]).topology.ring
+    newcomer = next(machine for machine in world.machines if not ring.holds(machine.node, partition, table.n))
+    number = member(newcomer).topology.me.number
+    owners = tuple(number if p == partition else owner for p, owner in enumerate(current.owners))
+    plan = reshaping.planned(current, "rebalance", operation_id="op", now_us=EPOCH_US)
+    operation = msgspec.structs.replace(plan.operation, owners=owners)
+
+    def pending(newest: ClusterMap) -> ClusterMap:
+        begun = reshaping.begun(newest, operation, {})
+        return reshaping.with_pending(begun, Pending((Move(partition, number),)))
+
+    newer = await changed(world, world.machines[0], pending)
+    await until(lambda: all(member(machine).topology.map.placed >= newer.placed for machine in world.machines))
+    return newcomer
+
+
+def name_in(world: World, table: Table, partition: PartitionId) -> bytes:
+    ring = member(world.machines[0]).topology.ring
+    names = (b"%d" % number for number in range(10_000))
+    return next(name for name in names if ring.partition_of(keys.token_in(key_of(table, name))) == partition)
+
+
+@simulated(machines=5)
+async def test_what_is_asked_by_an_older_placement_is_refused_and_says_which_is_known(world: World) -> None:
+    table = await started(world)
+    old = member(world.machines[0]).topology.map.epoch
+    partition = PartitionId(0)
+    await moving(world, table, partition)
+    name = name_in(world, table, partition)
+    key = key_of(table, name)
+    replica = next(m for m in world.machines if m.node in member(m).topology.replicas(table, key))
+    row = encode_row(key, stamp(Mutation((CellWrite(CELL, b"v"),)), Timestamp(EPOCH_US, 1)))
+    for request in Apply(old, table.id, key, row), Read(old, table.id, key):
+        with pytest.raises(RefusedError) as refusal:
+            await replica.spawn(member(replica).serve(replica.node, request))
+        assert refusal.value.code == NOT_A_REPLICA
+        assert refusal.value.map_epoch > old
+
+
+@simulated(machines=5)
+async def test_a_newcomer_takes_what_leaders_send_and_answers_no_read_alone_until_it_holds_all(world: World) -> None:
+    table, partition = await started_led(world), PartitionId(0)
+    name = name_in(world, table, partition)
+    key, leader = key_of(table, name), leading(world, table, name)
+    assert leader is not None
+    await change(leader, table, name, payload_of("put", b"v"))
+    ring = member(leader).topology.ring
+    other = next(machine for machine in world.machines if not ring.holds(machine.node, partition, table.n))
+    world.network.cut(leader.address, other.address)  # so that the leader cannot bring it up
+    newcomer = await moving(world, table, partition)
+    assert newcomer is other
+    assert member(newcomer).topology.map.pending is not None
+    epoch = member(newcomer).topology.map.epoch
+    register = encode_register(key, Register(Version(9, 1, 1), Content(b"w")))
+    copy = Replicate(epoch, table.id, key, Epoch(9, 1), register, 0)
+    await newcomer.spawn(member(newcomer).serve(newcomer.node, copy))
+    assert newcomer.engine.get(key) == register
+    with pytest.raises(RefusedError, match="holds no replica"):
+        await newcomer.spawn(member(newcomer).serve(newcomer.node, Read(epoch, table.id, key)))
+    world.network.mend(leader.address, other.address)
+    await ended(world)
+    found = await newcomer.spawn(member(newcomer).serve(newcomer.node, Read(epoch + 9, table.id, key)))
+    assert isinstance(found, Found)
+
+
+@simulated(machines=3)
+async def test_a_node_tells_how_far_it_is(world: World) -> None:
+    await started(world)
+    (one, *_) = world.machines
+    await until(lambda: member(one).moving.leftovers.count() == 0)
+    told = await one.spawn(member(one).serve(one.node, AskMoves()))
+    assert told == Moves(0, (), 0, 0, 0, True, "")
