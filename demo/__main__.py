@@ -1,4 +1,5 @@
-"""``make demo``: load a real data set through boto3 while a node is cut off and another killed, and see what is left.
+"""``make demo``: load a real data set through boto3 while a node is cut off and another killed, have the cluster grow
+to five nodes, replace one and shrink to three again while clients write, and see what is left.
 
 Exit status 0 if every acknowledged item is read back consistently through every node and no client saw an
 error beyond the SDK's own retries; 1 otherwise.
@@ -24,6 +25,7 @@ from rich.table import Table
 from demo.cities import TABLE, Item, cities, key_of
 from demo.clients import client_of
 from demo.faults import FAULTS, Fault, Faults
+from demo.operations import Reshaped, reshape
 from demo.workers import CHUNK, Written, read_back, write
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster
@@ -56,8 +58,9 @@ def main() -> int:
                 console.print(f"  node {number}: {node.dynamodb_url}, process {node.pid}")
             _create_table(cluster)
             written, faults = _load(console, cluster, links, items)
-            wrong = _verify(console, cluster, _acknowledged(items, written))
-    return report(console, items, written, faults, wrong)
+            reshaped = reshape(console, cluster)
+            wrong = _verify(console, cluster, [*_acknowledged(items, written), *reshaped.items])
+    return report(console, items, written, faults, reshaped, wrong)
 
 
 def _create_table(cluster: LocalCluster) -> None:
@@ -112,13 +115,14 @@ def _never_begun(chunks: Queue[int], items: list[Item]) -> Written:
 
 
 def _verify(console: Console, cluster: LocalCluster, items: list[Item]) -> list[str]:
-    """Read ``items`` consistently through every node; returns what is wrong."""
+    """Read ``items`` consistently through every node that runs; returns what is wrong."""
+    nodes = [node for node in cluster.nodes if node.pid is not None]
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, ProcessPoolExecutor(3, mp_context=spawn) as pool, _progress(console) as bar:
         queue: Any = manager.Queue()
-        task = bar.add_task("consistent reads, all through each node", total=len(items) * len(cluster.nodes))
+        task = bar.add_task("consistent reads, all through each node", total=len(items) * len(nodes))
         deadline = time.monotonic() + READ_TIMEOUT_S
-        futures = [pool.submit(read_back, node.dynamodb_url, items, queue, deadline) for node in cluster.nodes]
+        futures = [pool.submit(read_back, node.dynamodb_url, items, queue, deadline) for node in nodes]
         while not (bar.finished or all(future.done() for future in futures)):
             bar.advance(task, _next_progress(queue, futures))
         return [sentence for future in futures for sentence in future.result()]
@@ -145,7 +149,14 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def report(console: Console, items: list[Item], written: list[Written], faults: list[Fault], wrong: list[str]) -> int:
+def report(
+    console: Console,
+    items: list[Item],
+    written: list[Written],
+    faults: list[Fault],
+    reshaped: Reshaped,
+    wrong: list[str],
+) -> int:
     """Print what happened; returns the exit status, 0 only if all is well.
 
     Args:
@@ -153,10 +164,12 @@ def report(console: Console, items: list[Item], written: list[Written], faults: 
         items: what was to be written.
         written: by each writer.
         faults: that there were meanwhile.
+        reshaped: how the cluster grew and shrank, and what was written meanwhile.
         wrong: sentences on acknowledged items that were not read back as they were written.
     """
     acknowledged = sum(one.acknowledged for one in written)
     errors = [error for one in written for error in one.errors]
+    errors += [error for one in reshaped.visits for error in one.errors]
     table = Table(box=None, padding=(0, 2), show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -165,6 +178,7 @@ def report(console: Console, items: list[Item], written: list[Written], faults: 
         ("errors seen by clients", f"{len(errors):,}"),
         ("retries inside the SDK", f"{sum(one.retries for one in written):,}"),
         *_timings(written, faults),
+        *_reshaping(reshaped),
         ("acknowledged items lost or different, over all 3 nodes", f"{len(wrong):,}"),
     ):
         table.add_row(*row)
@@ -172,16 +186,36 @@ def report(console: Console, items: list[Item], written: list[Written], faults: 
     for sentence in (*errors[:5], *wrong[:5]):
         console.print(f"  {sentence}", markup=False)
     failures = _failures(acks=acknowledged, items=len(items), errors=len(errors), faults=len(faults), wrong=len(wrong))
+    failures += _unfinished(reshaped)
     if failures:
         console.print(f"verdict: FAILED: {'; '.join(failures)}", style="bold red", highlight=False)
         return 1
     console.print(
-        "verdict: nothing lost. Every item was acknowledged although a node was cut off and another killed, no client "
-        "saw an error, and all were read back consistently through each of the 3 nodes.",
+        "verdict: nothing lost. Every item was acknowledged although a node was cut off, two were killed, and the "
+        "cluster grew to 5 nodes and shrank to 3 again; no client saw an error, and all were read back consistently "
+        "through each of the 3 nodes.",
         style="bold green",
         highlight=False,
     )
     return 0
+
+
+def _reshaping(reshaped: Reshaped) -> list[tuple[str, str]]:
+    moments = sorted(moment for one in reshaped.visits for moment in one.moments)
+    rows = [
+        ("items acknowledged while the cluster changed", f"{len(moments):,}"),
+        ("retries inside the SDK meanwhile", f"{sum(one.retries for one in reshaped.visits):,}"),
+    ]
+    for step in reshaped.steps:
+        gap = _gap(moments, step.began_s, step.ended_s)
+        rows.append((f"  {step.name} took {step.ended_s - step.began_s:.1f} s; longest without an ack", gap))
+    return rows
+
+
+def _unfinished(reshaped: Reshaped) -> list[str]:
+    if reshaped.problem:
+        return [reshaped.problem]
+    return [] if any(one.acknowledged for one in reshaped.visits) else ["nothing was written while the cluster changed"]
 
 
 def _timings(written: list[Written], faults: list[Fault]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from queue import Empty
 from typing import Any
 
@@ -18,6 +19,11 @@ CHUNK = 25
 """Items that a writer takes at a time: what one BatchWriteItem may hold."""
 KEYS_A_READ = 100
 BATCH_TRIES = 5
+SPREAD = 64
+VISITS_A_LOOK = 10
+"""Puts between two looks at the list of nodes."""
+PAUSE_S = 0.01
+"""Between two visits: they are to meet every step of what changes, not to take the cores from it."""
 
 
 @dataclass
@@ -71,6 +77,52 @@ def write(
             for item in chunk:
                 _put(client, item, done)
         progress.put(len(chunk))
+    return done
+
+
+@dataclass
+class Visits:
+    """What one process wrote while the cluster changed; times in seconds of the machine's monotonic clock."""
+
+    writer: int
+    acknowledged: list[int] = field(default_factory=list)
+    """Numbers of the items, in order."""
+    moments: list[float] = field(default_factory=list)
+    """When each was acknowledged."""
+    retries: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def items(self) -> list[Item]:
+        """Return what was acknowledged."""
+        return [visit_of(self.writer, number) for number in self.acknowledged]
+
+
+def visit_of(writer: int, number: int) -> Item:
+    """Return one of the items that are written while the cluster changes; they are spread over all partitions."""
+    name = f"visit {writer}-{number}"
+    return {"country": {"S": f"visits-{writer}-{number % SPREAD}"}, "id": {"N": str(number)}, "name": {"S": name}}
+
+
+def visit(endpoints: list[str], stop: Event, writer: int) -> Visits:
+    """Put one item after another until ``stop`` is set, through whichever nodes ``endpoints`` names by then."""
+    done = Visits(writer)
+    known: list[str] = []
+    number = 0
+    while not stop.is_set():
+        if known != list(endpoints):
+            known = list(endpoints)
+            client = client_of(known)
+        for _ in range(VISITS_A_LOOK):
+            number += 1
+            time.sleep(PAUSE_S)
+            try:
+                answer = client.put_item(TableName=TABLE, Item=visit_of(writer, number))
+            except (BotoCoreError, ClientError) as error:
+                done.errors.append(f"visit {writer}-{number}: {error}")
+                continue
+            done.retries += answer["ResponseMetadata"]["RetryAttempts"]
+            done.acknowledged.append(number)
+            done.moments.append(time.monotonic())
     return done
 
 

@@ -10,11 +10,14 @@ from merganser.core.operation_checks import Verdict, judged, member_named
 from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.errors import RequestError
 from merganser.model.ids import ClusterId, NodeId
+from merganser.model.versions import NEWEST
 
 
 def founded(count: int, *, n: int = 3) -> ClusterMap:
     nodes = [
-        NodeRecord(NodeId(f"node-{i}"), 0, f"host-{i}:7700", {"admin": f"host-{i}:7800"}, f"zone-{i % 3}")
+        NodeRecord(
+            NodeId(f"node-{i}"), 0, f"host-{i}:7700", {"admin": f"host-{i}:7800"}, f"zone-{i % 3}", speaks=NEWEST
+        )
         for i in range(count)
     ]
     first = cluster_map.found(ClusterId("c"), nodes, 64)
@@ -22,7 +25,7 @@ def founded(count: int, *, n: int = 3) -> ClusterMap:
 
 
 def joined(current: ClusterMap) -> ClusterMap:
-    return reshaping.with_member(current, NodeRecord(NodeId("fresh"), 0, "fresh:7700", zone="zone-0"))
+    return reshaping.with_member(current, NodeRecord(NodeId("fresh"), 0, "fresh:7700", zone="zone-0", speaks=NEWEST))
 
 
 def verdict(current: ClusterMap, kind: str, *, away: tuple[str, ...] = (), **planned: object) -> Verdict:

@@ -47,6 +47,8 @@ def verdict(demo: Any, workers: Any, cities: Any) -> Any:
         wrong: list[str] | None = None,
         items: int = 10,
         faults: int = 2,
+        visits: int = 4,
+        problem: str = "",
     ) -> tuple[int, str]:
         written = [
             workers.Written(puts=[(float(i), 0.001) for i in range(acks)][part::2], errors=errors or [])
@@ -54,7 +56,9 @@ def verdict(demo: Any, workers: Any, cities: Any) -> Any:
         ]
         screen = io.StringIO()
         happened = [demo.Fault("while it rained", 2.5, 3.0), demo.Fault("while it snowed", 8.9, 9.5)][:faults]
-        status = demo.report(Console(file=screen, width=80), cities[:items], written, happened, wrong or [])
+        wrote = workers.Visits(0, acknowledged=list(range(visits)), moments=[float(i) for i in range(visits)])
+        reshaped = demo.Reshaped(visits=[wrote], problem=problem)
+        status = demo.report(Console(file=screen, width=80), cities[:items], written, happened, reshaped, wrong or [])
         return status, screen.getvalue()
 
     return report
@@ -77,6 +81,8 @@ def test_verdict_is_good_when_everything_was_acknowledged_and_read_back(verdict:
         ({"acks": 11}, "11 of 10 items were acknowledged"),
         ({"acks": 0}, "0 of 10 items were acknowledged"),
         ({"acks": 0, "items": 0}, "there was nothing to write"),
+        ({"visits": 0}, "nothing was written while the cluster changed"),
+        ({"problem": "leave 4 5 was cancelled"}, "leave 4 5 was cancelled"),
         ({"faults": 1}, "1 of 2 faults were brought about"),
     ],
 )

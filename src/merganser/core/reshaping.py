@@ -103,7 +103,8 @@ def next_pending(cluster_map: ClusterMap, *, at_once: int = MOVES_AT_ONCE) -> Pe
     """Return what the operation under way is to change next; None if nobody is to hold anything else any more.
 
     Owners first, some partitions apart, so that few preference lists get two newcomers at a time; then the zones, one
-    node after the other.
+    node after the other. A node that is lost for good never becomes a newcomer on the way: where zones would have it
+    so, all that is left moves in one step, after which it owns nothing and is on no list.
     """
     operation = cluster_map.operation
     if operation is None:
@@ -114,6 +115,11 @@ def next_pending(cluster_map: ClusterMap, *, at_once: int = MOVES_AT_ONCE) -> Pe
         is_near = moves and partition < moves[-1].partition + apart
         if owner != wanted and not is_near and len(moves) < at_once:
             moves.append(Move(PartitionId(partition), wanted))
+    if moves and _lost(cluster_map, operation) & set(
+        newcomers(msgspec.structs.replace(cluster_map, pending=Pending(tuple(moves))))
+    ):
+        pairs = zip(cluster_map.owners, operation.owners, strict=True)
+        moves = [Move(PartitionId(p), wanted) for p, (owner, wanted) in enumerate(pairs) if owner != wanted]
     if moves:
         return Pending(tuple(moves))
     zones = {node.number: node.zone for node in cluster_map.nodes}
@@ -121,6 +127,10 @@ def next_pending(cluster_map: ClusterMap, *, at_once: int = MOVES_AT_ONCE) -> Pe
         if zones.get(number, zone) != zone:
             return Pending(zones=((number, zone),))
     return None
+
+
+def _lost(cluster_map: ClusterMap, operation: Operation) -> set[NodeId]:
+    return {node.id for node in cluster_map.nodes if node.number in operation.lost}
 
 
 def with_pending(cluster_map: ClusterMap, pending: Pending) -> ClusterMap:

@@ -92,7 +92,7 @@ class Shortfall:
 
         It is if a replica has refused it because the placement is another by now, and this node knows it.
         """
-        for node, error in errors.items():
+        for node, error in list(errors.items()):  # others may fail while the map is fetched
             if isinstance(error, RefusedError) and error.code == NOT_A_REPLICA and error.map_epoch > map_epoch:
                 if error.map_epoch > self._topology.map.epoch:
                     await self._catch_up(node)

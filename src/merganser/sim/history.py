@@ -168,6 +168,8 @@ class History:
         self.n = n
         self.has_losses = False
         """Disks lost what they had synced, one at a time: what one node alone acknowledged or told may be gone."""
+        self.has_other_members = False
+        """Nodes have joined or gone: the map in the end does not tell who held what."""
         self.writes: list[Write] = []
         self.reads: list[Read] = []
         self.scans: list[Scan] = []

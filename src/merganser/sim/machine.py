@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -106,6 +106,8 @@ class Machine:
         self.versions = SPOKEN
         """What its next lives speak."""
         self.wire_addresses: dict[str, str] = {}
+        self.when_gone: Callable[[Machine], None] = lambda _machine: None
+        """Told when its node is a member no more."""
         self.member: Member | None = None
         self.errors: list[BaseException] = []
         self.lives = 0
@@ -239,6 +241,7 @@ class Machine:
         )
         if self.accepts_loss:
             await member.wholeness.accept()
+        member.topology.when_gone = lambda: self.when_gone(self)
         self.witness.born(member)
         transport.serve(functools.partial(self.witness.serve, member))
         member.start(self.wire_addresses)

@@ -190,6 +190,7 @@ class _Run:
         workload = WORKLOADS[self._scenario.workload](clients, self._scenario.hot_keys)
         await self._work(workload, upgrade)
         await self._world.start()
+        await self._arena.finish()
         await asyncio.sleep(self._ahead_s())
         self._violations += await Verdict(clients, self._history, workload).violations()
         self._violations += [Violation("versions", told) for told in behind_members(self._world.machines)]
@@ -206,6 +207,7 @@ class _Run:
         self._violations += upgrade.violations
         await nemesis.stop()
         self._history.has_losses = self._arena.losses > 0
+        self._history.has_other_members = self._arena.has_other_members
         loop.tell("all is healed")
 
     def _ahead_s(self) -> float:

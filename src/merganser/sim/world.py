@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 UP_TIMEOUT_S = 60.0
 POLL_S = 0.01
+GONE_S = 0.5
+"""What a node that is a member no more may take to end."""
 
 
 class World:
@@ -38,6 +40,7 @@ class World:
         """Put ``machines`` on a network; none is started."""
         self.rng = random.Random(seed)
         self.loop = SimulatedLoop(self.rng)
+        self._count = machines
         self.network = SimulatedNetwork(self.loop, self.rng)
         self.witness = Witness()
         self._zones = zones
@@ -58,6 +61,8 @@ class World:
             )
             for i, address in enumerate(seeds)
         ]
+        for machine in self.machines:
+            machine.when_gone = self._gone
 
     def run(self, play: Callable[[World], Coroutine[Any, Any, T]]) -> T:
         """Run ``play(world)`` to its end, on virtual time; a world runs once."""
@@ -68,7 +73,7 @@ class World:
         for machine in self.machines:
             if not machine.is_up:
                 machine.start()
-        for machine in self.machines:
+        for machine in list(self.machines):
             await self.up(machine)
 
     async def up(self, machine: Machine) -> Member:
@@ -88,7 +93,8 @@ class World:
 
     def add_machine(self, *, join: str | None = None, zone: str | None = None) -> Machine:
         """Put one machine more on the network, not started, which joins that of the machine at ``join`` (the first)."""
-        number = len(self.machines)
+        number = self._count
+        self._count += 1
         machine = Machine(
             self.loop,
             self.network,
@@ -101,8 +107,23 @@ class World:
             witness=self.witness,
             engine_type=self._engine_type,
         )
+        machine.when_gone = self._gone
         self.machines.append(machine)
         return machine
+
+    def retire(self, machine: Machine) -> None:
+        """Cut the power of a machine that is never to be started again, and forget it."""
+        if machine in self.machines:
+            self.machines.remove(machine)
+        if machine.is_up:
+            machine.crash()
+
+    def _gone(self, machine: Machine) -> None:
+        """Forget a machine that is a member no more, and end it soon."""
+        if machine in self.machines:
+            self.machines.remove(machine)
+            self.loop.tell(f"{machine.address} is a member no more")
+        self.loop.call_later(GONE_S, self.retire, machine)
 
     async def table(
         self,

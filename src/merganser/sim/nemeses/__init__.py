@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from merganser.model.errors import ConfigurationError
-from merganser.sim.nemeses import clocks, crashes, disks, losses, moves, partitions, pauses, rot, storms
+from merganser.sim.nemeses import clocks, crashes, disks, losses, membership, moves, partitions, pauses, rot, storms
 from merganser.sim.nemeses.arena import Arena
 
 Fault = Callable[[Arena], Awaitable[None]]
@@ -37,9 +37,12 @@ NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
     **{name: (family,) for name, family in FAMILIES.items()},
     "all": tuple(FAMILIES.values()),
     "moves": ((moves.weights, moves.zones, moves.cancelled),),
+    "membership": (
+        (membership.joins, membership.joins, membership.leaves, membership.is_lost, membership.is_replaced),
+    ),
 }
-"""By name, the families of faults; a family is drawn first, then a fault of it. Moves are no fault, and not among all:
-``all+moves`` has both."""
+"""By name, the families of faults; a family is drawn first, then a fault of it. Moves and membership are no faults, and
+not among all: ``all+moves`` has both."""
 
 
 def families_of(name: str) -> tuple[tuple[Fault, ...], ...]:

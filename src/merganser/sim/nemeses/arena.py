@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from merganser.service.topology import load_map
 from merganser.sim.history import Trouble
 from merganser.sim.machine import Machine
 from merganser.sim.network import Conditions
@@ -31,8 +32,10 @@ class Arena:
         Each fault lasts for as long as is drawn from ``lasts_s``.
         """
         self._lasts_s = lasts_s
+        self._world = world
         self.rng = world.rng
         self.machines = world.machines
+        """Those that are members, or to be; they come and go."""
         self.loss = loss
         self.clock_jump_s = clock_jump_s
         self.faults: Counter[str] = Counter()
@@ -43,7 +46,11 @@ class Arena:
         self._loop = world.loop
         self.troubles: list[Trouble] = []
         self._under_way: dict[asyncio.Task[Any] | None, list[Trouble]] = {}
+        self.has_other_members = False
+        """Machines have come or gone."""
         self._storms: list[Conditions] = []
+        self.unfinished: list[Callable[[], Awaitable[bool]]] = []
+        """What has to be done for all to be well in the end."""
 
     def note(
         self,
@@ -146,6 +153,45 @@ class Arena:
             if not machine.is_up:
                 machine.start()
                 self.tell(f"{machine.address} starts")
+
+    def add_machine(self) -> Machine:
+        """Start a fresh machine like the others, which joins them through one that is a member."""
+        like = self.machines[0]
+        self.has_other_members = True
+        machine = self._world.add_machine(join=self.rng.choice(self.machines).address)
+        machine.limits = like.limits
+        machine.repair_interval_s, machine.purge_interval_s = like.repair_interval_s, like.purge_interval_s
+        machine.purge_margin_us, machine.scrub_interval_s = like.purge_margin_us, like.scrub_interval_s
+        self.tell(f"{machine.address} is new")
+        machine.start()
+        return machine
+
+    def retire(self, machine: Machine) -> None:
+        """Lose a machine for good, with its disk."""
+        self.has_other_members = True
+        self._world.retire(machine)
+
+    def are_all_members(self) -> bool:
+        """Tell whether no machine has yet to become a member, through another one."""
+        return all(load_map(machine.engine) is not None for machine in self.machines)
+
+    async def until_done(self, attempt: Callable[[], Awaitable[bool]]) -> None:
+        """Try until ``attempt`` says that it is done; goes on after the run, if it must, when all is well again."""
+        self.unfinished.append(attempt)
+        await asyncio.sleep(self.rng.uniform(0.0, 2.0))
+        await self._until(attempt)
+        self.unfinished.remove(attempt)
+
+    async def finish(self) -> None:
+        """Do what was begun and cut short by the end of the run."""
+        for attempt in self.unfinished:
+            await self._until(attempt)
+
+    async def _until(self, attempt: Callable[[], Awaitable[bool]]) -> None:
+        is_done = await attempt()
+        while not is_done:
+            await asyncio.sleep(self.rng.uniform(0.1, 1.0))
+            is_done = await attempt()
 
     def heal(self) -> None:
         """End whatever is left: links, clocks, pauses, disks, machines that are down."""

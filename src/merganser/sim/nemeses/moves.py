@@ -24,59 +24,59 @@ Planning = Callable[[ClusterMap, str], reshaping.Plan]
 
 async def weights(arena: Arena) -> None:
     """Have nodes own more, less, or nothing."""
-    await _operate(arena, "moves", lambda current, name: _other_weights(arena, current, name))
+    await operate(arena, "moves", lambda current, name: _other_weights(arena, current, name))
 
 
 async def zones(arena: Arena) -> None:
     """Have nodes stand in other zones."""
-    await _operate(arena, "moves to other zones", lambda current, name: _other_zones(arena, current, name))
+    await operate(arena, "moves to other zones", lambda current, name: _other_zones(arena, current, name))
 
 
 async def cancelled(arena: Arena) -> None:
     """Begin to move, and cancel it."""
-    began = await _operate(arena, "moves, and a change of mind", lambda now, name: _other_weights(arena, now, name))
+    began = await operate(arena, "moves, and a change of mind", lambda now, name: _other_weights(arena, now, name))
     await arena.pass_time()
     if began is not None:
-        await _change(arena, lambda newest: reshaping.cancelled(newest, began))
+        await change(arena, lambda newest: reshaping.cancelled(newest, began))
 
 
-async def _operate(arena: Arena, fault: str, planning: Planning) -> str | None:
+async def operate(arena: Arena, fault: str, planning: Planning) -> str | None:
     """Begin an operation, through any node that is up; returns its id if it may have begun."""
     name = f"{arena.rng.getrandbits(64):016x}"
 
-    def change(newest: ClusterMap) -> ClusterMap:
+    def begin(newest: ClusterMap) -> ClusterMap:
         plan = planning(newest, name)
         return reshaping.begun(newest, plan.operation, plan.weights)
 
-    told = await _change(arena, change)
-    if told is None:
+    changed = await change(arena, begin)
+    if changed is None or changed.operation is None:
         return None
-    arena.note(fault, told, of=[])
+    arena.note(fault, changed.operation.told, of=[])
     await arena.pass_time()
     return name
 
 
-async def _change(arena: Arena, change: Callable[[ClusterMap], ClusterMap]) -> str | None:
-    """Change the map through any node that is up; returns what operation is under way then, None if none."""
+async def change(arena: Arena, change: Callable[[ClusterMap], ClusterMap]) -> ClusterMap | None:
+    """Change the map through any node that is up; returns it, None if it is unknown whether it has changed."""
     up = [machine for machine in arena.up() if machine.member is not None]
     if not up:
         return None
     machine = arena.rng.choice(up)
     asked = machine.spawn(_changed(machine, change))
-    try:
-        changed = await asked
-    except MerganserError:
+    asked.add_done_callback(_heed)
+    await asyncio.wait([asked], timeout=PATIENCE_S)  # a machine that dies answers nothing, and its tasks never end
+    if not asked.done() or asked.cancelled():
         return None
-    except asyncio.CancelledError:
-        if asked.cancelled() and not _is_ending():  # the node gave it up, not the nemesis
-            return None
-        raise
-    return changed.operation.told if changed.operation is not None else None
+    error = asked.exception()
+    if isinstance(error, MerganserError):
+        return None
+    return asked.result()
 
 
-def _is_ending() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _heed(asked: asyncio.Task[ClusterMap]) -> None:
+    """Take note of an error that comes after the operator has gone."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 async def _changed(machine: Machine, change: Callable[[ClusterMap], ClusterMap]) -> ClusterMap:
