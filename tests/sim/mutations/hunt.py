@@ -14,6 +14,7 @@ from sim.mutations import (  # noqa: F401  # they plant
     planted_leaders,
     planted_led_repair,
     planted_local_indexes,
+    planted_moves,
     planted_nodes,
     planted_siblings,
 )
