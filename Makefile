@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(STAMP) ## three nodes, real clients, a partition, a kill -9, and a verdict
+demo: $(STAMP) ## three nodes, real clients, a partition, a kill -9; grows to five, shrinks to three; a verdict
 	@$(BIN)/python -m demo
 
 run: $(STAMP) ## a local three-node cluster on ports 8000, 8001, 8002 until ctrl-C
