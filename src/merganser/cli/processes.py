@@ -190,7 +190,8 @@ async def _run(orders: list[Orders], *, stop_with_stdin: bool, print_endpoint: b
             event("all processes serve", processes=len(orders), dynamodb=endpoint)
             if print_endpoint:
                 print(endpoint, flush=True)  # noqa: T201  # asked for
-            await stopped
+            ended: list[asyncio.Future[Any]] = [stopped, asyncio.gather(*keeping)]
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
         for future in waiting:
             future.cancel()
         await asyncio.gather(*(keeper.stop() for keeper in keepers))
@@ -209,11 +210,14 @@ class _Keeper:
         self._stopping = asyncio.Event()
 
     async def keep(self) -> None:
-        """Start the process, and again whenever it ends, until `stop`."""
+        """Start the process, and again whenever it ends, until `stop`, or until its node has left its cluster."""
         pause_s = _PAUSE_S
         while not self._stopping.is_set():
             has_served, status = await self._once()
             if self._stopping.is_set():
+                return
+            if status == 0 and has_served:
+                event("a process has left its cluster", process=self._orders.process)
                 return
             if status == OPERATORS_MISTAKE and not self.is_ready.is_set():
                 self.is_mistaken.set()
