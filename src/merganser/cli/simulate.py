@@ -18,7 +18,7 @@ from rich.progress import track
 from merganser.model.errors import ConfigurationError
 from merganser.sim import checkers
 from merganser.sim.matrix import Matrix, Sum
-from merganser.sim.nemeses import FAMILIES, NEMESES
+from merganser.sim.nemeses import NEMESES, Fault
 from merganser.sim.scenario import Outcome, Scenario, run_scenario
 from merganser.sim.workloads import WORKLOADS
 
@@ -88,14 +88,20 @@ def list_all() -> None:
         _tell_name(console, name, (inspect.getdoc(inspect.getmodule(workload)) or "").splitlines()[0])
     console.print("[bold]nemeses[/bold]")
     _tell_name(console, "none", "Nothing goes wrong.")
-    for name, faults in FAMILIES.items():
-        _tell_name(console, name, (inspect.getdoc(inspect.getmodule(faults[0])) or "").splitlines()[0])
-        for fault in faults:
-            _tell_name(console, f"  {fault.__name__.replace('_', ' ')}", (fault.__doc__ or "").splitlines()[0])
-    _tell_name(console, "all", "Faults of every family, at the same time.")
+    for name, families in NEMESES.items():
+        if name == "all":
+            _tell_name(console, name, "Faults of every family so far, at the same time.")
+        elif families:
+            _tell_family(console, name, families[0])
     console.print("[bold]checkers[/bold]")
     for name in checkers.names():
         _tell_name(console, name, checkers.PROMISES[name])
+
+
+def _tell_family(console: Console, name: str, faults: Sequence[Fault]) -> None:
+    _tell_name(console, name, (inspect.getdoc(inspect.getmodule(faults[0])) or "").splitlines()[0])
+    for fault in faults:
+        _tell_name(console, f"  {fault.__name__.replace('_', ' ')}", (fault.__doc__ or "").splitlines()[0])
 
 
 def _scenarios(scenario: Scenario, *, is_matrix: bool) -> list[Scenario]:

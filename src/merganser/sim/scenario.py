@@ -227,7 +227,7 @@ class _Run:
             work = member.catalog.create_table(
                 wire="sim",
                 name="t",
-                n=3,
+                n=min(3, len(self._world.machines)),
                 definition=b"",
                 unique_id=change.unique_id,
                 deadline=deadline,

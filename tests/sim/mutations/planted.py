@@ -312,8 +312,8 @@ def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
 def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     real = catalog.Catalog._prepare
 
-    async def prepare(self: catalog.Catalog, ballot: Ballot, deadline: float) -> ClusterMap | None:
-        found = await real(self, ballot, deadline)
+    async def prepare(self: catalog.Catalog, *of: Any, **named: Any) -> ClusterMap | None:
+        found = await real(self, *of, **named)
         return None if found is None else self.current
 
     patch.setattr(catalog.Catalog, "_prepare", prepare)
