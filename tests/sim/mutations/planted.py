@@ -181,7 +181,7 @@ def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
 # Repair.
 
 
-@planted("convergence", mechanism=READ_REPAIR, likely=2)
+@planted("convergence", mechanism=READ_REPAIR, likely=36)
 def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
         return
@@ -230,7 +230,7 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     nodes=5,
     operations=50,
     repair_interval_s=1e9,
-    likely=46,
+    likely=113,
 )
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
@@ -308,7 +308,7 @@ def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AcceptorState, "accept", accept)
 
 
-@planted("maps", "tables", mechanism=TABLES, likely=3, workload="tables", seeds_max=300)
+@planted("maps", "tables", mechanism=TABLES, likely=15, workload="tables", seeds_max=300)
 def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     real = catalog.Catalog._prepare
 

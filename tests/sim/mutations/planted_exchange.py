@@ -39,7 +39,7 @@ def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExchangeAnswers, "meet", meet)
 
 
-@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0, likely=85)
+@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0, likely=20)
 def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     async def take(_self: Comparing, _others: object, _other_us: int) -> None:
         return

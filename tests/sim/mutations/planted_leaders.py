@@ -96,7 +96,7 @@ def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
 # Items.
 
 
-@planted(*REGISTERS, mechanism=ITEMS, likely=2, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, likely=31, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     real = Flight.__init__
 
@@ -108,7 +108,7 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    *REGISTERS, mechanism=ITEMS, likely=20, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
+    *REGISTERS, mechanism=ITEMS, likely=22, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
 )
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def revealed(_self: Leader, _term: object, _key: bytes) -> None:
@@ -174,7 +174,7 @@ def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leader, "written", written)
 
 
-@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=81)
+@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=66)
 def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
     async def cover(_self: LedRanges, _term: object, _table: object, request: ReadRangeLed) -> bytes:
         return request.end
@@ -202,7 +202,7 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     operations=60,
     hot_keys=6,
     repair_interval_s=1e9,
-    likely=10,
+    likely=103,
 )
 def nothing_written_back(patch: pytest.MonkeyPatch) -> None:
     """The leader keeps what it has met, under the version that it has, and asks nobody else to."""

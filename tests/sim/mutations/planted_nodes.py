@@ -109,7 +109,7 @@ def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     operations=80,
     repair_interval_s=1e9,
-    likely=75,
+    likely=144,
     seeds_max=300,
 )
 def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
@@ -123,7 +123,7 @@ def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Healing, "_ask_others", one)
 
 
-@planted("held", "convergence", mechanism=HEALING, likely=23, workload="levels", nemesis="rot", nodes=3)
+@planted("held", "convergence", mechanism=HEALING, likely=35, workload="levels", nemesis="rot", nodes=3)
 def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     real = scrubber._Slice.add
 
@@ -256,7 +256,7 @@ def place_of_a_failed_request_never_given_back(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Requests, "__aexit__", leave)
 
 
-@planted("origin", mechanism=OVERLOAD, likely=95, workload="bursts", nemesis="none")
+@planted("origin", mechanism=OVERLOAD, likely=99, workload="bursts", nemesis="none")
 def write_refused_and_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     real = Shortfall.of_write
 
