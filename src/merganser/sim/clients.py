@@ -86,7 +86,7 @@ class Clients:
         table = table or self.table
         expires_at_s = None if lives_s is None else machine.wall_us() // 1_000_000 + lives_s
         write = Write(key, value, self._loop.time(), client=client, expires_at_s=expires_at_s)
-        need = needed_to_write(level, table.n)
+        need = needed_to_write(level, min(table.n, len(self.world.machines)))
         write.replicas, write.nodes = need.primaries, need.nodes
         self.history.writes.append(write)
         mutation = _mutation(value, expires_at_s, replaces=self.rng.random() < 0.2)
