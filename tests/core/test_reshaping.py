@@ -154,6 +154,8 @@ def test_a_step_is_flipped_only_for_the_placement_it_was_found_ready_for() -> No
     assert first is not None
     pending = reshaping.with_pending(begun, first)
     assert reshaping.flipped(pending, pending.placed - 1) is pending
+    assert reshaping.given_up(pending, pending.placed - 1) is pending
+    assert reshaping.given_up(pending, pending.placed).pending is None
     assert reshaping.with_pending(pending, Pending()) is pending
 
 

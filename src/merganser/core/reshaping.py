@@ -99,6 +99,11 @@ def reverted(cluster_map: ClusterMap) -> ClusterMap:
     return msgspec.structs.replace(cluster_map, epoch=epoch, placed=epoch, pending=None)
 
 
+def given_up(cluster_map: ClusterMap, placed: int) -> ClusterMap:
+    """Return ``cluster_map`` without what is pending since ``placed``; the operation goes on with it later."""
+    return reverted(cluster_map) if cluster_map.placed == placed else cluster_map
+
+
 def next_pending(cluster_map: ClusterMap, *, at_once: int = MOVES_AT_ONCE) -> Pending | None:
     """Return what the operation under way is to change next; None if nobody is to hold anything else any more.
 

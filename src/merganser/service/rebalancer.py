@@ -76,6 +76,8 @@ class Rebalancer:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._ill_since: dict[NodeId, float] = {}
+        """In the step of `_ill_in`."""
+        self._ill_in = topology.map.placed
         self._waiting_for = ""
         self._running = topology.map.operation
         self.last: Ended | None = None
@@ -157,7 +159,8 @@ class Rebalancer:
             self._waiting_for = self._undone(current, told) or self._still_leading(told)
             if not self._waiting_for:
                 return lambda newest: reshaping.flipped(newest, placed)
-            return reshaping.reverted if self._is_ill_for_long(current, told) else None
+            is_given_up = self._is_ill_for_long(current, told)
+            return (lambda newest: reshaping.given_up(newest, placed)) if is_given_up else None
         if current.settling:
             self._waiting_for = self._undone(current, told)
             return None if self._waiting_for else lambda newest: reshaping.after_settling(newest, placed)
@@ -244,6 +247,8 @@ class Rebalancer:
     def _is_ill_for_long(self, current: ClusterMap, told: Mapping[NodeId, Moves]) -> bool:
         """Tell whether one of those concerned has been away, or not well, for long."""
         now = self._loop.time()
+        if self._ill_in != current.placed:
+            self._ill_in, self._ill_since = current.placed, {}
         ill = [node for node in reshaping.concerned(current) if node not in told or not told[node].is_well]
         self._ill_since = {node: self._ill_since.get(node, now) for node in ill}
         return any(now - since >= REVERT_S for since in self._ill_since.values())
