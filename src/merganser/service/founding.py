@@ -5,7 +5,7 @@ node at the smallest address is the founder: once it has heard from every seed t
 draws up the first cluster map, keeps it, and the others take it over. A restart at any point goes on
 where it was; a node that has a map never takes another, and a founder that finds a map among the
 seeds founds nothing. A node that was a member and has lost its map (`member_of`) waits for one of that cluster, and
-founds none. Joining a cluster that exists is another mechanism.
+founds none. How a node joins a cluster that exists: `service.joining`.
 
     fresh --all seeds fresh, and I am the founder--> member
     fresh --the founder has a map that names me----> member
