@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
+from merganser.cli.simulate import YOUNG_OBJECTS_MAX
 from merganser.model.build import IS_COMPILED
 
 PLAIN = pytest.mark.skip(reason="it replaces code of Merganser's, which compiled code does not look up")
@@ -15,3 +18,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("plain") or "monkeypatch" in getattr(item, "fixturenames", ()):
                 item.add_marker(PLAIN)
+
+
+def pytest_configure() -> None:
+    """Look for cycles less often."""
+    gc.set_threshold(YOUNG_OBJECTS_MAX, *gc.get_threshold()[1:])
+
+
+def pytest_collection_finish() -> None:
+    """Look no more through what importing and collecting made, some hundred thousand objects."""
+    gc.collect()
+    gc.freeze()
