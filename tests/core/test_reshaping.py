@@ -208,7 +208,9 @@ def test_neither_newcomers_nor_moves_before_all_members_know_of_them() -> None:
 
 def test_a_newcomer_speaks_what_the_cluster_uses() -> None:
     older = msgspec.structs.replace(record("d"), speaks=2)
-    with pytest.raises(VersionError, match="uses version 3 of its protocol and formats, and this node speaks up to 2"):
+    with pytest.raises(
+        VersionError, match=f"uses version {NEWEST} of its protocol and formats, and this node speaks up to 2"
+    ):
         reshaping.with_member(founded(3), older)
 
 

@@ -130,7 +130,7 @@ async def take_over(machine: Machine, table: Table, name: bytes) -> Term:
     """Have ``machine`` lead ``name`` though another may; returns its new term."""
     me, group = member(machine), group_of(machine, table, name)
     known = me.leader_tables.leadership.known(group)
-    request = TakeOver(me.topology.map.epoch, group.n, ((group.partition, known),))
+    request = TakeOver(me.topology.map.epoch, group.rule, ((group.partition, known),))
     await machine.spawn(me.serve(me.topology.node, request))
     await until(lambda: epoch_of(machine, table, name) > known)
     term = term_at(machine, table, name)

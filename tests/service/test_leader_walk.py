@@ -204,7 +204,7 @@ class Trouble:
             return
         group = group_of(machine, self.table, self.rng.choice(NAMES))
         known = machine.member.leader_tables.leadership.known(group)
-        request = TakeOver(machine.member.topology.map.epoch, group.n, ((group.partition, known),))
+        request = TakeOver(machine.member.topology.map.epoch, group.rule, ((group.partition, known),))
         machine.spawn(quietly(machine.member.serve(machine.node, request)))
 
     async def cut(self) -> None:

@@ -146,7 +146,7 @@ async def test_a_handover_that_arrives_late_deposes_nobody(world: World) -> None
     again = term(leader(world))
     assert again.epoch > epoch
     heir = next(other for other in world.machines if other is not machine)
-    late = TakeOver(0, GROUP.n, ((GROUP.partition, epoch),))
+    late = TakeOver(0, GROUP.rule, ((GROUP.partition, epoch),))
     await heir.spawn(member(heir).serve(machine.node, late))
     await asyncio.sleep(1.0)
     assert again.is_standing

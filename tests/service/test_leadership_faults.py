@@ -171,10 +171,10 @@ async def test_the_word_of_one_that_lost_what_it_held_counts_for_nothing(world: 
     leadership(voter).may_vote = lambda group: group != GROUP
     later = Epoch(epoch.number + 1, epoch.leader)
     for asked in epoch, later:
-        claim = Confirm(0, ((GROUP.n, GROUP.partition, asked),))
+        claim = Confirm(0, ((GROUP.rule, GROUP.partition, asked),))
         assert await voter.spawn(member(voter).serve(machine.node, claim)) == Standing((NO_EPOCH,))
     for is_poll in True, False:
-        bid = Campaign(0, GROUP.n, ((GROUP.partition, later.number),), is_poll=is_poll, is_handover=False)
+        bid = Campaign(0, GROUP.rule, ((GROUP.partition, later.number),), is_poll=is_poll, is_handover=False)
         answer = await voter.spawn(member(voter).serve(machine.node, bid))
         assert isinstance(answer, Promised)
         assert answer.promised == (NO_EPOCH,)

@@ -52,7 +52,7 @@ async def sweep(machine: Machine, table: Table) -> int:
     entries = member(machine).topology.table(table.indexes[0].table)
     assert entries is not None
     for led in tables.leadership.leading():
-        if led.group.n == table.n:
+        if led.group.rule == table.n:
             kept += await machine.spawn(tables.markers.sweep(led, entries))
     return kept
 

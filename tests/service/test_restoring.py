@@ -155,9 +155,9 @@ async def test_until_then_it_answers_no_request_of_the_protocol(world: World) ->
     kept = await victim.spawn(member(victim).serve(node, copies))
     assert isinstance(kept, Kept)
     assert [(place, refused.code) for place, refused in kept.refused] == [(0, LOST), (1, LOST)]
-    bid = Campaign(map_epoch, group.n, ((group.partition, epoch.number + 7),), is_poll=False, is_handover=False)
+    bid = Campaign(map_epoch, group.rule, ((group.partition, epoch.number + 7),), is_poll=False, is_handover=False)
     assert await victim.spawn(member(victim).serve(node, bid)) == Promised((NO_EPOCH,), ((),))
-    claim = Confirm(map_epoch, ((group.n, group.partition, epoch),))
+    claim = Confirm(map_epoch, ((group.rule, group.partition, epoch),))
     assert await victim.spawn(member(victim).serve(node, claim)) == Standing((NO_EPOCH,))
     assert register_at(victim, table, b"k").value is None
     assert not member(victim).leader_tables.leadership.leading()
@@ -223,7 +223,7 @@ async def test_what_an_earlier_life_was_given_or_comes_late_is_refused(world: Wo
     async def refused(token: int) -> None:
         for request in (
             Restore(map_epoch, table.id, group.partition, epoch, token, ((key, register),)),
-            MadeWhole(map_epoch, group.n, group.partition, epoch, token, NO_GENERATION),
+            MadeWhole(map_epoch, group.rule, group.partition, epoch, token, NO_GENERATION),
         ):
             with pytest.raises(RefusedError) as refusal:
                 await victim.spawn(member(victim).serve(node, request))

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import msgspec
 
-from merganser.core import placement
+from merganser.core import placement, policies
 from merganser.model import versions
 from merganser.model.cluster import ClusterMap, Conflicts, Index, IndexState, NodeRecord, Pending, Replication, Table
 from merganser.model.errors import (
@@ -31,6 +31,7 @@ from merganser.model.errors import (
 )
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.index import IndexRequest
+from merganser.model.policy import Policy
 
 DROPPED_MAX = 128  # a request to create goes on for 5 s at most, and a change takes some 50 ms
 VOTERS_MAX = 5
@@ -65,6 +66,8 @@ def found(cluster_id: ClusterId, nodes: Sequence[NodeRecord], partitions: int = 
         voters=_first_voters(members),
         version=_spoken_by_all(members),
     )
+    if first_map.version < versions.POLICIES_SINCE and any(node.data_center for node in members):
+        raise ConfigurationError("not every node speaks of data centres: upgrade all, or start without --data-center")
     for flaw in _flaws(first_map):
         raise ConfigurationError(f"these nodes cannot found a cluster: {flaw}")
     return first_map
@@ -81,14 +84,16 @@ def with_table(
     replication: Replication = "leaderless",
     indexes: Sequence[IndexRequest] = (),
     conflicts: Conflicts = "lww",
+    policy: Policy | None = None,
 ) -> ClusterMap:
     """Return ``cluster_map`` with one table more, or ``cluster_map`` itself if that very table is or was there.
 
-    Its global ``indexes`` are active at once, as there is nothing to fill them with; the tables of their entries are
-    made in the same step.
+    It has ``n`` replicas, or what ``policy`` says. Its global ``indexes`` are active at once, as there is nothing to
+    fill them with; the tables of their entries are made in the same step.
 
     Raises:
         TableExistsError: another table of that wire has the name.
+        RequestError: no node is where the policy wants it to be.
         UnavailableError: a member does not speak the version that brought such tables.
     """
     assert n >= 1, "the wire checks how many replicas its client asked for"
@@ -104,11 +109,14 @@ def with_table(
         raise TableExistsError(f"table {name!r} exists: delete it first or choose another name")
     if conflicts != "lww":
         check_spoken(cluster_map, versions.CAUSAL_SINCE, what=f"tables that keep {conflicts}")
+    if policy is not None and policy.is_bound:
+        check_spoken(cluster_map, versions.POLICIES_SINCE, what="tables that say where they may be")
+    number, known_policies = policies.numbered(cluster_map, policy or Policy(n))
     table = Table(
         id=TableId(cluster_map.next_table_id),
         name=name,
         wire=wire,
-        n=n,
+        n=n if policy is None else policy.n,
         definition=definition,
         unique_id=unique_id,
         replication=replication,
@@ -117,10 +125,11 @@ def with_table(
             for number, index in enumerate(indexes, start=1)
         ),
         conflicts=conflicts,
+        policy=number,
     )
     tables = (*cluster_map.tables, table, *(index_table(table, index) for index in table.indexes))
     grown = _next_epoch(cluster_map, tables=tables)
-    return msgspec.structs.replace(grown, next_table_id=tables[-1].id + 1)
+    return msgspec.structs.replace(grown, next_table_id=tables[-1].id + 1, policies=known_policies)
 
 
 def with_definition(cluster_map: ClusterMap, *, before: Table, definition: bytes) -> ClusterMap:
@@ -276,6 +285,7 @@ def index_table(base: Table, index: Index) -> Table:
         definition=b"",
         unique_id=f"{index.unique_id}/{index.table}",
         replication="leader",
+        policy=base.policy,
     )
 
 
@@ -436,6 +446,7 @@ def _flaws(cluster_map: ClusterMap) -> Iterator[str]:
     yield from _flaws_of_nodes(cluster_map.nodes)
     yield from _flaws_of_roles(cluster_map)
     yield from _flaws_of_tables(cluster_map)
+    yield from policies.flaws(cluster_map)
 
 
 def _flaws_of_nodes(nodes: Sequence[NodeRecord]) -> Iterator[str]:
@@ -506,7 +517,7 @@ def _flaws_of_indexes(table: Table, tables: Sequence[Table]) -> Iterator[str]:
         return
     if not table.has_leaders:
         yield f"table {table.name!r} has indexes, and no leaders"
-    of_entries = {known.id for known in tables if is_index(known) and known.n == table.n}
+    of_entries = {known.id for known in tables if is_index(known) and known.rule == table.rule}
     for index in table.indexes:
         if index.table not in of_entries:
             yield f"index {index.name!r} of table {table.name!r} has no table of its own"

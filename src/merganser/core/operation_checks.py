@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from merganser.core import planner
+from merganser.core import planner, policies
 from merganser.core.cluster_map import is_index
 from merganser.core.leadership import majority
 from merganser.core.reshaping import Plan
@@ -88,14 +88,8 @@ def _newly_owning(cluster_map: ClusterMap, plan: Plan) -> Sequence[NodeRecord]:
 
 def _too_few_replicas(cluster_map: ClusterMap, plan: Plan) -> list[str]:
     """Object if tables would have fewer replicas than they want, and have now."""
-    owning = set(plan.operation.owners)
-    left, now = len(owning), len(set(cluster_map.owners))
-    return [
-        f"table {table.name} keeps {table.n} replicas of each key, and {left} nodes would be left to hold them: have "
-        "others join first"
-        for table in cluster_map.tables
-        if left < min(table.n, now) and not is_index(table)
-    ][:_NAMED_MAX]
+    tables = [table for table in cluster_map.tables if not is_index(table)]
+    return list(policies.lost_by(cluster_map, tables, plan.operation))[:_NAMED_MAX]
 
 
 def _too_few_voters(cluster_map: ClusterMap, plan: Plan, alive: Collection[NodeId]) -> list[str]:
@@ -122,10 +116,12 @@ def _warnings(cluster_map: ClusterMap, plan: Plan, alive: Collection[NodeId]) ->
     gone = plan.operation.gone
     away = [node for node in cluster_map.nodes if node.id not in alive and node.number not in gone]
     found = [f"node {_told(node)} is away: what it holds may have to wait for it" for node in away]
-    zones = {node.zone for node in cluster_map.nodes}
+    zones = {node.domain for node in cluster_map.nodes}
     wanted = dict(plan.operation.zones)
     owning = set(plan.operation.owners)
-    left = {wanted.get(node.number, node.zone) for node in cluster_map.nodes if node.number in owning}
+    left = {
+        (node.data_center, wanted.get(node.number, node.zone)) for node in cluster_map.nodes if node.number in owning
+    }
     if len(left) < min(len(zones), planner.REPLICAS):
         found.append(f"{len(left)} zones would be left: a zone that fails takes more than one replica of a key along")
     return found[:_NAMED_MAX]

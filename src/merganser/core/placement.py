@@ -42,7 +42,7 @@ def far_apart_first(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
     often, and among the nodes that leaves, a zone only when all their zones were. Else the given order is kept.
     """
     on_machine: Counter[str] = Counter()
-    in_zone: Counter[str] = Counter()
+    in_zone: Counter[tuple[str, str]] = Counter()
     ordered: list[NodeRecord] = []
     rounds: list[list[NodeRecord]] = []
     for node in nodes:
@@ -53,8 +53,8 @@ def far_apart_first(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
     for members in rounds:
         ranked = []
         for node in members:
-            ranked.append((in_zone[node.zone], node))
-            in_zone[node.zone] += 1
+            ranked.append((in_zone[node.domain], node))
+            in_zone[node.domain] += 1
         ranked.sort(key=lambda rank_and_node: rank_and_node[0])
         ordered += [node for _, node in ranked]
     return ordered
@@ -62,9 +62,9 @@ def far_apart_first(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
 
 def _zones_evenly(nodes: Sequence[NodeRecord]) -> list[NodeRecord]:
     """Order ``nodes`` so that each zone's nodes lie evenly along the result, its machines in turn."""
-    zones: dict[str, list[NodeRecord]] = defaultdict(list)
+    zones: dict[tuple[str, str], list[NodeRecord]] = defaultdict(list)
     for node in far_apart_first(sorted(nodes, key=lambda node: node.number)):
-        zones[node.zone].append(node)
+        zones[node.domain].append(node)
     placed = [
         ((2 * rank + 1) / len(members), zone, node)
         for zone, members in zones.items()
@@ -84,7 +84,7 @@ def _seam_quality(cycle: list[NodeRecord], tail: list[NodeRecord]) -> tuple[int,
     """Rank a tail: neighbours differ first, then zones repeat late, then machines, then nodes do."""
     seam = [*cycle, *tail, *cycle]
     nodes_apart = _shortest_return([node.number for node in seam])
-    zones_apart = _shortest_return([node.zone for node in seam])
+    zones_apart = _shortest_return([node.domain for node in seam])
     machines_apart = _shortest_return([node.fate for node in seam])
     return min(nodes_apart, 2), zones_apart, machines_apart, nodes_apart
 

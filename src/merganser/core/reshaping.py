@@ -20,13 +20,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from merganser.core import planner
+from merganser.core import planner, policies
 from merganser.core.cluster_map import NUMBER_MAX, VOTERS_MAX, check_spoken, check_version, node_by_id
 from merganser.core.ring import Ring, settled
 from merganser.model.cluster import ClusterMap, Move, NodeRecord, Operation, OperationKind, Pending
 from merganser.model.errors import RequestError
 from merganser.model.ids import NodeId, PartitionId
-from merganser.model.versions import MOVES_SINCE
+from merganser.model.versions import MOVES_SINCE, POLICIES_SINCE
 
 MOVES_AT_ONCE = 32
 """Partitions that change their owner in one step: of a ring of 256, four nodes' worth of a step in eight."""
@@ -50,6 +50,8 @@ def with_member(cluster_map: ClusterMap, record: NodeRecord) -> ClusterMap:
             )
     check_version(cluster_map.version, newest=record.speaks)
     check_spoken(cluster_map, MOVES_SINCE, what="new members")
+    if record.data_center:
+        check_spoken(cluster_map, POLICIES_SINCE, what="members in data centres")
     number = cluster_map.next_number or max(node.number for node in cluster_map.nodes) + 1
     if number > NUMBER_MAX:
         raise RequestError("this cluster has had all the members that can be numbered")
@@ -77,6 +79,7 @@ def begun(cluster_map: ClusterMap, operation: Operation, weights: Mapping[int, f
     named = {*operation.owners, *operation.gone, *(number for number, _ in operation.zones), *weights}
     if not named <= numbers or len(operation.owners) != cluster_map.partitions:
         raise RequestError("the cluster has changed since this was planned: plan it again")
+    policies.check_left(cluster_map, operation)
     nodes = tuple(
         msgspec.structs.replace(node, weight=weights[node.number]) if node.number in weights else node
         for node in cluster_map.nodes
@@ -157,17 +160,17 @@ def flipped(cluster_map: ClusterMap, placed: int) -> ClusterMap:
 
 def changed(cluster_map: ClusterMap) -> list[PartitionId]:
     """Return the partitions whose replicas are others, for the N of any table, once what is pending is done."""
-    ring, counts = Ring(cluster_map), replica_counts(cluster_map)
+    ring, known = Ring(cluster_map), rules(cluster_map)
     partitions = map(PartitionId, range(cluster_map.partitions))
-    return [p for p in partitions if any(ring.holders(p, n).extra for n in counts)]
+    return [p for p in partitions if any(ring.holders(p, rule).extra for rule in known)]
 
 
 def newcomers(cluster_map: ClusterMap) -> list[NodeId]:
     """Return the nodes that hold something by what is pending that they do not hold without it."""
     ring, found = Ring(cluster_map), dict[NodeId, None]()
     for partition in changed(cluster_map):
-        for n in replica_counts(cluster_map):
-            found.update(dict.fromkeys(ring.holders(partition, n).newcomers))
+        for rule in rules(cluster_map):
+            found.update(dict.fromkeys(ring.holders(partition, rule).newcomers))
     return list(found)
 
 
@@ -175,17 +178,17 @@ def concerned(cluster_map: ClusterMap) -> list[NodeId]:
     """Return the nodes that hold, or are to hold, what changes by what is pending, and are not lost for ever."""
     ring, found = Ring(cluster_map), dict[NodeId, None]()
     for partition in changed(cluster_map):
-        for n in replica_counts(cluster_map):
-            holders = ring.holders(partition, n)
+        for rule in rules(cluster_map):
+            holders = ring.holders(partition, rule)
             if holders.extra:
                 found.update(dict.fromkeys(holders.members))
     lost = cluster_map.operation.lost if cluster_map.operation is not None else ()
     return [node.id for node in cluster_map.nodes if node.id in found and node.number not in lost]
 
 
-def replica_counts(cluster_map: ClusterMap) -> Collection[int]:
-    """Return each N that a table has, and that of nearly all tables."""
-    return {planner.REPLICAS, *(table.n for table in cluster_map.tables)}
+def rules(cluster_map: ClusterMap) -> Collection[int]:
+    """Return the rule of each table, and that of nearly all tables."""
+    return {planner.REPLICAS, *(table.rule for table in cluster_map.tables)}
 
 
 def after_settling(cluster_map: ClusterMap, placed: int) -> ClusterMap:
@@ -323,12 +326,17 @@ def planned(
         moves=moves,
         began_us=now_us,
     )
+    policies.check_left(cluster_map, operation)
     owned = {node.id: (cluster_map.owners.count(node.number), owners.count(node.number)) for node in cluster_map.nodes}
     return Plan(operation, new_weights, owned)
 
 
 def _planned_owners(cluster_map: ClusterMap, nodes: Sequence[NodeRecord], *, moves_for_zones: bool) -> tuple[int, ...]:
-    members = [planner.Member(node.number, node.weight, node.zone, node.machine) for node in nodes if node.weight > 0]
+    members = [
+        planner.Member(node.number, node.weight, "/".join(node.domain), node.machine)
+        for node in nodes
+        if node.weight > 0
+    ]
     if not members:
         raise RequestError("no node would be left to own anything: let others join first, or give one a weight")
     return planner.plan(cluster_map.owners, members, moves_for_zones=moves_for_zones)

@@ -4,7 +4,11 @@ The ring is the range of tokens, cut into Q equal partitions; partition 0 starts
 grow clockwise, so a partition id is the top bits of its tokens. The preference list of a partition is
 found by walking clockwise from it: each machine once, and a zone twice only when all zones with nodes left were taken
 equally often, until there are N nodes, or no more machines: a cluster that is smaller than N keeps fewer replicas, and
-more as it grows. Nodes that own no partition are on no list.
+more as it grows. Nodes that own no partition are on no list. Zones of one name in two data centres are two.
+
+A list belongs to a *rule* (`Table.rule`): N, or a policy (`model.policy`), whose walk leaves out the nodes that it does
+not allow. Where it says how many replicas are in which data centre, there is a walk for each of them, and the data
+centre of the first node that the policy allows clockwise from the partition comes first.
 
 The nodes further along the walk are the fallbacks of the partition, in that order (core.hint_policy).
 
@@ -15,10 +19,10 @@ list: it is sent what the others are, and its answers count, but it leads nothin
 of the serving ones has done before, and any majority of the next ones will meet it.
 
 Invariants: the list for N is the beginning of the list for N+1, newcomers aside; its first node is the partition's
-owner; no two serving nodes are on one machine; serving nodes and fallbacks together are every node that owns anything,
-each once; token ranges tile the ring without gap or overlap.
+owner, if the rule allows it; no two serving nodes are on one machine; serving nodes and fallbacks together are every
+node that owns anything and that the rule allows, each once; token ranges tile the ring without gap or overlap.
 
-A ring is built once per epoch and never changes; lists are computed for all partitions when an N is
+A ring is built once per epoch and never changes; lists are computed for all partitions when a rule is
 first asked for, and kept.
 
 Source: DeCandia 2007 §4.2, §4.3, §4.6 (fallbacks), §6.2 (strategy 3); Ongaro 2014, §4.3 (joint consensus).
@@ -27,7 +31,7 @@ Source: DeCandia 2007 §4.2, §4.3, §4.6 (fallbacks), §6.2 (strategy 3); Ongar
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -37,6 +41,7 @@ from merganser.core.token import TOKEN_MIN
 from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.holders import Holders
 from merganser.model.ids import NodeId, PartitionId, Token
+from merganser.model.policy import FIRST_POLICY, Policy
 
 _TOKEN_BITS = 64
 
@@ -44,7 +49,19 @@ _TOKEN_BITS = 64
 class Ring:
     """The owners of one cluster map, ready to be asked."""
 
-    __slots__ = ("_fallbacks", "_holders", "_lists", "_next", "_now", "_shift", "epoch", "partitions")
+    __slots__ = (
+        "_fallbacks",
+        "_holders",
+        "_lists",
+        "_next",
+        "_now",
+        "_policies",
+        "_shift",
+        "_walks",
+        "data_centers",
+        "epoch",
+        "partitions",
+    )
 
     def __init__(self, cluster_map: ClusterMap) -> None:
         """Be ready for ``cluster_map``, which has passed `cluster_map.check`."""
@@ -52,12 +69,15 @@ class Ring:
         self.partitions = cluster_map.partitions
         """Q."""
         self._shift = _TOKEN_BITS - (self.partitions.bit_length() - 1)
-        coming = settled(cluster_map)
-        self._now = _Walk(cluster_map)
-        self._next = self._now if coming is cluster_map else _Walk(coming)
+        self._now = cluster_map
+        self._next = settled(cluster_map)
+        self._policies: dict[int, Policy] = dict(cluster_map.policies)
+        self._walks: dict[tuple[bool, Policy], _Walk] = {}
         self._lists: dict[int, tuple[tuple[NodeId, ...], ...]] = {}
         self._holders: dict[int, tuple[Holders, ...]] = {}
         self._fallbacks: dict[tuple[PartitionId, int], tuple[NodeId, ...]] = {}
+        self.data_centers: Mapping[NodeId, str] = {node.id: node.data_center for node in cluster_map.nodes}
+        """Of each member."""
 
     def partition_of(self, token: Token) -> PartitionId:
         """Return the partition that ``token`` lies in."""
@@ -70,39 +90,83 @@ class Ring:
 
     def owner(self, partition: PartitionId) -> NodeId:
         """Return the node that ``partition`` is assigned to, first on its preference lists."""
-        return self._now.owners[partition].id
+        return self._walk(Policy(1)).owners[partition].id
 
-    def preference_list(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
-        """Return the ``n`` nodes that hold ``partition``, as many as there are machines if less; newcomers last."""
-        lists = self._lists.get(n)
-        return (lists or self._make_lists(n))[partition]
+    def preference_list(self, partition: PartitionId, rule: int) -> tuple[NodeId, ...]:
+        """Return the nodes that hold ``partition`` by ``rule``, as many as there are machines if less; newcomers last.
 
-    def holders(self, partition: PartitionId, n: int) -> Holders:
-        """Return the replicas of ``partition`` for ``n``, and how many of them decide."""
-        holders = self._holders.get(n)
+        Nobody if the rule is a policy that this map does not have.
+        """
+        lists = self._lists.get(rule)
+        return (lists or self._make_lists(rule))[partition]
+
+    def holders(self, partition: PartitionId, rule: int) -> Holders:
+        """Return the replicas of ``partition`` by ``rule``, and how many of them decide."""
+        holders = self._holders.get(rule)
         if holders is None:
-            self._make_lists(n)
-            holders = self._holders[n]
+            self._make_lists(rule)
+            holders = self._holders[rule]
         return holders[partition]
 
-    def fallbacks(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
-        """Return the nodes after the first ``n``: who stands in for a primary that is away, best first."""
-        found = self._fallbacks.get((partition, n))
+    def fallbacks(self, partition: PartitionId, rule: int) -> tuple[NodeId, ...]:
+        """Return the other nodes that may hold it: who stands in for a primary that is away, best first."""
+        found = self._fallbacks.get((partition, rule))
         if found is None:
-            members = self.preference_list(partition, n)
-            found = tuple(node for node in self._now.whole(partition) if node not in members)
-            self._fallbacks[partition, n] = found
+            members = self.preference_list(partition, rule)
+            allowed = self._walk(self._policy(rule)).whole(partition)
+            found = tuple(node for node in allowed if node not in members)
+            self._fallbacks[partition, rule] = found
         return found
 
-    def holds(self, node: NodeId, partition: PartitionId, n: int) -> bool:
+    def holds(self, node: NodeId, partition: PartitionId, rule: int) -> bool:
         """Tell whether ``node`` is among those who hold ``partition``, be it as a newcomer."""
-        return node in self.preference_list(partition, n)
+        return node in self.preference_list(partition, rule)
 
-    def _make_lists(self, n: int) -> tuple[tuple[NodeId, ...], ...]:
-        pairs = zip(self._now.firsts(n), self._next.firsts(n), strict=True)
-        holders = self._holders[n] = tuple(_holders(serving, coming) for serving, coming in pairs)
-        lists = self._lists[n] = tuple(held.members for held in holders)
+    def allows(self, node: NodeRecord, rule: int) -> bool:
+        """Tell whether ``node`` may keep anything of tables of ``rule``, hints included."""
+        return self._policy(rule).allows(node.data_center, node.zone)
+
+    def counted_in(self, rule: int) -> frozenset[str] | None:
+        """Return the data centres that each have a number of replicas of their own, the same of every key.
+
+        None if it is left to the ring how many are where.
+        """
+        policy = self._policy(rule)
+        if policy.replicas:
+            return frozenset(name for name, _ in policy.replicas)
+        places = {node.data_center for node in self._now.nodes if policy.allows(node.data_center, node.zone)}
+        return frozenset(places) if len(places) == 1 else None
+
+    def _policy(self, rule: int) -> Policy:
+        return self._policies.get(rule) or Policy(rule if rule < FIRST_POLICY else 0)
+
+    def _walk(self, policy: Policy, *, is_next: bool = False) -> _Walk:
+        is_other = is_next and self._next is not self._now
+        walk = self._walks.get((is_other, policy))
+        if walk is None:
+            walk = self._walks[is_other, policy] = _Walk(self._next if is_other else self._now, policy)
+        return walk
+
+    def _make_lists(self, rule: int) -> tuple[tuple[NodeId, ...], ...]:
+        serving, coming = self._firsts(rule, is_next=False), self._firsts(rule, is_next=True)
+        holders = self._holders[rule] = tuple(map(_holders, serving, coming))
+        lists = self._lists[rule] = tuple(held.members for held in holders)
         return lists
+
+    def _firsts(self, rule: int, *, is_next: bool) -> list[tuple[NodeId, ...]]:
+        policy = self._policy(rule)
+        if not policy.replicas:
+            return self._walk(policy, is_next=is_next).firsts(policy.n)
+        parts = {
+            name: self._walk(Policy(count, data_centers=(name,), zones=policy.zones), is_next=is_next).firsts(count)
+            for name, count in policy.replicas
+        }
+        names = list(parts)
+        found = []
+        for partition, first in enumerate(self._walk(policy, is_next=is_next).data_centers()):
+            at = names.index(first) if first in parts else 0
+            found.append(tuple(node for name in names[at:] + names[:at] for node in parts[name][partition]))
+        return found
 
 
 def settled(cluster_map: ClusterMap) -> ClusterMap:
@@ -141,13 +205,15 @@ def _with_most_of(nodes: Sequence[NodeId], members: Sequence[NodeId]) -> int:
 
 
 class _Walk:
-    """Walks clockwise from the partitions of one map."""
+    """Walks clockwise from the partitions of one map, over the nodes that a policy allows."""
 
-    def __init__(self, cluster_map: ClusterMap) -> None:
+    def __init__(self, cluster_map: ClusterMap, policy: Policy) -> None:
         by_number = {node.number: node for node in cluster_map.nodes}
         self.owners = [by_number[number] for number in cluster_map.owners]
-        owning = {node.number: node for node in self.owners}.values()
-        zones = {node.fate: node.zone for node in owning}
+        """Of all partitions, allowed or not."""
+        self._allowed = {node.number for node in cluster_map.nodes if policy.allows(node.data_center, node.zone)}
+        owning = {node.number: node for node in self.owners if node.number in self._allowed}.values()
+        zones = {node.fate: node.domain for node in owning}
         self._in_zone = Counter(zones.values())
         """Machines in each zone that own anything."""
 
@@ -161,9 +227,19 @@ class _Walk:
         return [self._first(start, wanted) for start in range(len(self.owners))]
 
     def whole(self, partition: PartitionId) -> tuple[NodeId, ...]:
-        """Return every node that owns anything, in the order of the walk."""
+        """Return every node that owns anything and is allowed, in the order of the walk."""
         clockwise = self.owners[partition:] + self.owners[:partition]
-        return tuple(node.id for node in far_apart_first({node.number: node for node in clockwise}.values()))
+        others = {node.number: node for node in clockwise if node.number in self._allowed}
+        return tuple(node.id for node in far_apart_first(others.values()))
+
+    def data_centers(self) -> list[str]:
+        """Return the data centre of the first node of the walk from each partition; "" if there is none."""
+        found, latest = [""] * len(self.owners), ""
+        for at in 2 * [*reversed(range(len(self.owners)))]:
+            if self.owners[at].number in self._allowed:
+                latest = self.owners[at].data_center
+            found[at] = latest
+        return found
 
     def _wanted(self, n: int) -> list[int]:
         """Return how many of ``n`` nodes are the first of their zones, how many the second, and so on."""
@@ -176,16 +252,18 @@ class _Walk:
 
     def _first(self, start: int, wanted: Sequence[int]) -> tuple[NodeId, ...]:
         ranks: list[list[NodeId]] = [[] for _ in wanted]
-        left, owners = sum(wanted), self.owners
+        left, owners, allowed = sum(wanted), self.owners, self._allowed
+        if not left:
+            return ()
         seen: dict[str, NodeRecord] = {}
-        in_zone: Counter[str] = Counter()
+        in_zone: Counter[tuple[str, str]] = Counter()
         for step in range(start, start + len(owners)):
             node = owners[step % len(owners)]
-            if node.fate in seen:
+            if node.fate in seen or node.number not in allowed:
                 continue
             seen[node.fate] = node
-            rank = in_zone[node.zone]
-            in_zone[node.zone] += 1
+            rank = in_zone[node.domain]
+            in_zone[node.domain] += 1
             if rank < len(wanted) and len(ranks[rank]) < wanted[rank]:
                 ranks[rank].append(node.id)
                 left -= 1

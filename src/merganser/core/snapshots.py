@@ -53,10 +53,10 @@ def short_of_replicas(current: ClusterMap, there: Collection[NodeId]) -> list[tu
     """Return the tables that lack a majority of the replicas of some partitions, and of how many."""
     ring = Ring(current)
     lacking: dict[int, int] = {}
-    for n in {table.n for table in current.tables}:
-        lists = [ring.holders(PartitionId(partition), n).serving for partition in range(current.partitions)]
-        lacking[n] = sum(sum(node in there for node in nodes) < majority(len(nodes)) for nodes in lists)
-    return [(table, lacking[table.n]) for table in current.tables if lacking[table.n]]
+    for rule in {table.rule for table in current.tables}:
+        lists = [ring.holders(PartitionId(partition), rule).serving for partition in range(current.partitions)]
+        lacking[rule] = sum(sum(node in there for node in nodes) < majority(len(nodes)) for nodes in lists)
+    return [(table, lacking[table.rule]) for table in current.tables if lacking[table.rule]]
 
 
 def lacks_voters(current: ClusterMap, there: Collection[NodeId]) -> bool:
@@ -108,5 +108,5 @@ def with_revealed(current: ClusterMap, *, names: dict[TableId, str]) -> ClusterM
     return msgspec.structs.replace(current, tables=tables, epoch=current.epoch + 1)
 
 
-def _domains(current: ClusterMap) -> tuple[tuple[int, NodeId, str, str], ...]:
-    return tuple((node.number, node.id, node.zone, node.fate) for node in current.nodes)
+def _domains(current: ClusterMap) -> tuple[tuple[int, NodeId, str, str, str], ...]:
+    return tuple((node.number, node.id, *node.domain, node.fate) for node in current.nodes)

@@ -12,6 +12,7 @@ import msgspec
 
 from merganser.model import versions
 from merganser.model.ids import ClusterId, NodeId, PartitionId, TableId
+from merganser.model.policy import Policy
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
@@ -32,6 +33,13 @@ class NodeRecord(msgspec.Struct, frozen=True):
     """Share of the ring that it is to own, in relation to the others; 0: none."""
     speaks: int = versions.OLDEST
     """The newest version it speaks (`model.versions`), as far as it has told."""
+    data_center: str = ""
+    """Nodes without one share the data centre ""."""
+
+    @property
+    def domain(self) -> tuple[str, str]:
+        """Its zone, told from zones of that name in other data centres."""
+        return self.data_center, self.zone
 
     @property
     def fate(self) -> str:
@@ -75,7 +83,7 @@ class Table(msgspec.Struct, frozen=True, cache_hash=True):
     wire: str
     """The front door that owns the name: "dynamodb"."""
     n: int
-    """Replicas of each key."""
+    """Replicas of each key, in all data centres together."""
     definition: bytes
     """The wire's own description, in the wire's own encoding."""
     unique_id: str
@@ -85,6 +93,16 @@ class Table(msgspec.Struct, frozen=True, cache_hash=True):
     """Global indexes, in the order in which they were made; only of tables with leaders."""
     conflicts: Conflicts = "lww"
     """Other than the default only without leaders, who leave nothing to chance. For the table's whole life."""
+    policy: int = 0
+    """Number of its policy in the map, from `FIRST_POLICY`; 0: it asks for nothing but ``n`` replicas."""
+
+    @property
+    def rule(self) -> int:
+        """What its preference lists follow from, and what tells its groups apart: its policy, or ``n``.
+
+        Tables of one rule have the same replicas, and leaders.
+        """
+        return self.policy or self.n
 
     @property
     def is_causal(self) -> bool:
@@ -169,3 +187,9 @@ class ClusterMap(msgspec.Struct, frozen=True):
     """Unique ids of the tables dropped last, so that a request for one that still goes on makes it no second time."""
     version: int = versions.OLDEST
     """That all members speak, and that may be made use of (`model.versions`). It is never lowered."""
+    policies: tuple[tuple[int, Policy], ...] = ()
+    """Those of the tables, by number, in ascending order; the last one stays, so that no number means two policies."""
+
+    def policy_of(self, table: Table) -> Policy:
+        """Return the policy of one of its tables."""
+        return dict(self.policies).get(table.policy) or Policy(table.n)

@@ -10,12 +10,13 @@ from merganser.model.ids import PartitionId
 
 
 class Group(NamedTuple):
-    """The replicas of one partition for tables of ``n`` replicas: what elects a leader, for all those tables at once.
+    """The replicas of one partition for tables of one rule: what elects a leader, for all those tables at once.
 
-    All tables with the same ``n`` have the same preference list, so one promise holds for their rows of the partition.
+    All tables of one rule have the same preference list, so one promise holds for their rows of the partition.
     """
 
-    n: int
+    rule: int
+    """N of tables that ask for nothing else, or the number of a policy (`Table.rule`)."""
     partition: PartitionId
 
 

@@ -17,17 +17,21 @@ How something changes without breaking an older peer:
 2  the first that was spoken
 3  greetings tell a range; the map tells what its members speak; tables whose rows have a causal context;
    partitions that change hands
+4  data centres, and tables with a policy
 """
 
 from __future__ import annotations
 
 import msgspec
 
-OLDEST, NEWEST = 2, 3
+OLDEST, NEWEST = 2, 4
 CAUSAL_SINCE = 3
 """Tables whose rows have a causal context: an older replica could not merge them."""
 MOVES_SINCE = 3
 """Partitions that change hands: an older replica would not write to who is to hold them."""
+
+POLICIES_SINCE = 4
+"""Tables with a policy: an older replica would hold them, and hints for them, where they may not be."""
 
 
 class Versions(msgspec.Struct, frozen=True):

@@ -167,7 +167,7 @@ def _asked_for(member: Member, path: bytes) -> tuple[Table, PartitionId, dict[st
         if query.get(flag, ["0"])[-1] not in ("0", "1"):
             raise RequestError(f"{flag} must be 0 or 1")
     partition = PartitionId(int(number))
-    if not ring.holds(member.topology.node, partition, tables[0].n):
+    if not ring.holds(member.topology.node, partition, tables[0].rule):
         raise RequestError(f"this node holds no replica of partition {partition} of {name}")
     return tables[0], partition, {f"is_{key}": query.get(key, ["0"])[-1] == "1" for key in ("dry_run", "scrub_only")}
 

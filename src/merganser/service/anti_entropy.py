@@ -277,7 +277,7 @@ class AntiEntropy:
             (table.id, partition, peer)
             for table, partition in self._topology.held()
             if not table.has_leaders
-            for peer in begins_with(self._topology.node, self._topology.ring.preference_list(partition, table.n))
+            for peer in begins_with(self._topology.node, self._topology.ring.preference_list(partition, table.rule))
         ]
         self._schedule.keep(pairs, now_s=self._loop.time(), share=self._rng.random)
         self._news.set()

@@ -70,7 +70,7 @@ class Campaigning:
         together: dict[tuple[int, tuple[int, ...]], list[Group]] = {}
         for group in groups:
             electorate = tuple(sorted(self._elections.replicas(group)))
-            together.setdefault((group.n, electorate), []).append(group)
+            together.setdefault((group.rule, electorate), []).append(group)
         return list(together.values())
 
     async def bid(self, bids: dict[Group, Epoch], *, is_handover: bool) -> None:
@@ -129,7 +129,7 @@ class Campaigning:
             if bids and node is not None:
                 request = Campaign(
                     self._topology.map.epoch,
-                    next(iter(bids)).n,
+                    next(iter(bids)).rule,
                     tuple((group.partition, epoch.number) for group, epoch in bids.items()),
                     is_poll=is_poll,
                     is_handover=is_handover,

@@ -52,6 +52,7 @@ from merganser.model.messages import (
     Reply,
     Request,
 )
+from merganser.model.policy import Policy
 from merganser.service.acceptor import Acceptor
 from merganser.service.asking import Asker, Reading, Writing
 from merganser.service.topology import Topology
@@ -169,12 +170,15 @@ class Catalog:
         replication: Replication = "leaderless",
         indexes: Sequence[IndexRequest] = (),
         conflicts: Conflicts = "lww",
+        policy: Policy | None = None,
     ) -> Table:
         """Add a table, with global indexes; repeating the call with the same ``unique_id`` adds no second one.
 
-        A cluster of fewer than ``n`` machines keeps one replica on each, and more as it grows.
+        It has ``n`` replicas, or what ``policy`` says. Where there are too few machines it keeps one replica on each,
+        and more as the cluster grows.
 
         Raises:
+            RequestError: no node is where the policy wants it to be.
             TableExistsError: another table has the name.
             UnavailableError: no majority of the voters; nothing was changed.
             UnknownOutcomeError: the change may still come into force.
@@ -190,6 +194,7 @@ class Catalog:
                 replication=replication,
                 indexes=indexes,
                 conflicts=conflicts,
+                policy=policy,
             ),
             deadline=deadline,
         )

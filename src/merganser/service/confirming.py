@@ -221,7 +221,7 @@ class Confirmations:
             self._ask(node, some, begun)
 
     def _ask(self, node: NodeId, terms: list[Term], begun: _Round) -> None:
-        claims = tuple((term.group.n, term.group.partition, term.epoch) for term in terms)
+        claims = tuple((term.group.rule, term.group.partition, term.epoch) for term in terms)
         asked = self._asker.ask(node, Confirm(self._topology.map.epoch, claims), timeout_s=ASK_TIMEOUT_S)
         asked.add_done_callback(lambda ended: self._count(ended, terms, begun))
 

@@ -168,12 +168,12 @@ class Copies:
         Raises:
             CorruptionError: they are no majority.
         """
-        there = [node for node in self._ring.holders(partition, table.n).serving if node in self._copies]
+        there = [node for node in self._ring.holders(partition, table.rule).serving if node in self._copies]
         self._check_majority(table, partition, len(there), "the partition")
         return there
 
     def _check_majority(self, table: Table, partition: PartitionId, there: int, what: str) -> None:
-        replicas = len(self._ring.holders(partition, table.n).serving)
+        replicas = len(self._ring.holders(partition, table.rule).serving)
         if there < snapshots.majority(replicas):
             raise CorruptionError(
                 f"{there} of {replicas} copies of {what} are there and intact in partition {partition} of table "

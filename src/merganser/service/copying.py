@@ -76,7 +76,7 @@ class Copying:
         self, table: Table, partition: PartitionId, start: bytes, end: bytes
     ) -> tuple[tuple[Replicate, ...], int, bytes]:
         """Return what to send, its size, and where to go on; in one turn of the loop."""
-        led = self._leadership.led(Group(table.n, partition))
+        led = self._leadership.led(Group(table.rule, partition))
         if led is None:
             raise UnavailableError(f"this node leads partition {partition} no more")
         epoch, page, size = self._topology.map.epoch, list[Replicate](), 0

@@ -59,7 +59,7 @@ class Counting:
     async def around(self, table: Table, key: bytes) -> Count | None:
         """Return what the partition of a key of a table with leaders holds; None if none of two replicas can tell."""
         partition = self._topology.ring.partition_of(keys.token_in(key))
-        own = self._own(table.id, table.n, partition).get(partition)
+        own = self._own(table.id, table.rule, partition).get(partition)
         if own is not None:
             return own
         others = [node for node in self._topology.holders(table, key).serving if node != self._asker.node]
@@ -72,7 +72,7 @@ class Counting:
     async def answer(self, _sender: NodeId, request: CountItems) -> Counted:
         """Tell a peer what is counted here."""
         table = self._topology.table(request.table)
-        own = {} if table is None else self._own(table.id, table.n)
+        own = {} if table is None else self._own(table.id, table.rule)
         return Counted(
             tuple((partition, count.items, count.size_bytes) for partition, count in own.items()),
             tuple((partition, *one) for partition, count in own.items() for one in count.local),

@@ -106,7 +106,9 @@ class Expirer:
             await asyncio.sleep(self._look_s * self._rng.uniform(0.8, 1.2))
             tables = [table for table in self._topology.map.tables if self._index.of(table) is not None]
             await self._walk(tables)
-            places = [(led, table) for led in self._leadership.leading() for table in tables if table.n == led.group.n]
+            places = [
+                (led, table) for led in self._leadership.leading() for table in tables if table.rule == led.group.rule
+            ]
             for at in range(0, len(places), PLACES_AT_ONCE):
                 await asyncio.gather(*(self._look(*place) for place in places[at : at + PLACES_AT_ONCE]))
 

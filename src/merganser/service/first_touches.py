@@ -128,7 +128,7 @@ class FirstTouches:
 
     def begin(self, term: Term) -> None:
         """Look at the roots that came with the promises, and queue what they leave open."""
-        for table in self._topology.led_tables(term.led.group.n):
+        for table in self._topology.led_tables(term.led.group.rule):
             self.place(term, table)
 
     def place(self, term: Term, table: Table) -> KnownPlace:

@@ -19,7 +19,6 @@ from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
 
 _PREFIX = keys.metadata_key("generation|")
-_GROUP = struct.Struct(">BI")
 _GENERATION = struct.Struct(">QIQ")
 
 Generation = tuple[Epoch, int]
@@ -66,17 +65,14 @@ class Generations:
         """
         if generation > self.of(group):
             (number, leader), raised = generation
-            key = _PREFIX + _GROUP.pack(*group)
+            key = keys.group_key(_PREFIX, *group)
             self._engine.commit(Batch().put(key, seal(key, _GENERATION.pack(number, leader, raised))))
             self._kept[group] = Epoch(number, leader), raised
 
 
 def _group_in(key: bytes) -> Group:
-    try:
-        n, partition = _GROUP.unpack_from(key, len(_PREFIX))
-    except struct.error:
-        raise CorruptionError(f"not the key of a generation: {key.hex()}") from None
-    return Group(n, PartitionId(partition))
+    rule, partition = keys.split_group_key(_PREFIX, key)
+    return Group(rule, PartitionId(partition))
 
 
 def _generation_in(key: bytes, stored: bytes) -> Generation:

@@ -107,11 +107,11 @@ class GroupGate:
 
     def _group(self, table: Table, partition: PartitionId) -> Group:
         topology = self._topology
-        if not topology.ring.holds(topology.node, partition, table.n):
+        if not topology.ring.holds(topology.node, partition, table.rule):
             epoch = topology.map.epoch
             message = f"node {topology.node} holds no replica of partition {partition} at epoch {epoch}"
             raise RefusedError(NOT_A_REPLICA, message, map_epoch=epoch)
-        return Group(table.n, partition)
+        return Group(table.rule, partition)
 
     def _no_such_table(self, table: TableId) -> RefusedError:
         epoch = self._topology.map.epoch

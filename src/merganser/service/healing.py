@@ -270,7 +270,7 @@ class Healing:
         return healing.is_given_up(lost_since_s=wound.lost_since, now_s=self._loop.time())
 
     def _holds(self, table: Table, key: bytes) -> bool:
-        return self._topology.ring.holds(self._topology.node, self._partition_of(key), table.n)
+        return self._topology.ring.holds(self._topology.node, self._partition_of(key), table.rule)
 
     def _partition_of(self, key: bytes) -> PartitionId:
         return self._topology.ring.partition_of(keys.token_in(key))

@@ -41,7 +41,7 @@ class IndexEpochs:
 
     def group_of(self, table: Table, key: bytes) -> Group:
         """Return whose leader keeps ``key``."""
-        return Group(table.n, self._topology.ring.partition_of(keys.token_in(key)))
+        return Group(table.rule, self._topology.ring.partition_of(keys.token_in(key)))
 
     async def of(self, table: Table, key: bytes) -> Epoch:
         """Return an epoch in which the leader of ``key`` has been heard, the latest known here.

@@ -344,7 +344,7 @@ class Indexer:
     # What an earlier leader has left
 
     def _elected(self, led: Led) -> None:
-        for table in self._topology.led_tables(led.group.n):
+        for table in self._topology.led_tables(led.group.rule):
             if table.indexes:
                 self._to_scan[led, table.id] = None
                 self._news.set()

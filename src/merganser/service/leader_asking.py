@@ -139,7 +139,7 @@ class LeaderAsking:
             UnknownOutcomeError: it is no read, and may be done, now or later.
         """
         while True:
-            replicas = self._topology.ring.preference_list(errand.group.partition, errand.group.n)
+            replicas = self._topology.ring.preference_list(errand.group.partition, errand.group.rule)
             epoch = self._leaders.known(errand.group)
             leader = self._topology.node_of(epoch.leader)
             if leader not in replicas:
@@ -239,7 +239,7 @@ class LeaderAsking:
         self._asked_around[errand.group] = now + LOOK_S
         if isinstance(question, Change):
             question = msgspec.structs.replace(question, payload=b"")
-        replicas = self._topology.ring.preference_list(errand.group.partition, errand.group.n)
+        replicas = self._topology.ring.preference_list(errand.group.partition, errand.group.rule)
         for node in replicas:
             if node not in (silent, self._asker.node):
                 answer = self._asker.ask(node, question, timeout_s=LOOK_S)

@@ -254,9 +254,11 @@ class LeaderBased:
     def _led_here(self, table: Table, key: bytes) -> Led | None:
         topology = self._topology
         partition = topology.ring.partition_of(keys.token_in(key))
-        if len(topology.ring.preference_list(partition, table.n)) > 1:  # whom the leader asks whether it still is one
+        if (
+            len(topology.ring.preference_list(partition, table.rule)) > 1
+        ):  # whom the leader asks whether it still is one
             return None
-        epoch = self._leaders.known(Group(table.n, partition))
+        epoch = self._leaders.known(Group(table.rule, partition))
         if topology.node_of(epoch.leader) != self._asker.node:
             return None
         return cast("Led | None", self._asker.at_once(ReadLed(topology.map.epoch, table.id, key, epoch)))
@@ -294,12 +296,12 @@ class LeaderBased:
         Raises:
             MerganserError: no leader was found, or it could not answer.
         """
-        group = Group(table.n, partition)
+        group = Group(table.rule, partition)
         errand = Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=traffic)
         return await self._asking.ask(errand, question_in, is_read=True)
 
     def _errand(self, table: Table, key: bytes, deadline: float) -> Errand:
-        group = Group(table.n, self._topology.ring.partition_of(keys.token_in(key)))
+        group = Group(table.rule, self._topology.ring.partition_of(keys.token_in(key)))
         return Errand(table, group, now=self._loop.time(), deadline=deadline)
 
     async def _timed(self, errand: Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
@@ -350,7 +352,7 @@ class LeaderBased:
                 map_epoch, table.id, low, high, epoch, wanted.reverse, rows_max, bytes_max, wanted.index
             )
 
-        group = Group(table.n, partition)
+        group = Group(table.rule, partition)
         errand = Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=Traffic.BULK)
         return cast("LedRows", await self._asking.ask(errand, question, is_read=True))
 

@@ -261,7 +261,7 @@ class Leadership:
         ring, me = self._topology.ring, self._topology.node
         successions: dict[Group, tuple[int, ...]] = {}
         joint: dict[Group, Joint] = {}
-        for n in sorted({table.n for table in current.tables if table.has_leaders}):
+        for n in sorted({table.rule for table in current.tables if table.has_leaders}):
             for group in (Group(n, PartitionId(p)) for p in range(ring.partitions)):
                 holders = ring.holders(group.partition, n)
                 if me in holders.members:
@@ -284,7 +284,7 @@ class Leadership:
 
     def _regroup(self, led: Led) -> None:
         """Have a term go on with the replicas that its group has by the newest map, if they are others."""
-        holders = self._topology.ring.holders(led.group.partition, led.group.n)
+        holders = self._topology.ring.holders(led.group.partition, led.group.rule)
         is_same = (holders.members, holders.quorum) == (led.replicas, led.quorum)
         led.are(holders, self._topology.map.placed)
         if is_same:
@@ -335,7 +335,7 @@ class Leadership:
         if not peers:
             return
         pulse = Pulse(
-            tuple((group.n, group.partition, epoch.number) for group, epoch in self._elections.leading.items()),
+            tuple((group.rule, group.partition, epoch.number) for group, epoch in self._elections.leading.items()),
             tuple(self._elections.unfit),
             self._elections.is_reluctant,
         )
@@ -370,7 +370,7 @@ class Leadership:
             self.learned(group, epoch)
         unfit = {Group(n, partition): None for n, partition in request.unfit}
         later = self._elections.heard(number, leading, unfit, self._loop.time(), is_reluctant=request.is_reluctant)
-        return Pulsed(tuple((group.n, group.partition, epoch) for group, epoch in later))
+        return Pulsed(tuple((group.rule, group.partition, epoch) for group, epoch in later))
 
     # Terms
 
@@ -378,7 +378,7 @@ class Leadership:
         current = self._topology.map.placed
         if self._is_closing or placed != current or not self._elections.won(group, epoch):
             return
-        holders = self._topology.ring.holders(group.partition, group.n)
+        holders = self._topology.ring.holders(group.partition, group.rule)
         led = self._led[group] = Led(group, epoch, holders, placed, roots)
         self._terms_begun += 1
         self._pulse_soon()
@@ -439,7 +439,7 @@ class Leadership:
             by_n: dict[int, list[tuple[PartitionId, Epoch]]] = {}
             for group, epoch in zip(groups, left, strict=True):
                 if epoch is not None:
-                    by_n.setdefault(group.n, []).append((group.partition, epoch))
+                    by_n.setdefault(group.rule, []).append((group.partition, epoch))
             for n, some in by_n.items():
                 request = TakeOver(self._topology.map.epoch, n, tuple(some))
                 await self._asker.ask(self._node_of(heir), request, timeout_s=TAKE_OVER_TIMEOUT_S)

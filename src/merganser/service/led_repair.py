@@ -149,7 +149,7 @@ class LedRepair:
 
     def _elected(self, led: Led) -> None:
         self._is_stale = True
-        for table in self._topology.led_tables(led.group.n):
+        for table in self._topology.led_tables(led.group.rule):
             roots = led.roots.get(table.id, {})
             own = roots.get(self._topology.node)
             for peer in led.followers(self._topology.node):
@@ -159,7 +159,7 @@ class LedRepair:
 
     def _deposed(self, led: Led) -> None:
         self._is_stale = True
-        for table in self._topology.led_tables(led.group.n):
+        for table in self._topology.led_tables(led.group.rule):
             for peer in led.followers(self._topology.node):
                 self._missed.pop((table.id, led.group.partition, peer), None)
 
@@ -181,7 +181,7 @@ class LedRepair:
             pairs = [
                 (table.id, led.group.partition, peer)
                 for led in self._leadership.leading()
-                for table in self._topology.led_tables(led.group.n)
+                for table in self._topology.led_tables(led.group.rule)
                 for peer in led.followers(self._topology.node)
             ]
             self._schedule.keep(pairs, now_s=self._loop.time(), share=self._rng.random)
@@ -214,7 +214,7 @@ class LedRepair:
         )
 
     async def _settle(self, table: Table, partition: PartitionId, peer: NodeId, wanted: Sequence[bytes]) -> int:
-        led = self._leadership.led(Group(table.n, partition))
+        led = self._leadership.led(Group(table.rule, partition))
         if led is None:
             raise UnavailableError(f"this node leads partition {partition} no more")
         for at in range(0, len(wanted), SETTLED_AT_ONCE):
@@ -245,7 +245,7 @@ class LedRepair:
             RefusedError: another map, no such table, or another node leads.
         """
         table = await self._gate.admit_replica(sender, request.map_epoch, request.table, request.partition)
-        group = Group(table.n, request.partition)
+        group = Group(table.rule, request.partition)
         led = self._leadership.led(group)
         if led is None:
             raise not_leading(self._topology.node, group, self._leadership.known(group))
@@ -278,7 +278,7 @@ class LedRepair:
         except InvariantError:
             raise
         except MerganserError as error:
-            replicas = self._topology.ring.preference_list(partition, table.n)
+            replicas = self._topology.ring.preference_list(partition, table.rule)
             return {node: _failed(str(error)) for node in replicas if node != self._topology.node}
         found = {self._topology.node_of(peer.number): _heard(peer) for peer in cast("Compared", answer).peers}
         return {node: comparison for node, comparison in found.items() if node is not None}

@@ -132,7 +132,7 @@ class LedgerSweep:
     async def _scan(self, table: Table) -> None:
         """Go through the partitions that were not gone through lately, or not in this term."""
         now = self._loop.time()
-        led = [term for term in self._leading() if term.group.n == table.n]
+        led = [term for term in self._leading() if term.group.rule == table.rule]
         terms = [(term.group, term.epoch) for term in led]
         self._visits = {term: self._visits.get(term) or _Visits(now) for term in terms}
         for term in led:
@@ -193,7 +193,7 @@ class LedgerSweep:
     def _is_left_behind(self, table: Table, transaction_id: bytes, led: set[Group]) -> bool:
         """Tell whether this node leads the record of a transaction, and it does not seem to be finished."""
         key = key_of(table, transaction_id)
-        group = Group(table.n, self._topology.ring.partition_of(keys.token_in(key)))
+        group = Group(table.rule, self._topology.ring.partition_of(keys.token_in(key)))
         stored = self._engine.get(key) if group in led else None
         return stored is not None and any(not record.is_finished for _, _, record in _records([(key, stored)]))
 

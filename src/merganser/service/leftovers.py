@@ -76,7 +76,7 @@ class Leftovers:
         ring, me = self._topology.ring, self._topology.node
         for table in self._topology.map.tables:
             for partition in map(PartitionId, range(ring.partitions)):
-                if not ring.holds(me, partition, table.n):
+                if not ring.holds(me, partition, table.rule):
                     yield table, partition
 
     def _clear(self, table: Table, partition: PartitionId) -> None:

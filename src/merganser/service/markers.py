@@ -126,7 +126,7 @@ class Markers:
         self.removed += self._leader.amend(table, key, amended, led=led)
 
     def _elected(self, led: Led) -> None:
-        for table in self._topology.led_tables(led.group.n):
+        for table in self._topology.led_tables(led.group.rule):
             if is_index(table):
                 self._due[led, table.id] = self._loop.time()
 

@@ -157,12 +157,12 @@ class Moving:
     def _is_concerned(self, current: ClusterMap, table: Table, partition: PartitionId) -> bool:
         if current.pending is None:
             return partition in current.settling
-        return self._topology.ring.holders(partition, table.n).extra > 0
+        return self._topology.ring.holders(partition, table.rule).extra > 0
 
     # Leaderless
 
     async def _meet_all(self, table: Table, partition: PartitionId) -> bool:
-        holders, me = self._topology.ring.holders(partition, table.n), self._topology.node
+        holders, me = self._topology.ring.holders(partition, table.rule), self._topology.node
         if me not in holders.next or (not holders.extra and me != self._first_there(holders.members)):
             return False
         is_asking_all = me in holders.newcomers or not holders.extra
@@ -181,8 +181,8 @@ class Moving:
     # Leader-based
 
     async def _see_to_led(self, table: Table, partition: PartitionId) -> bool:
-        holders, me = self._topology.ring.holders(partition, table.n), self._topology.node
-        led = self._leadership.led(Group(table.n, partition))
+        holders, me = self._topology.ring.holders(partition, table.rule), self._topology.node
+        led = self._leadership.led(Group(table.rule, partition))
         if led is None or (me not in holders.next and holders.staying):
             return False
         await self._leadership.confirm(led, deadline=self._loop.time() + CONFIRM_S)
@@ -197,7 +197,7 @@ class Moving:
 
     async def _bring_up(self, table: Table, partition: PartitionId, peer: NodeId) -> None:
         copy = ((table.id, partition), peer)
-        if copy not in self._copied and peer in self._topology.ring.holders(partition, table.n).newcomers:
+        if copy not in self._copied and peer in self._topology.ring.holders(partition, table.rule).newcomers:
             await self.copying.copy(table, partition, peer)
             self._copied[copy] = None
         deadline = self._loop.time() + EXCHANGE_TIMEOUT_S
@@ -206,7 +206,7 @@ class Moving:
     def _leads_leaving(self) -> int:
         ring, me = self._topology.ring, self._topology.node
         groups = (led.group for led in self._leadership.leading())
-        return sum(me not in staying for g in groups if (staying := ring.holders(g.partition, g.n).staying))
+        return sum(me not in staying for g in groups if (staying := ring.holders(g.partition, g.rule).staying))
 
     # Both
 

@@ -78,7 +78,7 @@ class PartitionGate:
         """
         known = self.known(map_epoch, table)
         ring, me = self._topology.ring, self._topology.node
-        if not (0 <= partition < ring.partitions and ring.holds(me, partition, known.n)):
+        if not (0 <= partition < ring.partitions and ring.holds(me, partition, known.rule)):
             raise RefusedError(
                 NOT_A_REPLICA,
                 f"node {me} holds no replica of partition {partition} at epoch {map_epoch}",

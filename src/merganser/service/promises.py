@@ -21,7 +21,6 @@ from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
 
 _PREFIX = keys.metadata_key("promise|")
-_GROUP = struct.Struct(">BI")
 _EPOCH = struct.Struct(">QI")
 
 
@@ -93,7 +92,7 @@ class Promises:
             return
         batch = Batch()
         for group, epoch in later:
-            key = _PREFIX + _GROUP.pack(*group)
+            key = keys.group_key(_PREFIX, *group)
             batch.put(key, seal(key, _EPOCH.pack(*epoch)))
         self._engine.commit(batch)
         for group, epoch in later:
@@ -117,11 +116,8 @@ class Promises:
 
 
 def _group_in(key: bytes) -> Group:
-    try:
-        n, partition = _GROUP.unpack_from(key, len(_PREFIX))
-    except struct.error:
-        raise CorruptionError(f"not the key of a promise: {key.hex()}") from None
-    return Group(n, PartitionId(partition))
+    rule, partition = keys.split_group_key(_PREFIX, key)
+    return Group(rule, PartitionId(partition))
 
 
 def _epoch_in(key: bytes, stored: bytes) -> Epoch:

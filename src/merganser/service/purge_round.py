@@ -65,7 +65,7 @@ class PurgeRound:
         self._loop = asyncio.get_running_loop()
         self._me = topology.node
         self._epoch = topology.map.epoch
-        self.replicas = topology.ring.preference_list(partition, table.n)
+        self.replicas = topology.ring.preference_list(partition, table.rule)
         nodes = [node.id for node in topology.map.nodes]
         self._round = Round(nodes=nodes, replicas=self.replicas, horizon_us=horizon_us)
 

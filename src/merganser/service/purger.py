@@ -329,7 +329,7 @@ class Purger:
         ]
 
     def _is_due(self, table: Table, partition: PartitionId) -> bool:
-        replicas = self._topology.ring.preference_list(partition, table.n)
+        replicas = self._topology.ring.preference_list(partition, table.rule)
         is_everyone_there = all(self._asker.is_reachable(node.id) for node in self._topology.map.nodes)
         return is_everyone_there and is_due(
             age_us=self._wall_us() - self._horizons.horizon_us(table.id, partition),

@@ -198,7 +198,7 @@ class Rebalancer:
         left = []
         for table in current.tables:
             for partition in partitions:
-                holders = self._topology.ring.holders(partition, table.n)
+                holders = self._topology.ring.holders(partition, table.rule)
                 if current.pending is not None and not holders.extra:
                     continue
                 place = (table.id, partition)

@@ -101,7 +101,7 @@ class Repairing:
     ) -> dict[NodeId, Comparison]:
         if table.has_leaders:
             return await self.compare_led(table, partition, deadline=deadline, is_dry_run=is_dry_run)
-        replicas = self._topology.ring.preference_list(partition, table.n)
+        replicas = self._topology.ring.preference_list(partition, table.rule)
         peers = [node for node in replicas if node != self._topology.node]
         found: dict[NodeId, Comparison] = {}
         for peer in peers:

@@ -322,7 +322,7 @@ class Replica:
 
         Of leaderless tables it is asked together with as many others as it takes without it.
         """
-        holders = self._topology.ring.holders(partition, table.n)
+        holders = self._topology.ring.holders(partition, table.rule)
         return self._topology.node in (holders.serving if table.has_leaders else holders.members)
 
     def _check_placed(self, map_epoch: int, table: TableId) -> None:

@@ -156,7 +156,7 @@ class Restorer:
 
     def _gift(self, sender: NodeId, request: Rejoin) -> _Gift:
         group = Group(request.n, request.partition)
-        led, serving = self._leadership.led(group), self._topology.ring.holders(group.partition, group.n).serving
+        led, serving = self._leadership.led(group), self._topology.ring.holders(group.partition, group.rule).serving
         if len(serving) == 2 and sender in serving:
             return _Gift(sender, request, self._promises.of(group), None)
         if led is None or not led.is_standing or sender not in led.replicas:
@@ -199,7 +199,7 @@ class Restorer:
             UnavailableError: they have not.
         """
         others = [node for node in led.followers(self._topology.node) if node != lost]
-        question = Confirm(self._topology.map.epoch, ((led.group.n, led.group.partition, led.epoch),))
+        question = Confirm(self._topology.map.epoch, ((led.group.rule, led.group.partition, led.epoch),))
         asked = {node: self._asker.ask(node, question, timeout_s=CONFIRM_TIMEOUT_S) for node in others}
         if asked:
             await asyncio.wait(asked.values())
@@ -295,7 +295,7 @@ class Rejoining:
     def left(self) -> list[Group]:
         """Return the groups in which this node is not whole."""
         held = ((table, partition) for table, partition in self._topology.held() if table.has_leaders)
-        groups = dict.fromkeys(Group(table.n, partition) for table, partition in held)
+        groups = dict.fromkeys(Group(table.rule, partition) for table, partition in held)
         return [group for group in groups if not self.is_whole(group)]
 
     async def rejoin(self, group: Group, *, deadline: float) -> None:
@@ -304,13 +304,13 @@ class Rejoining:
         Raises:
             MerganserError: it did not, or nobody leads.
         """
-        table = self._topology.led_tables(group.n)[0]
+        table = self._topology.led_tables(group.rule)[0]
         map_epoch, timeout_ms = self._topology.map.epoch, max(0, int((deadline - self._loop.time()) * 1000))
 
         def question(epoch: Epoch) -> Rejoin:
-            return Rejoin(map_epoch, group.n, group.partition, epoch, self._token, timeout_ms)
+            return Rejoin(map_epoch, group.rule, group.partition, epoch, self._token, timeout_ms)
 
-        serving = self._topology.ring.holders(group.partition, group.n).serving
+        serving = self._topology.ring.holders(group.partition, group.rule).serving
         if len(serving) == 2 and self._topology.node in serving:
             other = next(node for node in serving if node != self._topology.node)
             await self._asker.ask(other, question(NO_EPOCH), timeout_s=timeout_ms / 1000, traffic=Traffic.BULK)
@@ -330,7 +330,7 @@ class Rejoining:
         floors: dict[Group, int] = {}
         for table, partition in self._topology.held():
             if table.has_leaders:
-                group = Group(table.n, partition)
+                group = Group(table.rule, partition)
                 found = await self._highest_number(table, partition)
                 floors[group] = max(found, floors.get(group, 0), self._promises.of(group).number)
         self._promises.promise((group, Epoch(number + LEAP, me)) for group, number in floors.items())
@@ -364,7 +364,7 @@ class Rejoining:
         for key, register in request.registers:
             decode_register(key, register)
             self._gate.check_key(table, request.partition, key)
-        group = Group(table.n, request.partition)
+        group = Group(table.rule, request.partition)
         await self._admit(group, request.epoch, request.token)  # from here on it is one turn of the loop
         self._gate.held(request.map_epoch, request.table, request.partition)
         changes = []

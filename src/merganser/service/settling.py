@@ -78,7 +78,7 @@ class Settling:
         Raises:
             MerganserError: no leader could tell, or it leads no more.
         """
-        group, map_epoch, asked = Group(table.n, partition), self._topology.map.epoch, tuple(wanted)
+        group, map_epoch, asked = Group(table.rule, partition), self._topology.map.epoch, tuple(wanted)
 
         def question(epoch: Epoch) -> Settle:
             return Settle(map_epoch, table.id, partition, epoch, asked)
@@ -126,7 +126,7 @@ class Settling:
         """
         table = await self._gate.admit_replica(sender, request.map_epoch, request.table, request.partition)
         self._check_keys(table, request)
-        group = Group(table.n, request.partition)
+        group = Group(table.rule, request.partition)
         led = self._leadership.led(group)
         if led is None or not led.is_standing:
             raise not_leading(self._topology.node, group, self._leadership.known(group))

@@ -135,7 +135,7 @@ class Tombstones:
             places = [
                 (led, table)
                 for led in self._leadership.leading()
-                for table in self._topology.led_tables(led.group.n)
+                for table in self._topology.led_tables(led.group.rule)
                 if (led.group, table.id) in self._suspects
             ]
             if not places:
@@ -193,7 +193,7 @@ class Tombstones:
         return dropped, seen
 
     def _elected(self, led: Led) -> None:
-        for table in self._topology.led_tables(led.group.n):
+        for table in self._topology.led_tables(led.group.rule):
             self._suspects[led.group, table.id] = None
 
     def _deleted(self, led: Led, table: TableId) -> None:

@@ -78,7 +78,7 @@ class Topology:
 
     def led_tables(self, n: int) -> Sequence[Table]:
         """Return the tables of the groups of ``n`` replicas, which have leaders."""
-        return [table for table in self.map.tables if table.has_leaders and table.n == n]
+        return [table for table in self.map.tables if table.has_leaders and table.rule == n]
 
     def number_of(self, node: NodeId) -> int | None:
         """Return the number of a member, None if it is none."""
@@ -90,11 +90,11 @@ class Topology:
 
     def fallbacks(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
         """Return the nodes after the primaries of ``key``, in the order in which they stand in."""
-        return self.ring.fallbacks(self.ring.partition_of(keys.token_in(key)), table.n)
+        return self.ring.fallbacks(self.ring.partition_of(keys.token_in(key)), table.rule)
 
     def replicas(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
         """Return the preference list of ``key``, primaries only."""
-        return self.ring.preference_list(self.ring.partition_of(keys.token_in(key)), table.n)
+        return self.ring.preference_list(self.ring.partition_of(keys.token_in(key)), table.rule)
 
     def held(self) -> Sequence[tuple[Table, PartitionId]]:
         """Return every partition of a table that this node holds a replica of, in the order of their keys."""
@@ -104,7 +104,7 @@ class Topology:
                 (table, partition)
                 for table in self.map.tables
                 for partition in map(PartitionId, range(ring.partitions))
-                if ring.holds(me, partition, table.n)
+                if ring.holds(me, partition, table.rule)
             )
         return self._held
 
@@ -128,7 +128,7 @@ class Topology:
 
     def holders(self, table: Table, key: bytes) -> Holders:
         """Return the replicas of ``key``, and how many of them decide."""
-        return self.ring.holders(self.ring.partition_of(keys.token_in(key)), table.n)
+        return self.ring.holders(self.ring.partition_of(keys.token_in(key)), table.rule)
 
     def run(self, table: Table, start: bytes, end: bytes, *, reverse: bool) -> tuple[bytes, bytes, Holders] | None:
         """Return the longest stretch from where a read of a range begins that one set of replicas holds, and those.
@@ -139,11 +139,11 @@ class Topology:
         if not partitions:
             return None
         ordered = partitions[::-1] if reverse else partitions
-        holders = self.ring.holders(ordered[0], table.n)
+        holders = self.ring.holders(ordered[0], table.rule)
         serving, coming = set(holders.serving), set(holders.next)
         last = ordered[0]
         for partition in ordered[1:]:
-            others = self.ring.holders(partition, table.n)
+            others = self.ring.holders(partition, table.rule)
             if set(others.serving) != serving or set(others.next) != coming:
                 break
             last = partition

@@ -136,7 +136,7 @@ class Voting:
 
     def roots(self, group: Group) -> tuple[tuple[TableId, int], ...]:
         """Return the roots of the trees of the tables of a group, as far as they tell of every row."""
-        tables = self._topology.led_tables(group.n)
+        tables = self._topology.led_tables(group.rule)
         roots = ((table.id, self._trees.root(table.id, group.partition)) for table in tables)
         return tuple((table, root) for table, root in roots if root is not None)
 

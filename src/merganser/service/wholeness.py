@@ -280,7 +280,7 @@ class Wholeness:
         return problems
 
     async def _recover_group(self, group: Group) -> str | None:
-        if len(self._topology.ring.holders(group.partition, group.n).serving) < 2:
+        if len(self._topology.ring.holders(group.partition, group.rule).serving) < 2:
             return NOBODY_ELSE
         assert self.rejoining is not None
         await self.rejoining.rejoin(group, deadline=self._loop.time() + PLACE_TIMEOUT_S)
@@ -304,7 +304,7 @@ class Wholeness:
             self._recovery.tried((table_id, partition), problem)
 
     async def _recover_place(self, table: Table, partition: PartitionId) -> str | None:
-        replicas = self._topology.ring.preference_list(partition, table.n)
+        replicas = self._topology.ring.preference_list(partition, table.rule)
         if len(replicas) < 2:
             return NOBODY_ELSE
         if self._horizons.of(table.id, partition).is_whole:
@@ -345,7 +345,7 @@ def _group_of(request: OfGroup, topology: Topology) -> Group:
     if isinstance(request, Rejoin):
         return Group(request.n, request.partition)
     table = topology.table(request.table)
-    n = 0 if table is None else table.n
+    n = 0 if table is None else table.rule
     if isinstance(request, Settle | CompareLed | Drop | TouchTree | LookAgain | Backfill):
         return Group(n, request.partition)
     key = request.start if isinstance(request, TouchRange | ReadRangeLed) else request.key

@@ -104,7 +104,7 @@ class Verdict:
         leading = [list(map(_group_of, member.leader_tables.leadership.leading())) for member in members]
         wanted = [
             (Group(n, PartitionId(partition)), ring.preference_list(PartitionId(partition), n)[0])
-            for n in {table.n for table in members[0].topology.map.tables if table.has_leaders}
+            for n in {table.rule for table in members[0].topology.map.tables if table.has_leaders}
             for partition in range(ring.partitions)
         ]
         return all(

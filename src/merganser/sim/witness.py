@@ -91,7 +91,7 @@ def _asked(member: Member, request: Request) -> Iterator[tuple[Group, Epoch]]:
         table = member.topology.table(request.table)
         key = request.start if isinstance(request, TouchRange) else request.key
         if table is not None:
-            yield Group(table.n, member.topology.ring.partition_of(keys.token_in(key))), request.epoch
+            yield Group(table.rule, member.topology.ring.partition_of(keys.token_in(key))), request.epoch
 
 
 def _answered(member: Member, request: Request, reply: Reply) -> Iterator[tuple[Group, Epoch]]:

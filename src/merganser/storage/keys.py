@@ -33,6 +33,10 @@ from merganser.model.ids import TableId, Token
 _HEAD = struct.Struct(">IQ")
 _TABLE = struct.Struct(">I")
 _TOKEN = struct.Struct(">Q")
+_GROUP = struct.Struct(">BI")
+_GROUP_OF_POLICY = struct.Struct(">II")
+_POLICIES_FROM = 256
+"""As `model.policy.FIRST_POLICY`: below it, a rule is a number of replicas."""
 _TOKEN_OFFSET = 2**63
 _TOKEN_AT = 4
 TOKEN_END = 12
@@ -148,6 +152,27 @@ def prefix_end(prefix: bytes) -> bytes:
 def metadata_key(name: str) -> bytes:
     """Return the key of a piece of the node's own metadata."""
     return _TABLE.pack(METADATA) + name.encode()
+
+
+def group_key(prefix: bytes, rule: int, partition: int) -> bytes:
+    """Return the metadata key, below ``prefix``, of what is kept for the groups of a rule in a partition."""
+    if rule < _POLICIES_FROM:
+        return prefix + _GROUP.pack(rule, partition)
+    return prefix + _GROUP_OF_POLICY.pack(rule, partition)
+
+
+def split_group_key(prefix: bytes, key: bytes) -> tuple[int, int]:
+    """Return rule and partition in what `group_key` made.
+
+    Raises:
+        CorruptionError: it is no such key.
+    """
+    length = len(key) - len(prefix)
+    try:
+        rule, partition = (_GROUP_OF_POLICY if length == _GROUP_OF_POLICY.size else _GROUP).unpack(key[len(prefix) :])
+    except struct.error:
+        raise CorruptionError(f"not the key of a group: {key.hex()}") from None
+    return rule, partition
 
 
 def hint_key(target: int, row_key: bytes) -> bytes:

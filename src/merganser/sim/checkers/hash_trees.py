@@ -26,7 +26,7 @@ def trees_that_are_wrong(states: Sequence[NodeState]) -> Iterator[str]:
         rebuilt = _rebuilt(state, ring)
         for table in state.map.tables:
             for partition in map(PartitionId, range(ring.partitions)):
-                if not ring.holds(state.node, partition, table.n):
+                if not ring.holds(state.node, partition, table.rule):
                     continue
                 kept = state.trees.get((table.id, partition))
                 named = f"{state.node} of partition {partition} of table {table.id}"

@@ -33,7 +33,7 @@ def groups_not_led_as_they_should(states: Sequence[NodeState]) -> Iterator[str]:
     """Yield a sentence for each group that has no leader, several, or one that is not its first replica."""
     newest = _newest(states)
     ring = Ring(newest)
-    for n in sorted({table.n for table in newest.tables if table.has_leaders}):
+    for n in sorted({table.rule for table in newest.tables if table.has_leaders}):
         for partition in map(PartitionId, range(newest.partitions)):
             first = ring.preference_list(partition, n)[0]
             leaders = [state.node for state in states if Group(n, partition) in state.leading]

@@ -106,4 +106,4 @@ def replicas_of(key: bytes, states: Sequence[NodeState]) -> tuple[NodeId, ...]:
 
 
 def _replicas(ring: Ring, table: Table, key: bytes) -> tuple[NodeId, ...]:
-    return ring.preference_list(ring.partition_of(keys.token_in(key)), table.n)
+    return ring.preference_list(ring.partition_of(keys.token_in(key)), table.rule)

@@ -213,7 +213,7 @@ class Session:
         if not table.has_leaders:
             return {}
         tables = [table.id, *(index.table for index in table.indexes)]
-        counted = await asyncio.gather(*(self._services.counting.count(one, table.n) for one in tables))
+        counted = await asyncio.gather(*(self._services.counting.count(one, table.rule) for one in tables))
         return dict(zip(tables, counted, strict=True))
 
     async def bytes_around(self, table: Table, key: bytes) -> int | None:
