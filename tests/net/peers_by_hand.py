@@ -10,6 +10,7 @@ from typing import Any
 
 from merganser.model.ids import NodeId, TableId
 from merganser.model.messages import Found, Read, Reply, Request
+from merganser.model.versions import SPOKEN, Versions
 from merganser.net.frames import Call, Frame, FrameDecoder, encode
 from merganser.net.limits import PeerLimits
 from merganser.net.peers import Peers
@@ -47,9 +48,16 @@ async def peers(
     cluster_id: str = "cluster",
     on_error: Callable[[BaseException], None] = no_errors,
     limits: PeerLimits | None = None,
+    versions: Versions = SPOKEN,
 ) -> AsyncIterator[Peers]:
     made = Peers(
-        node, cluster_id=cluster_id, random=random.Random(1), handler=handler, on_error=on_error, limits=limits
+        node,
+        cluster_id=cluster_id,
+        random=random.Random(1),
+        handler=handler,
+        on_error=on_error,
+        limits=limits,
+        versions=versions,
     )
     try:
         yield made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from merganser.model.client_messages import CLIENT_REQUESTS, ClientReply, ClientRequest
 from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.gossip import Packet
 from merganser.model.ids import NodeId, PartitionId, TableId
@@ -15,6 +16,7 @@ from merganser.model.leader_messages import LeaderReply, LeaderRequest
 from merganser.model.refusal import Refused
 from merganser.model.row import Span
 from merganser.model.timestamp import Timestamp
+from merganser.model.versions import CLIENTS_SINCE
 
 
 class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -420,6 +422,7 @@ Request = (
     | AskMoves
     | Gossip
     | LeaderRequest
+    | ClientRequest
 )
 Reply = (
     Done
@@ -438,10 +441,14 @@ Reply = (
     | Moves
     | Gossiped
     | LeaderReply
+    | ClientReply
     | Refused
 )
 
-SINCE: dict[type[Request], int] = {Mint: 3, AskMoves: 3, Join: 3}
+SINCE: dict[type[Request], int] = {
+    **dict.fromkeys((Mint, AskMoves, Join), 3),
+    **dict.fromkeys(CLIENT_REQUESTS, CLIENTS_SINCE),
+}
 """The version that each kind of request came with, if it is newer than `versions.OLDEST`."""
 
 

@@ -17,7 +17,7 @@ How something changes without breaking an older peer:
 2  the first that was spoken
 3  greetings tell a range; the map tells what its members speak; tables whose rows have a causal context;
    partitions that change hands
-4  data centres, and tables with a policy
+4  data centres, and tables with a policy; native clients
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ CAUSAL_SINCE = 3
 """Tables whose rows have a causal context: an older replica could not merge them."""
 MOVES_SINCE = 3
 """Partitions that change hands: an older replica would not write to who is to hold them."""
-
+CLIENTS_SINCE = 4
+"""Native clients: an older node takes a client for a node, and knows none of what it asks."""
 POLICIES_SINCE = 4
 """Tables with a policy: an older replica would hold them, and hints for them, where they may not be."""
 

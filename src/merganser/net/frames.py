@@ -41,6 +41,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     node_id: str
     newest_version: int = 0
     """0: the oldest is the only one, as it was in version 2."""
+    is_client: bool = False
+    """Whoever says it is no node: it is answered, but asks only what is for clients (`model.client_messages`)."""
 
     @property
     def versions(self) -> Versions:

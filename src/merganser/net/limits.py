@@ -16,6 +16,8 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Per outgoing connection; a new request fails once this is reached, so it is passed by one frame at most."""
     connections_max: int = 4096
     """Incoming; two of every other node, and room for strangers. One more is closed at once."""
+    clients_max: int = 3072
+    """Of the incoming ones: clients leave room for the nodes."""
     requests_served_max: int = 1024
     """Per incoming connection; beyond it nothing more is read."""
     frame_bytes_max: int = FRAME_BYTES_MAX

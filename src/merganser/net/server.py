@@ -15,7 +15,7 @@ answers are dropped.
 
 Invariants: at most ``requests_served_max`` tasks per connection, besides those being cancelled;
 ``_unserved`` holds no more calls than one read of the socket brought; answers of one turn of the loop
-leave in one write.
+leave in one write; what a client asks for and may not is never served.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
+from merganser.model.client_messages import CLIENT_REQUESTS, NOT_FOR_CLIENTS
 from merganser.model.errors import CorruptionError, InvariantError, MerganserError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
@@ -67,6 +68,8 @@ class PeerServer:
         self.on_error = on_error
         self.connections: set[Incoming] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.clients = 0
+        """Connections of clients, which are among `connections`."""
         self._handler = handler
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
@@ -149,6 +152,7 @@ class Incoming(asyncio.Protocol):
         self._decoder = FrameDecoder(frame_bytes_max=HELLO_BYTES_MAX)
         self._deadlines = Deadlines(self._loop, self._expire)
         self._caller: NodeId | None = None
+        self._is_client = False
         self._unserved: dict[int, tuple[Call, set[int]]] = {}
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._unwritten: list[bytes] = []
@@ -178,6 +182,9 @@ class Incoming(asyncio.Protocol):
         try:
             for frame in self._decoder.feed(data):
                 if type(frame) is Call and self._caller is not None:
+                    if self._is_client and type(frame.body) not in CLIENT_REQUESTS:
+                        self._refuse(frame)
+                        continue
                     bucket = self._deadlines.add(frame.id, frame.timeout_ms / 1000)
                     if not self._unserved and self._has_room():
                         self._begin(frame, bucket)
@@ -196,6 +203,9 @@ class Incoming(asyncio.Protocol):
         self._silence.cancel()
         self.stop_taking()
         self._unwritten.clear()
+        if self._is_client:
+            self._is_client = False
+            self._server.clients -= 1
         self._server.connections.discard(self)
         if not self.lost.done():
             self.lost.set_result(None)
@@ -246,18 +256,27 @@ class Incoming(asyncio.Protocol):
             )
         self._silence.cancel()
         objection = self._server.identity.objection(frame)
+        if objection is None and frame.is_client and self._server.clients >= self._server.limits.clients_max:
+            objection = f"{self._server.clients} clients are connected, no more are taken: ask another node"
         if objection is not None:
             self._unwritten.append(encode(Rejected(objection)))
             self.stop_taking()
             self.close()
             return
         self._caller = NodeId(frame.node_id)
-        if self._server.on_greeted is not None:
+        self._is_client = frame.is_client
+        if frame.is_client:
+            self._server.clients += 1
+        elif self._server.on_greeted is not None:
             self._server.on_greeted(self._caller)
         self._decoder.frame_bytes_max = self._server.limits.frame_bytes_max
-        self._write(encode(self._server.identity.hello()))
+        self._write(encode(self._server.identity.hello(to_client=frame.is_client)))
 
     # Requests.
+
+    def _refuse(self, call: Call) -> None:
+        what = f"a client may not ask a node for {type(call.body).__name__}"
+        self._write(self._server.encode_answer(call.id, Refused(NOT_FOR_CLIENTS, what)))
 
     def _serve_due(self) -> None:
         while self._unserved and self._has_room():

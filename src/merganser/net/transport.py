@@ -22,17 +22,8 @@ class Traffic(enum.Enum):
     BULK = "bulk"
 
 
-class Transport(Protocol):
-    """Requests and datagrams to peers, by node id."""
-
-    @property
-    def versions(self) -> Versions:
-        """What this node speaks."""
-
-    receive_datagram: Callable[[bytes], None] | None
-    """Called with each datagram that arrives, whoever sent it; set by who wants them."""
-    when_greeted: Callable[[NodeId], None] | None
-    """Called with every node that opens a connection; set by who wants to know."""
+class Outgoing(Protocol):
+    """Requests to nodes, by node id: all that a client needs."""
 
     def is_reachable(self, node: NodeId) -> bool:
         """Tell whether a request to ``node`` would be sent now, as far as is known."""
@@ -56,14 +47,27 @@ class Transport(Protocol):
         For nodes that are not in the cluster map yet: one connection, closed after the reply.
         """
 
+    def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
+        """Know exactly these peers (without this node itself) from now on."""
+
+
+class Transport(Outgoing, Protocol):
+    """Requests and datagrams to peers, by node id."""
+
+    @property
+    def versions(self) -> Versions:
+        """What this node speaks."""
+
+    receive_datagram: Callable[[bytes], None] | None
+    """Called with each datagram that arrives, whoever sent it; set by who wants them."""
+    when_greeted: Callable[[NodeId], None] | None
+    """Called with every node that opens a connection; set by who wants to know."""
+
     def send_datagram(self, node: NodeId, data: bytes) -> None:
         """Send ``data``, at most 1,200 bytes, to ``node``; it may get lost, come twice, or overtake others."""
 
     def require(self, version: int) -> None:
         """Talk to nobody who speaks only what is older than ``version``, from the next connection on."""
-
-    def set_peers(self, addresses: Mapping[NodeId, str]) -> None:
-        """Know exactly these peers (without this node itself) from now on."""
 
 
 Handler = Callable[[NodeId, Request], Awaitable[Reply]]

@@ -52,6 +52,7 @@ from merganser.service.admission import Admission
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S, AntiEntropy
 from merganser.service.asking import Asker
 from merganser.service.catalog import Catalog
+from merganser.service.client_requests import ClientRequests
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.copying import Copying
@@ -225,6 +226,9 @@ class Member:
             self.timestamps,
             ahead_us_max=CLOCK_AHEAD_US_MAX,
         )
+        self.client_requests = ClientRequests(
+            self.topology, self.catalog, self.coordinator, self.key_values, places=self.admission.requests
+        )
         self.hints = HintStore(
             self.topology,
             engine,
@@ -393,6 +397,7 @@ class Member:
             ListKeys: answers.list_keys,
             LookAgain: answers.look_again,
             Meet: answers.meet,
+            **self.client_requests.handlers,
             **self.leader_tables.handlers,
             **self.leader_repair.handlers,
         }

@@ -1,0 +1,142 @@
+"""What clients ask nodes for: part of `model.messages`, and all that a client may ask (`CLIENT_REQUESTS`).
+
+Tables go by name and keys as the client knows them, so that a client needs to know nothing of how nodes store rows, and
+a table that was dropped and made again is found. Levels are as `model.consistency.parse_levels` reads them; the node
+may take ``timeout_ms``, and the client waits somewhat longer for its answer. Answers tell the epoch of the node's
+cluster map: a client that knows an older one asks for it (`FetchRing`).
+
+Fields are added at the end, with a default that means what their absence meant (`model.versions`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from merganser.model.cluster import Conflicts
+
+VALUES_WIRE: Final = "values"
+"""Whose tables clients see: key-value tables are of a wire of their own."""
+
+NOT_FOR_CLIENTS: Final = "not_for_clients"
+"""Code of the refusal of what only nodes may ask."""
+
+
+class FetchRing(msgspec.Struct, frozen=True, array_like=True, tag=70):
+    """The part of the cluster map that clients need: nodes, owners, key-value tables. Answered by `messages.MapIs`."""
+
+    known_epoch: int
+
+
+class ClientGet(msgspec.Struct, frozen=True, array_like=True, tag=71):
+    """The values of a key. Answered by `ValuesAre`."""
+
+    table: str
+    key: bytes
+    level: str
+    timeout_ms: int
+
+
+class ClientPut(msgspec.Struct, frozen=True, array_like=True, tag=72):
+    """Put a value in the place of what ``context`` has seen. Answered by `PutIs`."""
+
+    table: str
+    key: bytes
+    value: bytes | None
+    """None: delete."""
+    context: bytes
+    level: str
+    timeout_ms: int
+    ttl_s: int | None = None
+    """After how long the value reads as absent, by the clock of the node."""
+
+
+class AskKeys(msgspec.Struct, frozen=True, array_like=True, tag=73):
+    """A page of the keys that can be read, in the order of the ring. Answered by `KeysAre`."""
+
+    table: str
+    start: bytes | None
+    """Where the page before ended; None: at the beginning."""
+    limit: int
+    level: str
+    timeout_ms: int
+
+
+class MakeTable(msgspec.Struct, frozen=True, array_like=True, tag=74):
+    """Make a key-value table; once, however often it is asked. Answered by `TableIs`."""
+
+    name: str
+    n: int
+    conflicts: Conflicts
+    unique_id: str
+    """Drawn by the client: a repeated request makes no second table."""
+    timeout_ms: int
+
+
+class DropTable(msgspec.Struct, frozen=True, array_like=True, tag=75):
+    """Drop a key-value table and all it holds. Answered by `TableIs`, as it was."""
+
+    name: str
+    timeout_ms: int
+
+
+class FindTable(msgspec.Struct, frozen=True, array_like=True, tag=76):
+    """Look for a key-value table, at the voters of the map if need be. Answered by `TableIs`."""
+
+    name: str
+    timeout_ms: int
+
+
+class ValueIs(msgspec.Struct, frozen=True, array_like=True):
+    """One value of a key."""
+
+    value: bytes
+    written_at_us: int
+    """Microseconds since 1970, as the node had it that took the put."""
+    by_node: int
+    """Number of that node."""
+    expires_at_s: int | None = None
+    """Seconds since 1970."""
+
+
+class ValuesAre(msgspec.Struct, frozen=True, array_like=True, tag=170):
+    """What a key reads as, the oldest first."""
+
+    values: tuple[ValueIs, ...]
+    context: bytes
+    """To be sent along with the put that replaces all of them."""
+    map_epoch: int
+
+
+class PutIs(msgspec.Struct, frozen=True, array_like=True, tag=171):
+    """The put is acknowledged."""
+
+    context: bytes
+    """To put with next."""
+    map_epoch: int
+
+
+class KeysAre(msgspec.Struct, frozen=True, array_like=True, tag=172):
+    """A page of keys, which may be empty and not the last."""
+
+    keys: tuple[bytes, ...]
+    resume: bytes | None
+    """Where the next page starts; None: there is none."""
+    map_epoch: int
+
+
+class TableIs(msgspec.Struct, frozen=True, array_like=True, tag=173):
+    """A key-value table."""
+
+    name: str
+    n: int
+    conflicts: Conflicts
+    map_epoch: int
+
+
+ClientRequest = FetchRing | ClientGet | ClientPut | AskKeys | MakeTable | DropTable | FindTable
+ClientReply = ValuesAre | PutIs | KeysAre | TableIs
+CLIENT_REQUESTS: Final[frozenset[type]] = frozenset(
+    (FetchRing, ClientGet, ClientPut, AskKeys, MakeTable, DropTable, FindTable)
+)

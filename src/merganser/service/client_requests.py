@@ -1,0 +1,258 @@
+"""What this node does for native clients (`merganser.client`): `model.client_messages`, over the services of a member.
+
+A client asks a replica of its key, which then coordinates as any node does for anybody: the way from the client over a
+node that is no replica is saved, nothing else is different. So whatever a client knows of the ring, and however old it
+is, it is answered.
+
+Clients pass the same gate as those of the other front doors (`service.admission`).
+
+Source: DeCandia 2007 §6.4 (client-driven coordination).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from merganser.core import snapshots
+from merganser.core.token import token_of
+from merganser.model.client_messages import (
+    VALUES_WIRE,
+    AskKeys,
+    ClientGet,
+    ClientPut,
+    DropTable,
+    FetchRing,
+    FindTable,
+    KeysAre,
+    MakeTable,
+    PutIs,
+    TableIs,
+    ValueIs,
+    ValuesAre,
+)
+from merganser.model.cluster import ClusterMap, Table
+from merganser.model.consistency import Consistency, Levels, parse_levels
+from merganser.model.errors import RequestError
+from merganser.model.ids import NodeId
+from merganser.model.messages import MapIs, Reply
+from merganser.service.admission import Requests
+from merganser.service.catalog import Catalog
+from merganser.service.coordinator import Coordinator
+from merganser.service.key_values import KeyValues
+from merganser.service.topology import Topology
+from merganser.storage import keys
+
+KEY_BYTES_MAX: Final = 2048
+TABLE_CHARACTERS_MAX: Final = 255
+REPLICAS_MAX: Final = 16
+TTL_S_MAX: Final = 10**9  # thirty years
+LIMIT_MAX: Final = 1000
+PAGE_BYTES: Final = 1024 * 1024  # of values, which are read and not told
+TIMEOUT_S_MAX: Final = 60.0
+"""Nobody waits longer; a client that says so is told before."""
+
+
+class ClientRequests:
+    """This node's side of its native clients; see the module's docstring."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        catalog: Catalog,
+        coordinator: Coordinator,
+        key_values: KeyValues,
+        *,
+        places: Requests,
+    ) -> None:
+        """Serve clients that have a place in ``places``."""
+        self._topology = topology
+        self._catalog = catalog
+        self._coordinator = coordinator
+        self._key_values = key_values
+        self._places = places
+        self._loop = asyncio.get_running_loop()
+        self._ring: MapIs | None = None
+        self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
+            FetchRing: self.fetch_ring,
+            ClientGet: self.get,
+            ClientPut: self.put,
+            AskKeys: self.keys,
+            MakeTable: self.make_table,
+            DropTable: self.drop_table,
+            FindTable: self.find_table,
+        }
+
+    async def fetch_ring(self, _sender: NodeId, request: FetchRing) -> Reply:
+        """Tell what a client needs to know of the newest map known here, if that is news."""
+        epoch = self._topology.map.epoch
+        if request.known_epoch >= epoch:
+            return MapIs(epoch, None)
+        if self._ring is None or self._ring.epoch != epoch:
+            self._ring = MapIs(epoch, for_clients(self._topology.map))
+        return self._ring
+
+    async def get(self, _sender: NodeId, request: ClientGet) -> Reply:
+        """Read the values of a key.
+
+        Raises:
+            as `KeyValues.get`; OverloadedError.
+        """
+        async with self._places:
+            deadline = self._deadline(request.timeout_ms)
+            table = await self._table(request.table, deadline)
+            level = _levels(request.level).read or Consistency.QUORUM
+            found = await self._key_values.get(table, _key(table, request.key), level=level, deadline=deadline)
+        values = tuple(
+            [
+                ValueIs(sibling.value, sibling.dot.micros, sibling.dot.number, sibling.expires_at_s)
+                for sibling in found.siblings
+            ]
+        )
+        return ValuesAre(values, found.context, self._topology.map.epoch)
+
+    async def put(self, _sender: NodeId, request: ClientPut) -> Reply:
+        """Put a value, or delete what was seen.
+
+        Raises:
+            as `KeyValues.put`; OverloadedError.
+        """
+        async with self._places:
+            deadline = self._deadline(request.timeout_ms)
+            table = await self._table(request.table, deadline)
+            key = _key(table, request.key)
+            level = _levels(request.level).write or Consistency.QUORUM
+            if request.value is None:
+                context = await self._key_values.delete(
+                    table, key, context=request.context, level=level, deadline=deadline
+                )
+            else:
+                context = await self._key_values.put(
+                    table,
+                    key,
+                    request.value,
+                    context=request.context,
+                    expires_at_s=self._expiry(request.ttl_s),
+                    level=level,
+                    deadline=deadline,
+                )
+        return PutIs(context, self._topology.map.epoch)
+
+    async def keys(self, _sender: NodeId, request: AskKeys) -> Reply:
+        """Tell a page of the keys that can be read.
+
+        Raises:
+            as `Coordinator.read_range`; OverloadedError.
+        """
+        async with self._places:
+            deadline = self._deadline(request.timeout_ms)
+            table = await self._table(request.table, deadline)
+            low, high = keys.table_range(table.id)
+            start = low if request.start is None else request.start
+            if not low <= start < high:
+                raise RequestError("start must be where the page before ended: begin anew, the table is another one")
+            if not 1 <= request.limit <= LIMIT_MAX:
+                raise RequestError(f"limit must be 1 to {LIMIT_MAX}, not {request.limit}")
+            page = await self._coordinator.read_range(
+                table,
+                start,
+                high,
+                level=_levels(request.level).read or Consistency.QUORUM,
+                rows_max=request.limit,
+                bytes_max=PAGE_BYTES,
+                deadline=deadline,
+            )
+        found = tuple([keys.split_row_key(key)[2] for key, _ in page.rows])
+        return KeysAre(found, page.resume, self._topology.map.epoch)
+
+    async def make_table(self, _sender: NodeId, request: MakeTable) -> Reply:
+        """Make a key-value table.
+
+        Raises:
+            as `Catalog.create_table`; RequestError also for a name or a number that cannot be.
+        """
+        _check_name(request.name)
+        if not 1 <= request.n <= REPLICAS_MAX:
+            raise RequestError(f"n must be 1 to {REPLICAS_MAX}, not {request.n}")
+        if not 1 <= len(request.unique_id) <= TABLE_CHARACTERS_MAX:
+            raise RequestError("a request for a table needs an id of its own")
+        made = await self._catalog.create_table(
+            wire=VALUES_WIRE,
+            name=request.name,
+            n=request.n,
+            definition=b"",
+            unique_id=request.unique_id,
+            conflicts=request.conflicts,
+            deadline=self._deadline(request.timeout_ms),
+        )
+        return self._told(made)
+
+    async def drop_table(self, _sender: NodeId, request: DropTable) -> Reply:
+        """Drop a key-value table.
+
+        Raises:
+            as `Catalog.drop_table`.
+        """
+        deadline = self._deadline(request.timeout_ms)
+        table = await self._table(request.name, deadline)
+        await self._catalog.drop_table(table, deadline=deadline)
+        return self._told(table)
+
+    async def find_table(self, _sender: NodeId, request: FindTable) -> Reply:
+        """Tell of a key-value table.
+
+        Raises:
+            as `Catalog.table`.
+        """
+        return self._told(await self._table(request.name, self._deadline(request.timeout_ms)))
+
+    async def _table(self, name: str, deadline: float) -> Table:
+        known = self._catalog.known(VALUES_WIRE, name)
+        if known is not None:
+            return known
+        _check_name(name)
+        return await self._catalog.table(VALUES_WIRE, name, deadline=deadline)
+
+    def _told(self, table: Table) -> TableIs:
+        return TableIs(table.name, table.n, table.conflicts, self._topology.map.epoch)
+
+    def _deadline(self, timeout_ms: int) -> float:
+        if not 0 < timeout_ms <= TIMEOUT_S_MAX * 1000:
+            raise RequestError(f"a request may take 1 ms to {TIMEOUT_S_MAX:g} s, not {timeout_ms} ms")
+        return self._loop.time() + timeout_ms / 1000
+
+    def _expiry(self, ttl_s: int | None) -> int | None:
+        if ttl_s is None:
+            return None
+        if not 1 <= ttl_s <= TTL_S_MAX:
+            raise RequestError(f"ttl_s must be 1 to {TTL_S_MAX}, not {ttl_s}")
+        return self._coordinator.wall_us() // 1_000_000 + ttl_s
+
+
+def for_clients(current: ClusterMap) -> ClusterMap:
+    """Return what clients need of ``current``: who owns what, now and next, and the tables that they see."""
+    tables = tuple(table for table in current.tables if table.wire == VALUES_WIRE and not snapshots.is_hidden(table))
+    return msgspec.structs.replace(current, tables=tables, settling=(), operation=None, dropped=())
+
+
+def _levels(text: str) -> Levels:
+    try:
+        return parse_levels(text)
+    except ValueError as error:
+        raise RequestError(f"consistency: {error}") from None
+
+
+def _key(table: Table, key: bytes) -> bytes:
+    if not 1 <= len(key) <= KEY_BYTES_MAX:
+        raise RequestError(f"key must be 1 to {KEY_BYTES_MAX:,} bytes, not {len(key):,}")
+    return keys.row_key(table.id, token_of(key), key)
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= TABLE_CHARACTERS_MAX or not name.isprintable():
+        raise RequestError(
+            f"table must be 1 to {TABLE_CHARACTERS_MAX} characters that can be printed, not {name!r:.80}"
+        )
