@@ -78,7 +78,10 @@ def test_what_clients_write(text: str, levels: Levels) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("SOME", "choose one of ONE, TWO, THREE, QUORUM, ALL, ANY, or numbers such as w=2"),
+        (
+            "SOME",
+            "choose one of ONE, TWO, THREE, QUORUM, ALL, ANY, LOCAL_ONE, LOCAL_QUORUM, EACH_QUORUM, or numbers",
+        ),
         ("", "choose one of"),
         ("w=", "w is ''"),
         ("w=two", "w is 'two': write a number"),

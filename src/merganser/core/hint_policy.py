@@ -9,8 +9,8 @@ A hint is a row and the name of the primary it is for. Life of the duty to one p
                                                     stored                              stored, or nobody keeps it
 
 A fallback serves one primary of a write only, so that a write that is away from two primaries is on two other
-nodes. The coordinator is the last resort, for as many as it must. What nobody keeps is left to read repair
-and anti-entropy.
+nodes. The coordinator is the last resort, for as many as it must, if the table may be kept where it is. What nobody
+keeps is left to read repair and anti-entropy.
 
 A keeper takes hints while it has room, and new keys for a target only until the oldest hint for that target is
 `HINT_WINDOW_S` old: a node that is away for longer gets what it missed by anti-entropy, which is cheaper for
@@ -44,6 +44,8 @@ BACKOFF_S_MAX = 60.0  # a target that answers and refuses everything has to be p
 
 HINTS_FULL = "hints_full"
 HINT_WINDOW_OVER = "hint_window_over"
+NOT_KEPT_HERE = "not_kept_here"
+"""The table may not be where this node is."""
 
 _NO_SUCH_TABLE = "no_such_table"
 _NOT_A_REPLICA = "not_a_replica"
@@ -57,8 +59,8 @@ class StandIns:
 
     __slots__ = ("_coordinator", "_fallbacks", "_last_resort_of")
 
-    def __init__(self, fallbacks: Iterable[NodeId], *, coordinator: NodeId) -> None:
-        """Choose among ``fallbacks``, best first."""
+    def __init__(self, fallbacks: Iterable[NodeId], *, coordinator: NodeId | None) -> None:
+        """Choose among ``fallbacks``, best first; ``coordinator`` is None if it may keep nothing of the table."""
         self._fallbacks = iter(fallbacks)
         self._coordinator = coordinator
         self._last_resort_of: set[NodeId] = set()
@@ -71,7 +73,7 @@ class StandIns:
         for fallback in self._fallbacks:
             if is_live(fallback):
                 return fallback
-        if primary in self._last_resort_of:
+        if self._coordinator is None or primary in self._last_resort_of:
             return None
         self._last_resort_of.add(primary)
         return self._coordinator

@@ -106,6 +106,13 @@ def numbered(cluster_map: ClusterMap, policy: Policy) -> tuple[int, tuple[tuple[
     return last + 1, (*kept, (last + 1, policy))
 
 
+def strictest(cluster_map: ClusterMap, numbers: Collection[int]) -> int | None:
+    """Return that of some policies of the map which allows nothing that another forbids, None if there is none."""
+    known = dict(cluster_map.policies)
+    wanted = [known[number] for number in numbers if number in known]
+    return next((number for number in sorted(numbers) if all(map(known[number].is_within, wanted))), None)
+
+
 def flaws(cluster_map: ClusterMap) -> Iterator[str]:
     """Yield what is wrong with the policies of a map, in words."""
     numbers = [number for number, _ in cluster_map.policies]

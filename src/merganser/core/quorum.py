@@ -11,7 +11,8 @@ hints itself::
                          pending --failed()---> failed
 
 The verdict is given once, as soon as it is certain: SUCCEEDED when ``required`` distinct nodes have
-answered and ``required_primaries`` of them are primaries, HOPELESS when too few are left that still could.
+answered and ``required_primaries`` of them are primaries, HOPELESS when too few are left that still could. Where a
+request has *parts* (`core.levels`), groups of replicas that each have to give a number of answers, all have to.
 Answers after that are still recorded: a late ack saves a hint, a late reply may show a stale replica.
 
 Invariants: each node is in exactly one place; a verdict other than OPEN never changes; what comes from
@@ -28,6 +29,7 @@ import enum
 from collections.abc import Collection, Sequence
 from typing import Generic, TypeVar
 
+from merganser.model.consistency import Part
 from merganser.model.ids import NodeId
 
 R = TypeVar("R")
@@ -48,6 +50,7 @@ class WriteQuorum:
         "_enlisted",
         "_failed",
         "_holders",
+        "_parts",
         "_pending",
         "_required",
         "_required_primaries",
@@ -55,13 +58,21 @@ class WriteQuorum:
         "verdict",
     )
 
-    def __init__(self, replicas: Sequence[NodeId], *, required: int, required_primaries: int = 0) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[NodeId],
+        *,
+        required: int,
+        required_primaries: int = 0,
+        parts: Sequence[Part] = (),
+    ) -> None:
         """Open the count.
 
         Args:
             replicas: the primaries, no duplicates.
             required: nodes that make a success, at least 1; more than there are replicas is hopeless.
             required_primaries: how many of them must be primaries.
+            parts: some of the primaries, and how many of those must be among them, each.
         """
         self._pending = set(replicas)
         assert required >= 1
@@ -73,7 +84,8 @@ class WriteQuorum:
         self._required_primaries = required_primaries
         self.primary_acks = 0
         """Primaries that have the write durably."""
-        is_possible = len(replicas) >= max(required, required_primaries)
+        self._parts = tuple(parts)
+        is_possible = len(replicas) >= max(required, required_primaries) and self._can_parts_be_met()
         self.verdict = Verdict.OPEN if is_possible else Verdict.HOPELESS
 
     @property
@@ -122,6 +134,10 @@ class WriteQuorum:
             del self._enlisted[fallback]
         return self._is_now_hopeless()
 
+    def has_acked(self, replica: NodeId) -> bool:
+        """Tell whether one of the replicas has the write durably, as a primary."""
+        return replica not in self._pending and replica not in self._failed
+
     def is_pending(self, replica: NodeId) -> bool:
         """Tell whether an answer of ``replica`` would still count."""
         return replica in self._pending
@@ -140,6 +156,8 @@ class WriteQuorum:
             return False
         if self.primary_acks < self._required_primaries:
             return False
+        if self._parts and any(sum(map(self.has_acked, part.members)) < part.required for part in self._parts):
+            return False
         self.verdict = Verdict.SUCCEEDED
         return True
 
@@ -148,10 +166,15 @@ class WriteQuorum:
             return False
         possible_primaries = self.primary_acks + len(self._pending)
         possible = len(self._holders | self._pending | self._enlisted.keys())
-        if possible >= self._required and possible_primaries >= self._required_primaries:
+        if possible >= self._required and possible_primaries >= self._required_primaries and self._can_parts_be_met():
             return False
         self.verdict = Verdict.HOPELESS
         return True
+
+    def _can_parts_be_met(self) -> bool:
+        return not self._parts or all(
+            sum(node not in self._failed for node in part.members) >= part.required for part in self._parts
+        )
 
 
 class ReadQuorum(Generic[R]):
@@ -160,6 +183,7 @@ class ReadQuorum(Generic[R]):
     __slots__ = (
         "_first",
         "_order",
+        "_parts",
         "_pending",
         "_primaries",
         "_required",
@@ -176,6 +200,7 @@ class ReadQuorum(Generic[R]):
         required: int,
         primaries: Collection[NodeId] | None = None,
         required_primaries: int = 0,
+        parts: Sequence[Part] = (),
     ) -> None:
         """Open the count, with the nodes of `first` pending.
 
@@ -184,6 +209,7 @@ class ReadQuorum(Generic[R]):
             required: replies that make a success, at least 1; more than there are nodes is hopeless.
             primaries: which of the nodes are primaries, the others being fallbacks; None: all.
             required_primaries: how many replies must be from primaries, at most ``required``.
+            parts: some of the nodes, and how many of those must reply, each; ``required`` is the sum of their numbers.
         """
         assert required >= max(1, required_primaries)
         assert len(set(nodes)) == len(nodes)
@@ -191,11 +217,15 @@ class ReadQuorum(Generic[R]):
         self._primaries = primaries
         self._required = required
         self._required_primaries = 0
+        self._parts = tuple(parts)
         self._first = self._order[:required]
         self._unasked = self._order[required:]
         if primaries is not None:
             self._required_primaries = required_primaries
             self._first = self._enough_primaries_first()
+            self._unasked = tuple(node for node in self._order if node not in self._first)
+        if parts:
+            self._first = tuple(node for part in parts for node in self._in(part)[: part.required])
             self._unasked = tuple(node for node in self._order if node not in self._first)
         self._pending = set(self._first)
         self.replies: dict[NodeId, R] = {}
@@ -216,6 +246,8 @@ class ReadQuorum(Generic[R]):
             return False
         if self._required_primaries and self._primaries_in(self.replies) < self._required_primaries:
             return False
+        if self._parts and any(map(self._lacks_replies, self._parts)):
+            return False
         self.verdict = Verdict.SUCCEEDED
         return True
 
@@ -226,6 +258,8 @@ class ReadQuorum(Generic[R]):
         self._pending.remove(node)
         if self.verdict is Verdict.OPEN and not self._is_possible():
             self.verdict = Verdict.HOPELESS
+        if self._parts:
+            return self._ask_next_in([part for part in self._parts if node in part.members])
         expected_primaries = self._primaries_in(self.replies) + self._primaries_in(self._pending)
         return self._ask_next(only_primaries=expected_primaries < self._required_primaries)
 
@@ -235,7 +269,15 @@ class ReadQuorum(Generic[R]):
 
     def hedge(self, *, only_primaries: bool = False) -> NodeId | None:
         """Return one more node to ask because the others are slow, None if there is none or no need."""
+        if self._parts:
+            return self._ask_next_in([part for part in self._parts if self._lacks_replies(part)])
         return self._ask_next(only_primaries=only_primaries)
+
+    def _in(self, part: Part) -> list[NodeId]:
+        return [node for node in self._order if node in part.members]
+
+    def _lacks_replies(self, part: Part) -> bool:
+        return sum(node in self.replies for node in part.members) < part.required
 
     def _enough_primaries_first(self) -> tuple[NodeId, ...]:
         must = [node for node in self._order if self._is_primary(node)][: self._required_primaries]
@@ -245,6 +287,9 @@ class ReadQuorum(Generic[R]):
     def _is_possible(self) -> bool:
         if len(self.replies) + len(self._pending) + len(self._unasked) < self._required:
             return False
+        if self._parts:
+            left = {*self.replies, *self._pending, *self._unasked}
+            return all(sum(node in left for node in part.members) >= part.required for part in self._parts)
         if not self._required_primaries:
             return True
         return self._primaries_in((*self.replies, *self._pending, *self._unasked)) >= self._required_primaries
@@ -254,6 +299,16 @@ class ReadQuorum(Generic[R]):
             return None
         for node in self._unasked:
             if self._is_primary(node) or not only_primaries:
+                self._unasked = tuple(other for other in self._unasked if other != node)
+                self._pending.add(node)
+                return node
+        return None
+
+    def _ask_next_in(self, parts: Sequence[Part]) -> NodeId | None:
+        if self.verdict is not Verdict.OPEN:
+            return None
+        for node in self._unasked:
+            if any(node in part.members for part in parts):
                 self._unasked = tuple(other for other in self._unasked if other != node)
                 self._pending.add(node)
                 return node

@@ -50,6 +50,7 @@ class Ring:
     """The owners of one cluster map, ready to be asked."""
 
     __slots__ = (
+        "_counted_in",
         "_fallbacks",
         "_holders",
         "_lists",
@@ -72,6 +73,7 @@ class Ring:
         self._now = cluster_map
         self._next = settled(cluster_map)
         self._policies: dict[int, Policy] = dict(cluster_map.policies)
+        self._counted_in: dict[int, frozenset[str] | None] = {}
         self._walks: dict[tuple[bool, Policy], _Walk] = {}
         self._lists: dict[int, tuple[tuple[NodeId, ...], ...]] = {}
         self._holders: dict[int, tuple[Holders, ...]] = {}
@@ -131,7 +133,11 @@ class Ring:
 
         None if it is left to the ring how many are where.
         """
-        policy = self._policy(rule)
+        if rule not in self._counted_in:
+            self._counted_in[rule] = self._data_centers_of(self._policy(rule))
+        return self._counted_in[rule]
+
+    def _data_centers_of(self, policy: Policy) -> frozenset[str] | None:
         if policy.replicas:
             return frozenset(name for name, _ in policy.replicas)
         places = {node.data_center for node in self._now.nodes if policy.allows(node.data_center, node.zone)}
@@ -149,7 +155,7 @@ class Ring:
 
     def _make_lists(self, rule: int) -> tuple[tuple[NodeId, ...], ...]:
         serving, coming = self._firsts(rule, is_next=False), self._firsts(rule, is_next=True)
-        holders = self._holders[rule] = tuple(map(_holders, serving, coming))
+        holders = self._holders[rule] = tuple(map(holders_of, serving, coming))
         lists = self._lists[rule] = tuple(held.members for held in holders)
         return lists
 
@@ -184,7 +190,8 @@ def settled(cluster_map: ClusterMap) -> ClusterMap:
     return msgspec.structs.replace(cluster_map, owners=tuple(owners), nodes=nodes, pending=None)
 
 
-def _holders(serving: tuple[NodeId, ...], coming: tuple[NodeId, ...]) -> Holders:
+def holders_of(serving: tuple[NodeId, ...], coming: tuple[NodeId, ...]) -> Holders:
+    """Return the holders of a partition that ``serving`` hold now, and ``coming`` will; both in order, best first."""
     newcomers = [node for node in coming if node not in serving]
     if not newcomers and len(coming) == len(serving):
         most = majority(len(serving))

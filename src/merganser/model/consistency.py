@@ -4,6 +4,9 @@ A **named** level is strict: only primaries count, so that with R + W > N a read
 write. **Explicit numbers** are sloppy: `w` and `r` count any node of the preference list, a fallback that
 stands in for a primary included, and `pw` and `pr` say how many of them must be primaries. ANY takes a
 write as soon as one node has it, be it as a hint. See docs/adr/0006.
+
+LOCAL_ONE and LOCAL_QUORUM count the replicas in the data centre of the node that was asked and no others, EACH_QUORUM
+those of each data centre by themselves: `core.levels` says what they come to. See docs/adr/0018.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 import enum
 
 import msgspec
+
+from merganser.model.ids import NodeId
 
 
 class Consistency(enum.Enum):
@@ -23,14 +28,24 @@ class Consistency(enum.Enum):
     ALL = "ALL"
     ANY = "ANY"
     """Writes only."""
+    LOCAL_ONE = "LOCAL_ONE"
+    LOCAL_QUORUM = "LOCAL_QUORUM"
+    EACH_QUORUM = "EACH_QUORUM"
+
+    @property
+    def is_by_data_center(self) -> bool:
+        """Tell whether it counts the replicas of one data centre, or of each."""
+        return self in _BY_DATA_CENTER
 
     def required(self, n: int) -> int:
         """Return how many of ``n`` replicas must answer; for ANY it is one node, replica or not.
 
+        Of a level that counts by data centre, ``n`` are those of one.
+
         Raises:
             ValueError: the level asks for more replicas than the table has.
         """
-        needed = _FIXED.get(self) or (n // 2 + 1 if self is Consistency.QUORUM else n)
+        needed = _FIXED.get(self) or (n // 2 + 1 if self in _QUORUMS else n)
         if needed > n:
             raise ValueError(
                 f"consistency {self.value} needs {needed} replicas and the table has {n}: choose QUORUM, ALL or ONE"
@@ -38,7 +53,15 @@ class Consistency(enum.Enum):
         return needed
 
 
-_FIXED = {Consistency.ONE: 1, Consistency.TWO: 2, Consistency.THREE: 3, Consistency.ANY: 1}
+_FIXED = {
+    Consistency.ONE: 1,
+    Consistency.TWO: 2,
+    Consistency.THREE: 3,
+    Consistency.ANY: 1,
+    Consistency.LOCAL_ONE: 1,
+}
+_QUORUMS = frozenset((Consistency.QUORUM, Consistency.LOCAL_QUORUM, Consistency.EACH_QUORUM))
+_BY_DATA_CENTER = frozenset((Consistency.LOCAL_ONE, Consistency.LOCAL_QUORUM, Consistency.EACH_QUORUM))
 
 
 class WriteQuorums(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +86,13 @@ WriteLevel = Consistency | WriteQuorums
 ReadLevel = Consistency | ReadQuorums
 
 
+class Part(msgspec.Struct, frozen=True):
+    """The replicas of one data centre, and how many of them must answer."""
+
+    members: tuple[NodeId, ...]
+    required: int
+
+
 class Need(msgspec.Struct, frozen=True):
     """What a level comes to for one table."""
 
@@ -70,6 +100,8 @@ class Need(msgspec.Struct, frozen=True):
     """Distinct nodes that must answer, at least 1."""
     primaries: int
     """How many of them must be primaries."""
+    parts: tuple[Part, ...] = ()
+    """Of levels that count by data centre; the numbers above are their sums. Answers of others count for nothing."""
 
     @property
     def is_strict(self) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
-from merganser.core.hint_policy import HINT_WINDOW_OVER, HINTS_FULL
+from merganser.core.hint_policy import HINT_WINDOW_OVER, HINTS_FULL, NOT_KEPT_HERE
 from merganser.core.quorum import ReadQuorum, Verdict, WriteQuorum
 from merganser.core.wholeness import NOTHING_WRITTEN
+from merganser.model.consistency import Part
 from merganser.model.errors import (
     ClockSkewError,
     CorruptionError,
@@ -50,6 +51,7 @@ _REFUSALS_BEFORE_WRITING = frozenset(
         OVERLOADED,
         HINTS_FULL,
         HINT_WINDOW_OVER,
+        NOT_KEPT_HERE,
         NOT_LEADING,
         TRANSACTION_CONFLICT,
         *NOTHING_WRITTEN,
@@ -79,6 +81,8 @@ class Asker:
         self._silent_until: dict[NodeId, float] = {}
         self.doubted: Mapping[NodeId, State] = {}
         """Those not believed alive, as the failure detector keeps it."""
+        self.far: Collection[NodeId] = frozenset()
+        """Nodes of other data centres."""
         self.when_answered: Callable[[NodeId], None] = lambda _node: None
         """Told when one of them answers."""
 
@@ -89,16 +93,18 @@ class Asker:
     def nearest_first(self, nodes: Sequence[NodeId]) -> list[NodeId]:
         """Order ``nodes`` by the cost of asking: this node, peers that answer, silent ones, those out of reach.
 
-        A suspect comes after those believed alive, one believed dead after both; all can still be asked.
+        Of those that are alike, the ones of this node's data centre come first. A suspect comes after those believed
+        alive, one believed dead after both; all can still be asked.
         """
         now = self._loop.time()
 
-        def cost(node: NodeId) -> tuple[bool, bool, int, bool]:
+        def cost(node: NodeId) -> tuple[bool, bool, int, bool, bool]:
             return (
                 node != self.node,
                 not self.is_reachable(node),
                 self.doubted.get(node, 0),
                 self._silent_until.get(node, 0.0) > now,
+                node in self.far,
             )
 
         return sorted(nodes, key=cost)
@@ -144,11 +150,18 @@ class Asker:
 class Writing:
     """One request to all the replicas of a key, until enough of them have acked it."""
 
-    def __init__(self, replicas: Sequence[NodeId], *, required: int, required_primaries: int = 0) -> None:
-        """Wait for ``required`` acks, ``required_primaries`` of them by ``replicas`` themselves."""
+    def __init__(
+        self,
+        replicas: Sequence[NodeId],
+        *,
+        required: int,
+        required_primaries: int = 0,
+        parts: Sequence[Part] = (),
+    ) -> None:
+        """Wait for ``required`` acks, ``required_primaries`` of them by ``replicas``, and for each of ``parts``."""
         self.replicas = replicas
         self.required = required
-        self.quorum = WriteQuorum(replicas, required=required, required_primaries=required_primaries)
+        self.quorum = WriteQuorum(replicas, required=required, required_primaries=required_primaries, parts=parts)
         self.errors: dict[NodeId, BaseException] = {}
         self.outranked_by: Timestamp | None = None
         """The newest of what the replicas that acked held already and that is as new as the write, or newer."""

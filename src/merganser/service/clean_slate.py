@@ -33,6 +33,6 @@ async def clean(catalog: Catalog, transactions: Transactions, *, deadline: float
         pass
     before = catalog.current
     await catalog.change(
-        lambda current: cluster_map.without_tables(current, remade=(ledger.UNIQUE_ID,)), deadline=deadline
+        lambda current: cluster_map.without_tables(current, remade=ledger.unique_ids(current)), deadline=deadline
     )
     return len(before.tables)

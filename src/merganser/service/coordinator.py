@@ -25,10 +25,10 @@ from typing import cast
 
 import msgspec
 
-from merganser.core import rows
+from merganser.core import levels, rows
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.model.cluster import Table
-from merganser.model.consistency import Need, ReadLevel, WriteLevel, needed_to_read, needed_to_write
+from merganser.model.consistency import Need, ReadLevel, WriteLevel
 from merganser.model.errors import (
     ClockSkewError,
     RequestError,
@@ -168,8 +168,8 @@ class Coordinator:
             _MovedError: others hold the key by now.
         """
         holders = self._topology.holders(table, key)
-        replicas, need = holders.members, self._needed_to_read(holders, level)
-        epoch = self._topology.map.epoch
+        need = self._needed_to_read(table, holders, level)
+        replicas, epoch = levels.askable(holders, need), self._topology.map.epoch
         read = Read(epoch, table.id, key)
         hint = None if need.is_strict else ReadHint(epoch, table.id, key)
 
@@ -248,10 +248,10 @@ class Coordinator:
         if run is None:
             return RangePage([], None)
         low, high, holders = run
-        replicas = holders.members
+        need = self._needed_to_read(table, holders, level)
+        need = Need(need.nodes, need.nodes, need.parts)  # fallbacks hold hints by key and target, not ranges of them
+        replicas = levels.askable(holders, need)
         question = ReadRange(self._topology.map.epoch, table.id, low, high, reverse, rows_max, bytes_max)
-        need = self._needed_to_read(holders, level)
-        need = Need(need.nodes, need.nodes)  # fallbacks hold hints by key and target, not ranges of them
         reading = await self._ask_replicas(
             table,
             replicas,
@@ -388,7 +388,7 @@ class Coordinator:
     def _read_quorum(self, replicas: list[NodeId], fallbacks: Sequence[NodeId], need: Need) -> ReadQuorum[Reply]:
         """Fallbacks come after the primaries that answer and before those that do not."""
         if need.is_strict:
-            return ReadQuorum(replicas, required=need.nodes)
+            return ReadQuorum(replicas, required=need.nodes, parts=need.parts if len(need.parts) > 1 else ())
         answering = [node for node in replicas if self._asker.is_responsive(node)]
         away = [node for node in replicas if node not in answering]
         return ReadQuorum(
@@ -402,7 +402,9 @@ class Coordinator:
         """Return who may keep hints for ``key``, this node last: as many as there are primaries, and this one."""
         me = self._asker.node
         others = [node for node in self._topology.fallbacks(table, key) if self._asker.is_responsive(node)][: table.n]
-        is_further_keeper = me not in others and me not in self._topology.replicas(table, key)
+        is_further_keeper = (
+            me not in others and me not in self._topology.replicas(table, key) and self._topology.may_keep(table)
+        )
         return [*others, me] if is_further_keeper else others
 
     async def _bring_up(
@@ -425,6 +427,9 @@ class Coordinator:
         newest = Apply(self._topology.map.epoch, table.id, key, row, vouched_us=found.vouched_us)
         stale = [node for node in found.stale if node in replicas]
         holding = sum(node in replicas for node in answers) - len(stale)
+        if len(need.parts) > 1:  # each of them has to have as many: that is so of those who were asked
+            await self._bring_up_all(newest, stale, deadline)
+            return
         if not stale or (need.is_strict and holding >= need.primaries):
             for node in stale:
                 self.repairs.repair(node, newest)
@@ -443,19 +448,45 @@ class Coordinator:
                 "might not see it, try again"
             )
 
-    def _needed_to_read(self, holders: Holders, level: ReadLevel) -> Need:
+    async def _bring_up_all(self, newest: Apply, stale: Sequence[NodeId], deadline: float) -> None:
+        if not stale:
+            return
+        holding = await self.repairs.settle(newest, stale=stale, unasked=(), required=len(stale), deadline=deadline)
+        if holding < len(stale):
+            raise UnavailableError(
+                f"the replicas differ, and {holding} of {len(stale)} that lacked the newest row hold it in time: a "
+                "later read might not see it, try again"
+            )
+
+    def _needed_to_read(self, table: Table, holders: Holders, level: ReadLevel) -> Need:
+        ring = self._topology.ring
         try:
-            return holders.needed(needed_to_read(level, len(holders.serving)))
+            return levels.to_read(
+                level,
+                holders,
+                ring=ring,
+                rule=table.rule,
+                coordinator=self._asker.node,
+            )
         except ValueError as error:
             raise RequestError(str(error)) from None
 
     def _needed_to_write(self, table: Table, key: bytes, level: WriteLevel) -> Need:
-        holders = self._topology.holders(table, key)
+        holders, ring = self._topology.holders(table, key), self._topology.ring
         try:
-            need = holders.needed(needed_to_write(level, len(holders.serving)))
+            need = levels.to_write(
+                level,
+                holders,
+                ring=ring,
+                rule=table.rule,
+                coordinator=self._asker.node,
+            )
         except ValueError as error:
             raise RequestError(str(error)) from None
-        fallbacks = () if need.is_strict else (*self._topology.fallbacks(table, key), self._asker.node)
+        fallbacks: tuple[NodeId, ...] = ()
+        if not need.is_strict:
+            keepers = (self._asker.node,) if self._topology.may_keep(table) else ()
+            fallbacks = (*self._topology.fallbacks(table, key), *keepers)
         self._shortfall.check_reachable(table, need, level, replicas=holders.members, fallbacks=fallbacks)
         return need
 

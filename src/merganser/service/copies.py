@@ -69,7 +69,6 @@ class Copies:
         self._copies = copies
         self._now_s = now_s
         self._standings = {node: load_standings(copy) for node, copy in copies.items()}
-        self._ledger = next((table for table in current.tables if ledger.is_ledger(table)), None)
         self._hints = sorted(self._read_hints())
 
     def of(self, table: Table, partition: PartitionId, counted: Counted) -> Iterator[tuple[bytes, Register | bytes]]:
@@ -151,7 +150,7 @@ class Copies:
         )
 
     def _fate(self, transaction_id: bytes, attempt: int) -> transaction.Fate:
-        table = self._ledger
+        table = ledger.ledger_of(self.map, transaction_id)
         if table is None:
             return transaction.Fate.VOID
         key = ledger.key_of(table, transaction_id)

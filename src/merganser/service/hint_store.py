@@ -23,7 +23,7 @@ from itertools import islice
 import msgspec
 
 from merganser.core import rows
-from merganser.core.hint_policy import objection
+from merganser.core.hint_policy import NOT_KEPT_HERE, objection
 from merganser.core.horizon import right_after
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import CorruptionError, RefusedError, UnavailableError
@@ -284,6 +284,9 @@ class HintStore:
             raise RefusedError(NO_SUCH_TABLE, f"no table with id {table} at epoch {epoch}", map_epoch=epoch)
         if known.has_leaders:
             raise refused_by_protocol(known, epoch)
+        if not self._topology.may_keep(known):
+            place = " ".join(filter(None, self._topology.me.domain)) or "no zone"
+            raise RefusedError(NOT_KEPT_HERE, f"table {known.name} may not be kept in {place}", map_epoch=epoch)
 
     def _targets_of(self, table: TableId, key: bytes) -> list[int]:
         known = self._topology.table(table)

@@ -48,17 +48,17 @@ class HintedWriting(Writing):
         need: Need,
         *,
         replicas: tuple[NodeId, ...],
-        fallbacks: Callable[[], tuple[NodeId, ...]],
+        stand_ins: Callable[[], StandIns],
         deadline: float,
     ) -> None:
-        """Write ``apply`` to ``replicas``, and hints for them to ``fallbacks``, which are asked for when needed."""
-        super().__init__(replicas, required=need.nodes, required_primaries=need.primaries)
+        """Write ``apply`` to ``replicas``, and hints for them to ``stand_ins``, which are asked for when needed."""
+        super().__init__(replicas, required=need.nodes, required_primaries=need.primaries, parts=need.parts)
         self.apply = apply
         self.began_at = self._loop.time()
         self.left_s = deadline - self.began_at
         """Time until the deadline when it began."""
         self._hinting = hinting
-        self._fallbacks = fallbacks
+        self._who_stands_in = stand_ins
         self._stand_ins: StandIns | None = None
         self._is_open = not need.is_strict
         self._is_forgotten = False
@@ -114,7 +114,7 @@ class HintedWriting(Writing):
 
     def _try_next(self, primary: NodeId) -> None:
         if self._stand_ins is None:
-            self._stand_ins = StandIns(self._fallbacks(), coordinator=self._hinting.asker.node)
+            self._stand_ins = self._who_stands_in()
         keeper = self._stand_ins.next_for(primary, self._hinting.asker.is_responsive)
         if keeper is None:
             self._hinting.unkept += 1
@@ -175,7 +175,7 @@ class Hinting:
             apply,
             need,
             replicas=replicas,
-            fallbacks=lambda: self._topology.fallbacks(table, apply.key),
+            stand_ins=lambda: self._stand_ins(table, apply.key),
             deadline=deadline,
         )
         self._watch(writing, is_bounded=is_strict)
@@ -191,6 +191,10 @@ class Hinting:
                 if not self.asker.is_responsive(replica):
                     writing.stand_in(replica)
         return writing
+
+    def _stand_ins(self, table: Table, key: bytes) -> StandIns:
+        last_resort = self.asker.node if self._topology.may_keep(table) else None
+        return StandIns(self._topology.fallbacks(table, key), coordinator=last_resort)
 
     def send(self, keeper: NodeId, primary: NodeId, apply: Apply) -> asyncio.Future[Reply]:
         """Have ``keeper`` store ``apply`` for ``primary``."""

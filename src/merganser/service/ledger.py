@@ -2,23 +2,30 @@
 
 The table belongs to no wire that clients speak. Its records change through steps at the leader of their key
 (`core.transaction`), so a record is decided once, whoever asks.
+
+A record names the keys of the items. So a transaction on tables with a policy has its record in a ledger of such a
+policy: of that among them which allows nothing that another forbids. The id of a transaction tells which, by four more
+bytes at its end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
 
-from merganser.core import cluster_map, transaction
+from merganser.core import cluster_map, policies, transaction
 from merganser.core.token import token_of
 from merganser.model.cluster import ClusterMap, Replication, Table
 from merganser.model.errors import (
+    RequestError,
     TableNotFoundError,
     UnavailableError,
     UnknownOutcomeError,
 )
 from merganser.model.leader_messages import Changed, Led
+from merganser.model.policy import Policy
 from merganser.model.transaction import LedgerStep, Record
 from merganser.service.steps import TRANSACTIONS
 from merganser.storage import keys
@@ -26,6 +33,9 @@ from merganser.storage import keys
 WIRE: Final = "system"
 """Of tables that belong to no client."""
 NAME: Final = "transactions"
+"""Of the table without a policy; others have the number of theirs behind it."""
+ID_SIZE: Final = 16
+_POLICY_SIZE: Final = 4
 UNIQUE_ID: Final = "00000000-0000-4000-8000-7472616e7361"
 """The same wherever the table is asked for, so that it is made once."""
 
@@ -60,6 +70,7 @@ class Tables(Protocol):
         deadline: float,
         n: int = ...,
         replication: Replication = ...,
+        policy: Policy | None = ...,
     ) -> Table:
         """Make a table; raises as `Catalog.create_table`."""
 
@@ -74,7 +85,51 @@ class Told(msgspec.Struct, frozen=True):
 
 def is_ledger(table: Table) -> bool:
     """Tell whether ``table`` holds records rather than items of clients."""
-    return table.wire == WIRE and table.name == NAME
+    return table.wire == WIRE and (table.name == NAME or table.name.startswith(f"{NAME}/"))
+
+
+def ledgers(current: ClusterMap) -> Sequence[Table]:
+    """Return all tables of records that a map has."""
+    return [table for table in current.tables if is_ledger(table)]
+
+
+def ledger_of(current: ClusterMap, transaction_id: bytes) -> Table | None:
+    """Return the table that has the record of a transaction, None if the map does not have it."""
+    return cluster_map.table_named(current, WIRE, _name(_policy_in(transaction_id)))
+
+
+def id_within(transaction_id: bytes, current: ClusterMap, tables: Iterable[Table]) -> bytes:
+    """Return the id, made of `ID_SIZE` bytes, of a transaction on items of ``tables``.
+
+    Raises:
+        RequestError: nowhere can there be a record that names items of all of them.
+    """
+    assert len(transaction_id) == ID_SIZE
+    known = dict(current.policies)
+    bound = {table.policy: table for table in tables if table.policy in known}
+    if not bound:
+        return transaction_id
+    number = policies.strictest(current, bound)
+    if number is None:
+        told = ", ".join(sorted(table.name for table in bound.values()))
+        raise RequestError(
+            f"tables {told} may not be in the same places, so that no record could name items of all of them: write "
+            "to them in transactions of their own"
+        )
+    return transaction_id + number.to_bytes(_POLICY_SIZE, "big")
+
+
+def _policy_in(transaction_id: bytes) -> int:
+    return int.from_bytes(transaction_id[ID_SIZE:], "big")
+
+
+def _name(policy: int) -> str:
+    return f"{NAME}/{policy}" if policy else NAME
+
+
+def unique_ids(current: ClusterMap) -> Collection[str]:
+    """Return the unique ids of the ledgers of a map, and of that which any cluster has sooner or later."""
+    return {UNIQUE_ID, *(table.unique_id for table in ledgers(current))}
 
 
 class Ledger:
@@ -85,22 +140,39 @@ class Ledger:
         self._catalog = catalog
         self._items = items
 
-    def known(self) -> Table | None:
-        """Return the table, None if this node knows of none."""
-        return cluster_map.table_named(self._catalog.current, WIRE, NAME)
+    def id_of(self, transaction_id: bytes, tables: Iterable[Table]) -> bytes:
+        """Return the id of a transaction on items of ``tables``, as `id_within`."""
+        return id_within(transaction_id, self._catalog.current, tables)
 
-    async def made(self, *, deadline: float) -> Table:
-        """Return the table, making it if there is none.
+    def tables(self) -> Sequence[Table]:
+        """Return the tables that this node knows of."""
+        return ledgers(self._catalog.current)
+
+    def known(self, transaction_id: bytes = b"") -> Table | None:
+        """Return the table of a transaction, None if this node knows of none; without an id, that without a policy."""
+        return ledger_of(self._catalog.current, transaction_id)
+
+    async def made(self, transaction_id: bytes, *, deadline: float) -> Table:
+        """Return the table of a transaction, making it if there is none.
 
         Raises:
             UnavailableError: no majority of the voters of the cluster map; there may be one later.
         """
-        known = self.known()
+        known, number = self.known(transaction_id), _policy_in(transaction_id)
         if known is not None:
             return known
+        policy = dict(self._catalog.current.policies).get(number)
+        if number and policy is None:
+            raise UnavailableError(f"this node does not know policy {number}, try again")
         try:
             return await self._catalog.create_table(
-                wire=WIRE, name=NAME, definition=b"", unique_id=UNIQUE_ID, replication="leader", deadline=deadline
+                wire=WIRE,
+                name=_name(number),
+                definition=b"",
+                unique_id=f"{UNIQUE_ID}/{number}" if number else UNIQUE_ID,
+                replication="leader",
+                policy=policy,
+                deadline=deadline,
             )
         except UnknownOutcomeError as error:
             raise UnavailableError(f"the ledger of transactions could not be made in time: {error}") from None
@@ -111,10 +183,10 @@ class Ledger:
         Raises:
             UnavailableError: it cannot be read by ``deadline``.
         """
-        table = self.known()
+        table = self.known(transaction_id)
         if table is None:
             try:
-                table = await self._catalog.table(WIRE, NAME, deadline=deadline)
+                table = await self._catalog.table(WIRE, _name(_policy_in(transaction_id)), deadline=deadline)
             except TableNotFoundError:
                 raise UnavailableError("no ledger of transactions is known, try again") from None
         led = await self._items.read(table, key_of(table, transaction_id), is_consistent=True, deadline=deadline)
@@ -127,7 +199,7 @@ class Ledger:
             UnavailableError: certainly not done.
             UnknownOutcomeError: it may be done, now or later.
         """
-        table = await self.made(deadline=deadline)
+        table = await self.made(transaction_id, deadline=deadline)
         changed = await self._items.change(
             table, key_of(table, transaction_id), TRANSACTIONS, transaction.payload_of(step), deadline=deadline
         )

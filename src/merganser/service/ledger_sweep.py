@@ -120,22 +120,20 @@ class LedgerSweep:
         """Look after the records for as long as the node lives."""
         while True:
             await asyncio.sleep(LOOK_S * self._rng.uniform(0.8, 1.2))
-            table = self._ledger.known()
-            if table is None:
-                continue
             try:
-                await self._scan(table)
-                await self._look(table)
+                await self._scan()
+                await self._look()
             except CorruptionError:  # of the disk, which others take care of
                 continue
 
-    async def _scan(self, table: Table) -> None:
+    async def _scan(self) -> None:
         """Go through the partitions that were not gone through lately, or not in this term."""
         now = self._loop.time()
-        led = [term for term in self._leading() if term.group.rule == table.rule]
-        terms = [(term.group, term.epoch) for term in led]
+        tables = {table.rule: table for table in self._ledger.tables()}
+        led = [(tables[term.group.rule], term) for term in self._leading() if term.group.rule in tables]
+        terms = [(term.group, term.epoch) for _, term in led]
         self._visits = {term: self._visits.get(term) or _Visits(now) for term in terms}
-        for term in led:
+        for table, term in led:
             visits = self._visits[term.group, term.epoch]
             if visits.next_s <= now:
                 visits.ages.mark(Version(*term.epoch, term.sequence), self._loop.time())
@@ -168,7 +166,7 @@ class LedgerSweep:
                 for transaction_id, attempt in some
             )
 
-    async def _look(self, table: Table) -> None:
+    async def _look(self) -> None:
         """Look at all that is due, a few at a time."""
         due: list[bytes] = []
         for transaction_id, at in self._watched.items():
@@ -180,7 +178,7 @@ class LedgerSweep:
             led = {term.group for term in self._leading()}
             for transaction_id in some:
                 del self._watched[transaction_id]
-            await self._end_all([one for one in some if self._is_left_behind(table, one, led)])
+            await self._end_all([one for one in some if self._is_left_behind(one, led)])
 
     async def _end_all(self, left: Sequence[bytes]) -> None:
         for some in _slices(left, _AT_ONCE):
@@ -190,8 +188,11 @@ class LedgerSweep:
                 if isinstance(problem, MerganserError):
                     self.notice(transaction_id)
 
-    def _is_left_behind(self, table: Table, transaction_id: bytes, led: set[Group]) -> bool:
+    def _is_left_behind(self, transaction_id: bytes, led: set[Group]) -> bool:
         """Tell whether this node leads the record of a transaction, and it does not seem to be finished."""
+        table = self._ledger.known(transaction_id)
+        if table is None:
+            return False
         key = key_of(table, transaction_id)
         group = Group(table.rule, self._topology.ring.partition_of(keys.token_in(key)))
         stored = self._engine.get(key) if group in led else None

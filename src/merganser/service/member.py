@@ -152,6 +152,7 @@ class Member:
         asker = Asker(node, transport, self.serve, serve_at_once=self.serve_at_once)
         self.failure_detector = FailureDetector(self.topology, transport, rng=rng)
         asker.doubted, asker.when_answered = self.failure_detector.doubted, self.failure_detector.answered
+        asker.far = self.topology.far
         self.clock_watch = ClockWatch(
             self.topology, asker, wall_us=wall_us, rng=rng, skew_max_s=clock_skew_max_s, on_change=on_clock
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from merganser.model.cluster import Table
-from merganser.model.consistency import Need, ReadLevel, WriteLevel, name_of
+from merganser.model.consistency import Need, Part, ReadLevel, WriteLevel, name_of
 from merganser.model.errors import (
     OverloadedError,
     RefusedError,
@@ -48,6 +48,13 @@ class Shortfall:
         Raises:
             UnavailableError: too few can; none was asked.
         """
+        for part in need.parts:
+            there = sum(map(self._asker.is_reachable, part.members))
+            if there < part.required:
+                raise UnavailableError(
+                    f"{name_of(level)} needs {part.required} of {len(part.members)} replicas in {self._place(part)} "
+                    f"and {there} can be reached; none was asked, try again or ask for a lower consistency"
+                )
         primaries = list(replicas)
         count = sum(map(self._asker.is_reachable, primaries))
         if count < need.primaries:
@@ -72,7 +79,8 @@ class Shortfall:
         """
         await self.raise_if_dropped(table, writing.errors, map_epoch)
         acks = writing.quorum.primary_acks if need.is_strict else writing.quorum.acks
-        told = f"{acks} of {_nodes(need)} acknowledged the write: {reasons(writing.errors)}"
+        count = f"{acks} of {_nodes(need)}" if not need.parts else self._by_part(need, writing.quorum.has_acked)
+        told = f"{count} acknowledged the write: {reasons(writing.errors)}"
         if writing.is_certainly_unwritten:
             return unavailable(f"{told}; nothing was written, try again", writing.errors)
         return UnknownOutcomeError(f"{told}; it is unknown whether the write will be seen, read the item or try again")
@@ -85,7 +93,18 @@ class Shortfall:
         """
         await self.raise_if_dropped(table, reading.errors, map_epoch)
         answers = len(reading.quorum.replies)
-        return unavailable(f"{answers} of {_nodes(need)} answered in time: {reasons(reading.errors)}", reading.errors)
+        by_part = self._by_part(need, reading.quorum.replies.__contains__)
+        count = by_part if need.parts else f"{answers} of {_nodes(need)}"
+        return unavailable(f"{count} answered in time: {reasons(reading.errors)}", reading.errors)
+
+    def _by_part(self, need: Need, has_answered: Callable[[NodeId], bool]) -> str:
+        return " and ".join(
+            f"{sum(map(has_answered, part.members))} of {part.required} replicas in {self._place(part)}"
+            for part in need.parts
+        )
+
+    def _place(self, part: Part) -> str:
+        return f"data centre {self._topology.ring.data_centers.get(part.members[0], '')!r}"
 
     async def has_moved(self, errors: Mapping[NodeId, BaseException], map_epoch: int) -> bool:
         """Tell whether a question that failed by the map of ``map_epoch`` is to be asked by a newer one.

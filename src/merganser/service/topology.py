@@ -61,6 +61,8 @@ class Topology:
         """Epoch of the map that this node is no member by any more; 0: it is one."""
         self.when_gone: Callable[[], None] = lambda: None
         """Told of it, once."""
+        self.far: set[NodeId] = set()
+        """The members in other data centres."""
         self._held: tuple[tuple[Table, PartitionId], ...] | None = None
         self._take(current)
 
@@ -91,6 +93,10 @@ class Topology:
     def fallbacks(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
         """Return the nodes after the primaries of ``key``, in the order in which they stand in."""
         return self.ring.fallbacks(self.ring.partition_of(keys.token_in(key)), table.rule)
+
+    def may_keep(self, table: Table) -> bool:
+        """Tell whether this node may keep anything of ``table``: hints, for who holds its keys."""
+        return self.ring.allows(self.me, table.rule)
 
     def replicas(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
         """Return the preference list of ``key``, primaries only."""
@@ -198,3 +204,6 @@ class Topology:
         self._tables = {table.id: table for table in current.tables}
         self._numbers = {node.id: node.number for node in current.nodes}
         self._nodes = {node.number: node.id for node in current.nodes}
+        here = self.me.data_center
+        self.far.clear()
+        self.far.update(node.id for node in current.nodes if node.data_center != here)

@@ -60,7 +60,7 @@ from merganser.model.transaction import (
     State,
 )
 from merganser.service.admission import UnderWay
-from merganser.service.ledger import Items, Ledger, Told
+from merganser.service.ledger import ID_SIZE, Items, Ledger, Told
 from merganser.service.steps import TRANSACTIONS
 from merganser.service.transaction_recovery import Place, Recovery, ended_all
 
@@ -209,7 +209,9 @@ class Transactions:
         self, items: tuple[TransactItem, ...], token: bytes | None, digest: bytes, deadline: float
     ) -> list[bytes]:
         with self.under_way:
-            transaction_id = self._rng.randbytes(16) if token is None else _id_of(token)
+            transaction_id = self._ledger.id_of(
+                self._rng.randbytes(ID_SIZE) if token is None else _id_of(token), [item.table for item in items]
+            )
             for number in range(ATTEMPTS_MAX):
                 attempt = _Attempt(
                     transaction_id, 1 + self._rng.getrandbits(ATTEMPT_BITS), items, is_kept=token is not None
@@ -488,4 +490,4 @@ def _check_places(places: Sequence[tuple[Table, bytes]]) -> None:
 
 
 def _id_of(token: bytes) -> bytes:
-    return hashlib.blake2b(token, digest_size=16, person=b"transaction").digest()
+    return hashlib.blake2b(token, digest_size=ID_SIZE, person=b"transaction").digest()

@@ -1,0 +1,98 @@
+"""What a level of consistency comes to for the replicas of one key.
+
+Levels that name no data centre count all replicas alike (`model.consistency`). The others need a table whose keys all
+have the same number of replicas in a data centre: one that says so, or one that may only be in a single data centre::
+
+                   eu: A B C   us: D E      asked: a node in eu
+    LOCAL_ONE          1 of A B C
+    LOCAL_QUORUM       2 of A B C
+    EACH_QUORUM        2 of A B C  and  2 of D E
+
+While a change of the ring is pending, each data centre has as many more to answer as it has newcomers (`Holders`), so
+that two LOCAL_QUORUMs of one data centre always share a replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from merganser.core.ring import Ring, holders_of
+from merganser.model.consistency import (
+    Consistency,
+    Need,
+    Part,
+    ReadLevel,
+    WriteLevel,
+    needed_to_read,
+    needed_to_write,
+)
+from merganser.model.holders import Holders
+from merganser.model.ids import NodeId
+
+
+def to_write(level: WriteLevel, holders: Holders, *, ring: Ring, rule: int, coordinator: NodeId) -> Need:
+    """Return what a write at ``level`` needs.
+
+    Args:
+        level: as the client asked.
+        holders: of the key.
+        ring: by which they hold it.
+        rule: of the table.
+        coordinator: the node that was asked.
+
+    Raises:
+        ValueError: the table cannot give that; the message says what to choose.
+    """
+    if isinstance(level, Consistency) and level.is_by_data_center:
+        return _by_data_center(level, holders, ring, rule, coordinator)
+    return holders.needed(needed_to_write(level, len(holders.serving)))
+
+
+def to_read(level: ReadLevel, holders: Holders, *, ring: Ring, rule: int, coordinator: NodeId) -> Need:
+    """Return what a read at ``level`` needs; arguments and errors as `to_write`."""
+    if isinstance(level, Consistency) and level.is_by_data_center:
+        return _by_data_center(level, holders, ring, rule, coordinator)
+    return holders.needed(needed_to_read(level, len(holders.serving)))
+
+
+def askable(holders: Holders, need: Need) -> tuple[NodeId, ...]:
+    """Return the members whose answers count towards ``need``: all, but for levels that count by data centre."""
+    if not need.parts:
+        return holders.members
+    return tuple(node for part in need.parts for node in part.members)
+
+
+def _by_data_center(level: Consistency, holders: Holders, ring: Ring, rule: int, coordinator: NodeId) -> Need:
+    counted_in = ring.counted_in(rule)
+    if counted_in is None:
+        raise ValueError(
+            f"{level.value} counts the replicas of a data centre, and this table says no number for any: choose "
+            "QUORUM, or create a table with a number for each, such as eu=3 us=3"
+        )
+    names = sorted(counted_in) if level is Consistency.EACH_QUORUM else [ring.data_centers[coordinator]]
+    parts = []
+    for name in names:
+        local = _within(holders, name, ring.data_centers)
+        if not local.serving:
+            raise ValueError(_none_there(level, name, counted_in))
+        required = local.needed(Need(count := level.required(len(local.serving)), count)).primaries
+        parts.append(Part(local.members, required))
+    total = sum(part.required for part in parts)
+    return Need(total, total, tuple(parts))
+
+
+def _within(holders: Holders, name: str, data_centers: Mapping[NodeId, str]) -> Holders:
+    serving = tuple(node for node in holders.serving if data_centers.get(node) == name)
+    if holders.members is holders.serving:
+        return holders_of(serving, serving)
+    return holders_of(serving, tuple(node for node in holders.next if data_centers.get(node) == name))
+
+
+def _none_there(level: Consistency, name: str, counted_in: frozenset[str]) -> str:
+    there = ", ".join(map(repr, sorted(counted_in)))
+    if level is Consistency.EACH_QUORUM:
+        return f"EACH_QUORUM needs replicas in each of {there}, and no node is left in {name!r}: choose QUORUM"
+    return (
+        f"{level.value} counts the replicas in data centre {name!r}, that of the node that was asked, and this table "
+        f"has none there, but in {there}: ask a node there, or choose QUORUM"
+    )
