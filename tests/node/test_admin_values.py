@@ -50,7 +50,7 @@ async def done(machine: Machine, action: str, **options: Any) -> dict[str, Any]:
 async def test_siblings_are_told_with_who_wrote_them_when_and_replaced_with_their_context(world: World) -> None:
     await started(world)
     one, other, third = world.machines
-    assert await done(one, "create", table="carts") == {"table": "carts", "n": 3}
+    assert await done(one, "create", table="carts") == {"table": "carts", "n": 3, "conflicts": "siblings"}
     await done(one, "put", table="carts", key="ann", body=b"milk")
     await done(other, "put", table="carts", key="ann", body=b"bread")
     found = await done(third, "get", table="carts", key="ann")
@@ -73,6 +73,49 @@ async def test_keys_and_values_are_any_bytes_and_may_expire(world: World) -> Non
     (told,) = (await done(machine, "get", table="blobs", key=key, consistency="ALL"))["values"]
     assert base64.b64decode(told["base64"]) == value
     assert told["expires_at_s"] >= machine.wall_us() // 1_000_000 + 999
+
+
+@simulated()
+async def test_what_is_said_about_a_value_comes_back_and_what_a_put_depends_on_is_looked_at(world: World) -> None:
+    await started(world)
+    one, other, third = world.machines
+    await done(one, "create", table="t", conflicts="lww")
+    said: dict[str, Any] = {
+        "content_type": "text/plain",
+        "client": "shop-7",
+        "metadata": '{"b": "2", "a": "1"}',
+        "tags": '[["age", 5], ["name", "ann"], ["raw", {"base64": "/w=="}]]',
+    }
+    put: dict[str, Any] = {"table": "t", "key": "k", "body": b"v"}
+    new: dict[str, Any] = {"if": "none_match"}
+    same: dict[str, Any] = {"if": "not_modified"}
+    context = (await done(one, "put", **put, **said, **new, consistency="w=1,dw=2,n=3"))["context"]
+    (value,) = (await done(other, "get", table="t", key="k"))["values"]
+    assert value["metadata"] == {"a": "1", "b": "2"}
+    assert value["tags"] == [["age", 5], ["name", "ann"], ["raw", {"base64": "/w=="}]]
+    assert (value["content_type"], value["by_client"], value["text"]) == ("text/plain", "shop-7", "v")
+    status, answer = await ask(third, "put", **put, **new)
+    assert (status, answer["error"][:24]) == (412, "there is a value already")
+    await done(other, "put", **put, context=context, **same)
+    status, answer = await ask(third, "delete", table="t", key="k", context=context, **same)
+    assert (status, answer["error"][:22]) == (412, "it was modified by som")
+
+
+@simulated()
+async def test_tables_and_keys_are_listed_from_where_a_page_ended_and_by_their_beginning(world: World) -> None:
+    await started(world)
+    machine = world.machines[0]
+    for name in ("b", "a", "c"):
+        await done(machine, "create", table=name, conflicts="lww" if name == "b" else "siblings")
+    page = await done(machine, "tables", limit="2")
+    assert [(one["table"], one["conflicts"]) for one in page["tables"]] == [("a", "siblings"), ("b", "lww")]
+    page = await done(machine, "tables", limit="2", **{"from": page["from"]})
+    assert ([one["table"] for one in page["tables"]], page["from"]) == (["c"], None)
+    for key in (b"user-1", b"user-2", b"cart-1", b"\xff"):
+        await done(machine, "put", table="b", key=key, body=b"v")
+    page = await done(machine, "keys", table="b", prefix="user-")
+    assert sorted(key["text"] for key in page["keys"]) == ["user-1", "user-2"]
+    assert (await done(machine, "keys", table="b", prefix=b"\xff"))["keys"] == [{"base64": "/w=="}]
 
 
 @simulated()
@@ -146,7 +189,20 @@ GOOD = {"table": "t", "key": "k"}
         ("put", {**GOOD, "ttl_s": "soon"}, "ttl_s must be a number from 1 to 1000000000, not 'soon'"),
         ("put", {**GOOD, "ttl_s": "0"}, "ttl_s must be a number from 1"),
         ("put", {**GOOD, "context": "x"}, "the context is no token of this database"),
-        ("put", {**GOOD, "contxt": "x"}, "unknown: contxt; put takes consistency, context, key, table, ttl_s"),
+        (
+            "put",
+            {**GOOD, "contxt": "x"},
+            "unknown: contxt; put takes client, consistency, content_type, context, if, key, metadata, ",
+        ),
+        ("put", {**GOOD, "if": "sometimes"}, "if is not_modified or none_match, not 'sometimes'"),
+        ("put", {**GOOD, "metadata": "[]"}, "metadata is an object of texts in JSON"),
+        ("put", {**GOOD, "tags": '[["age"]]'}, "tags is an array of"),
+        ("put", {**GOOD, "tags": '[["age", {"base64": "!"}]]'}, "tags is an array of"),
+        ("put", {**GOOD, "content_type": "a\nb"}, "a content type is 255 printable characters at most"),
+        ("put", {**GOOD, "client": b"\xff"}, "client must be UTF-8"),
+        ("put", {**GOOD, "consistency": "w=2,n=5"}, "n=5, and table t has 3 replicas of each key"),
+        ("put", {**GOOD, "consistency": "w=2,q=5"}, "'q=5' is none of w, pw, dw, r, pr and n"),
+        ("create", {"table": "u", "conflicts": "none"}, "conflicts is siblings or lww, not 'none'"),
         ("get", {**GOOD, "context": "x"}, "unknown: context; get takes consistency, key, table"),
         ("get", {**GOOD, "consistency": "ANY"}, "ANY is for writes"),
         ("keys", {"table": "t", "from": "AAAA"}, "from must be what the page before told"),
@@ -179,5 +235,5 @@ async def test_no_page_of_a_browser_reads_or_writes(world: World) -> None:
     status, told = await ask(machine, "list", table="t")
     assert (status, told["error"]) == (
         404,
-        "there is no such thing; below /values/ there are create, drop, get, put, delete, keys",
+        "there is no such thing; below /values/ there are create, drop, tables, get, put, delete, keys",
     )

@@ -38,6 +38,10 @@ ContextOption = Annotated[str | None, typer.Option("--context", help="As get --j
 ConsistencyOption = Annotated[
     str, typer.Option("--consistency", help="ONE, QUORUM, ALL and so on, or numbers: w=2,pw=1 or r=2,pr=1.")
 ]
+ConditionOption = Annotated[
+    str | None,
+    typer.Option("--if", help="not_modified: only if the context has seen all there is; none_match: if there is none."),
+]
 ADMIN_DEFAULT = "127.0.0.1:7800"
 QUORUM = "QUORUM"
 
@@ -252,12 +256,23 @@ def undrain(admin: AdminOption = ADMIN_DEFAULT) -> None:
 def table_create(
     table: Annotated[str, typer.Argument(metavar="TABLE")],
     replicas: Annotated[int, typer.Option(min=1, max=16, help="Of each key.")] = 3,
+    conflicts: Annotated[
+        str, typer.Option(help="siblings: conflicting values stand side by side; lww: the last write wins.")
+    ] = "siblings",
     admin: AdminOption = ADMIN_DEFAULT,
 ) -> None:
     """Make a table of keys and values."""
     from merganser.cli import values
 
-    values.create(admin, table, n=replicas)
+    values.create(admin, table, n=replicas, conflicts=conflicts)
+
+
+@tables.command("list")
+def table_list(admin: AdminOption = ADMIN_DEFAULT, json: JsonOption = False) -> None:
+    """List such tables."""
+    from merganser.cli import values
+
+    values.list_tables(admin, as_json=json)
 
 
 @tables.command("drop")
@@ -286,6 +301,7 @@ def get(
 @app.command()
 def keys(
     table: TableArgument,
+    prefix: Annotated[str, typer.Option(help="Only those that begin so.")] = "",
     consistency: ConsistencyOption = QUORUM,
     admin: AdminOption = ADMIN_DEFAULT,
     json: JsonOption = False,
@@ -293,7 +309,7 @@ def keys(
     """List the keys of a table, one a line, in the order of the ring."""
     from merganser.cli import values
 
-    values.list_keys(admin, table, consistency=consistency, as_json=json)
+    values.list_keys(admin, table, prefix=prefix, consistency=consistency, as_json=json)
 
 
 @app.command()
@@ -303,17 +319,27 @@ def put(
     value: ValueArgument,
     context: ContextOption = None,
     ttl: Annotated[int | None, typer.Option(min=1, help="Seconds until it is gone [never].")] = None,
+    content_type: Annotated[str | None, typer.Option(help="As HTTP has it.")] = None,
+    meta: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="Kept with the value; repeat.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="To be found by; repeat.")] = None,
+    tag_int: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Likewise.")] = None,
+    client: Annotated[str | None, typer.Option(help="Who puts it.")] = None,
+    only_if: ConditionOption = None,
     consistency: ConsistencyOption = QUORUM,
     admin: AdminOption = ADMIN_DEFAULT,
 ) -> None:
     """Put a value in the place of what the context has seen, and print the next context.
 
-    Without a context it replaces nothing, and stands beside what is there.
+    Without a context it replaces nothing, and stands beside what is there; in a table where the last write wins, it
+    takes the place of everything.
     """
     from merganser.cli import values
 
-    ttl_s = None if ttl is None else str(ttl)
-    values.put(admin, table, key, _value(value), context=context, ttl_s=ttl_s, consistency=consistency)
+    said = values.about(
+        content_type=content_type, client=client, metadata=meta or [], tags=tag or [], integer_tags=tag_int or []
+    )
+    options = {"context": context, "ttl_s": None if ttl is None else str(ttl), "if": only_if, **said}
+    values.put(admin, table, key, _value(value), consistency=consistency, **options)
 
 
 @app.command()
@@ -321,13 +347,14 @@ def delete(
     table: TableArgument,
     key: KeyArgument,
     context: ContextOption = None,
+    only_if: ConditionOption = None,
     consistency: ConsistencyOption = QUORUM,
     admin: AdminOption = ADMIN_DEFAULT,
 ) -> None:
     """Delete what the context has seen, or, without one, all that is there now."""
     from merganser.cli import values
 
-    values.delete(admin, table, key, context=context, consistency=consistency)
+    values.delete(admin, table, key, context=context, condition=only_if, consistency=consistency)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from merganser.cli.admin_port import post, print_json
+from merganser.model.errors import ConfigurationError
 
 HEADER = "x-merganser-admin"
 TIMEOUT_S = 15.0
@@ -21,14 +22,27 @@ TIMEOUT_S = 15.0
 Values = list[dict[str, Any]]
 
 
-def create(admin: str, table: str, *, n: int) -> None:
+def create(admin: str, table: str, *, n: int, conflicts: str) -> None:
     """Make a table.
 
     Raises:
         ConfigurationError: it was not made; says why.
     """
-    made = _ask(admin, "create", {"table": table, "n": str(n)})
+    made = _ask(admin, "create", {"table": table, "n": str(n), "conflicts": conflicts})
     print(f"table {made['table']}, {made['n']} replicas of each key")  # noqa: T201  # a command line speaks
+
+
+def list_tables(admin: str, *, as_json: bool) -> None:
+    """Print all tables, page by page, in the order of their names; raises as `create`."""
+    start: str | None = None
+    while True:
+        page = _ask(admin, "tables", {"from": start})
+        for table in page["tables"]:
+            told = f"{table['table']}  n={table['n']}  {table['conflicts']}"
+            print(orjson.dumps(table).decode() if as_json else told)  # noqa: T201
+        start = page["from"]
+        if start is None:
+            return
 
 
 def drop(admin: str, table: str) -> None:
@@ -56,11 +70,14 @@ def get(admin: str, table: str, key: str, *, consistency: str, as_json: bool) ->
     return bool(values)
 
 
-def list_keys(admin: str, table: str, *, consistency: str, as_json: bool) -> None:
-    """Print all keys, page by page, in the order of the ring; raises as `create`."""
+def list_keys(admin: str, table: str, *, prefix: str, consistency: str, as_json: bool) -> None:
+    """Print all keys that begin with ``prefix``, in the order of the ring; raises as `create`.
+
+    A page is asked for when the one before is printed, so whoever reads slowly makes nobody hold more than one.
+    """
     start: str | None = None
     while True:
-        page = _ask(admin, "keys", {"table": table, "from": start, "consistency": consistency})
+        page = _ask(admin, "keys", {"table": table, "prefix": prefix, "from": start, "consistency": consistency})
         for key in page["keys"]:
             if as_json:
                 print(orjson.dumps(key).decode())  # noqa: T201
@@ -76,10 +93,49 @@ def put(admin: str, table: str, key: str, value: bytes, **options: str | None) -
     print(_change(admin, "put", {"table": table, "key": key, **options}, value))  # noqa: T201
 
 
-def delete(admin: str, table: str, key: str, *, context: str | None, consistency: str) -> None:
+def delete(admin: str, table: str, key: str, *, context: str | None, condition: str | None, consistency: str) -> None:
     """Delete what ``context`` has seen, or, without one, all that is read now; raises as `create`."""
     seen = context or _context_now(admin, table, key, consistency)
-    print(_change(admin, "delete", {"table": table, "key": key, "context": seen, "consistency": consistency}))  # noqa: T201
+    query = {"table": table, "key": key, "context": seen, "if": condition, "consistency": consistency}
+    print(_change(admin, "delete", query))  # noqa: T201
+
+
+def about(
+    *, content_type: str | None, client: str | None, metadata: list[str], tags: list[str], integer_tags: list[str]
+) -> dict[str, str | None]:
+    """Return what is to be said about a value, as the admin port takes it.
+
+    Args:
+        content_type: of the value.
+        client: who puts it.
+        metadata: NAME=TEXT each.
+        tags: NAME=TEXT each.
+        integer_tags: NAME=NUMBER each.
+
+    Raises:
+        ConfigurationError: one is not so.
+    """
+    told = [*map(_pair, tags), *((name, _integer(text)) for name, text in map(_pair, integer_tags))]
+    return {
+        "content_type": content_type,
+        "client": client,
+        "metadata": orjson.dumps(dict(map(_pair, metadata))).decode() if metadata else None,
+        "tags": orjson.dumps(told).decode() if told else None,
+    }
+
+
+def _pair(given: str) -> tuple[str, str]:
+    name, is_there, text = given.partition("=")
+    if not name or not is_there:
+        raise ConfigurationError(f"write NAME=VALUE, not {given!r}")
+    return name, text
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError(f"write NAME=NUMBER, or --tag, not {text!r}") from None
 
 
 def resolve(admin: str, table: str, key: str, value: bytes, *, consistency: str) -> None:
@@ -107,9 +163,23 @@ def _side_by_side(values: Values) -> Table:
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
     for number, value in enumerate(values, start=1):
         written_at = datetime.datetime.fromtimestamp(value["written_at_us"] / 1e6, datetime.UTC)
-        table.add_column(f"{number}: node {value['by_node']}, {written_at:%Y-%m-%d %H:%M:%S.%f} UTC", overflow="fold")
+        writer = f"node {value['by_node']}" + (f", client {value['by_client']}" if "by_client" in value else "")
+        heading = Text(f"{number}: {writer}, {written_at:%Y-%m-%d %H:%M:%S.%f} UTC")
+        table.add_column(heading, overflow="fold")
     table.add_row(*(Text(_bytes_of(value).decode(errors="backslashreplace")) for value in values))
+    if any(_said(value) for value in values):
+        table.add_row(*(Text(_said(value), style="dim") for value in values))
     return table
+
+
+def _said(value: dict[str, Any]) -> str:
+    said = [value[name] for name in ("content_type",) if name in value]
+    said += [f"{name}: {text}" for name, text in value.get("metadata", {}).items()]
+    said += [f"#{name}={tag if isinstance(tag, int | str) else tag['base64']}" for name, tag in value.get("tags", [])]
+    if "expires_at_s" in value:
+        gone_at = datetime.datetime.fromtimestamp(value["expires_at_s"], datetime.UTC)
+        said.append(f"until {gone_at:%Y-%m-%d %H:%M:%S} UTC")
+    return "\n".join(said)
 
 
 def _bytes_of(value: dict[str, Any]) -> bytes:

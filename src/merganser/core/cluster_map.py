@@ -18,7 +18,17 @@ import msgspec
 
 from merganser.core import placement, policies
 from merganser.model import versions
-from merganser.model.cluster import ClusterMap, Conflicts, Index, IndexState, NodeRecord, Pending, Replication, Table
+from merganser.model.cluster import (
+    KEY_VALUE_WIRE,
+    ClusterMap,
+    Conflicts,
+    Index,
+    IndexState,
+    NodeRecord,
+    Pending,
+    Replication,
+    Table,
+)
 from merganser.model.errors import (
     ConfigurationError,
     CorruptionError,
@@ -109,6 +119,8 @@ def with_table(
         raise TableExistsError(f"table {name!r} exists: delete it first or choose another name")
     if conflicts != "lww":
         check_spoken(cluster_map, versions.CAUSAL_SINCE, what=f"tables that keep {conflicts}")
+    elif wire == KEY_VALUE_WIRE:
+        check_spoken(cluster_map, versions.DESCRIBED_SINCE, what="tables of values where the last write wins")
     if policy is not None and policy.is_bound:
         check_spoken(cluster_map, versions.POLICIES_SINCE, what="tables that say where they may be")
     number, known_policies = policies.numbered(cluster_map, policy or Policy(n))

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import msgspec
 
-from merganser.core import causal_rows, causality
-from merganser.model.row import Context, Dot, Row, Span
+from merganser.core import causal_rows, causality, contents
+from merganser.model.contents import Content, Tag
+from merganser.model.row import Cell, Context, Dot, Row, Span
 from merganser.model.timestamp import BEGINNING
 
 
@@ -30,31 +31,53 @@ class Sibling(msgspec.Struct, frozen=True):
     dot: Dot
     """Who wrote it, and when."""
     expires_at_s: int | None = None
+    content_type: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    tags: tuple[Tag, ...] = ()
+    client: str = ""
 
 
-def put(span: Span, value: bytes | None, *, seen: Context = (), expires_at_s: int | None = None) -> Row:
+def put(
+    span: Span,
+    value: bytes | None,
+    *,
+    kind: bytes = contents.PLAIN,
+    seen: Context = (),
+    expires_at_s: int | None = None,
+) -> Row:
     """Return the row that a put of ``value`` amounts to, to be merged into what is held.
 
     Args:
         span: minted for this put (`causality.Actors`).
         value: None: a delete.
+        kind: of the cell that holds the value (`core.contents`).
         seen: by the client; it replaces that.
         expires_at_s: seconds since 1970 from which the value reads as absent.
     """
-    cells = () if value is None else (causal_rows.cell_of(b"", causality.dot_of(span), value, expires_at_s),)
+    cells = () if value is None else (causal_rows.cell_of(kind, causality.dot_of(span), value, expires_at_s),)
     return Row(cells, BEGINNING, causality.join(seen, (span,)))
 
 
 def values(row: Row | None, now_s: int) -> list[Sibling]:
-    """Return what is read of a key at ``now_s`` (seconds since 1970), the oldest first."""
+    """Return what is read of a key at ``now_s`` (seconds since 1970), the oldest first.
+
+    Raises:
+        CorruptionError: a value is of a kind that is not known here.
+    """
     if row is None:
         return []
     found = [
-        Sibling(cell.value, causal_rows.dot_of(cell), cell.expires_at_s)
+        sibling_of(causal_rows.path_of(cell), cell, cell.value, causal_rows.dot_of(cell))
         for cell in row.cells
         if cell.value is not None and (cell.expires_at_s is None or cell.expires_at_s > now_s)
     ]
     return sorted(found, key=lambda sibling: sibling.dot)
+
+
+def sibling_of(kind: bytes, cell: Cell, value: bytes, dot: Dot) -> Sibling:
+    """Return what is read of a cell; raises as `contents.unpacked`."""
+    told: Content = contents.unpacked(kind, value)
+    return Sibling(told.value, dot, cell.expires_at_s, told.content_type, told.metadata, told.tags, told.client)
 
 
 def seen_by_reader(row: Row | None) -> Context:

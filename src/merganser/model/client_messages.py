@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-from merganser.model.cluster import Conflicts
+from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts
 
-VALUES_WIRE: Final = "values"
+VALUES_WIRE: Final = KEY_VALUE_WIRE
 """Whose tables clients see: key-value tables are of a wire of their own."""
 
 NOT_FOR_CLIENTS: Final = "not_for_clients"

@@ -75,6 +75,10 @@ class Index(msgspec.Struct, frozen=True):
     """Epoch of the map that it was added in; 0: it was made with its table, so that who knows one knows the other."""
 
 
+KEY_VALUE_WIRE = "values"
+"""The front door of tables of keys and values: the admin port, the command line, the native client."""
+
+
 class Table(msgspec.Struct, frozen=True, cache_hash=True):
     """A table as every node must know it; what only its wire understands stays opaque."""
 
@@ -108,6 +112,13 @@ class Table(msgspec.Struct, frozen=True, cache_hash=True):
     def is_causal(self) -> bool:
         """Tell whether its rows have a causal context."""
         return self.conflicts != "lww"
+
+    @property
+    def has_contents(self) -> bool:
+        """Tell whether what its keys hold are values that clients put (`core.contents`)."""
+        if self.conflicts == "siblings":
+            return True
+        return self.conflicts == "lww" and self.wire == KEY_VALUE_WIRE and not self.has_leaders
 
     @property
     def has_leaders(self) -> bool:

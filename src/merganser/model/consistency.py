@@ -176,15 +176,34 @@ def parse_levels(text: str) -> Levels:
     return Levels(write, read)
 
 
+def parse_value_levels(text: str) -> tuple[Levels, int | None]:
+    """Return what a client of a key-value table wrote, and the ``n`` it expects, if it does.
+
+    As `parse_levels`, and ``dw``, which asks for so many durable copies: each ack is of one, so it raises ``w``.
+
+    Raises:
+        ValueError: as `parse_levels`.
+    """
+    if "=" not in text:
+        return parse_levels(text), None
+    counts = _counts(text, ("w", "pw", "dw", "r", "pr", "n"))
+    if "dw" in counts:
+        counts["w"] = max(counts.pop("dw"), counts.get("w", 0))
+    n = counts.pop("n", None)
+    told = ",".join(f"{name}={count}" for name, count in counts.items())
+    return (parse_levels(told) if told else UNSAID), n
+
+
 _NAMED = {level.value: level for level in Consistency}
 
 
-def _counts(text: str) -> dict[str, int]:
+def _counts(text: str, names: tuple[str, ...] = ("w", "pw", "r", "pr")) -> dict[str, int]:
     counts: dict[str, int] = {}
     for part in text.split(","):
         name, _, digits = (piece.strip() for piece in part.lower().partition("="))
-        if name not in ("w", "pw", "r", "pr"):
-            raise ValueError(f"{part.strip()!r} is none of w, pw, r and pr: write for example w=2,pw=1,r=2,pr=1")
+        if name not in names:
+            known = f"{', '.join(names[:-1])} and {names[-1]}"
+            raise ValueError(f"{part.strip()!r} is none of {known}: write for example w=2,pw=1,r=2,pr=1")
         if name in counts:
             raise ValueError(f"{name} is there twice")
         if not (digits.isascii() and digits.isdigit()) or len(digits) > _DIGITS_MAX:

@@ -70,6 +70,10 @@ class TransactionCanceledError(RequestError):
         self.answers = (None,) * len(self.reasons) if answers is None else tuple(answers)
 
 
+class PreconditionFailedError(RequestError):
+    """What a put or delete was to depend on is not so; nothing was written. Read the key again."""
+
+
 class TransactionInProgressError(RequestError):
     """A transaction with the same token is under way; this one was not begun."""
 

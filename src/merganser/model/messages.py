@@ -129,6 +129,26 @@ class Mint(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """It replaces nothing: refused if the key has too many values already."""
 
 
+class PutValue(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Put or delete a value if a condition holds, as who sees to such puts of its key. Answered by `ValuePut`."""
+
+    map_epoch: int
+    table: TableId
+    key: bytes
+    kind: bytes
+    value: bytes | None
+    """A cell of that kind (`core.contents`); None: a delete."""
+    context: bytes
+    """As the client gave it."""
+    expires_at_s: int | None
+    condition: str
+    """Of `model.contents.Condition`."""
+    level: str
+    """As `model.consistency.name_of` writes it."""
+    read_level: str
+    timeout_ms: int
+
+
 class LookAtTree(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """What the hash tree of a partition holds: level 0 the root, 1 branches, 2 leaves. Answered by `Nodes`."""
 
@@ -250,6 +270,12 @@ class Minted(msgspec.Struct, frozen=True, array_like=True, tag=109):
     """The dot at the end of ``span`` names one event, and no other event is within it."""
 
     span: Span
+
+
+class ValuePut(msgspec.Struct, frozen=True, array_like=True, tag=110):
+    """The condition held, and it is done; ``context`` is what the client puts with next."""
+
+    context: bytes
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=102):
@@ -415,6 +441,7 @@ Request = (
     | Accept
     | Handoff
     | Mint
+    | PutValue
     | AskTime
     | CountItems
     | Purging
@@ -428,6 +455,7 @@ Reply = (
     Done
     | Merged
     | Minted
+    | ValuePut
     | Found
     | Rows
     | MapIs
@@ -447,6 +475,7 @@ Reply = (
 
 SINCE: dict[type[Request], int] = {
     **dict.fromkeys((Mint, AskMoves, Join), 3),
+    PutValue: 4,
     **dict.fromkeys(CLIENT_REQUESTS, CLIENTS_SINCE),
 }
 """The version that each kind of request came with, if it is newer than `versions.OLDEST`."""

@@ -17,7 +17,8 @@ How something changes without breaking an older peer:
 2  the first that was spoken
 3  greetings tell a range; the map tells what its members speak; tables whose rows have a causal context;
    partitions that change hands
-4  data centres, and tables with a policy; native clients
+4  data centres, and tables with a policy; native clients; values that are described (content type, metadata,
+   tags), tables of keys and values where the last write wins
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ CLIENTS_SINCE = 4
 """Native clients: an older node takes a client for a node, and knows none of what it asks."""
 POLICIES_SINCE = 4
 """Tables with a policy: an older replica would hold them, and hints for them, where they may not be."""
+
+DESCRIBED_SINCE = 4
+"""Values with content type, metadata, tags or a client's name, and tables of values where the last write wins: an older
+node would show what is said about a value as a part of it, and keep no index of its tags."""
 
 
 class Versions(msgspec.Struct, frozen=True):

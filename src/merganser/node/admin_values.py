@@ -1,21 +1,23 @@
-"""Key-value tables over the admin port (`merganser put`, `get` and so on): all POST, and all need the admin header.
+"""Tables of keys and values over the admin port (`merganser put` and so on): all POST, all with the admin header.
 
 ::
 
-    /values/create?table=T[&n=3]
+    /values/create?table=T[&n=3][&conflicts=siblings]
     /values/drop?table=T
+    /values/tables[?from=T][&limit=1000]
     /values/get?table=T&key=K[&consistency=QUORUM]
-    /values/put?table=T&key=K[&context=C][&ttl_s=S][&consistency=QUORUM]      the value is the body
-    /values/delete?table=T&key=K[&context=C][&consistency=QUORUM]
-    /values/keys?table=T[&from=R][&limit=1000][&consistency=QUORUM]
+    /values/put?table=T&key=K[&context=C][&ttl_s=S][&if=not_modified][&consistency=QUORUM]    the value is the body
+               [&content_type=…][&metadata={"name": "text"}][&tags=[["name", 5], ["name", "text"]]][&client=…]
+    /values/delete?table=T&key=K[&context=C][&if=not_modified][&consistency=QUORUM]
+    /values/keys?table=T[&prefix=P][&from=R][&limit=1000][&consistency=QUORUM]
 
 ``get`` tells all siblings, who wrote them and when, and the context to put with; ``put`` and ``delete`` tell the
 context to put with next. ``keys`` tells a page of the keys that can be read, in the order of the ring, and where the
 next page is ``from``, if there is one; a page may be empty and not the last.
 
 Keys are any bytes, percent-encoded. A key or value that is no UTF-8 goes out as base64. Consistency is what
-`model.consistency.parse_levels` reads. 400 says what was wrong with the request, 503 that nothing was written, and 504
-that it is unknown whether it was.
+`model.consistency.parse_value_levels` reads. 400 says what was wrong with the request, 412 that what ``if`` asks for is
+not so, 503 that nothing was written, and 504 that it is unknown whether it was.
 """
 
 from __future__ import annotations
@@ -29,17 +31,18 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from merganser.core.siblings import Sibling
 from merganser.core.token import token_of
-from merganser.model.cluster import Table
-from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, parse_levels
-from merganser.model.errors import MerganserError, RequestError, UnknownOutcomeError
+from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
+from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, parse_value_levels
+from merganser.model.errors import MerganserError, PreconditionFailedError, RequestError, UnknownOutcomeError
 from merganser.net.http import Request, Response
+from merganser.node.admin_contents import ABOUT, as_json, condition_of, content_of, told
 from merganser.service.member import Member
 from merganser.storage import keys
 
 PREFIX: Final = b"/values/"
-WIRE: Final = "values"
+WIRE: Final = KEY_VALUE_WIRE
+CONFLICTS: Final[dict[str, Conflicts]] = {"siblings": "siblings", "lww": "lww"}
 KEY_BYTES_MAX: Final = 2048
 TABLE_CHARACTERS_MAX: Final = 255
 REPLICAS: Final = 3
@@ -52,12 +55,13 @@ PAGE_BYTES: Final = 1024 * 1024  # of values, which are read and not told
 
 _JSON = [(b"content-type", b"application/json")]
 _NAMES: Final[dict[bytes, frozenset[str]]] = {
-    b"create": frozenset(("table", "n")),
+    b"create": frozenset(("table", "n", "conflicts")),
     b"drop": frozenset(("table",)),
+    b"tables": frozenset(("from", "limit")),
     b"get": frozenset(("table", "key", "consistency")),
-    b"put": frozenset(("table", "key", "context", "ttl_s", "consistency")),
-    b"delete": frozenset(("table", "key", "context", "consistency")),
-    b"keys": frozenset(("table", "from", "limit", "consistency")),
+    b"put": ABOUT | {"table", "key", "context", "ttl_s", "if", "consistency"},
+    b"delete": frozenset(("table", "key", "context", "if", "consistency")),
+    b"keys": frozenset(("table", "prefix", "from", "limit", "consistency")),
 }
 
 Query = dict[str, str]
@@ -74,6 +78,8 @@ async def answer(member: Member, request: Request) -> Response:
         return _answer(404, {"error": f"there is no such thing; below /values/ there are {there}"})
     try:
         return _answer(200, await action(member, _query(name, text), request.body))
+    except PreconditionFailedError as error:
+        return _answer(412, {"error": str(error)})
     except RequestError as error:
         return _answer(400, {"error": str(error)})
     except UnknownOutcomeError as error:
@@ -85,16 +91,19 @@ async def answer(member: Member, request: Request) -> Response:
 async def _create(member: Member, query: Query, _body: bytes) -> object:
     name = _table_name(query)
     n = _number(query, "n", REPLICAS, low=1, high=REPLICAS_MAX)
+    conflicts = CONFLICTS.get(query.get("conflicts", "siblings"))
+    if conflicts is None:
+        raise RequestError(f"conflicts is {' or '.join(CONFLICTS)}, not {query['conflicts']!r:.80}")
     table = await member.catalog.create_table(
         wire=WIRE,
         name=name,
         n=n,
         definition=b"",
         unique_id=uuid.uuid4().hex,
-        conflicts="siblings",
+        conflicts=conflicts,
         deadline=_in(MAP_TIMEOUT_S),
     )
-    return {"table": table.name, "n": table.n}
+    return {"table": table.name, "n": table.n, "conflicts": table.conflicts}
 
 
 async def _drop(member: Member, query: Query, _body: bytes) -> object:
@@ -103,25 +112,35 @@ async def _drop(member: Member, query: Query, _body: bytes) -> object:
     return {}
 
 
+async def _tables(member: Member, query: Query, _body: bytes) -> object:
+    limit = _number(query, "limit", LIMIT_MAX, low=1, high=LIMIT_MAX)
+    there = sorted((table for table in member.topology.map.tables if table.wire == WIRE), key=lambda table: table.name)
+    left = [table for table in there if table.name >= _text(query, "from")]
+    found = [{"table": table.name, "n": table.n, "conflicts": table.conflicts} for table in left[:limit]]
+    return {"tables": found, "from": left[limit].name if len(left) > limit else None}
+
+
 async def _get(member: Member, query: Query, _body: bytes) -> object:
     table = await _table(member, query)
-    levels = parse_level(query)
-    read: ReadLevel = levels[1]
-    found = await member.key_values.get(table, _key(table, query), level=read, deadline=_in(TIMEOUT_S))
-    values = [_told(sibling) for sibling in found.siblings]
+    _, level = parse_level(query, table)
+    found = await member.key_values.get(table, _key(table, query), level=level, deadline=_in(TIMEOUT_S))
+    values = [told(sibling) for sibling in found.siblings]
     return {"values": values, "context": found.context.decode()}
 
 
 async def _put(member: Member, query: Query, body: bytes) -> object:
     table = await _table(member, query)
     ttl_s = _number(query, "ttl_s", 0, low=1, high=TTL_S_MAX)
+    write_level, read_level = parse_level(query, table)
     context = await member.key_values.put(
         table,
         _key(table, query),
-        body,
+        content_of(body, query),
         context=query.get("context", "").encode("latin-1"),
         expires_at_s=member.coordinator.wall_us() // 1_000_000 + ttl_s if ttl_s else None,
-        level=parse_level(query)[0],
+        only_if=condition_of(query),
+        read_level=read_level,
+        level=write_level,
         deadline=_in(TIMEOUT_S),
     )
     return {"context": context.decode()}
@@ -129,11 +148,14 @@ async def _put(member: Member, query: Query, body: bytes) -> object:
 
 async def _delete(member: Member, query: Query, _body: bytes) -> object:
     table = await _table(member, query)
+    write_level, read_level = parse_level(query, table)
     context = await member.key_values.delete(
         table,
         _key(table, query),
         context=query.get("context", "").encode("latin-1"),
-        level=parse_level(query)[0],
+        only_if=condition_of(query),
+        read_level=read_level,
+        level=write_level,
         deadline=_in(TIMEOUT_S),
     )
     return {"context": context.decode()}
@@ -146,18 +168,21 @@ async def _keys(member: Member, query: Query, _body: bytes) -> object:
         table,
         _start(query, low, high),
         high,
-        level=parse_level(query)[1],
+        level=parse_level(query, table)[1],
         rows_max=_number(query, "limit", LIMIT_MAX, low=1, high=LIMIT_MAX),
         bytes_max=PAGE_BYTES,
         deadline=_in(TIMEOUT_S),
     )
     resume = None if page.resume is None else base64.urlsafe_b64encode(page.resume).decode()
-    return {"keys": [_shown(keys.split_row_key(key)[2]) for key, _ in page.rows], "from": resume}
+    prefix = query.get("prefix", "").encode("latin-1")
+    found = [keys.split_row_key(key)[2] for key, _ in page.rows]
+    return {"keys": [as_json(key) for key in found if key.startswith(prefix)], "from": resume}
 
 
 _ACTIONS: Final[dict[bytes, Callable[[Member, Query, bytes], Awaitable[object]]]] = {
     b"create": _create,
     b"drop": _drop,
+    b"tables": _tables,
     b"get": _get,
     b"put": _put,
     b"delete": _delete,
@@ -165,29 +190,21 @@ _ACTIONS: Final[dict[bytes, Callable[[Member, Query, bytes], Awaitable[object]]]
 }
 
 
-def parse_level(query: Query) -> tuple[WriteLevel, ReadLevel]:
-    """Return the levels that a request asks for, QUORUM if it names none.
+def parse_level(query: Query, table: Table) -> tuple[WriteLevel, ReadLevel]:
+    """Return the levels that a request asks for, QUORUM where it names none.
 
     Raises:
-        RequestError: it names none that there is.
+        RequestError: it names none that there is, or as many replicas as the table has not.
     """
     try:
-        levels = parse_levels(query.get("consistency", Consistency.QUORUM.value))
+        levels, n = parse_value_levels(query.get("consistency", Consistency.QUORUM.value))
     except ValueError as error:
         raise RequestError(f"consistency: {error}") from None
+    if n is not None and n != table.n:
+        raise RequestError(
+            f"consistency: n={n}, and table {table.name} has {table.n} replicas of each key, for all of its life"
+        )
     return levels.write or Consistency.QUORUM, levels.read or Consistency.QUORUM
-
-
-def _told(sibling: Sibling) -> dict[str, object]:
-    told = {**_shown(sibling.value), "written_at_us": sibling.dot.micros, "by_node": sibling.dot.number}
-    return told if sibling.expires_at_s is None else {**told, "expires_at_s": sibling.expires_at_s}
-
-
-def _shown(value: bytes) -> dict[str, object]:
-    try:
-        return {"text": value.decode()}
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(value).decode()}
 
 
 def _query(action: bytes, text: bytes) -> Query:
@@ -203,11 +220,15 @@ def _query(action: bytes, text: bytes) -> Query:
     return query
 
 
-def _table_name(query: Query) -> str:
+def _text(query: Query, name: str) -> str:
     try:
-        name = query.get("table", "").encode("latin-1").decode()
+        return query.get(name, "").encode("latin-1").decode()
     except UnicodeDecodeError:
-        raise RequestError("table must be UTF-8") from None
+        raise RequestError(f"{name} must be UTF-8") from None
+
+
+def _table_name(query: Query) -> str:
+    name = _text(query, "table")
     if not 1 <= len(name) <= TABLE_CHARACTERS_MAX or not name.isprintable():
         raise RequestError(
             f"table must be 1 to {TABLE_CHARACTERS_MAX} characters that can be printed, not {name!r:.80}"

@@ -1,8 +1,9 @@
-"""Tables whose conflicting values stand side by side (`core.siblings`): get, put and delete, with contexts.
+"""Tables of keys and values: get, put and delete, with contexts.
 
-A read is one of the coordinator, and brings the values of all the replicas it asked, and the context of what it saw. A
-put is an ordinary write of a row that consists of the value and the context of what it replaces; its dot is minted by
-this node if it is a replica of the key, or else by one that is::
+Conflicting values stand side by side (`core.siblings`), or the last write wins (`core.last_writes`); the interface is
+the same. A read is one of the coordinator, and brings the values of all the replicas it asked, and the context of what
+it saw. A put is an ordinary write of a row. Where values stand side by side, the row consists of the value and the
+context of what it replaces; its dot is minted by this node if it is a replica of the key, or else by one that is::
 
     client --put(value, context)--> any node --Mint--> a replica
                                     any node <--span--
@@ -11,6 +12,8 @@ this node if it is a replica of the key, or else by one that is::
 
 So only replicas become actors of a key, and its context stays short. A replica that does not answer at once is not
 waited for: this node then mints by itself. A dot that was minted and never used names an event that never happened.
+
+A put that depends on something goes through `service.conditional_puts`.
 
 Source: DeCandia 2007 §4.4 to §4.6; design §4.
 """
@@ -23,26 +26,30 @@ from typing import cast
 
 import msgspec
 
-from merganser.core import causality, siblings
+from merganser.core import causality, contents, last_writes, siblings
 from merganser.core.siblings import Sibling
 from merganser.model.cluster import Table
-from merganser.model.consistency import ReadLevel, WriteLevel
-from merganser.model.errors import RefusedError, RequestError, UnavailableError
+from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
+from merganser.model.contents import VALUE_BYTES_MAX, Condition, Content, check
+from merganser.model.errors import ClockSkewError, RefusedError, RequestError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Mint, Minted
 from merganser.model.row import Context, Row, Span
 from merganser.model.timestamp import Timestamp
+from merganser.model.versions import DESCRIBED_SINCE
 from merganser.net.transport import refusal_code
 from merganser.service.admission import timed
 from merganser.service.asking import SILENT_S, Asker, error_of
+from merganser.service.conditional_puts import Change, ConditionalPuts
 from merganser.service.coordinator import Coordinator
 from merganser.service.replica import Replica
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
 
+__all__ = ["SIBLINGS_MAX", "VALUE_BYTES_MAX", "KeyValues", "Values"]
+
 SIBLINGS_MAX = 100
 """A key with more has clients that never read before they put; each further one would make every read dearer."""
-VALUE_BYTES_MAX = 1024 * 1024
 
 _WRONG = refusal_code(RequestError())
 
@@ -57,7 +64,7 @@ class Values(msgspec.Struct, frozen=True):
 
 
 class KeyValues:
-    """This node's side of key-value tables; see the module's docstring."""
+    """This node's side of tables of keys and values; see the module's docstring."""
 
     def __init__(
         self,
@@ -88,6 +95,7 @@ class KeyValues:
         self._ahead_us_max = ahead_us_max
         self._actors = causality.Actors(topology.me.number)
         self._loop = asyncio.get_running_loop()
+        self.conditional_puts = ConditionalPuts(topology, asker, read=self._current, put=self._changed)
 
     # For clients
 
@@ -95,52 +103,71 @@ class KeyValues:
         """Return the values of a key, and the context of this read.
 
         Raises:
-            as `Coordinator.read`; RequestError also if the table keeps no siblings.
+            as `Coordinator.read`; RequestError also if the table is none of values.
         """
-        _check_kind(table)
-        row = await self._coordinator.read(table, key, level=level, deadline=deadline)
-        found = siblings.values(row, self._coordinator.wall_us() // 1_000_000)
-        return Values(found, causality.encode(key, siblings.seen_by_reader(row)))
+        found, context = await self._current(table, key, level, deadline)
+        return Values(found, causality.encode(key, context))
 
     async def put(
         self,
         table: Table,
         key: bytes,
-        value: bytes,
+        value: bytes | Content,
         *,
         context: bytes = b"",
         expires_at_s: int | None = None,
+        only_if: Condition | None = None,
+        read_level: ReadLevel = Consistency.QUORUM,
         level: WriteLevel,
         deadline: float,
     ) -> bytes:
         """Put ``value`` in the place of what the client has seen; returns the context to put with next.
 
         Args:
-            table: one that keeps siblings.
+            table: one of values. Where the last write wins, that is later than all the context has seen, and takes the
+                place of everything.
             key: of a row.
             value: `VALUE_BYTES_MAX` at most.
             context: of an earlier `get`, `put` or `delete` of the same key; none: it has seen nothing.
             expires_at_s: seconds since 1970 from which the value reads as absent.
+            only_if: what must be so; see `service.conditional_puts` for what that is worth.
+            read_level: how many replicas are to be asked whether it is.
             level: how many nodes must have it.
             deadline: loop time.
 
         Raises:
-            RequestError: the context is none of this key, the value is too large, the key has too many siblings, or the
-                table keeps none; nothing was written. Otherwise as `Coordinator.write`.
+            PreconditionFailedError: it is not so; nothing was written.
+            RequestError: the context is none of this key, the value or what is said about it is too large, the key has
+                too many siblings, or the table is none of values; nothing was written. Otherwise as
+                `Coordinator.write`.
         """
-        if len(value) > VALUE_BYTES_MAX:
-            raise RequestError(f"a value of {len(value):,} bytes, of {VALUE_BYTES_MAX:,} at most: split it")
-        return await self._put(table, key, value, context, expires_at_s, level, deadline)
+        content = value if isinstance(value, Content) else Content(value)
+        check(content)
+        if content.is_described and self._topology.map.version < DESCRIBED_SINCE:
+            raise UnavailableError(
+                f"values with content type, metadata, tags or a client's name need version {DESCRIBED_SINCE} on every "
+                "node: upgrade those with an older release"
+            )
+        change = Change(table, key, content, context, expires_at_s, level, deadline)
+        return await self._put(change, only_if, read_level)
 
     async def delete(
-        self, table: Table, key: bytes, *, context: bytes = b"", level: WriteLevel, deadline: float
+        self,
+        table: Table,
+        key: bytes,
+        *,
+        context: bytes = b"",
+        only_if: Condition | None = None,
+        read_level: ReadLevel = Consistency.QUORUM,
+        level: WriteLevel,
+        deadline: float,
     ) -> bytes:
-        """Delete the values that the client has seen; those it has not seen stay.
+        """Delete the values that the client has seen; those it has not seen stay, unless the last write wins.
 
         Raises:
             as `put`.
         """
-        return await self._put(table, key, None, context, None, level, deadline)
+        return await self._put(Change(table, key, None, context, None, level, deadline), only_if, read_level)
 
     # For other nodes, and this one
 
@@ -165,25 +192,55 @@ class KeyValues:
             raise UnavailableError("this node cannot mint a timestamp in time; nothing was written") from None
         return Minted(self._actors.mint(request.key, timestamp.micros))
 
-    @timed
-    async def _put(
-        self,
-        table: Table,
-        key: bytes,
-        value: bytes | None,
-        context: bytes,
-        expires_at_s: int | None,
-        level: WriteLevel,
-        deadline: float,
-    ) -> bytes:
+    async def _put(self, change: Change, only_if: Condition | None, read_level: ReadLevel) -> bytes:
+        _check_kind(change.table)
+        self._seen_in(change)
+        if only_if is None:
+            return await self._changed(change)
+        return await self.conditional_puts.put(change, only_if, read_level)
+
+    async def _current(
+        self, table: Table, key: bytes, level: ReadLevel, deadline: float
+    ) -> tuple[list[Sibling], Context]:
+        """Return the values of a key, and what they have seen."""
         _check_kind(table)
-        seen = causality.decode(key, context)
-        self._check_time(seen)
-        request = Mint(self._topology.map.epoch, table.id, key, is_blind=value is not None and not seen)
-        span = await self._span_of_a_replica(table, request, deadline)
-        putting = _Putting(self._actors, key, value, seen, expires_at_s, span)
-        await self._coordinator.write_row(table, key, putting.stamped, level=level, deadline=deadline)
+        row = await self._coordinator.read(table, key, level=level, deadline=deadline)
+        now_s = self._coordinator.wall_us() // 1_000_000
+        if table.is_causal:
+            return siblings.values(row, now_s), siblings.seen_by_reader(row)
+        return last_writes.values(row, now_s), last_writes.seen_by_reader(row)
+
+    @timed
+    async def _changed(self, change: Change) -> bytes:
+        """Put or delete a value; returns the context to put with next."""
+        seen = self._seen_in(change)
+        return await (self._put_beside if change.table.is_causal else self._put_last)(change, seen)
+
+    async def _put_beside(self, change: Change, seen: Context) -> bytes:
+        table, key, content = change.table, change.key, change.content
+        request = Mint(self._topology.map.epoch, table.id, key, is_blind=content is not None and not seen)
+        span = await self._span_of_a_replica(table, request, change.deadline)
+        putting = _Putting(self._actors, key, content, seen, change.expires_at_s, span)
+        await self._coordinator.write_row(table, key, putting.stamped, level=change.level, deadline=change.deadline)
         return causality.encode(key, putting.seen)
+
+    async def _put_last(self, change: Change, seen: Context) -> bytes:
+        if seen:
+            try:
+                self._timestamps.observe(last_writes.newest(seen))
+            except ClockSkewError as error:
+                raise UnavailableError(f"{error}; nothing was written") from None
+        mutation = last_writes.mutation(change.content, change.expires_at_s)
+        timestamp = await self._coordinator.write(
+            change.table, change.key, mutation, level=change.level, deadline=change.deadline
+        )
+        return causality.encode(change.key, last_writes.seen_by_writer(timestamp))
+
+    def _seen_in(self, change: Change) -> Context:
+        """Return what the client has seen; raises a RequestError if its context is none of the key."""
+        seen = causality.decode(change.key, change.context)
+        self._check_time(seen)
+        return seen
 
     def _check_time(self, seen: Context) -> None:
         if seen and causality.newest_us(seen) > self._coordinator.wall_us() + self._ahead_us_max:
@@ -212,8 +269,11 @@ class KeyValues:
 
 
 def _check_kind(table: Table) -> None:
-    if table.conflicts != "siblings":
-        raise RequestError(f"table {table.name} keeps no siblings: the last write wins there")
+    if not table.has_contents:
+        why = "the last write wins there" if table.conflicts == "lww" else f"its values are of kind {table.conflicts}"
+        if table.has_leaders:
+            why = "it has leaders, who order the writes of each item: there are no contexts"
+        raise RequestError(f"table {table.name} keeps no siblings: {why}")
 
 
 class _Putting:
@@ -223,19 +283,20 @@ class _Putting:
     later dot: who had read and replaced the first meanwhile would find the second beside it.
     """
 
-    __slots__ = ("_expires_at_s", "_mint", "_span", "_value", "has_begun", "seen")
+    __slots__ = ("_expires_at_s", "_kind", "_mint", "_span", "_value", "has_begun", "seen")
 
     def __init__(
         self,
         actors: causality.Actors,
         key: bytes,
-        value: bytes | None,
+        content: Content | None,
         seen: Context,
         expires_at_s: int | None,
         span: Span | None,
     ) -> None:
         self._mint = partial(actors.mint, key)
-        self._value = value
+        packed: tuple[bytes, bytes | None] = (contents.PLAIN, None) if content is None else contents.packed(content)
+        self._kind, self._value = packed
         self._expires_at_s = expires_at_s
         self._span = span
         self.has_begun = False
@@ -252,6 +313,6 @@ class _Putting:
             raise UnavailableError("a replica takes no writes of that time any more, so it may have reached too few")
         self.has_begun = True
         span = self._span or self._mint(timestamp.micros)
-        row = siblings.put(span, self._value, seen=self.seen, expires_at_s=self._expires_at_s)
+        row = siblings.put(span, self._value, kind=self._kind, seen=self.seen, expires_at_s=self._expires_at_s)
         self.seen = siblings.seen_by_writer(self.seen, span)
         return row

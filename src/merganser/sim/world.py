@@ -133,6 +133,7 @@ class World:
         replication: Replication = "leaderless",
         indexes: Sequence[IndexRequest] = (),
         conflicts: Conflicts = "lww",
+        wire: str = "sim",
     ) -> Table:
         """Create a table through the first machine."""
         machine = self.machines[0]
@@ -140,7 +141,7 @@ class World:
         deadline = self.loop.time() + UP_TIMEOUT_S
         return await machine.spawn(
             member.catalog.create_table(
-                wire="sim",
+                wire=wire,
                 name=name,
                 n=n,
                 definition=b"",
