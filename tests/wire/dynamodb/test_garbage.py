@@ -116,6 +116,9 @@ class Drawing:
         for name, shape in members(operation).items():
             if self.rng.random() < (0.03 if name in given else 0.15):
                 given[name] = self.value(shape, 0)
+        if self.rng.random() < 0.2:
+            other = members(self.rng.choice(sorted(OPERATIONS)))
+            given |= {name: self.value(shape, 0) for name, shape in other.items() if name not in members(operation)}
         if self.rng.random() < 0.4:
             self.spoil(given)
         return given

@@ -93,6 +93,19 @@ def test_base_request_is_served(cluster: Cluster, operation: str) -> None:
         assert isinstance(cluster.call(operation, BASES[operation]), dict)
 
 
+@pytest.mark.parametrize("operation", sorted(BASES))
+@pytest.mark.parametrize("value", ["x", 1, ["x"], {"p": {"Action": "x", "ComparisonOperator": "x"}}], ids=str)
+def test_members_of_other_operations_are_ignored_whatever_they_are(
+    cluster: Cluster, operation: str, value: Any
+) -> None:
+    own = set(members(operation))
+    foreign = {name: value for other in BASES for name in members(other) if name not in own}
+    foreign |= {"Statement": value, "": value}
+    given = orjson.dumps({**foreign, **BASES[operation]})
+    answer = cluster.run(served(cluster.dynamodb, operation, given))
+    assert answer == b"" if operation in EMPTY_ANSWERS else b"__type" not in answer
+
+
 @pytest.mark.parametrize("operation", sorted(set(model().operation_names) - set(BASES)))
 def test_operation_that_is_not_served_is_unknown(cluster: Cluster, operation: str) -> None:
     assert operation in UNSERVED_OPERATIONS

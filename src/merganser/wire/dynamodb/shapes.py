@@ -1,9 +1,9 @@
 """The JSON types of the API, and what DynamoDB says of a member that has another one.
 
-Only what the served operations read is described; every other member of a request is ignored, as
-DynamoDB ignores members it does not know. What has another type but can be read as the API's, such as "true" or 1.5
-where an integer is due, is replaced, as DynamoDB does. Attribute values are left to `attributes` on the way in
-(``deep=False``) and looked at here only when a request turned out wrong.
+Only what the served operations read is described; every other member of a request is taken out of it, so that nothing
+looks at one of another operation: DynamoDB ignores members it does not know. What has another type but can be read as
+the API's, such as "true" or 1.5 where an integer is due, is replaced, as DynamoDB does. Attribute values are left to
+`attributes` on the way in (``deep=False``) and looked at here only when a request turned out wrong.
 
 Source of the texts: the answers of DynamoDB itself.
 """
@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 from merganser.wire.dynamodb.errors import SerializationError
+from merganser.wire.dynamodb.unserved import UNSERVED
 
 exact: Callable[[str], Decimal] = Decimal
 """Numbers by value, for sorting."""
@@ -31,6 +32,8 @@ _NOT_EXPECTED = "Start of structure or map found where not expected"
 
 Shape = Callable[[Any, int], None]
 """Checks a value that is not null; the number tells how many levels of attribute values to look into."""
+
+_NOTHING: Mapping[str, Any] = {}
 
 LEVELS = 33
 """One more than an item may have: what lies deeper is refused for its depth, whatever it is."""
@@ -171,12 +174,19 @@ def structure(java: str, members: Mapping[str, Shape], *, is_element: bool = Fal
     return check
 
 
-def check_members(value: dict[str, Any], members: Mapping[str, Shape], deep: int) -> None:
+def check_members(
+    value: dict[str, Any], members: Mapping[str, Shape], deep: int, *, others: Mapping[str, Any] = _NOTHING
+) -> None:
     """Check those of ``members`` that are there, and replace those that can be read as the type that is due.
+
+    What is neither among them nor the ``others`` is taken out.
 
     Raises:
         SerializationError: one has another type.
     """
+    if not value.keys() <= members.keys():
+        for name in value.keys() - members.keys() - others.keys():
+            del value[name]
     for name, shape in members.items():
         member = value.get(name)
         if member is not None:
@@ -481,4 +491,5 @@ def check(operation: str, request: Any, *, deep: bool) -> None:
         return
     if not isinstance(request, dict):
         raise SerializationError("Unexpected value type in payload" if not isinstance(request, list) else "")
-    check_members(request, OPERATIONS[operation], LEVELS if deep else 0)
+    refused = UNSERVED.get(operation, _NOTHING)
+    check_members(request, OPERATIONS[operation], LEVELS if deep else 0, others=refused)
