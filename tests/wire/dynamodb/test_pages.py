@@ -245,7 +245,7 @@ def violation(message: str) -> str:
         ({"ExclusiveStartKey": {**START, "s": {"S": "1"}}}, INVALID_START + SCHEMA),
         (
             {"ExclusiveStartKey": {**START, "s": {"N": "x"}}},
-            INVALID_START + "The parameter cannot be converted to a numeric value: x",
+            "ValidationException | The parameter cannot be converted to a numeric value: x",
         ),
         (
             {"ExclusiveStartKey": {**START, "s": {"N": 1}}},
@@ -281,6 +281,21 @@ def test_starting_key_must_lie_in_the_segment(full: Cluster) -> None:
             "ValidationException | The provided starting key does not match the range key predicate",
         ),
         (None, {"p": {"S": "b"}}, INVALID_START + SCHEMA),
+        (
+            None,
+            {"p": {"S": "b"}, "s": {}},
+            INVALID_START + "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes",
+        ),
+        (
+            None,
+            {"p": {"S": "b"}, "s": {"N": "b"}},
+            "ValidationException | The parameter cannot be converted to a numeric value: b",
+        ),
+        (
+            None,
+            {"p": {"S": "b"}, "s": {"NS": ["1", "1"]}},
+            "ValidationException | Input collection contains duplicates",
+        ),
     ],
 )
 def test_starting_key_must_lie_in_the_query(full: Cluster, condition: str, start: Any, answer: str) -> None:

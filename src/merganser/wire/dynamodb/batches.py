@@ -27,7 +27,7 @@ from merganser.wire.dynamodb.expressions import check_parameters, check_placehol
 from merganser.wire.dynamodb.index_capacity import add_index_writes
 from merganser.wire.dynamodb.index_items import check_item
 from merganser.wire.dynamodb.items import TURN_BYTES, encoded, size_of
-from merganser.wire.dynamodb.keys import key_of, key_of_item
+from merganser.wire.dynamodb.keys import key_of
 from merganser.wire.dynamodb.legacy import check_names
 from merganser.wire.dynamodb.session import Session
 from merganser.wire.dynamodb.steps import Measured
@@ -254,9 +254,10 @@ async def _planned_writes(session: Session, tables: Mapping[str, Any], sizes: Se
         for one in requests:
             size, put = next(measures), one.get("PutRequest")
             if put is not None:
-                key = key_of_item(schema, table.id, put["Item"])
-                check_item(table, put["Item"])
-                write = _Write(table, key, encoded(put["Item"], size), one)
+                item = put["Item"]  # if its key is wrong DynamoDB says so as of a key, unlike of a PutItem
+                key = key_of(schema, table.id, {of.name: item[of.name] for of in schema.attributes if of.name in item})
+                check_item(table, item)
+                write = _Write(table, key, encoded(item, size), one)
             else:
                 write = _Write(table, key_of(schema, table.id, one["DeleteRequest"]["Key"]), None, one)
             writes.append(write)
