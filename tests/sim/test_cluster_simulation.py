@@ -19,7 +19,7 @@ from merganser.model.messages import Exchanging
 from merganser.model.versions import NEWEST
 from merganser.sim.nemeses import FAMILIES, NEMESES
 from merganser.sim.scenario import Outcome, Scenario, run_scenario
-from merganser.sim.workloads import ON_LEADERS, ON_SIBLINGS, WORKLOADS
+from merganser.sim.workloads import ON_LEADERS, ON_SIBLINGS, WIRES, WORKLOADS
 from sim.failed_seeds import FAILED_SEEDS
 
 SEEDS_OF_EACH_WORKLOAD = 6  # here: `make soak` runs thousands
@@ -41,13 +41,25 @@ def test_every_promise_is_kept_while_everything_goes_wrong(workload: str) -> Non
 
 
 def every_second(number: int) -> list[str]:
-    """Return half of the workloads, the other half for the next number: each meets every second of what is numbered."""
-    return list(WORKLOADS)[number % 2 :: 2]
+    """Return half of the workloads, the other half for the next number: each meets every second of what is numbered.
+
+    Those that come by another wire do what others do, and their way to the nodes is one: they are hunted through above,
+    and under each nemesis in `make soak`.
+    """
+    return [workload for workload in WORKLOADS if workload not in WIRES][number % 2 :: 2]
 
 
 @pytest.mark.parametrize("nemesis", NEMESES)
 def test_every_promise_is_kept_under_each_nemesis_by_itself(nemesis: str) -> None:
     under_half_of_them(nemesis, list(NEMESES).index(nemesis))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("nemesis", NEMESES)
+@pytest.mark.parametrize("workload", WIRES)
+def test_every_promise_is_kept_to_those_who_come_by_another_wire(nemesis: str, workload: str) -> None:
+    scenario = Scenario(workload=workload, nemesis=nemesis)
+    assert failures([run_scenario(seed, scenario) for seed in range(1000, 1020)]) == []
 
 
 @pytest.mark.soak

@@ -70,6 +70,7 @@ class Client:
         merge: Merge | None = None,
         tls: ssl.SSLContext | None = None,
         coordinated: Coordinated = "replica",
+        session: Session | None = None,
     ) -> None:
         """Prepare a client; nothing is opened before `open`, or ``async with``.
 
@@ -81,6 +82,7 @@ class Client:
             merge: makes one of several values of a key, for tables that have no merge function of their own.
             tls: for connections to nodes that expect it.
             coordinated: by a replica of the key, which is nearer; or by any node, to compare.
+            session: over another transport than TCP; for the simulator.
 
         Raises:
             RequestError: a seed, a time or a level that cannot be.
@@ -97,6 +99,7 @@ class Client:
         self._tls = tls
         self._coordinated = coordinated
         self._links: Links | None = None
+        self._unopened = session
         self._session: Session | None = None
 
     async def open(self) -> Self:
@@ -107,31 +110,23 @@ class Client:
         """
         if self._session is not None:
             return self
-        rng = random.Random(random.SystemRandom().getrandbits(256))
-        name = NodeId(f"{rng.getrandbits(64):016x}")
-        identity = Identity(name, "", Versions(CLIENTS_SINCE, NEWEST), is_client=True)
-        links = Links(identity, random=rng, tls=self._tls, is_eager=False)
-
-        def belong(cluster_id: str) -> None:
-            links.cluster_id = cluster_id
-
-        session = Session(self._seeds, links, rng=rng, on_cluster=belong, coordinated=self._coordinated)
+        session = self._unopened or self._over_tcp()
         try:
-            await session.open(asyncio.get_running_loop().time() + self._timeout_s)
+            await session.open(self._deadline(None))
         except BaseException:
-            await session.close()
-            await links.close()
+            if self._unopened is None:
+                await session.close()
+                await self._close_links()
             raise
-        self._links, self._session = links, session
+        self._session = session
         return self
 
     async def close(self) -> None:
         """Fail what is under way, and close all connections; nothing is left running."""
-        session, links = self._session, self._links
-        self._session = self._links = None
-        if session is not None and links is not None:
+        session, self._session = self._session, None
+        if session is not None:
             await session.close()
-            await links.close()
+        await self._close_links()
 
     async def __aenter__(self) -> Self:
         """Open."""
@@ -250,6 +245,22 @@ class Client:
         """Ask what changes something; see `Session.write`."""
         reply = await self._opened.write(table, key, make, deadline=self._deadline(timeout_s))
         return _checked_reply(reply, kind)
+
+    def _over_tcp(self) -> Session:
+        rng = random.Random(random.SystemRandom().getrandbits(256))
+        name = NodeId(f"{rng.getrandbits(64):016x}")
+        identity = Identity(name, "", Versions(CLIENTS_SINCE, NEWEST), is_client=True)
+        self._links = links = Links(identity, random=rng, tls=self._tls, is_eager=False)
+
+        def belong(cluster_id: str) -> None:
+            links.cluster_id = cluster_id
+
+        return Session(self._seeds, links, rng=rng, on_cluster=belong, coordinated=self._coordinated)
+
+    async def _close_links(self) -> None:
+        links, self._links = self._links, None
+        if links is not None:
+            await links.close()
 
     @property
     def _opened(self) -> Session:

@@ -12,6 +12,10 @@ A connection is what one machine's requests to another and their replies go over
   the peer is back and answers what it does not know with a reset.
 
 A cut link is silent: to its ends the connection looks well.
+
+Clients are on the network as machines are, and refused what only nodes may ask. What nodes ask one another may come
+twice without harm, so that it does; what a client asks goes over one TCP connection in real life, and comes once at
+most.
 """
 
 from __future__ import annotations
@@ -24,7 +28,14 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from merganser.model.errors import MerganserError, PeerLostError, PeerTooOldError, PeerUnreachableError
+from merganser.model.client_messages import CLIENT_REQUESTS, NOT_FOR_CLIENTS
+from merganser.model.errors import (
+    MerganserError,
+    PeerLostError,
+    PeerTooOldError,
+    PeerUnreachableError,
+    RefusedError,
+)
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request, withheld
 from merganser.model.refusal import Refused
@@ -125,6 +136,11 @@ class SimulatedNetwork:
         machine = self._machines.get(address)
         return None if machine is None else machine.versions
 
+    def is_client(self, address: str) -> bool:
+        """Tell whether a client is there."""
+        machine = self._machines.get(address)
+        return machine is not None and machine.is_client
+
     def cut(self, sender: str, receiver: str) -> None:
         """Lose everything from ``sender`` to ``receiver`` until it was mended as often as it was cut."""
         self._cuts[sender, receiver] += 1
@@ -149,7 +165,8 @@ class SimulatedNetwork:
         self.sent += 1
         message = _Message(sender, receiver, kind, number, payload)
         breaks = self._breaks[message.connection]
-        copies = 1 + (self._rng.random() < self.conditions.duplication)
+        is_doubled = self._rng.random() < self.conditions.duplication
+        copies = 1 + (is_doubled and not (self.is_client(sender) or self.is_client(receiver)))
         for _ in range(copies):
             if self._rng.random() < self.conditions.loss:
                 self.lost += 1
@@ -201,8 +218,10 @@ class SimulatedTransport:
         rng: random.Random,
         *,
         versions: Versions = SPOKEN,
+        is_client: bool = False,
     ) -> None:
         """Attach ``incarnation``, which speaks ``versions``, to ``network`` under ``address``."""
+        self.is_client = is_client
         self.versions = versions
         self.incarnation = incarnation
         self._network = network
@@ -303,8 +322,12 @@ class SimulatedTransport:
         if self._handler is None:
             return
         node, raw = _CALL.decode(payload)
+        request = _REQUEST.decode(raw)
+        reply: Reply
         try:
-            reply = await self._handler(node, _REQUEST.decode(raw))
+            if type(request) not in CLIENT_REQUESTS and self._network.is_client(sender):
+                raise RefusedError(NOT_FOR_CLIENTS, f"a client may not ask a node for {type(request).__name__}")
+            reply = await self._handler(node, request)
         except MerganserError as error:
             reply = refused(error)
         self._network.carry(self._address, sender, "reply", number, _ENCODE(reply))

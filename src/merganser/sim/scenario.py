@@ -27,7 +27,7 @@ from merganser.sim.nemeses.arena import LASTS_S, Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
 from merganser.sim.upgrade import Upgrade, behind_members
 from merganser.sim.verdict import Verdict
-from merganser.sim.workloads import INDEXED, LIMITED, ON_LEADERS, ON_SIBLINGS, WORKLOADS, Workload
+from merganser.sim.workloads import INDEXED, LIMITED, ON_LEADERS, ON_SIBLINGS, WIRES, WORKLOADS, Workload
 from merganser.sim.world import World
 
 CLIENTS = 4
@@ -225,7 +225,7 @@ class _Run:
             change = TableChange("t", f"first-{number}", False, self._world.loop.time())
             self._history.table_changes.append(change)
             work = member.catalog.create_table(
-                wire="sim",
+                wire=WIRES.get(self._scenario.workload, "sim"),
                 name="t",
                 n=min(3, len(self._world.machines)),
                 definition=b"",

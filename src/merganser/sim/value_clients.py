@@ -64,9 +64,7 @@ class ValueClients:
             return None
         values = frozenset(sibling.value for sibling in task.result().siblings)
         self._history.value_reads.append(ValuesRead(key, values, began_s, self._loop.time(), client))
-        known = Known(task.result().context, self._seen_with(values), values)
-        self._known[client, key] = known
-        return known
+        return self.learn(client, key, task.result().context, values)
 
     async def put(
         self,
@@ -99,13 +97,22 @@ class ValueClients:
             return put
         if error is None:
             put.acked_s = self._loop.time()
-            mine = frozenset() if is_delete else frozenset({value})
-            self._known[client, key] = Known(task.result(), knowing.seen | {value}, mine)
+            self.wrote(client, put, knowing, task.result())
         elif isinstance(error, UnavailableError | RequestError):
             put.is_certainly_unwritten = True
         elif not isinstance(error, MerganserError):
             raise error
         return put
+
+    def learn(self, client: int, key: bytes, context: bytes, values: frozenset[bytes]) -> Known:
+        """Note what ``client`` has read; returns what it knows then."""
+        known = self._known[client, key] = Known(context, self._seen_with(values), values)
+        return known
+
+    def wrote(self, client: int, put: ValuePut, knowing: Known, context: bytes) -> None:
+        """Note that a put of ``client`` was acknowledged, with the context to go on with."""
+        mine = frozenset() if put.is_delete else frozenset({put.value})
+        self._known[client, put.key] = Known(context, knowing.seen | {put.value}, mine)
 
     def _seen_with(self, values: frozenset[bytes]) -> frozenset[bytes]:
         """Return what a reader of ``values`` has seen for sure: these, and what those who put them had seen."""

@@ -216,7 +216,7 @@ class Verdict:
         for name in sorted({change.name for change in self._history.table_changes}):
             for machine in self._world.machines:
                 began_s = self._world.loop.time()
-                work = member_of(machine).catalog.table("sim", name, deadline=began_s + SETTLE_S)
+                work = member_of(machine).catalog.table(self._clients.table.wire, name, deadline=began_s + SETTLE_S)
                 task = await self._clients.ask(machine, work, f"look up {name}", JUDGE)
                 error = task.exception() if task.done() else None
                 if error is not None and not isinstance(error, MerganserError):

@@ -8,6 +8,7 @@ import pytest
 from merganser.sim.scenario import run_scenario
 from sim.mutations import (  # noqa: F401  # they plant
     planted,
+    planted_clients,
     planted_exchange,
     planted_expiry,
     planted_indexes,

@@ -42,13 +42,14 @@ HASH_TREES, ANTI_ENTROPY, WHOLENESS, HEALING = "hash trees", "anti-entropy", "wh
 ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS = "elections", "items with leaders", "first touch", "transactions"
 LED_REPAIR, LOCAL_INDEXES, INDEXES = "repair of leader-based tables", "local indexes", "global indexes"
 EXPIRY, SIBLINGS, VERSIONS_OF_NODES = "expiry of items", "siblings", "versions of nodes"
-MOVING = "moving partitions"
+MOVING, CLIENTS = "moving partitions", "native clients"
 MECHANISMS = (
     *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
     *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
     *(ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS, LED_REPAIR, LOCAL_INDEXES, INDEXES, EXPIRY, SIBLINGS),
     VERSIONS_OF_NODES,
     MOVING,
+    CLIENTS,
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+from merganser.model.client_messages import VALUES_WIRE
 from merganser.sim.clients import Clients
 from merganser.sim.indexes import INDEXES
 from merganser.sim.machine import Machine
@@ -26,6 +27,7 @@ from merganser.sim.workloads.indexes import Indexes
 from merganser.sim.workloads.item_scans import ItemScans
 from merganser.sim.workloads.items import Items
 from merganser.sim.workloads.levels import Levels
+from merganser.sim.workloads.native import Native
 from merganser.sim.workloads.registers import Registers
 from merganser.sim.workloads.scans import Scans
 from merganser.sim.workloads.sessions import Sessions
@@ -68,6 +70,7 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "indexes": Indexes,
     "expiries": Expiries,
     "index-changes": IndexChanges,
+    "native": Native,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
 
@@ -76,8 +79,11 @@ ON_LEADERS = frozenset(
 )
 """Those that work on a leader-based table."""
 
-ON_SIBLINGS = frozenset(("siblings", "carts"))
+ON_SIBLINGS = frozenset(("siblings", "carts", "native"))
 """Those that work on a key-value table."""
+
+WIRES = {"native": VALUES_WIRE}
+"""Whose table it is, for those whose clients come by that wire."""
 
 INDEXED = {"indexes": INDEXES}
 """The global indexes that the table is made with, for those that look at any."""
