@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from merganser.client.client import Client
 from merganser.client.session import Session
 from merganser.core import cluster_map
-from merganser.model.client_messages import VALUES_WIRE, FetchRing
-from merganser.model.cluster import ClusterMap, Conflicts, NodeRecord, Table
+from merganser.model.client_messages import FetchRing
+from merganser.model.cluster import KEY_VALUE_WIRE, ClusterMap, Conflicts, NodeRecord, Table
 from merganser.model.errors import PeerUnreachableError
 from merganser.model.ids import ClusterId, NodeId
 from merganser.model.messages import MapIs, Reply, Request
@@ -26,7 +26,7 @@ NODES = [NodeId(letter * 16) for letter in "abcde"]
 async def made(world: World, *, conflicts: Conflicts = "siblings", n: int = 3) -> Table:
     """A key-value table that all machines know."""
     await started(world)
-    table = await world.table("values", conflicts=conflicts, n=n, wire=VALUES_WIRE)
+    table = await world.table("values", conflicts=conflicts, n=n, wire=KEY_VALUE_WIRE)
     await until(lambda: all(member(machine).topology.table(table.id) for machine in world.machines))
     return table
 

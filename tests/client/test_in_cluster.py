@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from client.by_hand import client, made
 from merganser.client import ValueTable
-from merganser.model.errors import RequestError, TableExistsError, TableNotFoundError, UnavailableError
+from merganser.model.errors import (
+    PreconditionFailedError,
+    RequestError,
+    TableExistsError,
+    TableNotFoundError,
+    UnavailableError,
+)
+from merganser.model.versions import DESCRIBED_SINCE
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from service.plays import member, replicas_of, simulated, until
@@ -44,6 +52,40 @@ async def test_only_replicas_of_the_key_are_asked(world: World) -> None:
         counts = coordinated(world)
         mine = {machine.address for machine in replicas_of(world, table, b"k")}
         assert {address for address, most in counts.items() if most} <= mine
+
+
+@simulated()
+async def test_what_is_said_about_a_value_comes_back_and_a_put_may_depend_on_what_is_there(
+    world: World,
+) -> None:
+    await made(world)
+    await until(lambda: all(member(machine).topology.map.version >= DESCRIBED_SINCE for machine in world.machines))
+    async with client(world) as ann:
+        table = ann.table("values")
+        said: dict[str, Any] = {"content_type": "text/plain", "metadata": {"b": "2", "a": "1"}, "tags": [("age", 7)]}
+        context = await table.put("k", "v", only_if="none_match", **said)
+        (found,) = (await table.get("k")).siblings
+        assert (found.value, found.content_type, found.metadata) == (b"v", "text/plain", (("a", "1"), ("b", "2")))
+        assert [tuple(tag) for tag in found.tags] == [("age", 7)]
+        with pytest.raises(PreconditionFailedError, match="there is a value already"):
+            await table.put("k", "w", only_if="none_match")
+        await table.put("k", "w", context=context, only_if="not_modified")
+        with pytest.raises(PreconditionFailedError, match="modified by somebody"):
+            await table.delete("k", context=context, only_if="not_modified")
+        assert (await table.get("k")).value == b"w"
+
+
+@simulated()
+async def test_where_the_last_write_wins_there_is_one_value(world: World) -> None:
+    await made(world, conflicts="lww")
+    async with client(world) as ann:
+        table = ann.table("values")
+        await table.put("k", "1")
+        await table.put("k", "2")
+        assert (await table.get("k")).all == [b"2"]
+        assert await table.update("k", lambda value: (value or b"") + b"3") == b"23"
+        await table.delete("k")
+        assert (await table.get("k")).all == []
 
 
 @simulated()

@@ -17,9 +17,10 @@ import asyncio
 import random
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Final, Literal, Self, TypeVar, cast
 
 from merganser.client.errors import ClosedError
 from merganser.client.session import Coordinated, Make, Session
@@ -39,6 +40,7 @@ from merganser.model.client_messages import (
 )
 from merganser.model.cluster import Conflicts
 from merganser.model.consistency import parse_levels
+from merganser.model.contents import Tag
 from merganser.model.errors import ConfigurationError, CorruptionError, RequestError, TableExistsError
 from merganser.model.ids import NodeId
 from merganser.model.versions import CLIENTS_SINCE, NEWEST, Versions
@@ -55,6 +57,7 @@ PAGE_KEYS: Final = 500
 PAGE_PATIENCE_S: Final = 1.0  # a page of keys may take that long on a busy node
 
 Data = bytes | bytearray | str
+OnlyIf = Literal["not_modified", "none_match"]
 T = TypeVar("T")
 
 
@@ -68,6 +71,7 @@ class Client:
         timeout_s: float = TIMEOUT_S,
         consistency: str = CONSISTENCY,
         merge: Merge | None = None,
+        name: str = "",
         tls: ssl.SSLContext | None = None,
         coordinated: Coordinated = "replica",
         session: Session | None = None,
@@ -80,6 +84,7 @@ class Client:
             timeout_s: what a request may take, if it does not say so itself.
             consistency: of requests that name none: a name or numbers (``w=2,r=2``), as for `merganser put`.
             merge: makes one of several values of a key, for tables that have no merge function of their own.
+            name: kept with each value that this client puts, for those who look at siblings; empty: nothing is.
             tls: for connections to nodes that expect it.
             coordinated: by a replica of the key, which is nearer; or by any node, to compare.
             session: over another transport than TCP; for the simulator.
@@ -96,6 +101,7 @@ class Client:
         self._timeout_s = _check_timeout(timeout_s)
         self._consistency = _checked_level(consistency)
         self._merge = merge
+        self.name = name
         self._tls = tls
         self._coordinated = coordinated
         self._links: Links | None = None
@@ -311,6 +317,10 @@ class ValueTable:
         *,
         context: bytes | None = None,
         ttl_s: int | None = None,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+        tags: Iterable[tuple[str, int | bytes]] = (),
+        only_if: OnlyIf | None = None,
         consistency: str | None = None,
         timeout_s: float | None = None,
     ) -> bytes:
@@ -323,28 +333,44 @@ class ValueTable:
                 it replaces nothing, and stands beside what is there; but with a merge function what is there is read
                 first, and replaced by what it and the value come to.
             ttl_s: after how many seconds it reads as absent.
+            content_type: kept with it.
+            metadata: kept with it.
+            tags: kept with it, to find it by.
+            only_if: "none_match": there is no value; "not_modified": nothing was written that the context has not seen.
+                Best effort while replicas cannot hear one another (docs/internals/siblings.md).
             consistency: how many nodes must have it; None: that of the table.
             timeout_s: what it may take.
 
         Raises:
+            PreconditionFailedError: what ``only_if`` says is not so; nothing was written.
             RequestError: it cannot be done as it is, for example because the value is too large; nothing was written.
             UnavailableError: too few replicas could be reached; nothing was written.
             UnknownOutcomeError: it may have been written, now or later. It is not sent again by itself, for that
                 could leave two values where one was meant.
         """
         given = as_bytes(value, "value")
-        if context is None and self._merge is not None:
+        if context is None and self._merge is not None and only_if is None:
             found = await self.get(key, consistency=_for_reads(consistency), timeout_s=timeout_s)
             context = found.context
             if found.siblings:
                 given = merged(self._merge, [*found.all, given])
-        return await self._put(key, given, context or b"", ttl_s, consistency, timeout_s)
+        made = partial(
+            ClientPut,
+            ttl_s=ttl_s,
+            only_if=only_if or "",
+            content_type=content_type,
+            metadata=tuple(sorted((metadata or {}).items())),
+            tags=tuple(Tag(name, tagged) for name, tagged in tags),
+            client=self._client.name,
+        )
+        return await self._put(key, given, context or b"", made, consistency, timeout_s)
 
     async def delete(
         self,
         key: Data,
         *,
         context: bytes | None = None,
+        only_if: OnlyIf | None = None,
         consistency: str | None = None,
         timeout_s: float | None = None,
     ) -> bytes:
@@ -358,7 +384,7 @@ class ValueTable:
         if context is None:
             found = await self.get(key, consistency=_for_reads(consistency), timeout_s=timeout_s)
             context = found.context
-        return await self._put(key, None, context, None, consistency, timeout_s)
+        return await self._put(key, None, context, partial(ClientPut, only_if=only_if or ""), consistency, timeout_s)
 
     async def update(
         self,
@@ -381,7 +407,8 @@ class ValueTable:
         changed = change(found.value)
         value = None if changed is None else as_bytes(changed, "value")
         if value is not None or found.siblings:
-            await self._put(key, value, found.context, ttl_s, consistency, timeout_s)
+            made = partial(ClientPut, ttl_s=ttl_s, client=self._client.name)
+            await self._put(key, value, found.context, made, consistency, timeout_s)
         return value
 
     async def keys(self, *, consistency: str | None = None, timeout_s: float | None = None) -> AsyncIterator[bytes]:
@@ -414,7 +441,7 @@ class ValueTable:
         key: Data,
         value: bytes | None,
         context: bytes,
-        ttl_s: int | None,
+        made: partial[ClientPut],
         consistency: str | None,
         timeout_s: float | None,
     ) -> bytes:
@@ -424,7 +451,7 @@ class ValueTable:
         told = await self._client.write(
             name,
             raw,
-            lambda within_ms: ClientPut(name, raw, value, context, level, within_ms, ttl_s),
+            lambda within_ms: made(name, raw, value, context, level, within_ms),
             timeout_s=timeout_s,
             kind=PutIs,
         )

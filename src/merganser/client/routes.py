@@ -12,8 +12,7 @@ from merganser.core import cluster_map
 from merganser.core.nearness import Nearness
 from merganser.core.ring import Ring
 from merganser.core.token import token_of
-from merganser.model.client_messages import VALUES_WIRE
-from merganser.model.cluster import ClusterMap
+from merganser.model.cluster import KEY_VALUE_WIRE, ClusterMap
 from merganser.model.errors import CorruptionError
 from merganser.model.ids import NodeId
 
@@ -55,7 +54,7 @@ class Routes:
             return False
         self.map = newer
         self._ring = Ring(newer)
-        self._rules = {table.name: table.rule for table in newer.tables if table.wire == VALUES_WIRE}
+        self._rules = {table.name: table.rule for table in newer.tables if table.wire == KEY_VALUE_WIRE}
         return True
 
     def candidates(self, table: str, key: bytes | None, nearness: Nearness, now_s: float) -> list[NodeId]:

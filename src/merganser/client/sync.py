@@ -9,11 +9,11 @@ import asyncio
 import concurrent.futures
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from merganser.client.client import CONSISTENCY, DEFAULT_SEED, TIMEOUT_S, Client, Data, ValueTable
+from merganser.client.client import CONSISTENCY, DEFAULT_SEED, TIMEOUT_S, Client, Data, OnlyIf, ValueTable
 from merganser.client.errors import ClosedError
 from merganser.client.values import Change, Merge, Values
 from merganser.model.cluster import Conflicts
@@ -31,10 +31,11 @@ class SyncClient:
         timeout_s: float = TIMEOUT_S,
         consistency: str = CONSISTENCY,
         merge: Merge | None = None,
+        name: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare a client; see `Client`."""
-        self._client = Client(seeds, timeout_s=timeout_s, consistency=consistency, merge=merge, tls=tls)
+        self._client = Client(seeds, timeout_s=timeout_s, consistency=consistency, merge=merge, name=name, tls=tls)
         self._runner: _Runner | None = None
 
     def open(self) -> Self:
@@ -125,13 +126,26 @@ class SyncValueTable:
         *,
         context: bytes | None = None,
         ttl_s: int | None = None,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+        tags: Iterable[tuple[str, int | bytes]] = (),
+        only_if: OnlyIf | None = None,
         consistency: str | None = None,
         timeout_s: float | None = None,
     ) -> bytes:
         """Put a value in the place of what was seen; see `ValueTable.put`."""
         return self._client.run(
             lambda: self._table.put(
-                key, value, context=context, ttl_s=ttl_s, consistency=consistency, timeout_s=timeout_s
+                key,
+                value,
+                context=context,
+                ttl_s=ttl_s,
+                content_type=content_type,
+                metadata=metadata,
+                tags=tags,
+                only_if=only_if,
+                consistency=consistency,
+                timeout_s=timeout_s,
             )
         )
 
@@ -140,12 +154,15 @@ class SyncValueTable:
         key: Data,
         *,
         context: bytes | None = None,
+        only_if: OnlyIf | None = None,
         consistency: str | None = None,
         timeout_s: float | None = None,
     ) -> bytes:
         """Delete what was seen; see `ValueTable.delete`."""
         return self._client.run(
-            lambda: self._table.delete(key, context=context, consistency=consistency, timeout_s=timeout_s)
+            lambda: self._table.delete(
+                key, context=context, only_if=only_if, consistency=consistency, timeout_s=timeout_s
+            )
         )
 
     def update(

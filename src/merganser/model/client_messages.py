@@ -14,10 +14,8 @@ from typing import Final
 
 import msgspec
 
-from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts
-
-VALUES_WIRE: Final = KEY_VALUE_WIRE
-"""Whose tables clients see: key-value tables are of a wire of their own."""
+from merganser.model.cluster import Conflicts
+from merganser.model.contents import Tag
 
 NOT_FOR_CLIENTS: Final = "not_for_clients"
 """Code of the refusal of what only nodes may ask."""
@@ -50,6 +48,13 @@ class ClientPut(msgspec.Struct, frozen=True, array_like=True, tag=72):
     timeout_ms: int
     ttl_s: int | None = None
     """After how long the value reads as absent, by the clock of the node."""
+    only_if: str = ""
+    """Of `contents.Condition`; empty: whatever there is."""
+    content_type: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    tags: tuple[Tag, ...] = ()
+    client: str = ""
+    """Who writes it, by its own account."""
 
 
 class AskKeys(msgspec.Struct, frozen=True, array_like=True, tag=73):
@@ -98,6 +103,11 @@ class ValueIs(msgspec.Struct, frozen=True, array_like=True):
     """Number of that node."""
     expires_at_s: int | None = None
     """Seconds since 1970."""
+    content_type: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    tags: tuple[Tag, ...] = ()
+    by_client: str = ""
+    """Who wrote it, by its own account; empty: it did not say."""
 
 
 class ValuesAre(msgspec.Struct, frozen=True, array_like=True, tag=170):

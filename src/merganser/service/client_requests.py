@@ -20,7 +20,6 @@ import msgspec
 from merganser.core import snapshots
 from merganser.core.token import token_of
 from merganser.model.client_messages import (
-    VALUES_WIRE,
     AskKeys,
     ClientGet,
     ClientPut,
@@ -34,8 +33,9 @@ from merganser.model.client_messages import (
     ValueIs,
     ValuesAre,
 )
-from merganser.model.cluster import ClusterMap, Table
+from merganser.model.cluster import KEY_VALUE_WIRE, ClusterMap, Table
 from merganser.model.consistency import Consistency, Levels, parse_levels
+from merganser.model.contents import Condition, Content
 from merganser.model.errors import RequestError
 from merganser.model.ids import NodeId
 from merganser.model.messages import MapIs, Reply
@@ -108,7 +108,16 @@ class ClientRequests:
             found = await self._key_values.get(table, _key(table, request.key), level=level, deadline=deadline)
         values = tuple(
             [
-                ValueIs(sibling.value, sibling.dot.micros, sibling.dot.number, sibling.expires_at_s)
+                ValueIs(
+                    sibling.value,
+                    sibling.dot.micros,
+                    sibling.dot.number,
+                    sibling.expires_at_s,
+                    sibling.content_type,
+                    sibling.metadata,
+                    sibling.tags,
+                    sibling.client,
+                )
                 for sibling in found.siblings
             ]
         )
@@ -125,17 +134,19 @@ class ClientRequests:
             table = await self._table(request.table, deadline)
             key = _key(table, request.key)
             level = _levels(request.level).write or Consistency.QUORUM
+            only_if = _condition(request.only_if)
             if request.value is None:
                 context = await self._key_values.delete(
-                    table, key, context=request.context, level=level, deadline=deadline
+                    table, key, context=request.context, only_if=only_if, level=level, deadline=deadline
                 )
             else:
                 context = await self._key_values.put(
                     table,
                     key,
-                    request.value,
+                    Content(request.value, request.content_type, request.metadata, request.tags, request.client),
                     context=request.context,
                     expires_at_s=self._expiry(request.ttl_s),
+                    only_if=only_if,
                     level=level,
                     deadline=deadline,
                 )
@@ -180,7 +191,7 @@ class ClientRequests:
         if not 1 <= len(request.unique_id) <= TABLE_CHARACTERS_MAX:
             raise RequestError("a request for a table needs an id of its own")
         made = await self._catalog.create_table(
-            wire=VALUES_WIRE,
+            wire=KEY_VALUE_WIRE,
             name=request.name,
             n=request.n,
             definition=b"",
@@ -210,11 +221,11 @@ class ClientRequests:
         return self._told(await self._table(request.name, self._deadline(request.timeout_ms)))
 
     async def _table(self, name: str, deadline: float) -> Table:
-        known = self._catalog.known(VALUES_WIRE, name)
+        known = self._catalog.known(KEY_VALUE_WIRE, name)
         if known is not None:
             return known
         _check_name(name)
-        return await self._catalog.table(VALUES_WIRE, name, deadline=deadline)
+        return await self._catalog.table(KEY_VALUE_WIRE, name, deadline=deadline)
 
     def _told(self, table: Table) -> TableIs:
         return TableIs(table.name, table.n, table.conflicts, self._topology.map.epoch)
@@ -234,7 +245,7 @@ class ClientRequests:
 
 def for_clients(current: ClusterMap) -> ClusterMap:
     """Return what clients need of ``current``: who owns what, now and next, and the tables that they see."""
-    tables = tuple(table for table in current.tables if table.wire == VALUES_WIRE and not snapshots.is_hidden(table))
+    tables = tuple(table for table in current.tables if table.wire == KEY_VALUE_WIRE and not snapshots.is_hidden(table))
     return msgspec.structs.replace(current, tables=tables, settling=(), operation=None, dropped=())
 
 
@@ -243,6 +254,15 @@ def _levels(text: str) -> Levels:
         return parse_levels(text)
     except ValueError as error:
         raise RequestError(f"consistency: {error}") from None
+
+
+def _condition(text: str) -> Condition | None:
+    if not text:
+        return None
+    try:
+        return Condition(text)
+    except ValueError:
+        raise RequestError(f"only_if is {' or '.join(one.value for one in Condition)}, not {text!r:.80}") from None
 
 
 def _key(table: Table, key: bytes) -> bytes:

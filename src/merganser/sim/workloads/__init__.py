@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from merganser.model.client_messages import VALUES_WIRE
+from merganser.model.cluster import KEY_VALUE_WIRE
 from merganser.sim.clients import Clients
 from merganser.sim.indexes import INDEXES
 from merganser.sim.machine import Machine
@@ -82,7 +82,7 @@ ON_LEADERS = frozenset(
 ON_SIBLINGS = frozenset(("siblings", "carts", "native"))
 """Those that work on a key-value table."""
 
-WIRES = {"native": VALUES_WIRE}
+WIRES = {"native": KEY_VALUE_WIRE}
 """Whose table it is, for those whose clients come by that wire."""
 
 INDEXED = {"indexes": INDEXES}
