@@ -102,6 +102,24 @@ async def test_what_is_said_about_a_value_comes_back_and_what_a_put_depends_on_i
 
 
 @simulated()
+async def test_values_are_found_by_their_tags_page_by_page(world: World) -> None:
+    await started(world)
+    one, other, _ = world.machines
+    await done(one, "create", table="t")
+    for age in range(5):
+        await done(one, "put", table="t", key=f"k{age}", body=b"v", tags=f'[["age", {age}], ["name", "n{age}"]]')
+    answer = await done(other, "find", table="t", tag="age", value="3")
+    assert answer == {"found": [{"key": {"text": "k3"}, "value": 3}], "from": None}
+    page = await done(other, "find", table="t", tag="name", low='"n1"', high='"n3"', limit="2")
+    assert [one["value"] for one in page["found"]] == ["n1", "n2"]
+    page = await done(one, "find", table="t", tag="name", low='"n1"', high='"n3"', limit="2", **{"from": page["from"]})
+    assert [one["value"] for one in page["found"]] == ["n3"]
+    every = await done(one, "find", table="t", tag="age", integer="true")
+    assert [one["value"] for one in every["found"]] == [0, 1, 2, 3, 4]
+    assert (await done(one, "find", table="t", tag="age"))["found"] == []
+
+
+@simulated()
 async def test_tables_and_keys_are_listed_from_where_a_page_ended_and_by_their_beginning(world: World) -> None:
     await started(world)
     machine = world.machines[0]
@@ -202,6 +220,13 @@ GOOD = {"table": "t", "key": "k"}
         ("put", {**GOOD, "client": b"\xff"}, "client must be UTF-8"),
         ("put", {**GOOD, "consistency": "w=2,n=5"}, "n=5, and table t has 3 replicas of each key"),
         ("put", {**GOOD, "consistency": "w=2,q=5"}, "'q=5' is none of w, pw, dw, r, pr and n"),
+        ("find", {"table": "t", "tag": "a", "value": "x"}, 'a tag is 5, "text" or {"base64"'),
+        ("find", {"table": "t", "tag": "a", "value": "1", "low": "1"}, "value is exact"),
+        ("find", {"table": "t", "tag": "a", "low": "1", "high": '"b"'}, "a range is of integers, or of bytes"),
+        ("find", {"table": "t", "tag": ""}, "a tag's name is 1 to 128 printable bytes"),
+        ("find", {"table": "t", "tag": "a", "integer": "yes"}, "integer is true or false"),
+        ("find", {"table": "t", "tag": "a", "from": "AAAA"}, "the place to go on from is of another query"),
+        ("find", {"table": "t", "tag": "a", "from": "!"}, "from must be what the page before told"),
         ("create", {"table": "u", "conflicts": "none"}, "conflicts is siblings or lww, not 'none'"),
         ("get", {**GOOD, "context": "x"}, "unknown: context; get takes consistency, key, table"),
         ("get", {**GOOD, "consistency": "ANY"}, "ANY is for writes"),
@@ -235,5 +260,5 @@ async def test_no_page_of_a_browser_reads_or_writes(world: World) -> None:
     status, told = await ask(machine, "list", table="t")
     assert (status, told["error"]) == (
         404,
-        "there is no such thing; below /values/ there are create, drop, tables, get, put, delete, keys",
+        "there is no such thing; below /values/ there are create, drop, tables, get, put, delete, find, keys",
     )

@@ -313,6 +313,34 @@ def keys(
 
 
 @app.command()
+def find(
+    table: TableArgument,
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="Name of a tag.")],
+    value: Annotated[str | None, typer.Argument(metavar="[VALUE]", help="Of the tag [any].")] = None,
+    low: Annotated[str | None, typer.Option("--from", help="The least value.")] = None,
+    high: Annotated[str | None, typer.Option("--to", help="The greatest value.")] = None,
+    integer: Annotated[bool, typer.Option("--int", help="Values are integers, put with --tag-int.")] = False,
+    consistency: ConsistencyOption = QUORUM,
+    admin: AdminOption = ADMIN_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """List the keys whose values have a tag, in the order of the tag, and its value before each."""
+    from merganser.cli import values
+
+    values.find(
+        admin,
+        table,
+        tag,
+        value=value,
+        low=low,
+        high=high,
+        is_integer=integer,
+        consistency=consistency,
+        as_json=json,
+    )
+
+
+@app.command()
 def put(
     table: TableArgument,
     key: KeyArgument,

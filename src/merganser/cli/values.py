@@ -88,6 +88,37 @@ def list_keys(admin: str, table: str, *, prefix: str, consistency: str, as_json:
             return
 
 
+def find(
+    admin: str,
+    table: str,
+    tag: str,
+    *,
+    value: str | None,
+    low: str | None,
+    high: str | None,
+    is_integer: bool,
+    consistency: str,
+    as_json: bool,
+) -> None:
+    """Print the keys whose values have a tag, in its order, with the tag's value; raises as `create`."""
+
+    def told(bound: str | None) -> str | None:
+        return None if bound is None else orjson.dumps(_integer(bound) if is_integer else bound).decode()
+
+    query = {"table": table, "tag": tag, "value": told(value), "low": told(low), "high": told(high)}
+    query |= {"integer": "true" if is_integer else None, "consistency": consistency}
+    start: str | None = None
+    while True:
+        page = _ask(admin, "find", {**query, "from": start})
+        for one in page["found"]:
+            shown = one["value"] if isinstance(one["value"], int | str) else one["value"]["base64"]
+            key = _bytes_of(one["key"]).decode(errors="backslashreplace")
+            print(orjson.dumps(one).decode() if as_json else f"{shown}\t{key}")  # noqa: T201
+        start = page["from"]
+        if start is None:
+            return
+
+
 def put(admin: str, table: str, key: str, value: bytes, **options: str | None) -> None:
     """Put a value, and print the context to put with next; raises as `create`."""
     print(_change(admin, "put", {"table": table, "key": key, **options}, value))  # noqa: T201
@@ -135,7 +166,7 @@ def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigurationError(f"write NAME=NUMBER, or --tag, not {text!r}") from None
+        raise ConfigurationError(f"write NAME=NUMBER, not {text!r}") from None
 
 
 def resolve(admin: str, table: str, key: str, value: bytes, *, consistency: str) -> None:

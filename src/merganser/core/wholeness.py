@@ -53,6 +53,7 @@ from merganser.model.messages import (
     Accept,
     Apply,
     FetchMap,
+    FindTagged,
     Hint,
     LookAgain,
     Meet,
@@ -70,7 +71,7 @@ NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 """Codes of refusals after which nothing was written."""
 
 _WRITES = (Apply, Hint, Meet, Change, Replicate, Copies, Restore)
-_ROWS = (Read, ReadRange, ReadHint, Hint)
+_ROWS = (Read, ReadRange, FindTagged, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
 OfGroup = (
     Touch

@@ -149,6 +149,18 @@ class PutValue(msgspec.Struct, frozen=True, array_like=True, tag=13):
     timeout_ms: int
 
 
+class FindTagged(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Tell which rows of these partitions have tags of a name, in a range of places (`core.tags`): `TaggedAre`."""
+
+    map_epoch: int
+    table: TableId
+    partitions: tuple[PartitionId, ...]
+    name: str
+    start: bytes
+    end: bytes
+    most: int
+
+
 class LookAtTree(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """What the hash tree of a partition holds: level 0 the root, 1 branches, 2 leaves. Answered by `Nodes`."""
 
@@ -276,6 +288,13 @@ class ValuePut(msgspec.Struct, frozen=True, array_like=True, tag=110):
     """The condition held, and it is done; ``context`` is what the client puts with next."""
 
     context: bytes
+
+
+class TaggedAre(msgspec.Struct, frozen=True, array_like=True, tag=111):
+    """Places, ascending, with the fingerprints of their rows; ``stopped_at`` None: all there are."""
+
+    entries: tuple[tuple[bytes, int], ...]
+    stopped_at: bytes | None
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=102):
@@ -442,6 +461,7 @@ Request = (
     | Handoff
     | Mint
     | PutValue
+    | FindTagged
     | AskTime
     | CountItems
     | Purging
@@ -456,6 +476,7 @@ Reply = (
     | Merged
     | Minted
     | ValuePut
+    | TaggedAre
     | Found
     | Rows
     | MapIs
@@ -475,7 +496,7 @@ Reply = (
 
 SINCE: dict[type[Request], int] = {
     **dict.fromkeys((Mint, AskMoves, Join), 3),
-    PutValue: 4,
+    **dict.fromkeys((PutValue, FindTagged), 4),
     **dict.fromkeys(CLIENT_REQUESTS, CLIENTS_SINCE),
 }
 """The version that each kind of request came with, if it is newer than `versions.OLDEST`."""

@@ -10,10 +10,13 @@
                [&content_type=…][&metadata={"name": "text"}][&tags=[["name", 5], ["name", "text"]]][&client=…]
     /values/delete?table=T&key=K[&context=C][&if=not_modified][&consistency=QUORUM]
     /values/keys?table=T[&prefix=P][&from=R][&limit=1000][&consistency=QUORUM]
+    /values/find?table=T&tag=N&value=5[&limit=1000][&from=R][&consistency=QUORUM]
+    /values/find?table=T&tag=N[&low="a"][&high="b"][&integer=true][&limit=1000][&from=R][&consistency=QUORUM]
 
 ``get`` tells all siblings, who wrote them and when, and the context to put with; ``put`` and ``delete`` tell the
 context to put with next. ``keys`` tells a page of the keys that can be read, in the order of the ring, and where the
-next page is ``from``, if there is one; a page may be empty and not the last.
+next page is ``from``, if there is one; a page may be empty and not the last. ``find`` tells keys by a tag of their
+values, in the order of the tag, both bounds included; of a range of no bounds ``integer`` tells which tags are meant.
 
 Keys are any bytes, percent-encoded. A key or value that is no UTF-8 goes out as base64. Consistency is what
 `model.consistency.parse_value_levels` reads. 400 says what was wrong with the request, 412 that what ``if`` asks for is
@@ -36,7 +39,7 @@ from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, parse_value_levels
 from merganser.model.errors import MerganserError, PreconditionFailedError, RequestError, UnknownOutcomeError
 from merganser.net.http import Request, Response
-from merganser.node.admin_contents import ABOUT, as_json, condition_of, content_of, told
+from merganser.node.admin_contents import ABOUT, as_json, condition_of, content_of, tag_as_json, tag_value, told
 from merganser.service.member import Member
 from merganser.storage import keys
 
@@ -61,6 +64,7 @@ _NAMES: Final[dict[bytes, frozenset[str]]] = {
     b"get": frozenset(("table", "key", "consistency")),
     b"put": ABOUT | {"table", "key", "context", "ttl_s", "if", "consistency"},
     b"delete": frozenset(("table", "key", "context", "if", "consistency")),
+    b"find": frozenset(("table", "tag", "value", "low", "high", "integer", "from", "limit", "consistency")),
     b"keys": frozenset(("table", "prefix", "from", "limit", "consistency")),
 }
 
@@ -179,6 +183,28 @@ async def _keys(member: Member, query: Query, _body: bytes) -> object:
     return {"keys": [as_json(key) for key in found if key.startswith(prefix)], "from": resume}
 
 
+async def _find(member: Member, query: Query, _body: bytes) -> object:
+    table = await _table(member, query)
+    bounds = {name: tag_value(query[name]) for name in ("value", "low", "high") if name in query}
+    if "value" in bounds and len(bounds) > 1:
+        raise RequestError("value is exact: leave it out, or low and high")
+    if query.get("integer", "false") not in ("true", "false"):
+        raise RequestError(f"integer is true or false, not {query['integer']!r:.80}")
+    page = await member.tag_queries.find(
+        table,
+        _text(query, "tag"),
+        low=bounds.get("value", bounds.get("low")),
+        high=bounds.get("value", bounds.get("high")),
+        is_integer=any(isinstance(bound, int) for bound in bounds.values()) or query.get("integer") == "true",
+        resume=_token(query),
+        most=_number(query, "limit", LIMIT_MAX, low=1, high=LIMIT_MAX),
+        level=parse_level(query, table)[1],
+        deadline=_in(TIMEOUT_S),
+    )
+    found = [{"key": as_json(one.key), "value": tag_as_json(one.value)} for one in page.found]
+    return {"found": found, "from": None if page.resume is None else base64.urlsafe_b64encode(page.resume).decode()}
+
+
 _ACTIONS: Final[dict[bytes, Callable[[Member, Query, bytes], Awaitable[object]]]] = {
     b"create": _create,
     b"drop": _drop,
@@ -186,6 +212,7 @@ _ACTIONS: Final[dict[bytes, Callable[[Member, Query, bytes], Awaitable[object]]]
     b"get": _get,
     b"put": _put,
     b"delete": _delete,
+    b"find": _find,
     b"keys": _keys,
 }
 
@@ -249,16 +276,23 @@ def _key(table: Table, query: Query) -> bytes:
 
 def _start(query: Query, low: bytes, high: bytes) -> bytes:
     """Return where a page begins; raises a RequestError if no page of the table ended there."""
-    given = query.get("from")
-    if given is None:
+    start = _token(query)
+    if start is None:
         return low
-    try:
-        start = base64.b64decode(given.encode("latin-1"), altchars=b"-_", validate=True)
-    except ValueError:
-        start = b""
     if not low <= start < high:
         raise RequestError("from must be what the page before told; leave it out to begin anew")
     return start
+
+
+def _token(query: Query) -> bytes | None:
+    """Return where the page before ended; raises a RequestError if none ended so."""
+    given = query.get("from")
+    if given is None:
+        return None
+    try:
+        return base64.b64decode(given.encode("latin-1"), altchars=b"-_", validate=True)
+    except ValueError:
+        raise RequestError("from must be what the page before told; leave it out to begin anew") from None
 
 
 def _number(query: Query, name: str, default: int, *, low: int, high: int) -> int:

@@ -168,7 +168,7 @@ class Coordinator:
             _MovedError: others hold the key by now.
         """
         holders = self._topology.holders(table, key)
-        need = self._needed_to_read(table, holders, level)
+        need = self.needed_to_read(table, holders, level)
         replicas, epoch = levels.askable(holders, need), self._topology.map.epoch
         read = Read(epoch, table.id, key)
         hint = None if need.is_strict else ReadHint(epoch, table.id, key)
@@ -248,7 +248,7 @@ class Coordinator:
         if run is None:
             return RangePage([], None)
         low, high, holders = run
-        need = self._needed_to_read(table, holders, level)
+        need = self.needed_to_read(table, holders, level)
         need = Need(need.nodes, need.nodes, need.parts)  # fallbacks hold hints by key and target, not ranges of them
         replicas = levels.askable(holders, need)
         question = ReadRange(self._topology.map.epoch, table.id, low, high, reverse, rows_max, bytes_max)
@@ -458,7 +458,8 @@ class Coordinator:
                 "later read might not see it, try again"
             )
 
-    def _needed_to_read(self, table: Table, holders: Holders, level: ReadLevel) -> Need:
+    def needed_to_read(self, table: Table, holders: Holders, level: ReadLevel) -> Need:
+        """Return what a read at ``level`` needs; raises a RequestError if the table cannot give that."""
         ring = self._topology.ring
         try:
             return levels.to_read(

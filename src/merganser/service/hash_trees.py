@@ -1,6 +1,7 @@
 """The hash trees of this node: one for each partition of a table it holds, true at every turn of the loop.
 
-The entries of `service.expiry_index` change in the batches of their registers, here and nowhere else.
+The entries of `service.expiry_index` and `service.tag_index` change in the batches of what they tell of, here and
+nowhere else.
 
 Every change of a row goes through `put` or `write`, which change the tree in the same turn as the engine's commit.
 A tree (`core.hash_tree`) is kept in memory, and on disk as an *image* under ``tree|``, table, partition::
@@ -43,6 +44,7 @@ from merganser.model.ids import PartitionId, TableId
 from merganser.service.counts import Count, Counter, Measure
 from merganser.service.expiry_index import Expiring, ExpiryIndex
 from merganser.service.local_indexes import LocalIndexes, LocalKeys
+from merganser.service.tag_index import Operations, TagIndex
 from merganser.service.topology import Topology
 from merganser.service.tree_images import Place, TreeImages, image_key
 from merganser.storage import keys
@@ -72,6 +74,7 @@ class _Kept:
         "local_keys",
         "problem",
         "seed",
+        "tags",
         "tree",
     )
 
@@ -84,6 +87,7 @@ class _Kept:
         expiring: Expiring | None,
         counter: Counter,
         *,
+        tags: TagIndex | None = None,
         has_image: bool = False,
     ) -> None:
         self.tree = tree
@@ -94,6 +98,8 @@ class _Kept:
         """Of the table's local indexes, None if it has none."""
         self.expiring = expiring
         """How the table's items expire, None if they do not."""
+        self.tags = tags
+        """If the table's values may have any."""
         self.counter = counter
         """Of the items before ``counted_to``."""
         self.has_image = has_image
@@ -118,6 +124,7 @@ class HashTrees:
         look_s: float = LOOK_S,
         local: LocalIndexes | None = None,
         measures: Mapping[str, Measure] | None = None,
+        tags: TagIndex | None = None,
     ) -> None:
         """Know the trees of what ``engine`` holds; forget, now and later, the tables that ``topology`` no longer knows.
 
@@ -129,12 +136,14 @@ class HashTrees:
             look_s: between two looks for partitions that are quiet.
             local: the local indexes of the rows.
             measures: what items of leader-based tables are, by wire.
+            tags: which rows have which, which changes with them.
         """
         self._local = local or LocalIndexes(engine)
         self._topology = topology
         self._engine = engine
         self._expiries = expiries or ExpiryIndex(topology, engine)
         self._measures = measures or {}
+        self._tags = tags or TagIndex(topology, engine)
         self._images = TreeImages(engine)
         self._admit = admit
         self._look_s = look_s
@@ -167,7 +176,7 @@ class HashTrees:
             self.write(((table, key, before, after),))
             return
         batch = Batch().put(key, after)
-        if kept.local_keys is not None or kept.expiring is not None:
+        if kept.local_keys is not None or kept.expiring is not None or kept.tags is not None:
             batch.operations += self._derived((table, partition), kept, key, before, after)
         self._engine.commit(batch)
         kept.tree.replace(leaf_at(keys.token_in(key), self._shift), key, before, after, kept.seed)
@@ -221,13 +230,15 @@ class HashTrees:
         after: bytes | None,
         *,
         is_doubtful: bool = False,
-    ) -> list[tuple[bytes, bytes | None]]:
+    ) -> Operations:
         """Return what follows from the change of a row, for its batch."""
-        derived: list[tuple[bytes, bytes | None]] = []
+        derived: Operations = []
         if kept.local_keys is not None:
             derived += self._local.changes(kept.local_keys, key, before, after, is_doubtful=is_doubtful)
         if kept.expiring is not None:
             derived += self._expiries.changes(kept.expiring, place, key, before, after)
+        if kept.tags is not None:
+            derived += kept.tags.changes(place, key, before, after, is_doubtful=is_doubtful)
         return derived
 
     def _toggle(self, place: Place, kept: _Kept, key: bytes, before: bytes | None, after: bytes | None) -> None:
@@ -470,12 +481,13 @@ class HashTrees:
         seed, image = seed_of(table.unique_id), self._images.load(place)
         measure = self._measures.get(table.wire) if table.has_leaders else None
         local_keys, expiring = self._local.of(table), self._expiries.of(table)
+        tags = self._tags if table.has_contents else None
         if image is not None:
             tree, count = image
             counter = Counter(measure, self._local.sizes_of(table), count)
-            return _Kept(tree, seed, None, local_keys, expiring, counter, has_image=True)
+            return _Kept(tree, seed, None, local_keys, expiring, counter, tags=tags, has_image=True)
         counter = Counter(measure, self._local.sizes_of(table))
-        return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring, counter)
+        return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring, counter, tags=tags)
 
     def _seed_of(self, table: TableId) -> int:
         return seed_of(self._known(table).unique_id)

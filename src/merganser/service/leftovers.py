@@ -17,6 +17,7 @@ from merganser.model.ids import PartitionId
 from merganser.service.expiry_index import ExpiryIndex
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
+from merganser.service.tag_index import TagIndex
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
@@ -35,13 +36,15 @@ class Leftovers:
         trees: HashTrees,
         horizons: Horizons,
         expiries: ExpiryIndex,
+        tags: TagIndex,
     ) -> None:
-        """Remove rows from ``engine``, and what ``trees``, ``horizons`` and ``expiries`` know of them."""
+        """Remove rows from ``engine``, and what the others know of them."""
         self._topology = topology
         self._engine = engine
         self._trees = trees
         self._horizons = horizons
         self._expiries = expiries
+        self._tags = tags
         self._looked_at = UNKNOWN
         self.removed = 0
         """Places, since the start of this node."""
@@ -88,6 +91,7 @@ class Leftovers:
         batch.delete_range(start, end)
         batch.delete_range(keys.local_key(start), keys.local_key(end))
         self._expiries.forget(place, batch)
+        self._tags.forget(place, batch)
         self._horizons.forget(place, batch)
         self._engine.commit(batch)
         self._trees.forget(*place)

@@ -26,6 +26,7 @@ from merganser.model.messages import (
     Complete,
     CountItems,
     FetchMap,
+    FindTagged,
     Gossip,
     Hint,
     Introduce,
@@ -84,6 +85,8 @@ from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
 from merganser.service.standstill import Standstill
 from merganser.service.steps import Evaluator, Indexer
 from merganser.service.table_ends import Ends, TableEnds
+from merganser.service.tag_index import TagIndex
+from merganser.service.tag_queries import TagQueries
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
 from merganser.service.wholeness import Wholeness
@@ -166,6 +169,7 @@ class Member:
         self.horizons = Horizons(self.topology, engine, rng=rng)
         local = LocalIndexes(engine, local_indexers, local_measurers)
         self.expiries = ExpiryIndex(self.topology, engine, expiries)
+        self.tags = TagIndex(self.topology, engine)
         self.trees = HashTrees(
             self.topology,
             engine,
@@ -174,6 +178,7 @@ class Member:
             local=local,
             expiries=self.expiries,
             measures=measures,
+            tags=self.tags,
         )
         self.counting = Counting(self.topology, asker, self.trees)
         self.damage = Damage(
@@ -230,6 +235,9 @@ class Member:
         )
         self.client_requests = ClientRequests(
             self.topology, self.catalog, self.coordinator, self.key_values, places=self.admission.requests
+        )
+        self.tag_queries = TagQueries(
+            self.topology, asker, self.coordinator, self.replica, self.tags, catch_up=self.catalog.catch_up
         )
         self.hints = HintStore(
             self.topology,
@@ -361,7 +369,7 @@ class Member:
             self.leader_tables.leader,
             self.leader_repair.led_repair,
             Copying(self.topology, asker, engine, self.leader_tables.leadership, admit=self.admission.background),
-            Leftovers(self.topology, engine, self.trees, self.horizons, self.expiries),
+            Leftovers(self.topology, engine, self.trees, self.horizons, self.expiries, self.tags),
             hints=self.hints.total,
             is_well=lambda: engine.failure is None and self.wholeness.condition.lost is None,
         )
@@ -381,6 +389,7 @@ class Member:
             Hint: self.hints.keep,
             ReadHint: self.hints.read,
             Mint: self.key_values.mint,
+            FindTagged: self.tag_queries.answer,
             PutValue: self.key_values.conditional_puts.answer,
             FetchMap: self._fetch_map,
             Introduce: self._introduce,
@@ -454,6 +463,7 @@ class Member:
             self.scrubber.run(),
             self.scrubber.look_where_suspected(),
             self.trees.run(),
+            self.tags.run(self.admission.background),
             self.anti_entropy.run(),
             self.wholeness.watch(),
             self.wholeness.recover(),

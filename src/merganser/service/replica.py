@@ -168,6 +168,26 @@ class Replica:
         )
         return self._read_range(request) if is_durable and request.map_epoch <= self._topology.map.epoch else None
 
+    def check_holds(self, table: TableId, partitions: Sequence[PartitionId], *, map_epoch: int) -> None:
+        """Return if this node is asked for all that is in ``partitions`` by who knows that map.
+
+        Raises:
+            RefusedError: it is not, there is no such table, or rows may have vanished here.
+        """
+        known = self._topology.table(table)
+        if known is None:
+            raise self._no_such_table(table)
+        self._check_placed(map_epoch, table)
+        for partition in partitions:
+            if not 0 <= partition < self._topology.ring.partitions or not self._answers_for(known, partition):
+                raise self._not_a_replica(partition)
+        self._horizons.of_range(table, partitions)
+
+    async def durable(self) -> None:
+        """Return once all that can be read here would survive a power cut."""
+        if not self._engine.is_all_durable:
+            await self._engine.durable()
+
     def _read_range(self, request: ReadRange) -> Rows:
         partitions = self._held_range(request)
         if request.index is None:

@@ -91,6 +91,8 @@ class ValuePut(msgspec.Struct):
     client: int = 0
     items: frozenset[str] = frozenset()
     """What is in the cart, if it is one."""
+    tags: frozenset[int] = frozenset()
+    """That the value has, of one name."""
 
 
 class ValuesRead(msgspec.Struct, frozen=True):
@@ -98,6 +100,18 @@ class ValuesRead(msgspec.Struct, frozen=True):
 
     key: bytes
     values: frozenset[bytes]
+    began_s: float
+    ended_s: float
+    client: int = 0
+
+
+class TagQuery(msgspec.Struct, frozen=True):
+    """One query by tag that was answered to its end, page by page."""
+
+    low: int
+    high: int
+    found: tuple[tuple[int, bytes], ...]
+    """Tag and row's key, as they were told."""
     began_s: float
     ended_s: float
     client: int = 0
@@ -176,6 +190,7 @@ class History:
         self.value_puts: list[ValuePut] = []
         """Of key-value tables, all at QUORUM, as are"""
         self.value_reads: list[ValuesRead] = []
+        self.tag_queries: list[TagQuery] = []
         self.table_changes: list[TableChange] = []
         self.table_lookups: list[TableLookup] = []
         self.failures: list[Failure] = []

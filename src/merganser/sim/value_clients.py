@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import msgspec
 
+from merganser.core.token import token_of
 from merganser.model.consistency import Consistency, Need
+from merganser.model.contents import Content, Tag
 from merganser.model.errors import MerganserError, RequestError, UnavailableError
 from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients, member_of, name_of
-from merganser.sim.history import Failure, ValuePut, ValuesRead
+from merganser.sim.history import Failure, TagQuery, ValuePut, ValuesRead
 from merganser.sim.machine import Machine
+from merganser.storage import keys
+
+TAG = "t"
+"""Name of the tags of values that have any."""
+PAGE = 3
+"""Rows of a query, so that most take several pages."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -75,11 +83,12 @@ class ValueClients:
         knowing: Known,
         is_delete: bool = False,
         items: frozenset[str] = frozenset(),
+        tags: frozenset[int] = frozenset(),
     ) -> ValuePut:
         """Put a new value (or delete) in the place of what was seen with ``knowing``."""
         began_s = self._loop.time()
         value = self.clients.new_value()
-        put = ValuePut(key, value, is_delete, knowing.seen, began_s, client=client, items=items)
+        put = ValuePut(key, value, is_delete, knowing.seen, began_s, client=client, items=items, tags=tags)
         self._history.value_puts.append(put)
         self.puts[value] = put
         values, table = member_of(machine).key_values, self.clients.table
@@ -87,7 +96,8 @@ class ValueClients:
         if is_delete:
             work = values.delete(table, key, context=knowing.context, level=level, deadline=deadline)
         else:
-            work = values.put(table, key, value, context=knowing.context, level=level, deadline=deadline)
+            content = Content(value, tags=tuple(Tag(TAG, tag) for tag in sorted(tags)))
+            work = values.put(table, key, content, context=knowing.context, level=level, deadline=deadline)
         what = f"{'delete' if is_delete else 'put'} {name_of(key)} {value!r} in the place of {sorted(knowing.seen)}"
         task = await self.clients.ask(machine, work, what, client)
         error = task.exception() if task.done() else None
@@ -113,6 +123,42 @@ class ValueClients:
         """Note that a put of ``client`` was acknowledged, with the context to go on with."""
         mine = frozenset() if put.is_delete else frozenset({put.value})
         self._known[client, put.key] = Known(context, knowing.seen | {put.value}, mine)
+
+    async def find(self, machine: Machine, low: int, high: int, *, client: int) -> bool:
+        """Query for tags from ``low`` to ``high``, page by page, at QUORUM; returns whether all was answered."""
+        began_s, resume = self._loop.time(), None
+        found: list[tuple[int, bytes]] = []
+        table = self.clients.table
+        what = f"find tags {low} to {high}"
+        while True:
+            work = member_of(machine).tag_queries.find(
+                table,
+                TAG,
+                low=low,
+                high=high,
+                is_integer=True,
+                resume=resume,
+                most=PAGE,
+                level=Consistency.QUORUM,
+                deadline=self._loop.time() + REQUEST_TIMEOUT_S,
+            )
+            task = await self.clients.ask(machine, work, what, client)
+            error = task.exception() if task.done() else None
+            if error is not None and not isinstance(error, MerganserError):
+                raise error
+            if not task.done() or error is not None or machine.member is None:
+                return False
+            page = task.result()
+            found += [
+                (value, keys.row_key(table.id, token_of(key), key))
+                for value, key in page.found
+                if isinstance(value, int)
+            ]
+            resume = page.resume
+            if resume is None:
+                break
+        self._history.tag_queries.append(TagQuery(low, high, tuple(found), began_s, self._loop.time(), client))
+        return True
 
     def _seen_with(self, values: frozenset[bytes]) -> frozenset[bytes]:
         """Return what a reader of ``values`` has seen for sure: these, and what those who put them had seen."""

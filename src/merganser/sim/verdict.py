@@ -262,6 +262,7 @@ def _state_of(machine: Machine, *, with_trees: bool) -> NodeState:
         load=member.admission.load(),
         leading=frozenset(map(_group_of, member.leader_tables.leadership.leading())),
         limits=machine.limits or AdmissionLimits(),
+        tags=member.tags.everything(),
         times=_times(member, rows),
         indexed_times=_indexed_times(member),
     )

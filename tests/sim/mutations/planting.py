@@ -43,6 +43,7 @@ ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS = "elections", "items with leaders",
 LED_REPAIR, LOCAL_INDEXES, INDEXES = "repair of leader-based tables", "local indexes", "global indexes"
 EXPIRY, SIBLINGS, VERSIONS_OF_NODES = "expiry of items", "siblings", "versions of nodes"
 MOVING, CLIENTS = "moving partitions", "native clients"
+TAGS = "tags of values"
 MECHANISMS = (
     *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
     *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
@@ -50,6 +51,7 @@ MECHANISMS = (
     VERSIONS_OF_NODES,
     MOVING,
     CLIENTS,
+    TAGS,
 )
 
 

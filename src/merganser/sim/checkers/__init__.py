@@ -56,6 +56,7 @@ from merganser.sim.checkers.scans import broken_scans
 from merganser.sim.checkers.sessions import broken_sessions
 from merganser.sim.checkers.siblings import lost_siblings
 from merganser.sim.checkers.tables import broken_tables
+from merganser.sim.checkers.tags import tags_not_as_rows_have_them, tags_that_lie
 from merganser.sim.checkers.timestamps import timestamps_that_fell
 from merganser.sim.history import History
 
@@ -69,6 +70,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "resurrection": risen_from_the_dead,
     "scans": broken_scans,
     "siblings": lost_siblings,
+    "tags": tags_that_lie,
     "timestamps": timestamps_that_fell,
     "tables": broken_tables,
     "linearizable": items_that_are_no_registers,
@@ -98,6 +100,7 @@ OF_STATES: dict[str, Callable[[Sequence[NodeState]], Iterator[str]]] = {
     "indexes": indexes_that_are_wrong,
     "outboxes": outboxes_that_stay,
     "times": times_not_indexed,
+    "tag entries": tags_not_as_rows_have_them,
 }
 OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
     "held": writes_too_few_hold,
@@ -115,6 +118,7 @@ PROMISES = {
     "resurrection": "nothing deleted comes back, nothing expired is seen",
     "scans": "a paged read tells the keys in order, each once, and all that were there all along",
     "siblings": "a put stays until one that saw it takes its place, and then goes",
+    "tags": "a query by tag tells of each value that has it, and of nothing that has lost it",
     "timestamps": "a node mints each timestamp once and always later ones, over all its lives",
     "tables": "tables change one after another, and what was reported stays so",
     "linearizable": "operations on an item of a leader-based table happen one at a time",
@@ -144,6 +148,7 @@ PROMISES = {
     "indexes": "each global index is what follows from the items of its table, once all is well again",
     "outboxes": "no item is ahead of its entries in global indexes once all is well again",
     "times": "each replica has an entry for each item that expires in its index of times",
+    "tag entries": "the index of tags of a replica is what follows from the rows that it holds",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
     "versions": "the map is of the newest version that all members speak",

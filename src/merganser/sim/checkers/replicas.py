@@ -42,6 +42,8 @@ class NodeState(msgspec.Struct, frozen=True):
     load: Load | None = None
     """In its present life."""
     limits: AdmissionLimits = AdmissionLimits()
+    tags: frozenset[bytes] = frozenset()
+    """The entries of its index of tags."""
     times: dict[bytes, int] = {}
     """When registers expire, of those partitions whose index of times claims to be whole."""
     indexed_times: dict[bytes, tuple[int, ...]] = {}

@@ -33,6 +33,7 @@ from merganser.sim.workloads.scans import Scans
 from merganser.sim.workloads.sessions import Sessions
 from merganser.sim.workloads.siblings import Siblings
 from merganser.sim.workloads.tables import Tables
+from merganser.sim.workloads.tags import Tags
 
 
 class Workload(Protocol):
@@ -61,6 +62,7 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "bursts": Bursts,
     "siblings": Siblings,
     "carts": Carts,
+    "tags": Tags,
     "items": Items,
     "counters": Counters,
     "bank": Bank,
@@ -79,7 +81,7 @@ ON_LEADERS = frozenset(
 )
 """Those that work on a leader-based table."""
 
-ON_SIBLINGS = frozenset(("siblings", "carts", "native"))
+ON_SIBLINGS = frozenset(("siblings", "carts", "native", "tags"))
 """Those that work on a key-value table."""
 
 WIRES = {"native": KEY_VALUE_WIRE}
