@@ -241,7 +241,10 @@ def _told(running: dict[str, Any]) -> str:
 
 def show_plan(console: Console, plan: dict[str, Any]) -> None:
     """Print what an operation would do, and what speaks against it."""
-    console.print(f"plan: {plan['told']}; {plan['moves']} of {plan['partitions']} partitions change their owner")
+    moves = f"{plan['moves']} of {plan['partitions']} partitions change their owner"
+    if plan["kind"] == "split":
+        moves = "nothing moves; it cannot be undone"
+    console.print(f"plan: {plan['told']}; {moves}")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in ("node", "peers", "zone", "weight", "partitions", ""):
         table.add_column(column, overflow="fold")

@@ -108,6 +108,18 @@ def rebalance(
     _operate(admin, {"kind": "rebalance"}, yes=yes, detach=detach, dry_run=dry_run, force=force)
 
 
+@operations.command("split")
+def split(
+    yes: YesOption = False,
+    detach: DetachOption = False,
+    dry_run: DryRunOption = False,
+    force: ForceOption = False,
+    admin: AdminOption = ADMIN_DEFAULT,
+) -> None:
+    """Cut each partition of the ring in two, so that more nodes can share it evenly; nothing moves. For good."""
+    _operate(admin, {"kind": "split"}, yes=yes, detach=detach, dry_run=dry_run, force=force)
+
+
 @operations.command("zones")
 def zones(
     pairs: Annotated[list[str], typer.Argument(metavar="NODE=ZONE...")],

@@ -25,6 +25,7 @@ from merganser.model.cluster import (
     Index,
     IndexState,
     NodeRecord,
+    Operation,
     Pending,
     Replication,
     Table,
@@ -59,7 +60,7 @@ def found(cluster_id: ClusterId, nodes: Sequence[NodeRecord], partitions: int = 
     Args:
         cluster_id: drawn by whoever founds the cluster.
         nodes: the founders; those with number 0 are numbered upwards in order of peer address.
-        partitions: Q, a power of two; it stays for the life of the cluster.
+        partitions: Q, a power of two; it can be doubled later (`core.splitting`), and never be less.
 
     Raises:
         ConfigurationError: the nodes clash with one another, there is none, or Q is not a power of two.
@@ -497,10 +498,18 @@ def _flaws_of_roles(cluster_map: ClusterMap) -> Iterator[str]:
     outside = [p for p in (*(m.partition for m in pending.moves), *cluster_map.settling) if not 0 <= p < partitions]
     if outside:
         yield f"partition {outside[0]} is to move, of {partitions}"
-    if operation is not None and len(operation.owners) != partitions:
+    if operation is not None and len(operation.owners) not in _ends(cluster_map, operation):
         yield f"{len(operation.owners)} owners to come for {partitions} partitions"
+    if cluster_map.splits < 0 or partitions % 2**cluster_map.splits:
+        yield f"{partitions} partitions, after {cluster_map.splits} splits"
     if not 0 <= cluster_map.placed <= cluster_map.epoch:
         yield f"placed at epoch {cluster_map.placed}, which is to come"
+
+
+def _ends(cluster_map: ClusterMap, operation: Operation) -> tuple[int, ...]:
+    """Return how many partitions there may be in the end."""
+    partitions = cluster_map.partitions
+    return (partitions, 2 * partitions) if operation.kind == "split" else (partitions,)
 
 
 def _flaws_of_tables(cluster_map: ClusterMap) -> Iterator[str]:

@@ -148,6 +148,17 @@ class Elections:
                 del of_group[group]
         return [group for group in self._leading if self._me not in replicas.get(group, ())]
 
+    def forget(self) -> None:
+        """Know of no group any more, nor what others said of any: their partitions have other numbers from now on.
+
+        Who lives is still known; what is led is let go of before, and `groups_are` is to follow.
+        """
+        assert not self._leading, "what is led is let go of before"
+        for of_group in (self._known, self._bidding, self._retry_s, self._expected, self._unfit):
+            of_group.clear()
+        for heard in self._heard.values():
+            heard.leading, heard.unfit = {}, ()
+
     @property
     def peers(self) -> list[int]:
         """The nodes that share a group with this one."""

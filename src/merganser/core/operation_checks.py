@@ -70,7 +70,7 @@ def judged(cluster_map: ClusterMap, plan: Plan, alive: Collection[NodeId]) -> Ve
             for node in gone
             if node.id not in alive
         ]
-    coming = _newly_owning(cluster_map, plan)
+    coming = [] if operation.kind == "split" else _newly_owning(cluster_map, plan)
     objections += [
         f"node {_told(node)} is away, and cannot be given anything: start it first"
         for node in coming

@@ -15,6 +15,10 @@ A preference list skips repetitions on its walk (`core.ring`), so that replicas 
 comes twice within a window costs is that some hold a few more replicas than others. Nothing moves to mend what cannot
 be whole: some zone, say, has more than its window's part of the ring.
 
+Where a ring was cut finer (`core.splitting`), neighbours that were one partition have one owner, and lie on one node
+without any harm, as a walk skips repetitions. They are left together, or what is next to join would move half of the
+ring only to bring them apart.
+
 Pure and deterministic: every node that has the same map and members comes to the same plan.
 
 Source: DeCandia 2007 §6.2, strategy 3; minimal movement is what its "randomly distributing" of partitions gives up.
@@ -54,7 +58,12 @@ class Member(msgspec.Struct, frozen=True):
 
 
 def plan(
-    owners: Sequence[int], members: Sequence[Member], *, n: int = REPLICAS, moves_for_zones: bool = False
+    owners: Sequence[int],
+    members: Sequence[Member],
+    *,
+    n: int = REPLICAS,
+    moves_for_zones: bool = False,
+    siblings: int = 1,
 ) -> tuple[int, ...]:
     """Return the number of the member that is to own each partition.
 
@@ -63,11 +72,12 @@ def plan(
         members: at least one, numbers distinct; their order does not matter.
         n: how many neighbours are to lie apart.
         moves_for_zones: let partitions change their owner only to bring zones apart.
+        siblings: how many neighbours were one partition before the ring was cut finer, a power of two.
     """
     assert members, "a ring has at least one member"
     members = sorted(members, key=lambda member: member.number)
     quotas = shares(owners, members)
-    layout = _Layout(owners, members, quotas, n)
+    layout = _Layout(owners, members, quotas, n, siblings)
     layout.free_surplus()
     layout.fill()
     for _ in range(_ROUNDS):
@@ -149,8 +159,11 @@ def _sides(members: Sequence[Member], n: int, quotas: Mapping[int, int]) -> tupl
 class _Layout:
     """A ring being laid out anew."""
 
-    def __init__(self, owners: Sequence[int], members: Sequence[Member], quotas: Mapping[int, int], n: int) -> None:
+    def __init__(
+        self, owners: Sequence[int], members: Sequence[Member], quotas: Mapping[int, int], n: int, siblings: int
+    ) -> None:
         self._before = tuple(owners)
+        self._siblings = siblings
         self._numbers = [member.number for member in members]
         self._quotas = quotas
         self._lacking = dict(quotas)
@@ -269,9 +282,15 @@ class _Layout:
         for step, sides in self._near:
             for other in (at + step) % count, at - step:
                 owner = owners[other]
+                if owner == number and self._are_left_together(at, other % count, owner):
+                    continue
                 if owner and other % count != at:
                     cost += sum(side.cost for side in sides if side.of[owner] == side.of[number])
         return cost
+
+    def _are_left_together(self, one: int, other: int, owner: int) -> bool:
+        """Tell whether two positions with one owner were one partition of that owner when this began."""
+        return one // self._siblings == other // self._siblings and self._before[one] == self._before[other] == owner
 
     def _swap(self, at: int, others: Iterable[int]) -> bool:
         """Swap position ``at`` with that of ``others`` that gains most, if any does; returns whether one did.

@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from merganser.core import planner, policies
+from merganser.core import planner, policies, splitting
 from merganser.core.cluster_map import NUMBER_MAX, VOTERS_MAX, check_spoken, check_version, node_by_id
 from merganser.core.ring import Ring, settled
 from merganser.model.cluster import ClusterMap, Move, NodeRecord, Operation, OperationKind, Pending
@@ -77,7 +77,11 @@ def begun(cluster_map: ClusterMap, operation: Operation, weights: Mapping[int, f
     check_spoken(cluster_map, MOVES_SINCE, what="changes of who holds what")
     numbers = {node.number for node in cluster_map.nodes}
     named = {*operation.owners, *operation.gone, *(number for number, _ in operation.zones), *weights}
-    if not named <= numbers or len(operation.owners) != cluster_map.partitions:
+    if operation.kind == "split":
+        is_same = operation.owners == splitting.owners_after(cluster_map)
+    else:
+        is_same = len(operation.owners) == cluster_map.partitions
+    if not named <= numbers or not is_same:
         raise RequestError("the cluster has changed since this was planned: plan it again")
     policies.check_left(cluster_map, operation)
     nodes = tuple(
@@ -115,7 +119,7 @@ def next_pending(cluster_map: ClusterMap, *, at_once: int = MOVES_AT_ONCE) -> Pe
     so, all that is left moves in one step, after which it owns nothing and is on no list.
     """
     operation = cluster_map.operation
-    if operation is None:
+    if operation is None or splitting.is_due(cluster_map):
         return None
     apart = max([planner.REPLICAS, *(table.n for table in cluster_map.tables)])
     moves: list[Move] = []
@@ -223,7 +227,9 @@ def with_other_voters(cluster_map: ClusterMap) -> ClusterMap:
 def ended(cluster_map: ClusterMap) -> ClusterMap:
     """Return ``cluster_map`` without the operation that is done, and without the members that are gone by it."""
     operation = cluster_map.operation
-    if operation is None or cluster_map.pending or cluster_map.settling or next_pending(cluster_map) is not None:
+    if operation is None or cluster_map.pending or cluster_map.settling or splitting.is_due(cluster_map):
+        return cluster_map
+    if next_pending(cluster_map) is not None:
         return cluster_map
     if set(operation.gone) & set(cluster_map.voters):
         return cluster_map
@@ -233,6 +239,11 @@ def ended(cluster_map: ClusterMap) -> ClusterMap:
     return msgspec.structs.replace(
         cluster_map, epoch=cluster_map.epoch + 1, nodes=nodes, operation=None, next_number=number
     )
+
+
+def left_to_move(cluster_map: ClusterMap, operation: Operation) -> int:
+    """Return how many partitions have yet to change their owner."""
+    return sum(one != other for one, other in zip(cluster_map.owners, operation.owners, strict=True))
 
 
 def is_done(cluster_map: ClusterMap, operation: Operation) -> bool:
@@ -305,7 +316,9 @@ def planned(
         for node in cluster_map.nodes
         if node.number not in gone_numbers
     ]
-    if successor is not None:
+    if kind == "split":
+        owners = splitting.owners_after(cluster_map)
+    elif successor is not None:
         owners = _succeeded(cluster_map, gone_numbers, known[successor])
         new_weights[known[successor].number] = max(
             (node.weight for node in cluster_map.nodes if node.number in gone_numbers), default=1.0
@@ -314,11 +327,13 @@ def planned(
         raise RequestError("these nodes are in these zones already")
     else:
         owners = _planned_owners(cluster_map, future, moves_for_zones=bool(changed_zones) or kind == "rebalance")
-    moves = sum(one != other for one, other in zip(cluster_map.owners, owners, strict=True))
+    moves = 0 if kind == "split" else sum(one != other for one, other in zip(cluster_map.owners, owners, strict=True))
     operation = Operation(
         id=operation_id,
         kind=kind,
-        told=_told(kind, gone=gone, successor=successor, weights=weights, zones=changed_zones),
+        told=f"split {cluster_map.partitions} partitions into {len(owners)}"
+        if kind == "split"
+        else _told(kind, gone=gone, successor=successor, weights=weights, zones=changed_zones),
         owners=owners,
         zones=tuple((known[node].number, zone) for node, zone in changed_zones.items()),
         gone=gone_numbers,
@@ -339,7 +354,7 @@ def _planned_owners(cluster_map: ClusterMap, nodes: Sequence[NodeRecord], *, mov
     ]
     if not members:
         raise RequestError("no node would be left to own anything: let others join first, or give one a weight")
-    return planner.plan(cluster_map.owners, members, moves_for_zones=moves_for_zones)
+    return planner.plan(cluster_map.owners, members, moves_for_zones=moves_for_zones, siblings=2**cluster_map.splits)
 
 
 def _succeeded(cluster_map: ClusterMap, gone: Collection[int], successor: NodeRecord) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from merganser.core.splitting import halves
 from merganser.model.ids import PartitionId, TableId
 from merganser.model.leader_messages import (
     Backfill,
@@ -150,6 +151,11 @@ class Recovery:
         """Note what this node holds by the newest map."""
         self._held = frozenset(held)
         self._problems = {place: problem for place, problem in self._problems.items() if place in self._held}
+
+    def split(self, factor: int) -> None:
+        """Take each part of a partition for what the partition was, when the ring is cut finer."""
+        self._done = {(table, part) for table, whole in self._done for part in halves(whole, factor)}
+        self._held, self._problems = frozenset(), {}
 
     def tried(self, place: Place, problem: str | None) -> None:
         """Note that ``place`` is equal to all other replicas now, or why not."""

@@ -142,7 +142,7 @@ class Pending(msgspec.Struct, frozen=True):
     """Numbers of nodes, and the zones that they will be in."""
 
 
-OperationKind = Literal["join", "leave", "remove", "replace", "weights", "rebalance", "zones"]
+OperationKind = Literal["join", "leave", "remove", "replace", "weights", "rebalance", "zones", "split"]
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -154,7 +154,7 @@ class Operation(msgspec.Struct, frozen=True):
     told: str
     """In words, for operators."""
     owners: tuple[int, ...]
-    """Number of the node that owns each partition in the end, Q long."""
+    """Number of the node that owns each partition in the end, as many as there are then."""
     zones: tuple[tuple[int, str], ...] = ()
     """Numbers of nodes, and the zones that they are in, in the end."""
     gone: tuple[int, ...] = ()
@@ -200,6 +200,8 @@ class ClusterMap(msgspec.Struct, frozen=True):
     """That all members speak, and that may be made use of (`model.versions`). It is never lowered."""
     policies: tuple[tuple[int, Policy], ...] = ()
     """Those of the tables, by number, in ascending order; the last one stays, so that no number means two policies."""
+    splits: int = 0
+    """How often the ring was cut in halves since the cluster was founded (`core.splitting`)."""
 
     def policy_of(self, table: Table) -> Policy:
         """Return the policy of one of its tables."""

@@ -49,6 +49,8 @@ class Pulse(msgspec.Struct, frozen=True, array_like=True, tag=51):
     """Groups of which it holds a replica and that it may not lead: it has lost what it held, or its disk has failed."""
     is_reluctant: bool
     """Others should lead, if there are any: it is short of disk."""
+    partitions: int = 0
+    """Q, by its map: with another one the groups have other numbers. 0: it is of a version that never cuts a ring."""
 
 
 class Confirm(msgspec.Struct, frozen=True, array_like=True, tag=52):

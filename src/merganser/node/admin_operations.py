@@ -156,6 +156,7 @@ def _planned(member: Member, wanted: Wanted) -> dict[str, object]:
         "kind": operation.kind,
         "told": operation.told,
         "partitions": current.partitions,
+        "partitions_after": len(operation.owners),
         "moves": operation.moves,
         "nodes": msgspec.to_builtins(nodes),
         "objections": objections,
@@ -200,7 +201,7 @@ def _check(wanted: Wanted) -> None:
     Raises:
         RequestError: not.
     """
-    takes_nodes = wanted.kind not in ("rebalance", "zones")
+    takes_nodes = wanted.kind not in ("rebalance", "zones", "split")
     if takes_nodes != bool(wanted.nodes):
         raise RequestError(f"{wanted.kind} takes {'the nodes that it is for' if takes_nodes else 'no nodes'}")
     if len(set(wanted.nodes)) < len(wanted.nodes):

@@ -149,6 +149,7 @@ class AntiEntropy:
         self._schedule = RepairSchedule(interval_s)
         self._news = asyncio.Event()
         topology.when_changed(self._plan)
+        topology.when_split(lambda _batch, _factor: self._forget)
         self.totals = Totals()
 
     async def compare(
@@ -271,6 +272,10 @@ class AntiEntropy:
             totals.last_completed_us = self._wall_us()
         else:
             totals.last_problem = comparison.problem
+
+    def _forget(self) -> None:
+        """Plan anew: what was planned, and compared, was of partitions that have other numbers now."""
+        self._schedule.keep((), now_s=self._loop.time(), share=self._rng.random)
 
     def _plan(self, _current: ClusterMap) -> None:
         pairs = [

@@ -73,21 +73,26 @@ class Campaigning:
             together.setdefault((group.rule, electorate), []).append(group)
         return list(together.values())
 
-    async def bid(self, bids: dict[Group, Epoch], *, is_handover: bool) -> None:
+    async def bid(self, bids: dict[Group, Epoch], *, is_handover: bool, partitions: int) -> None:
         """Poll for ``bids``, and campaign for those that would be won; all have the same replicas.
 
-        A group that its leader hands over has nobody to lose: it is not polled for.
+        A group that its leader hands over has nobody to lose: it is not polled for. Once there are more than
+        ``partitions``, as many as when the bids were made, they are for groups of other numbers, and given up.
         """
         try:
-            promising = bids if is_handover else await self._poll(bids)
-            if promising:
+            promising = bids if is_handover else await self._poll(bids, partitions)
+            if promising and not self._is_cut(partitions):
                 await self._campaign(promising, is_handover=is_handover)
         except MerganserError:  # the disk has failed, or the map has changed: nothing more is won
             return
         finally:
-            self._elections.bid_ended(bids, self._loop.time())
+            if not self._is_cut(partitions):
+                self._elections.bid_ended(bids, self._loop.time())
 
-    async def _poll(self, bids: dict[Group, Epoch]) -> dict[Group, Epoch]:
+    def _is_cut(self, partitions: int) -> bool:
+        return self._topology.ring.partitions != partitions
+
+    async def _poll(self, bids: dict[Group, Epoch], partitions: int) -> dict[Group, Epoch]:
         """Return the bids that would be won, some with higher numbers."""
         me = self._topology.me.number
         promising: dict[Group, Epoch] = {}
@@ -95,6 +100,8 @@ class Campaigning:
             tally = self._tally(bids)
             tally.promised(me, bids)
             await self._ask(tally, is_poll=True, timeout_s=timeout_s)
+            if self._is_cut(partitions):
+                break
             promising.update(tally.won)
             too_low = dict.fromkeys(group for group, _later in tally.met if group not in tally.won)
             higher = {group: Epoch(self._elections.known(group).number + 1, me) for group in too_low}
@@ -105,9 +112,9 @@ class Campaigning:
 
     async def _campaign(self, bids: dict[Group, Epoch], *, is_handover: bool) -> None:
         """Promise ``bids`` to this node itself, ask the others for theirs, and lead what is won."""
+        placed = self._topology.map.placed
         self._promises.promise(bids.items())
         await self._promises.durable()
-        placed = self._topology.map.placed
         for timeout_s in CAMPAIGN_TIMEOUTS_S:
             if self._topology.map.placed != placed:  # those who have promised are no quorum any more, perhaps
                 break
@@ -135,8 +142,11 @@ class Campaigning:
                     is_handover=is_handover,
                 )
                 waiting[number] = self._asker.ask(node, request, timeout_s=timeout_s), list(bids)
+        partitions = self._topology.ring.partitions
         while waiting and not tally.is_settled:
             await asyncio.wait([asked for asked, _ in waiting.values()], return_when=asyncio.FIRST_COMPLETED)
+            if self._is_cut(partitions):  # what they tell is of groups of other numbers
+                return
             for number in [number for number, (asked, _) in waiting.items() if asked.done()]:
                 self._count(number, *waiting.pop(number), tally, roots)
 

@@ -232,7 +232,7 @@ class Confirmations:
             return
         doubtful: list[Term] = []
         for term, promised in zip(terms, reply.promised, strict=True):
-            if promised > term.epoch:
+            if promised > term.epoch and term.is_standing:  # else its group may have another number by now
                 self._learned(term.group, promised)
             claim = begun.get(term)
             if claim is not None and promised == term.epoch:

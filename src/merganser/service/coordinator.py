@@ -27,6 +27,7 @@ import msgspec
 
 from merganser.core import levels, rows
 from merganser.core.quorum import ReadQuorum, Verdict
+from merganser.core.ring import Ring
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need, ReadLevel, WriteLevel
 from merganser.model.errors import (
@@ -244,7 +245,7 @@ class Coordinator:
         bytes_max: int,
         deadline: float,
     ) -> RangePage:
-        run = self._topology.run(table, start, end, reverse=reverse)
+        ring, run = self._topology.ring, self._topology.run(table, start, end, reverse=reverse)
         if run is None:
             return RangePage([], None)
         low, high, holders = run
@@ -267,7 +268,7 @@ class Coordinator:
         repairs: list[Awaitable[None]] = []
         now_s = self.wall_us() // 1_000_000
         for key, answers in merged.answers:
-            one = reconcile(key, answers, partial(self._horizon_at, key, low, pages))
+            one = reconcile(key, answers, partial(_horizon_at, ring, key, low, pages))
             if one.stale:
                 repairs.append(self._bring_up(table, key, one, answers, replicas, need, deadline))
             if one.row is not None and not rows.is_tombstone(one.row, now_s):
@@ -278,12 +279,6 @@ class Coordinator:
         if resume is None:
             resume = low if reverse and low > start else high if not reverse and high < end else None
         return RangePage(found, resume)
-
-    def _horizon_at(self, key: bytes, low: bytes, pages: Mapping[NodeId, Rows], node: NodeId) -> int:
-        """The horizon of ``node`` for the partition of ``key``, a row of the range that begins at ``low``."""
-        horizons, ring = pages[node].horizons, self._topology.ring
-        place = ring.partition_of(keys.token_in(key)) - ring.partition_of(keys.token_in(low))
-        return horizons[place] if horizons else 0
 
     async def _replicate(
         self,
@@ -499,3 +494,10 @@ class _MovedError(Exception):
 def _unknown(error: Exception) -> UnknownOutcomeError:
     """Return what a write comes to that ended with ``error`` after an attempt that some may have taken."""
     return UnknownOutcomeError(f"{error}; an attempt before that may have been written, read the item or try again")
+
+
+def _horizon_at(ring: Ring, key: bytes, low: bytes, pages: Mapping[NodeId, Rows], node: NodeId) -> int:
+    """Return the horizon of ``node`` for the partition of ``key``, a row of the range that begins at ``low``."""
+    horizons = pages[node].horizons
+    place = ring.partition_of(keys.token_in(key)) - ring.partition_of(keys.token_in(low))
+    return horizons[place] if horizons else 0

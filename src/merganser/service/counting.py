@@ -39,6 +39,7 @@ class Counting:
         self._last: dict[TableId, Counts] = {}
         """What was known last, of the tables that were asked for."""
         topology.when_changed(self._forget_dropped)
+        topology.when_split(lambda _batch, _factor: self._last.clear)
 
     async def count(self, table: TableId, n: int) -> Count:
         """Return how many items a table with leaders and ``n`` replicas has, and their size in bytes."""

@@ -159,7 +159,8 @@ class Expirer:
 
     async def _make_whole(self, table: Table, partition: PartitionId) -> None:
         place, position, identity = (table.id, partition), None, None
-        while True:
+        splits = self._index.splits
+        while self._index.splits == splits:
             expiring = self._expiring(table)
             if expiring is None or self._index.is_whole(place, expiring):
                 return

@@ -17,6 +17,8 @@ table whose items do not expire has none, and costs nothing.
   expired by before. Whoever uses an entry looks at the register; `Expirer` drops those that are wrong when their
   time has come.
 
+When the ring is cut finer, entries and marks go, in the batch of the map, and all is walked again.
+
 What turns a value into a time is a wire's, given to nodes by its name. Only leader-based tables have items that expire
 by what is in them.
 """
@@ -85,8 +87,11 @@ class ExpiryIndex:
         self._wires = wires or {}
         self._whole: dict[Place, bytes] = {}
         """The identities in marks that were seen."""
+        self.splits = 0
+        """Since the start: a walk that began before one is to begin anew."""
         self._forget_others(topology.map)
         topology.when_changed(self._forget_others)
+        topology.when_split(self._split)
 
     def of(self, table: Table) -> Expiring | None:
         """Return how items of a table expire; None if they do not."""
@@ -198,6 +203,15 @@ class ExpiryIndex:
     def entries(self, place: Place) -> list[Due]:
         """Return all entries of a place, for checks."""
         return [_due_in(key) for key, _ in self._engine.scan(_second(place, 0), _second((place[0], _next(place)), 0))]
+
+    def _split(self, batch: Batch, _factor: int) -> Callable[[], None]:
+        for prefix in (_ENTRIES, _MARKS):
+            batch.delete_range(prefix, keys.prefix_end(prefix))
+
+        def take() -> None:
+            self._whole, self.splits = {}, self.splits + 1
+
+        return take
 
     def _forget_others(self, current: ClusterMap) -> None:
         """Drop the entries and marks of tables that are gone, or whose items do not expire."""

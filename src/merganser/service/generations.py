@@ -9,7 +9,9 @@ Source: docs/internals/tombstones.md.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
+from merganser.core.splitting import halves
 from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import PartitionId
 from merganser.model.leader_messages import STALE_GENERATION
@@ -68,6 +70,20 @@ class Generations:
             key = keys.group_key(_PREFIX, *group)
             self._engine.commit(Batch().put(key, seal(key, _GENERATION.pack(number, leader, raised))))
             self._kept[group] = Epoch(number, leader), raised
+
+    def split(self, batch: Batch, factor: int) -> Callable[[], None]:
+        """Have each part of a partition inherit the generation of its group; see `Topology.when_split`."""
+        kept = {Group(g.rule, p): kept for g, kept in self._kept.items() for p in halves(g.partition, factor)}
+        for group in self._kept:
+            batch.delete(keys.group_key(_PREFIX, *group))
+        for group, ((number, leader), raised) in kept.items():
+            key = keys.group_key(_PREFIX, *group)
+            batch.put(key, seal(key, _GENERATION.pack(number, leader, raised)))
+
+        def take() -> None:
+            self._kept = kept
+
+        return take
 
 
 def _group_in(key: bytes) -> Group:

@@ -9,7 +9,7 @@ from merganser.model.errors import RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.leader_messages import NOT_LEADING
 from merganser.model.leadership import Epoch, Group
-from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
+from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA, check_known, check_placed
 from merganser.service.topology import Topology
 from merganser.storage import keys
 
@@ -65,10 +65,12 @@ class GroupGate:
         """Return the table and the group of a partition, as `admit`.
 
         Raises:
-            RefusedError: no such table, or not a replica.
+            RefusedError: no such table, not a replica, or the partition may have another number by the sender's map.
         """
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
+        check_known(self._topology, map_epoch)
+        check_placed(self._topology, map_epoch)
         known = self.table(table)
         if not 0 <= partition < self._topology.ring.partitions:
             raise RefusedError(NOT_A_REPLICA, f"there is no partition {partition}")

@@ -27,6 +27,7 @@ The entries of local indexes (`service.local_indexes`) change in the batches of 
 
 A partition that the engine cannot read to its end gets no tree: `ready` raises, and the next look tries again from
 there. Trees and images of a dropped table go with it; should that not reach the disk, the next start does it again.
+When the ring is cut finer, all trees and images go, in the batch of the map, and all rows are counted again.
 
 Source: design §4; docs/internals/hash-trees.md.
 """
@@ -153,6 +154,7 @@ class HashTrees:
         self._shift = leaf_shift(topology.ring.partitions)
         self._forget_dropped(topology.map)
         topology.when_changed(self._look_at)
+        topology.when_split(self._split)
         self.counted_rows = 0
         """Since the start, to build trees."""
 
@@ -507,6 +509,14 @@ class HashTrees:
         for (table, _), kept in self._kept.items():
             kept.expiring = expiring[table]
         self._news.set()
+
+    def _split(self, batch: Batch, _factor: int) -> Callable[[], None]:
+        self._images.forget_all(batch)
+
+        def take() -> None:
+            self._kept, self._shift = {}, leaf_shift(self._topology.ring.partitions)
+
+        return take
 
     def _forget_dropped(self, current: ClusterMap) -> None:
         known = {table.id for table in current.tables}

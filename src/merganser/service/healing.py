@@ -168,7 +168,8 @@ class Healing:
         position: bytes | None = wound.start
         while position is not None and not self._is_readable(position, end):
             standing, epoch = self._horizons.of(table.id, self._partition_of(position)), self._topology.map.epoch
-            question = ReadRange(epoch, table.id, position, end, False, PAGE_ROWS, PAGE_BYTES)
+            _, beyond = self._topology.partition_range(table, place := self._partition_of(position), place)
+            question = ReadRange(epoch, table.id, position, min(end, beyond), False, PAGE_ROWS, PAGE_BYTES)
             answers = await self._ask_others(table, position, question, wound)
             pages = {node: cast("Rows", answer) for node, answer in answers.items()}
             merged = merge_pages(pages, reverse=False)
@@ -180,7 +181,7 @@ class Healing:
                 problem = await self._put(table, rows, standing, epoch) if rows else None
             if problem is not None:
                 return problem
-            position = merged.resume
+            position = merged.resume or (beyond if beyond < end else None)
             await self._admit()
         if self._is_readable(wound.start, end):
             return None

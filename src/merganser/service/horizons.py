@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from merganser.core.horizon import NEWCOMER, Standing
+from merganser.core.splitting import halves
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import RefusedError
 from merganser.model.ids import PartitionId, TableId
@@ -44,6 +45,7 @@ class Horizons:
         """Load what ``engine`` holds; forget, now and later, the tables that ``topology`` no longer knows."""
         self._engine = engine
         self._topology = topology
+        self._rng = rng
         self._life = rng.getrandbits(62)
         self._doubts: dict[Place, int] = {}
         self._adopting: dict[Place, int] = {}
@@ -52,6 +54,7 @@ class Horizons:
         self._doubters: list[Callable[[TableId, PartitionId], None]] = []
         self._forget_dropped(topology.map)
         topology.when_changed(self._forget_dropped)
+        topology.when_split(self._split)
 
     def of(self, table: TableId, partition: PartitionId) -> Standing:
         """Return this node's standing."""
@@ -236,6 +239,21 @@ class Horizons:
         key = _PREFIX + _PLACE.pack(*place)
         batch.put(key, seal(key, msgspec.msgpack.encode(standing)))
         self._standings[place] = standing
+
+    def _split(self, batch: Batch, factor: int) -> Callable[[], None]:
+        """Have each part of a partition inherit its standing, and break all vows: rounds of before do not complete."""
+        parts = {(table, p): s for (table, whole), s in self._standings.items() for p in halves(whole, factor)}
+        for place in self._standings:
+            batch.delete(_PREFIX + _PLACE.pack(*place))
+        for place, standing in parts.items():
+            key = _PREFIX + _PLACE.pack(*place)
+            batch.put(key, seal(key, msgspec.msgpack.encode(standing)))
+
+        def take() -> None:
+            self._standings, self._doubts, self._life = parts, {}, self._rng.getrandbits(62)
+            self._tell()
+
+        return take
 
     def _tell(self) -> None:
         for listener in self._listeners:

@@ -8,6 +8,7 @@ messages). So its leader is asked, once an epoch; whoever answers in an epoch ha
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from merganser.model.cluster import Table
@@ -18,6 +19,7 @@ from merganser.service.leader_based import LeaderBased
 from merganser.service.leadership import Leadership
 from merganser.service.topology import Topology
 from merganser.storage import keys
+from merganser.storage.engine import Batch
 
 ASK_S: Final = 1.0  # about as long as an election takes
 AGAIN_S: Final = 0.2
@@ -38,6 +40,9 @@ class IndexEpochs:
         self._asking: dict[Group, list[asyncio.Future[None]]] = {}
         self._absent: dict[Group, tuple[float, float]] = {}
         """Groups of which nobody answered: until when they are left alone, and how long that was."""
+        self._splits = 0
+        """Since the start: what a group was before one is another group after it."""
+        topology.when_split(self._split)
 
     def group_of(self, table: Table, key: bytes) -> Group:
         """Return whose leader keeps ``key``."""
@@ -60,6 +65,12 @@ class IndexEpochs:
             raise UnavailableError(f"nobody is known to lead partition {group.partition}")
         return heard
 
+    def _split(self, _batch: Batch, _factor: int) -> Callable[[], None]:
+        def take() -> None:
+            self._heard, self._asking, self._absent, self._splits = {}, {}, {}, self._splits + 1
+
+        return take
+
     def failed(self, group: Group) -> None:
         """Note that the leader did not answer: it is asked again before anything is sent to it."""
         self._heard.pop(group, None)
@@ -75,17 +86,21 @@ class IndexEpochs:
         until, waited_s = self._absent.get(group, (0.0, 0.0))
         if self._loop.time() < until:
             return
-        waiting = self._asking[group] = []
+        waiting, splits = list[asyncio.Future[None]](), self._splits
+        self._asking[group] = waiting
         try:
-            self._heard[group] = await self._heard_in(table, group, key)
-            self._absent.pop(group, None)
+            heard = await self._heard_in(table, group, key)
+            if self._splits == splits:
+                self._heard[group] = heard
+                self._absent.pop(group, None)
         except InvariantError:
             raise
         except MerganserError:
             waits_s = min(AGAIN_S_MAX, 2 * waited_s or AGAIN_S)
             self._absent[group] = self._loop.time() + waits_s, waits_s
         finally:
-            del self._asking[group]
+            if self._asking.get(group) is waiting:
+                del self._asking[group]
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(None)

@@ -124,6 +124,7 @@ class Indexer:
         self._to_scan: dict[_Place, None] = {}
         self._knowing: dict[tuple[Group, TableId], None] = {}
         """Where a majority of the replicas of a group knows of an index."""
+        topology.when_split(lambda _batch, _factor: self._knowing.clear)
         self.delivered = 0
         """Entries, since the start of this node."""
         leadership.when_elected(self._elected)
@@ -336,6 +337,8 @@ class Indexer:
             for node in led.followers(self._topology.node)
         ]
         knowing = 1 + sum(error is None for error in await _errors_of(asked))
+        if not led.is_standing:
+            raise UnavailableError("another node has begun to lead")
         if knowing < led.quorum:
             raise UnavailableError(f"{knowing} of {len(led.replicas)} replicas know of index {index.name}")
         self._knowing = {known: None for known in self._knowing if self._topology.table(known[1]) is not None}

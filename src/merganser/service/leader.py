@@ -453,7 +453,8 @@ class Leader:
             term.flight.regroup()
 
     def _learned(self, term: Term, error: RefusedError) -> None:
-        self._leadership.learned(term.led.group, error.epoch)
+        if term.led.is_standing:  # else its group may have another number by now
+            self._leadership.learned(term.led.group, error.epoch)
 
     def _term(self, group: Group, epoch: Epoch) -> Term:
         term = self._terms.get(group)

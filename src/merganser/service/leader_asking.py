@@ -41,6 +41,7 @@ from merganser.model.errors import (
     RefusedError,
     RequestError,
     TransactionConflictError,
+    UnavailableError,
     UnknownOutcomeError,
 )
 from merganser.model.ids import NodeId
@@ -53,6 +54,7 @@ from merganser.service.asking import Asker, error_of, is_overload, wrote_nothing
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA
 from merganser.service.shortfall import Shortfall, reasons, unavailable
 from merganser.service.topology import Topology
+from merganser.storage import keys
 
 PATIENCE_S: Final = 3.0
 """How long a leader is looked for. A take-over takes about one second; who waits longer keeps others out."""
@@ -63,6 +65,10 @@ INSIST_S: Final = 1.0  # a broken connection is mended within that, or the node 
 INSIST_PAUSE_S: Final = 0.05
 
 _REQUEST_CODE: Final = refusal_code(RequestError())
+
+
+class PartitionCutError(UnavailableError):
+    """The ring was cut finer while the leader of a partition was asked: there is no such partition any more."""
 
 
 class Leaders(Protocol):
@@ -81,14 +87,39 @@ class Leaders(Protocol):
 class Errand:
     """One request to the leader of a group."""
 
-    __slots__ = ("deadline", "errors", "give_up_at", "group", "has_waited", "search", "table", "traffic")
+    __slots__ = (
+        "deadline",
+        "errors",
+        "give_up_at",
+        "group",
+        "has_waited",
+        "key",
+        "partitions",
+        "search",
+        "table",
+        "traffic",
+    )
 
     def __init__(
-        self, table: Table, group: Group, *, now: float, deadline: float, traffic: Traffic = Traffic.DATA
+        self,
+        table: Table,
+        group: Group,
+        *,
+        partitions: int,
+        now: float,
+        deadline: float,
+        key: bytes | None = None,
+        traffic: Traffic = Traffic.DATA,
     ) -> None:
-        """Begin it at ``now``, to be given up at ``deadline`` at the latest, in loop time."""
+        """Begin it at ``now``, to be given up at ``deadline`` at the latest, in loop time.
+
+        ``partitions`` is the number of those that ``group`` is one of; ``key``, if it is of one key, tells whose group
+        it is once there are more.
+        """
         self.table = table
         self.group = group
+        self.partitions = partitions
+        self.key = key
         self.deadline = deadline
         self.give_up_at = min(deadline, now + PATIENCE_S)
         self.traffic = traffic
@@ -139,6 +170,8 @@ class LeaderAsking:
             UnknownOutcomeError: it is no read, and may be done, now or later.
         """
         while True:
+            if errand.partitions != self._topology.ring.partitions:
+                self._follow(errand)
             replicas = self._topology.ring.preference_list(errand.group.partition, errand.group.rule)
             epoch = self._leaders.known(errand.group)
             leader = self._topology.node_of(epoch.leader)
@@ -161,6 +194,25 @@ class LeaderAsking:
             await self._learn(errand, node, answer, map_epoch)
             if what_next is Course.TELL:
                 raise _for_clients(answer)
+
+    def _follow(self, errand: Errand) -> None:
+        """Go on with the group that the key is of since the ring was cut.
+
+        Raises:
+            PartitionCutError: it is of more than one key; nothing is done.
+        """
+        ring = self._topology.ring
+        if errand.key is None:
+            raise PartitionCutError(
+                f"partition {errand.group.partition} was cut meanwhile; nothing was done, try again"
+            )
+        errand.group = Group(errand.group.rule, ring.partition_of(keys.token_in(errand.key)))
+        errand.partitions = ring.partitions
+        errand.search = LeaderSearch()
+
+    def _heard_of(self, errand: Errand, epoch: Epoch) -> None:
+        if errand.partitions == self._topology.ring.partitions:
+            self._leaders.learned(errand.group, epoch)
 
     def _others(self, replicas: Iterable[NodeId]) -> Sequence[NodeId]:
         """Return who may know more than this node, best first."""
@@ -243,12 +295,12 @@ class LeaderAsking:
         for node in replicas:
             if node not in (silent, self._asker.node):
                 answer = self._asker.ask(node, question, timeout_s=LOOK_S)
-                answer.add_done_callback(partial(self._hear, errand.group))
+                answer.add_done_callback(partial(self._hear, errand))
 
-    def _hear(self, group: Group, ended: asyncio.Future[Reply]) -> None:
+    def _hear(self, errand: Errand, ended: asyncio.Future[Reply]) -> None:
         error = error_of(ended)
         if isinstance(error, RefusedError) and error.code == NOT_LEADING:
-            self._leaders.learned(group, error.epoch)
+            self._heard_of(errand, error.epoch)
 
     async def _learn(self, errand: Errand, node: NodeId, error: BaseException, map_epoch: int) -> None:
         """Learn from a failure, after which nothing is done, of a question that named ``map_epoch``.
@@ -258,7 +310,7 @@ class LeaderAsking:
         """
         if isinstance(error, RefusedError):
             if error.code == NOT_LEADING:
-                self._leaders.learned(errand.group, error.epoch)
+                self._heard_of(errand, error.epoch)
             elif error.code == NO_SUCH_TABLE:
                 await self._shortfall.raise_if_dropped(errand.table, {node: error}, map_epoch)
             elif error.code == NOT_A_REPLICA and error.map_epoch > self._topology.map.epoch:
@@ -284,7 +336,7 @@ class LeaderAsking:
                 break
         lost = errand.errors[leader]
         if isinstance(lost, RefusedError) and lost.code == NOT_LEADING:
-            self._leaders.learned(errand.group, lost.epoch)
+            self._heard_of(errand, lost.epoch)
         raise _unknown(leader, lost)
 
     async def _pause(self, errand: Errand) -> None:

@@ -16,6 +16,7 @@ from typing import Final, cast
 
 from merganser.core.indexing import shown_in
 from merganser.core.quorum import ReadQuorum, Verdict
+from merganser.core.ring import Ring
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency, Need
 from merganser.model.errors import MerganserError, UnknownOutcomeError
@@ -36,7 +37,7 @@ from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import Asker, Reading
 from merganser.service.changes_here import Begun, ChangesHere
 from merganser.service.hedging import Hedging
-from merganser.service.leader_asking import Errand, LeaderAsking, Leaders
+from merganser.service.leader_asking import Errand, LeaderAsking, Leaders, PartitionCutError
 from merganser.service.local_indexes import LocalIndexes
 from merganser.service.shortfall import Shortfall
 from merganser.service.topology import Topology
@@ -49,6 +50,23 @@ PARTITIONS_MAX: Final = 16  # of one range, asked at once, where there is little
 _REQUEST_BYTES: Final = 16
 _ONE: Final = Need(1, 1)
 _UNWRITTEN: Final = Led(None, NO_VERSION)
+
+
+class _Part:
+    """A partition of a table, as the ring was cut when a read of it began."""
+
+    __slots__ = ("high", "low", "partition", "partitions")
+
+    def __init__(self, ring: Ring, table: Table, partition: PartitionId) -> None:
+        self.partition = partition
+        self.partitions = ring.partitions
+        self.low, self.high = keys.token_range(table.id, *ring.token_range(partition))
+
+    def beyond(self, start: bytes, end: bytes, *, reverse: bool) -> bytes | None:
+        """Return where a read of ``start <= key < end`` that has ended with this partition goes on."""
+        if reverse:
+            return self.low if self.low > start else None
+        return self.high if self.high < end else None
 
 
 class LeaderBased:
@@ -297,12 +315,14 @@ class LeaderBased:
             MerganserError: no leader was found, or it could not answer.
         """
         group = Group(table.rule, partition)
-        errand = Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=traffic)
+        partitions = self._topology.ring.partitions
+        errand = Errand(table, group, partitions=partitions, now=self._loop.time(), deadline=deadline, traffic=traffic)
         return await self._asking.ask(errand, question_in, is_read=True)
 
     def _errand(self, table: Table, key: bytes, deadline: float) -> Errand:
-        group = Group(table.rule, self._topology.ring.partition_of(keys.token_in(key)))
-        return Errand(table, group, now=self._loop.time(), deadline=deadline)
+        ring = self._topology.ring
+        group = Group(table.rule, ring.partition_of(keys.token_in(key)))
+        return Errand(table, group, partitions=ring.partitions, now=self._loop.time(), deadline=deadline, key=key)
 
     async def _timed(self, errand: Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
         """Ask, within the bounds of this node, which learns how long it takes."""
@@ -316,9 +336,17 @@ class LeaderBased:
                     under_way.seconds += under_way.time() - began
 
     async def _read_range_led(self, table: Table, wanted: ReadRangeLed, deadline: float) -> LedRows:
+        while True:
+            try:
+                return await self._pages_led(table, wanted, deadline)
+            except PartitionCutError:  # it begins anew, with the partitions that there are now
+                continue
+
+    async def _pages_led(self, table: Table, wanted: ReadRangeLed, deadline: float) -> LedRows:
         """Read partition after partition; more of them at once, the less there is in them."""
         start, end, reverse = wanted.start, wanted.end, wanted.reverse
-        left = list(self._topology.partitions_between(table, start, end))
+        ring = self._topology.ring
+        left = [_Part(ring, table, partition) for partition in self._topology.partitions_between(table, start, end)]
         if reverse:
             left.reverse()
         rows: list[tuple[bytes, bytes]] = []
@@ -326,25 +354,24 @@ class LeaderBased:
         while left:
             batch, left = left[:at_once], left[at_once:]
             room = max(1, wanted.bytes_max - size)
-            asked = [self._page_led(table, partition, wanted, room, deadline) for partition in batch]
+            asked = [self._page_led(table, part, wanted, room, deadline) for part in batch]
             pages = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked, return_exceptions=True)
-            for partition, page in zip(batch, pages, strict=True):
+            for part, page in zip(batch, pages, strict=True):
                 if isinstance(page, BaseException):
                     raise page
                 rows += page.rows
                 size += sum([len(key) + len(value) for key, value in page.rows])
                 is_enough = len(rows) >= wanted.rows_max or size >= wanted.bytes_max
                 if page.resume is not None or is_enough:
-                    resume = page.resume or self._beyond(table, partition, start, end, reverse=reverse)
+                    resume = page.resume or part.beyond(start, end, reverse=reverse)
                     return LedRows(tuple(rows), resume)
             at_once = min(2 * at_once, PARTITIONS_MAX)
         return LedRows(tuple(rows), None)
 
     async def _page_led(
-        self, table: Table, partition: PartitionId, wanted: ReadRangeLed, bytes_max: int, deadline: float
+        self, table: Table, part: _Part, wanted: ReadRangeLed, bytes_max: int, deadline: float
     ) -> LedRows:
-        low, high = self._topology.partition_range(table, partition, partition)
-        low, high = max(wanted.start, low), min(wanted.end, high)
+        low, high = max(wanted.start, part.low), min(wanted.end, part.high)
 
         def question(epoch: Epoch) -> ReadRangeLed:
             map_epoch, rows_max = self._topology.map.epoch, wanted.rows_max
@@ -352,16 +379,15 @@ class LeaderBased:
                 map_epoch, table.id, low, high, epoch, wanted.reverse, rows_max, bytes_max, wanted.index
             )
 
-        group = Group(table.rule, partition)
-        errand = Errand(table, group, now=self._loop.time(), deadline=deadline, traffic=Traffic.BULK)
+        errand = Errand(
+            table,
+            Group(table.rule, part.partition),
+            partitions=part.partitions,
+            now=self._loop.time(),
+            deadline=deadline,
+            traffic=Traffic.BULK,
+        )
         return cast("LedRows", await self._asking.ask(errand, question, is_read=True))
-
-    def _beyond(self, table: Table, partition: PartitionId, start: bytes, end: bytes, *, reverse: bool) -> bytes | None:
-        """Return where a read that has ended with ``partition`` goes on."""
-        low, high = self._topology.partition_range(table, partition, partition)
-        if reverse:
-            return low if low > start else None
-        return high if high < end else None
 
     # Of the nearest replica.
 

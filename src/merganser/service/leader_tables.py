@@ -128,6 +128,8 @@ class LeaderTables:
         self._loop = asyncio.get_running_loop()
         self.promises = Promises(engine)
         self.generations = Generations(engine)
+        topology.when_split(self.promises.split)
+        topology.when_split(self.generations.split)
         self.leadership = Leadership(
             topology,
             asker,

@@ -39,7 +39,7 @@ from merganser.service.hash_trees import HashTrees
 from merganser.service.promises import Promises
 from merganser.service.topology import Topology
 from merganser.service.voting import Voting
-from merganser.storage.engine import Engine
+from merganser.storage.engine import Batch, Engine
 
 HANDOVER_S = 0.5  # changes are held while those in flight end; clients wait for it
 HANDOVERS_AT_ONCE = 32  # groups; all of them at once would make a storm of first touches at the heir
@@ -174,6 +174,7 @@ class Leadership:
         """Stops taking changes; true once nothing is in flight, false if something is at the deadline (loop time).
         Then changes are taken again; after true they are until it is deposed, in the same turn of the loop."""
         promises.when_promised(self._promised)
+        topology.when_split(self._split)
         topology.when_changed(self._take)
 
     # What is led, and by whom
@@ -276,6 +277,17 @@ class Leadership:
             self._regroup(led)
         self._look()
 
+    def _split(self, _batch: Batch, _factor: int) -> Callable[[], None]:
+        """Lead nothing any more when the ring is cut: each part of a partition has a leader again in a later epoch."""
+        return self._forget
+
+    def _forget(self) -> None:
+        for led in self.leading():
+            self._depose(led.group)
+        self._elections.forget()
+        self._told.clear()
+        self._handing_over.clear()
+
     def _succession(self, group: Group, holders: Holders) -> tuple[int, ...]:
         """Return who is to lead, those first who stay: whoever leaves hands over before it goes."""
         listed = succession(group, self._numbers_of(holders.serving))
@@ -324,7 +336,8 @@ class Leadership:
         for some in self._campaigning.together(groups):
             bids = self._elections.bid(some)
             if bids:
-                self._spawn(self._campaigning.bid(bids, is_handover=is_handover))
+                partitions = self._topology.ring.partitions
+                self._spawn(self._campaigning.bid(bids, is_handover=is_handover, partitions=partitions))
 
     # Pulses
 
@@ -338,11 +351,12 @@ class Leadership:
             tuple((group.rule, group.partition, epoch.number) for group, epoch in self._elections.leading.items()),
             tuple(self._elections.unfit),
             self._elections.is_reluctant,
+            self._topology.ring.partitions,
         )
         for number in peers:
             node = self._node_of(number)
             asked = self._asker.ask(node, pulse, timeout_s=PULSES_LOST * self._pulse_s)
-            asked.add_done_callback(partial(self._pulsed, number))
+            asked.add_done_callback(partial(self._pulsed, number, pulse.partitions))
 
     def _pulse_soon(self) -> None:
         """Say what is news, once for all that is in this turn of the loop."""
@@ -350,18 +364,21 @@ class Leadership:
             self._is_pulse_due = True
             self._loop.call_soon(self._pulse)
 
-    def _pulsed(self, number: int, ended: asyncio.Future[Reply]) -> None:
+    def _pulsed(self, number: int, partitions: int, ended: asyncio.Future[Reply]) -> None:
         if error_of(ended) is not None:
             return
         reply = ended.result()
         if isinstance(reply, Pulsed):
             self._elections.answered(number, self._loop.time())
-            for n, partition, epoch in reply.later:
+            for n, partition, epoch in reply.later if partitions == self._topology.ring.partitions else ():
                 self.learned(Group(n, partition), epoch)
 
     async def pulse(self, sender: NodeId, request: Pulse) -> Reply:
         """Hear from a peer that it lives, and what it leads."""
         number = self._voting.member(sender)
+        if request.partitions not in (0, self._topology.ring.partitions):  # it lives: no more can be told from that
+            self._elections.heard(number, {}, (), self._loop.time(), is_reluctant=request.is_reluctant)
+            return Pulsed(())
         told, leading = self._told.get(number, ((), {}))
         if told != request.leading:  # nearly always it says what the last one said
             leading = {Group(n, partition): Epoch(e, number) for n, partition, e in request.leading}

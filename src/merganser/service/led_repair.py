@@ -89,6 +89,7 @@ class LedRepair:
         leadership.when_deposed(self._deposed)
         leader.when_behind = self._is_behind
         topology.when_changed(self._map_changed)
+        topology.when_split(lambda _batch, _factor: self._forget)
 
     # In the background
 
@@ -162,6 +163,11 @@ class LedRepair:
         for table in self._topology.led_tables(led.group.rule):
             for peer in led.followers(self._topology.node):
                 self._missed.pop((table.id, led.group.partition, peer), None)
+
+    def _forget(self) -> None:
+        """Plan anew: what was planned, and missed, was of partitions that have other numbers now."""
+        self._schedule.keep((), now_s=self._loop.time(), share=self._rng.random)
+        self._soon, self._missed = [], {}
 
     def _map_changed(self, _current: ClusterMap) -> None:
         self._is_stale = True

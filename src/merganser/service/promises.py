@@ -2,7 +2,8 @@
 
 A promise is durable before anyone hears of it. It is made by the first request of a later epoch, whatever it asks.
 
-Invariant: what is promised to a group never falls, over all lives of the node.
+Invariant: what is promised to a group never falls, over all lives of the node. The groups of both halves of a partition
+that is cut (`core.splitting`) have been promised what its group had been.
 
 Source: design §5; Lamport 2001, "Paxos Made Simple", §2.2 (P1a).
 """
@@ -12,10 +13,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 
+from merganser.core.splitting import halves
 from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import PartitionId
 from merganser.model.leader_messages import NOT_LEADING
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
+from merganser.service.replica import NOT_A_REPLICA
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
@@ -36,6 +39,8 @@ class Promises:
         self._engine = engine
         self._promised: dict[Group, Epoch] = {}
         self._undurable: set[Group] = set()
+        self._splits = 0
+        """Since the start: what a group was before one is another group after it."""
         self._listeners: list[Callable[[Group, Epoch], None]] = []
         for key, stored in engine.scan(_PREFIX, keys.prefix_end(_PREFIX)):
             self._promised[_group_in(key)] = _epoch_in(key, stored)
@@ -59,7 +64,10 @@ class Promises:
         if self._promised.get(group) != epoch:
             self.promise(((group, epoch),))
         if group in self._undurable:
+            splits = self._splits
             await self.durable()
+            if self._splits != splits:
+                raise RefusedError(NOT_A_REPLICA, f"partition {group.partition} was cut meanwhile")
             self.check(group, epoch)
 
     def stands(self, group: Group, epoch: Epoch) -> bool:
@@ -108,11 +116,29 @@ class Promises:
             StorageFailedError: it is unknown whether it will be remembered.
         """
         while self._undurable:
-            waiting = {group: self._promised[group] for group in self._undurable}
+            waiting, splits = {group: self._promised[group] for group in self._undurable}, self._splits
             await self._engine.durable()
+            if self._splits != splits:
+                continue
             for group, epoch in waiting.items():
                 if self._promised[group] == epoch:
                     self._undurable.discard(group)
+
+    def split(self, batch: Batch, factor: int) -> Callable[[], None]:
+        """Have each part of a partition inherit the promise of its group; see `Topology.when_split`."""
+        parts = {Group(g.rule, p): g for g in self._promised for p in halves(g.partition, factor)}
+        promised = {part: self._promised[whole] for part, whole in parts.items()}
+        undurable = {part for part, whole in parts.items() if whole in self._undurable}
+        for group in self._promised:
+            batch.delete(keys.group_key(_PREFIX, *group))
+        for group, epoch in promised.items():
+            key = keys.group_key(_PREFIX, *group)
+            batch.put(key, seal(key, _EPOCH.pack(*epoch)))
+
+        def take() -> None:
+            self._promised, self._undurable, self._splits = promised, undurable, self._splits + 1
+
+        return take
 
 
 def _group_in(key: bytes) -> Group:

@@ -274,10 +274,12 @@ class Purger:
 
         Rows that are damaged stay as they are. A block that the engine cannot read ends the purge; a later one goes on.
         """
-        horizon_us, changed = self._horizons.horizon_us(table, partition), 0
+        horizon_us, changed, ring = self._horizons.horizon_us(table, partition), 0, self._topology.ring.partitions
         first, last = self._topology.ring.token_range(partition)
         position, end = keys.token_range(table, first, last)
         while horizon_us > 0 and self._horizons.horizon_us(table, partition) >= horizon_us:
+            if self._topology.ring.partitions != ring:  # this is another partition by now
+                return changed
             try:
                 rows_read = list(islice(self._engine.scan(position, end), SLICE_ROWS))
             except CorruptionError:

@@ -8,6 +8,8 @@ dies is followed by the next.
                                                                      |
                                                                      +--one is not well for long--> nothing pending
 
+A ring is cut finer (`core.splitting`) in one change, for which nothing has to be copied or waited for.
+
 What is waited for is asked of all members, some times a second, and told to operators.
 """
 
@@ -19,7 +21,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from merganser.core import reshaping
+from merganser.core import reshaping, splitting
 from merganser.model.cluster import ClusterMap, Pending
 from merganser.model.errors import InvariantError, MerganserError
 from merganser.model.holders import Holders
@@ -122,8 +124,9 @@ class Rebalancer:
         operation = current.operation
         if operation is None:
             return None
-        left = sum(one != other for one, other in zip(current.owners, operation.owners, strict=True))
-        step = "preparing" if left else "ending"
+        is_uncut = splitting.is_due(current)
+        left = 0 if is_uncut else reshaping.left_to_move(current, operation)
+        step = "preparing" if left or is_uncut else "ending"
         if current.pending is not None or current.settling:
             step = "settling" if current.settling else "copying"
         return Progress(
@@ -164,6 +167,9 @@ class Rebalancer:
         if current.settling:
             self._waiting_for = self._undone(current, told)
             return None if self._waiting_for else lambda newest: reshaping.after_settling(newest, placed)
+        if splitting.is_due(current):
+            self._waiting_for = splitting.objection(current)
+            return None if self._waiting_for else splitting.split
         pending = reshaping.next_pending(current)
         if pending is not None:
             self._waiting_for = self._unready(current, pending, told)

@@ -177,6 +177,7 @@ class Replica:
         known = self._topology.table(table)
         if known is None:
             raise self._no_such_table(table)
+        check_known(self._topology, map_epoch)
         self._check_placed(map_epoch, table)
         for partition in partitions:
             if not 0 <= partition < self._topology.ring.partitions or not self._answers_for(known, partition):
@@ -330,6 +331,8 @@ class Replica:
         known = self._topology.table(request.table)
         if known is None:
             raise self._no_such_table(request.table)
+        if not known.has_leaders:  # horizons are told partition by partition
+            check_known(self._topology, request.map_epoch)
         self._check_placed(request.map_epoch, request.table)
         partitions = self._topology.partitions_between(known, request.start, request.end)
         for partition in partitions:
@@ -383,6 +386,17 @@ def check_placed(topology: Topology, map_epoch: int) -> None:
             f"who holds what has changed at epoch {placed}, and this is asked by the map of epoch {map_epoch}",
             map_epoch=topology.map.epoch,
         )
+
+
+def check_known(topology: Topology, map_epoch: int) -> None:
+    """Return if this node knows a map as new as that of ``map_epoch``, by which partitions may have other numbers.
+
+    Raises:
+        RefusedError: it does not.
+    """
+    epoch = topology.map.epoch
+    if map_epoch > epoch:
+        raise RefusedError(NOT_A_REPLICA, f"this is of epoch {map_epoch}, this node at {epoch}", map_epoch=epoch)
 
 
 def refused_by_protocol(table: Table, map_epoch: int) -> RefusedError:

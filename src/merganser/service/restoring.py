@@ -42,6 +42,7 @@ from itertools import islice
 import msgspec
 
 from merganser.core.exchange import Exchange
+from merganser.core.splitting import halves
 from merganser.model.cluster import Table
 from merganser.model.errors import (
     CorruptionError,
@@ -68,7 +69,7 @@ from merganser.service.partition_gate import PartitionGate
 from merganser.service.promises import Promises
 from merganser.service.topology import Topology
 from merganser.storage import keys
-from merganser.storage.engine import Engine
+from merganser.storage.engine import Batch, Engine
 from merganser.storage.registers import decode_register
 
 CONFIRM_TIMEOUT_S = 2.0
@@ -287,6 +288,7 @@ class Rejoining:
         self._token = rng.getrandbits(62)
         self._loop = asyncio.get_running_loop()
         self._whole: dict[Group, None] = {}
+        topology.when_split(self._split)
 
     def is_whole(self, group: Group) -> bool:
         """Tell whether this node's word counts in a group."""
@@ -389,6 +391,7 @@ class Rejoining:
         epoch, generation = request.generation
         self._generations.begin(group, (Epoch(*epoch), generation))
         await self._engine.durable()
+        self._gate.at(request.map_epoch)
         self._check_asked(group, request.token)
         self._promises.check(group, Epoch(*request.epoch))
         self._whole[group] = None
@@ -404,6 +407,15 @@ class Rejoining:
         await self._promises.admit(group, Epoch(*epoch))
         self._promises.check(group, Epoch(*epoch))
         self._check_asked(group, token)
+
+    def _split(self, _batch: Batch, factor: int) -> Callable[[], None]:
+        """Take each part of a partition for what the partition was: its promises and rows are those of the whole."""
+        whole = {Group(group.rule, part): None for group in self._whole for part in halves(group.partition, factor)}
+
+        def take() -> None:
+            self._whole = whole
+
+        return take
 
     def _check_asked(self, group: Group, token: int) -> None:
         if token != self._token or self.is_whole(group):

@@ -12,6 +12,8 @@ the place is *broken*: all its entries are made anew from the rows, and no query
       ^                                                                 |
       +-- walked, a slice a turn of the loop ---------------------------+  (from the beginning if it breaks again)
 
+When the ring is cut finer, all places of this node are broken, in the batch of the map.
+
 Each entry that a query meets is looked up all the same, and dropped if its row does not bear it out.
 
 Source: Riak's secondary indexes ("2i"): by document, integers and bytes, exact and ranges, covering sets.
@@ -29,6 +31,7 @@ from typing import Final
 
 from merganser.core import tags
 from merganser.core.hash_tree import fingerprint
+from merganser.core.splitting import halves
 from merganser.core.tags import TagPage
 from merganser.model.cluster import ClusterMap
 from merganser.model.contents import Tag
@@ -70,6 +73,7 @@ class TagIndex:
             self._note_broken(_PLACE.unpack(key[len(_BROKEN) :]))
         self._forget_others(topology.map)
         topology.when_changed(self._forget_others)
+        topology.when_split(self._split)
 
     def changes(
         self, place: Place, key: bytes, before: bytes | None, after: bytes | None, *, is_doubtful: bool = False
@@ -223,6 +227,26 @@ class TagIndex:
                 self._break(place, batch)
                 self._engine.commit(batch)
             raise
+
+    def _split(self, batch: Batch, factor: int) -> Callable[[], None]:
+        """Have all places of this node made anew: entries stand under the numbers of partitions."""
+        parts = [
+            (table.id, part)
+            for table, whole in self._topology.held()
+            if table.has_contents
+            for part in halves(whole, factor)
+        ]
+        for prefix in (_ENTRIES, _BROKEN):
+            batch.delete_range(prefix, keys.prefix_end(prefix))
+        for place in parts:
+            batch.put(_BROKEN + _PLACE.pack(*place), b"")
+
+        def take() -> None:
+            self._broken = {}
+            for place in parts:
+                self._note_broken(place)
+
+        return take
 
     def _forget_others(self, current: ClusterMap) -> None:
         """Drop the entries of tables that are gone."""

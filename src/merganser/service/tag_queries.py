@@ -167,7 +167,7 @@ class TagQueries:
             if timeout_s <= 0:
                 told = "; ".join(map(str, failed.values())) or "the ring changes"
                 raise UnavailableError(f"too few replicas answered in time: {told}")
-            cover = self._cover(table, level, failed)
+            cover, partitions_then = self._cover(table, level, failed), self._topology.ring.partitions
             answers = {
                 node: self._asker.ask(
                     node,
@@ -178,6 +178,8 @@ class TagQueries:
                 for node, partitions in _by_node(cover).items()
             }
             await asyncio.wait(answers.values())
+            if self._topology.ring.partitions != partitions_then:  # the cover is of partitions of other numbers
+                continue
             errors = {node: error for node, answer in answers.items() if (error := error_of(answer)) is not None}
             if not errors:
                 pages = {node: cast("TaggedAre", answer.result()) for node, answer in answers.items()}

@@ -1,7 +1,8 @@
 """What this node knows of the cluster: its newest cluster map, and the ring drawn from it.
 
-Everyone on the node asks here. `learn` is the only way in; it keeps the map durable and drops the
-data of tables that are gone in the same storage batch, so a crash leaves both or neither.
+Everyone on the node asks here. `learn` is the only way in; it keeps the map durable, drops the data of tables that are
+gone, and divides what is kept by partition when the ring is cut finer, all in one storage batch: a crash leaves all of
+it or nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from merganser.model.ids import NodeId, PartitionId, TableId, Token
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine, Readable
 from merganser.storage.values import seal, unseal
+
+Splitter = Callable[[Batch, int], Callable[[], None]]
+"""Puts into a batch what becomes of what somebody keeps by partition when there are so many times as many; returns what
+takes that over in memory, once the batch is committed."""
 
 _MAP_KEY = keys.metadata_key("cluster_map")
 
@@ -57,6 +62,7 @@ class Topology:
         self.node = node
         self._engine = engine
         self._listeners: list[Callable[[ClusterMap], None]] = []
+        self._splitters: list[Splitter] = []
         self.gone_at = 0
         """Epoch of the map that this node is no member by any more; 0: it is one."""
         self.when_gone: Callable[[], None] = lambda: None
@@ -160,6 +166,13 @@ class Topology:
         """Call ``listener`` with every newer map, after it is in force here."""
         self._listeners.append(listener)
 
+    def when_split(self, splitter: Splitter) -> None:
+        """Have ``splitter`` divide what it keeps by partition whenever the ring is cut finer (`core.splitting`).
+
+        What it returns is called in the same turn of the loop, when the new ring is in force, before all listeners.
+        """
+        self._splitters.append(splitter)
+
     async def learn(self, newer: ClusterMap) -> None:
         """Take ``newer`` if it is; returns once the newest map is durable here.
 
@@ -174,8 +187,12 @@ class Topology:
         if cluster_map.node_by_id(newer, self.node) is None:
             self._note_gone(newer)
         elif newer.epoch > self.map.epoch:
-            self._engine.commit(self._step_to(newer))
+            batch = self._step_to(newer)
+            taking = self._divided(newer, batch)
+            self._engine.commit(batch)
             self._take(newer)
+            for take in taking:
+                take()
             for listener in self._listeners:
                 listener(newer)
         await self._engine.durable()
@@ -196,6 +213,14 @@ class Topology:
                 if table.has_leaders:
                     batch.delete_range(keys.local_key(start), keys.local_key(end))
         return batch
+
+    def _divided(self, newer: ClusterMap, batch: Batch) -> list[Callable[[], None]]:
+        factor, rest = divmod(newer.partitions, self.map.partitions)
+        if rest or not factor:
+            raise CorruptionError(
+                f"the map of epoch {newer.epoch} has {newer.partitions} partitions, fewer than before"
+            )
+        return [splitter(batch, factor) for splitter in self._splitters] if factor > 1 else []
 
     def _take(self, current: ClusterMap) -> None:
         self.map = current

@@ -82,6 +82,10 @@ class TreeImages:
         if batch.operations:
             self._engine.commit(batch)
 
+    def forget_all(self, batch: Batch) -> None:
+        """Have ``batch`` delete every image."""
+        batch.delete_range(_PREFIX, keys.prefix_end(_PREFIX))
+
     def _holds_any(self, start: bytes, end: bytes) -> bool:
         try:
             return next(iter(self._engine.scan(start, end)), None) is not None

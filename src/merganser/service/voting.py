@@ -14,7 +14,7 @@ from merganser.model.messages import Reply
 from merganser.service.hash_trees import HashTrees
 from merganser.service.partition_gate import STALE_EPOCH
 from merganser.service.promises import Promises
-from merganser.service.replica import NOT_A_REPLICA, check_placed
+from merganser.service.replica import NOT_A_REPLICA, check_known, check_placed
 from merganser.service.topology import Topology
 
 
@@ -71,6 +71,7 @@ class Voting:
             return Promised(tuple(wanted.get(group) or self._latest(group) for group, _ in bids), ())
         self._promises.promise(wanted.items())
         await self._promises.durable()
+        check_placed(self._topology, request.map_epoch)
         promised = tuple(self._latest(group) for group, _ in bids)
         roots = (
             self.roots(group) if promise == epoch else ()
@@ -100,6 +101,7 @@ class Voting:
             (group, epoch) for group, epoch in claims if epoch.leader == number and self._may_vote(group)
         )
         await self._promises.durable()
+        check_placed(self._topology, request.map_epoch)
         return Standing(tuple(self._latest(group) for group, _ in claims))
 
     async def admit(self, sender: NodeId, map_epoch: int, groups: Sequence[tuple[int, PartitionId]]) -> int:
@@ -110,6 +112,7 @@ class Voting:
         """
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
+        check_known(self._topology, map_epoch)
         check_placed(self._topology, map_epoch)
         epoch, ring = self._topology.map.epoch, self._topology.ring
         for n, partition in groups:

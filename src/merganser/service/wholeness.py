@@ -113,6 +113,7 @@ class Wholeness:
         self._problem: str | None = None
         self._group_problems: list[str] = []
         self._is_accepted = False
+        topology.when_split(self._split)
         self.rejoining: Rejoining | None = None
         """Of leader-based tables, if this node knows how."""
         catalog.is_forgetful = engine.lost is not None or engine.get(_FORGETFUL_KEY) is not None
@@ -300,7 +301,10 @@ class Wholeness:
             if table is None:
                 continue
             await self.background()
+            partitions = self._topology.ring.partitions
             problem = await self._problem_of(partial(self._recover_place, table, partition))
+            if self._topology.ring.partitions != partitions:  # it is another place by now
+                return
             self._recovery.tried((table_id, partition), problem)
 
     async def _recover_place(self, table: Table, partition: PartitionId) -> str | None:
@@ -314,6 +318,9 @@ class Wholeness:
     async def _finish(self) -> None:
         await self._engine.made_whole()
         self._look()
+
+    def _split(self, _batch: Batch, factor: int) -> Callable[[], None]:
+        return lambda: self._recovery.split(factor)
 
     def _places(self, current: ClusterMap) -> tuple[list[Place], list[Place]]:
         """Return what this node holds a replica of, and the rest: of leaderless tables, as no others have horizons."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from merganser.core.splitting import halves
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import (
     Campaign,
@@ -37,13 +38,16 @@ class Witness:
         self.sentences: list[str] = []
         """One for each promise that was broken."""
         self._told: dict[NodeId, dict[Group, Epoch]] = {}
+        self._partitions: dict[NodeId, int] = {}
+        """Of the ring by which a node has told what it has."""
 
     def born(self, member: Member) -> None:
         """See what a node knows at the beginning of a life."""
         node = member.topology.node
         if member.engine.lost is not None:
             self._told.pop(node, None)
-        for group, epoch in self._told.get(node, {}).items():
+            self._partitions.pop(node, None)
+        for group, epoch in self._told_by(member).items():
             known = member.leader_tables.promises.of(group)
             if known < epoch:
                 self.sentences.append(
@@ -51,8 +55,8 @@ class Witness:
                 )
 
     async def serve(self, member: Member, sender: NodeId, request: Request) -> Reply:
-        """Have ``member`` answer, and hear it."""
-        told = self._told.setdefault(member.topology.node, {})
+        """Have ``member`` answer, and hear it; of what is asked while the ring is cut, nothing is known."""
+        partitions, told = member.topology.ring.partitions, self._told_by(member)
         late = [
             (one, group, epoch)
             for one in _each(request)
@@ -60,6 +64,8 @@ class Witness:
             if epoch < told.get(group, NO_EPOCH)
         ]
         reply = await member.serve(sender, request)
+        if member.topology.ring.partitions != partitions:
+            return reply
         done = _done(request, reply)
         for one, group, epoch in late:
             if one not in done:
@@ -72,6 +78,17 @@ class Witness:
             for group, epoch in _answered(member, one, reply):
                 told[group] = max(epoch, told.get(group, NO_EPOCH))
         return reply
+
+    def _told_by(self, member: Member) -> dict[Group, Epoch]:
+        """Return what a node has told; of a partition that was cut, each part is held to it."""
+        node, partitions = member.topology.node, member.topology.ring.partitions
+        told = self._told.setdefault(node, {})
+        factor = partitions // self._partitions.get(node, partitions)
+        self._partitions[node] = partitions
+        if factor > 1:
+            told = {Group(g.rule, p): epoch for g, epoch in told.items() for p in halves(g.partition, factor)}
+            self._told[node] = told
+        return told
 
 
 def _each(request: Request) -> Sequence[Request]:

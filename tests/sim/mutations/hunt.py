@@ -18,6 +18,7 @@ from sim.mutations import (  # noqa: F401  # they plant
     planted_moves,
     planted_nodes,
     planted_siblings,
+    planted_splits,
     planted_tags,
 )
 from sim.mutations.planting import PLANTED, Planted

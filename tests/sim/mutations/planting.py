@@ -42,7 +42,7 @@ HASH_TREES, ANTI_ENTROPY, WHOLENESS, HEALING = "hash trees", "anti-entropy", "wh
 ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS = "elections", "items with leaders", "first touch", "transactions"
 LED_REPAIR, LOCAL_INDEXES, INDEXES = "repair of leader-based tables", "local indexes", "global indexes"
 EXPIRY, SIBLINGS, VERSIONS_OF_NODES = "expiry of items", "siblings", "versions of nodes"
-MOVING, CLIENTS = "moving partitions", "native clients"
+MOVING, CLIENTS, SPLITTING = "moving partitions", "native clients", "cutting the ring finer"
 TAGS = "tags of values"
 MECHANISMS = (
     *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
@@ -52,6 +52,7 @@ MECHANISMS = (
     MOVING,
     CLIENTS,
     TAGS,
+    SPLITTING,
 )
 
 

@@ -37,12 +37,13 @@ NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
     **{name: (family,) for name, family in FAMILIES.items()},
     "all": tuple(FAMILIES.values()),
     "moves": ((moves.weights, moves.zones, moves.cancelled),),
+    "splits": ((moves.split, moves.split, moves.shares),),
     "membership": (
         (membership.joins, membership.joins, membership.leaves, membership.is_lost, membership.is_replaced),
     ),
 }
-"""By name, the families of faults; a family is drawn first, then a fault of it. Moves and membership are no faults, and
-not among all: ``all+moves`` has both."""
+"""By name, the families of faults; a family is drawn first, then a fault of it. Moves, splits and membership are no
+faults, and not among all: ``all+moves`` has both."""
 
 
 def families_of(name: str) -> tuple[tuple[Fault, ...], ...]:

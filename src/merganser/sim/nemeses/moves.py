@@ -7,17 +7,19 @@ one who asked for it has lost patience, and the next waits for its end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from merganser.core import reshaping
 from merganser.model.cluster import ClusterMap
-from merganser.model.errors import MerganserError
+from merganser.model.errors import MerganserError, RequestError
 from merganser.service.member import Member
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.nemeses.arena import Arena
 
 PATIENCE_S = 5.0
+PARTITIONS_MAX = 64
 _WEIGHTS = (0.0, 0.5, 1.0, 1.0, 2.0)
+_SHARES = (0.5, 1.0, 2.0)
 
 Planning = Callable[[ClusterMap, str], reshaping.Plan]
 
@@ -25,6 +27,11 @@ Planning = Callable[[ClusterMap, str], reshaping.Plan]
 async def weights(arena: Arena) -> None:
     """Have nodes own more, less, or nothing."""
     await operate(arena, "moves", lambda current, name: _other_weights(arena, current, name))
+
+
+async def shares(arena: Arena) -> None:
+    """Have nodes own more or less, but none of them nothing."""
+    await operate(arena, "moves", lambda current, name: _other_weights(arena, current, name, _SHARES))
 
 
 async def zones(arena: Arena) -> None:
@@ -38,6 +45,11 @@ async def cancelled(arena: Arena) -> None:
     await arena.pass_time()
     if began is not None:
         await change(arena, lambda newest: reshaping.cancelled(newest, began))
+
+
+async def split(arena: Arena) -> None:
+    """Have the ring cut finer."""
+    await operate(arena, "splits", lambda current, name: _cut(current, name))
 
 
 async def operate(arena: Arena, fault: str, planning: Planning) -> str | None:
@@ -86,11 +98,17 @@ async def _changed(machine: Machine, change: Callable[[ClusterMap], ClusterMap])
     return await member.catalog.change(change, deadline=deadline)
 
 
-def _other_weights(arena: Arena, current: ClusterMap, name: str) -> reshaping.Plan:
-    drawn = {node.id: arena.rng.choice(_WEIGHTS) for node in current.nodes}
+def _other_weights(arena: Arena, current: ClusterMap, name: str, choices: Sequence[float] = _WEIGHTS) -> reshaping.Plan:
+    drawn = {node.id: arena.rng.choice(choices) for node in current.nodes}
     if not any(drawn.values()):
         drawn[current.nodes[0].id] = 1.0
     return reshaping.planned(current, "weights", operation_id=name, now_us=EPOCH_US, weights=drawn)
+
+
+def _cut(current: ClusterMap, name: str) -> reshaping.Plan:
+    if current.partitions >= PARTITIONS_MAX:
+        raise RequestError("the ring is cut finely enough for a simulation")
+    return reshaping.planned(current, "split", operation_id=name, now_us=EPOCH_US)
 
 
 def _other_zones(arena: Arena, current: ClusterMap, name: str) -> reshaping.Plan:
