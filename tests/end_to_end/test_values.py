@@ -41,6 +41,12 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_and_come_back_from_
     run("put", "carts", "bob", "tea")
     run("put", "carts", "bob", "coffee")
     assert sorted(run("keys", "carts").split()) == ["ann", "bob"]
+    run("put", "carts", "cat", "food", "--tag-int", "age=5", "--client", "shop-7", "--meta", "by=ann")
+    assert run("find", "carts", "age", "5", "--int", through=1) == "5\tcat\n"
+    assert run("keys", "carts", "--prefix", "c", through=2) == "cat\n"
+    run("put", "carts", "cat", "more", "--if", "none_match", status=2)
+    advice = json.loads(run("advise", "carts", "--json", "--r", "1", "--w", "1"))
+    assert 0 < advice["choices"][0]["fresh_at_once"] <= 1
     run("snapshot", "create", str(tmp_path / "repository"), "--name", "one")
     run("snapshot", "restore", str(tmp_path / "repository"), "one", "--prefix", "old-", through=1)
     told = json.loads(run("get", "old-carts", "bob", "--json"))

@@ -399,6 +399,22 @@ def resolve(
     values.resolve(admin, table, key, _value(value), consistency=consistency)
 
 
+@app.command()
+def advise(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="One without leaders, that is written to.")],
+    n: Annotated[int | None, typer.Option("--n", min=1, max=16, help="Replicas of each key [as it has].")] = None,
+    r: Annotated[int | None, typer.Option("--r", min=1, max=16, help="Replicas that are read [each number].")] = None,
+    w: Annotated[int | None, typer.Option("--w", min=1, max=16, help="Acks of a write [each number].")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw how fast writes become visible.")] = False,
+    admin: AdminOption = ADMIN_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Tell how stale reads of a table are, and would be with other numbers, by what its nodes have measured."""
+    from merganser.cli.advise import advise as advise_on
+
+    advise_on(admin, table, n=n, r=r, w=w, is_plotted=plot, as_json=json)
+
+
 def _value(given: str) -> bytes:
     return sys.stdin.buffer.read() if given == "-" else given.encode()
 

@@ -2,7 +2,8 @@
 
 ``GET /status`` this node; ``GET /ring`` the cluster map's nodes and owners; ``GET /health`` 200 while the
 node serves clients, 503 before, once its disk has failed, and while its clock is wrong: other nodes take what this one
-does not. It listens on the same host as everything else.
+does not. ``GET /staleness?table=NAME`` tells what this node has measured of what makes reads of a table stale. It
+listens on the same host as everything else.
 
 ``POST /repair?table=NAME&partition=P[&dry_run=1][&scrub_only=1]`` repairs one partition that this node holds, and
 answers when that is done. ``POST /drain`` has the node leave what it leads to others and clients go elsewhere, until
@@ -79,6 +80,8 @@ class Admin:
             return await self._change(path, request)
         if request.method not in (b"GET", b"HEAD"):
             return _answer(405, {"error": "only GET is served here, and POST /repair"})
+        if path == b"/staleness":
+            return self._staleness(request.path)
         page = _PAGES.get(path)
         if page is None:
             return _answer(404, {"error": "there are /status, /ring, /operation and /health, and POST /repair"})
@@ -107,6 +110,22 @@ class Admin:
         if not self._is_ephemeral:
             return _answer(403, {"error": "this node keeps its data: only nodes started with --ephemeral are cleaned"})
         return await _cleaned(member)
+
+    def _staleness(self, path: bytes) -> Response:
+        """Tell what this node has measured that concerns one table."""
+        member = self._member()
+        if member is None:
+            return _answer(503, {"state": "founding", "version": merganser.__version__})
+        query = parse_qs(path.partition(b"?")[2].decode(errors="replace"))
+        name, wire = (query.get(key, [""])[-1] for key in ("table", "wire"))
+        try:
+            table = _table_named(member, name, wire)
+        except RequestError as error:
+            return _answer(400, {"error": str(error)})
+        if table.has_leaders:
+            return _answer(400, {"error": f"table {name} has leaders: its consistent reads are never stale"})
+        told = msgspec.to_builtins(member.coordinator.staleness.told(table.id))
+        return _answer(200, {"table": table.name, "n": table.n, **told})
 
     def _drained(self, member: Member, *, is_draining: bool) -> Response:
         """Leave what is led here to others, and have clients go elsewhere; or no more."""
@@ -142,6 +161,15 @@ async def _cleaned(member: Member) -> Response:
     return _answer(200, {"tables": tables})
 
 
+def _table_named(member: Member, name: str, wire: str) -> Table:
+    """Return a table by its name; raises a RequestError if there is none, or several of several wires."""
+    tables = [t for t in member.topology.map.tables if t.name == name and wire in ("", t.wire)]
+    if len(tables) != 1:
+        there = ", ".join(sorted({t.name for t in member.topology.map.tables})) or "none"
+        raise RequestError(f"{len(tables) or 'no'} tables are called {name!r} on this node; there are {there}")
+    return tables[0]
+
+
 def _asked_for(member: Member, path: bytes) -> tuple[Table, PartitionId, dict[str, bool]]:
     """Return what a request for a repair names.
 
@@ -155,10 +183,7 @@ def _asked_for(member: Member, path: bytes) -> tuple[Table, PartitionId, dict[st
             f"unknown: {', '.join(sorted(unknown))}; there are table, wire, partition, dry_run, scrub_only"
         )
     name, wire = (query.get(key, [""])[-1] for key in ("table", "wire"))
-    tables = [t for t in member.topology.map.tables if t.name == name and wire in ("", t.wire)]
-    if len(tables) != 1:
-        there = ", ".join(sorted({t.name for t in member.topology.map.tables})) or "none"
-        raise RequestError(f"{len(tables) or 'no'} tables are called {name!r} on this node; there are {there}")
+    table = _table_named(member, name, wire)
     number, ring = query.get("partition", [""])[-1], member.topology.ring
     is_number = number.isascii() and number.isdigit() and len(number) <= len(str(ring.partitions))
     if not (is_number and int(number) < ring.partitions):
@@ -167,9 +192,9 @@ def _asked_for(member: Member, path: bytes) -> tuple[Table, PartitionId, dict[st
         if query.get(flag, ["0"])[-1] not in ("0", "1"):
             raise RequestError(f"{flag} must be 0 or 1")
     partition = PartitionId(int(number))
-    if not ring.holds(member.topology.node, partition, tables[0].rule):
+    if not ring.holds(member.topology.node, partition, table.rule):
         raise RequestError(f"this node holds no replica of partition {partition} of {name}")
-    return tables[0], partition, {f"is_{key}": query.get(key, ["0"])[-1] == "1" for key in ("dry_run", "scrub_only")}
+    return table, partition, {f"is_{key}": query.get(key, ["0"])[-1] == "1" for key in ("dry_run", "scrub_only")}
 
 
 def _answer(status: int, content: object) -> Response:
@@ -255,6 +280,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
             "leaves_wrong": member.scrubber.leaves_wrong,
         },
         "read_repairs": {"sent": repairs.sent, "failed": repairs.failed, "dropped": repairs.dropped},
+        "staleness": _staleness(member),
         "hints": _hints(member),
         "leadership": msgspec.to_builtins(member.leader_tables.leadership.view()),
         "transactions": _transactions(member),
@@ -294,6 +320,12 @@ def _damage(member: Member) -> dict[str, object]:
             for wound in islice(damage.wounds.values(), WOUNDS_TOLD_MAX)
         ],
     }
+
+
+def _staleness(member: Member) -> dict[str, object]:
+    """Tell how stale reads at ONE are predicted to be, by table, of those that are written through this node."""
+    views = member.coordinator.staleness.views
+    return {t.name: msgspec.to_builtins(views[t.id]) for t in member.topology.map.tables if t.id in views}
 
 
 def _hints(member: Member) -> dict[str, object]:

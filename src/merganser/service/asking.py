@@ -163,6 +163,8 @@ class Writing:
         self.required = required
         self.quorum = WriteQuorum(replicas, required=required, required_primaries=required_primaries, parts=parts)
         self.errors: dict[NodeId, BaseException] = {}
+        self.note_ack: Callable[[NodeId], None] | None = None
+        """Told of each ack."""
         self.outranked_by: Timestamp | None = None
         """The newest of what the replicas that acked held already and that is as new as the write, or newer."""
         self._loop = asyncio.get_running_loop()
@@ -204,6 +206,8 @@ class Writing:
     def _count(self, replica: NodeId, future: asyncio.Future[Reply]) -> None:
         error = error_of(future)  # answers of nodes that are not among the replicas count for nothing
         if error is None:
+            if self.note_ack is not None:
+                self.note_ack(replica)
             self._compare(future.result())
             is_settled = self.quorum.acked(replica)
         else:

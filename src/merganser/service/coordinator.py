@@ -51,6 +51,7 @@ from merganser.service.hinting import HintedWriting, Hinting
 from merganser.service.range_merge import merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.shortfall import OUTRANKED, Shortfall
+from merganser.service.staleness import Staleness
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
@@ -84,10 +85,12 @@ class Coordinator:
         rng: random.Random,
         catch_up: Callable[[NodeId], Awaitable[None]],
         under_way: UnderWay,
+        probe_s: float = 0.0,
     ) -> None:
         """Coordinate requests over the replicas that ``topology`` names; ``catch_up`` fetches a newer map.
 
-        Each read and write takes a place in ``under_way``, and is an OverloadedError if there is none.
+        Each read and write takes a place in ``under_way``, and is an OverloadedError if there is none. Every
+        ``probe_s`` each peer is asked what its clock shows (`service.staleness`); 0: never.
         """
         self.under_way = under_way
         self._topology = topology
@@ -98,6 +101,8 @@ class Coordinator:
         self.hedging = Hedging(asker.node)
         self.wall_us = wall_us
         self.hinting = Hinting(topology, asker)
+        self.staleness = Staleness(topology, asker, rng=rng, probe_s=probe_s)
+        self.hinting.time_write = self.staleness.write
         self.repairs = ReadRepair(lambda node, request: asker.ask(node, request, timeout_s=REPAIR_TIMEOUT_S))
         self.range_turns = Turns("range reads", RANGE_READS_MAX)
         self._loop = asyncio.get_running_loop()
@@ -183,6 +188,7 @@ class Coordinator:
         replies = {node: cast("Found", reply) for node, reply in reading.quorum.replies.items()}
         answers = {node: reply.row for node, reply in replies.items()}
         found = reconcile(key, answers, lambda node: replies[node].horizon_us)
+        self.staleness.read(table.id, answers=len(answers), behind=len(found.stale))
         if found.stale:
             await self._bring_up(table, key, found, answers, replicas, need, deadline)
         if found.stale or self._rng.random() < LOOK_CHANCE:

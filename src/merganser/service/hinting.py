@@ -25,7 +25,7 @@ from merganser.core.latency import Latencies
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need
 from merganser.model.errors import MerganserError, PeerLostError, PeerUnreachableError
-from merganser.model.ids import NodeId
+from merganser.model.ids import NodeId, TableId
 from merganser.model.messages import Apply, Hint, Reply
 from merganser.net.transport import failed
 from merganser.service.asking import SILENT_S, Asker, Writing, error_of
@@ -155,6 +155,8 @@ class Hinting:
         """Copies of writes that nobody keeps for a primary that missed them."""
         self.dropped = 0
         """Writes for which no hint could be kept in mind: `WATCHED_MAX` or `WATCHED_BYTES_MAX` was reached."""
+        self.time_write: Callable[[TableId], Callable[[float], None] | None] = lambda _table: None
+        """Told of each write; returns whom to tell how long it took on this node, if that is a replica."""
         self._topology = topology
         self._latencies = Latencies()
         self._writes = 0
@@ -178,6 +180,9 @@ class Hinting:
             stand_ins=lambda: self._stand_ins(table, apply.key),
             deadline=deadline,
         )
+        note_apply = self.time_write(table.id)
+        if note_apply is not None:
+            writing.note_ack = partial(self._note_apply, note_apply, writing.began_at)
         self._watch(writing, is_bounded=is_strict)
         self._writes += 1
         is_sample = self._writes % LATENCY_SAMPLE == 0
@@ -191,6 +196,10 @@ class Hinting:
                 if not self.asker.is_responsive(replica):
                     writing.stand_in(replica)
         return writing
+
+    def _note_apply(self, note: Callable[[float], None], began_at: float, replica: NodeId) -> None:
+        if replica == self.asker.node:
+            note(self._loop.time() - began_at)
 
     def _stand_ins(self, table: Table, key: bytes) -> StandIns:
         last_resort = self.asker.node if self._topology.may_keep(table) else None

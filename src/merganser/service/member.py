@@ -82,6 +82,7 @@ from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
 from merganser.service.restored_rows import RestoredRows
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
+from merganser.service.staleness import PROBE_S
 from merganser.service.standstill import Standstill
 from merganser.service.steps import Evaluator, Indexer
 from merganser.service.table_ends import Ends, TableEnds
@@ -122,6 +123,7 @@ class Member:
         repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
         pulse_s: float = PULSE_S,
+        probe_s: float = PROBE_S,
         evaluators: Mapping[str, Evaluator] | None = None,
         expiries: Mapping[str, Expiry] | None = None,
         expiry_look_s: float = EXPIRY_LOOK_S,
@@ -146,6 +148,7 @@ class Member:
             measures: what items are, and how large, likewise.
             ends: when tables are to go, likewise.
             pulse_s: between two signs of life to those who share a leader with this node.
+            probe_s: between two questions to each peer that measure the way to it; 0: none are asked.
         """
         self._on_error = on_error
         self.engine = engine
@@ -224,6 +227,7 @@ class Member:
             rng=rng,
             catch_up=self.catalog.catch_up,
             under_way=self.admission.operations,
+            probe_s=probe_s,
         )
         self.key_values = KeyValues(
             self.topology,
@@ -377,6 +381,8 @@ class Member:
         self._background: list[asyncio.Task[None]] = []
         self._wire_addresses: dict[str, str] = {}
         self._telling: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
+        self._probe_s = probe_s
         self._at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {
             Read: self.replica.read_at_once,
             ReadRange: self.replica.read_range_at_once,
@@ -463,7 +469,6 @@ class Member:
             self.scrubber.run(),
             self.scrubber.look_where_suspected(),
             self.trees.run(),
-            self.tags.run(self.admission.background),
             self.anti_entropy.run(),
             self.wholeness.watch(),
             self.wholeness.recover(),
@@ -471,13 +476,22 @@ class Member:
             self.rebalancer.run(),
         ):
             self._background.append(self._begin(work))
+        if self._probe_s:
+            self._background.append(self._begin(self.coordinator.staleness.run()))
         self.leader_tables.start()
+        self.tags.when_broken = self._mend_tags
+        if self.tags.has_broken:
+            self._mend_tags()
+
+    def _mend_tags(self) -> None:
+        if self._mending is None or self._mending.done():
+            self._mending = self._begin(self.tags.mend(self.admission.background))
 
     async def close(self) -> None:
         """Stop what runs in the background; the engine and the transport belong to the caller."""
         await self.leader_tables.close()
         self.failure_detector.close()
-        background = [*self._background, *([self._telling] if self._telling is not None else [])]
+        background = [*self._background, *(task for task in (self._telling, self._mending) if task is not None)]
         for task in background:
             task.cancel()
         if background:

@@ -45,8 +45,8 @@ from merganser.storage.values import decode_row
 EXAMINED_MAX: Final = 1_000
 """Entries looked at for one page: some 20 ms of the loop at most, as each row is decoded."""
 REBUILD_ROWS: Final = 256
-LOOK_S: Final = 60.0
-"""Between two tries to make anew what is broken."""
+AGAIN_S: Final = 1.0
+"""Between two tries to make anew what is broken, or has broken again meanwhile."""
 
 _ENTRIES = keys.metadata_key("tag|")
 _BROKEN = keys.metadata_key("tags-broken|")
@@ -65,7 +65,8 @@ class TagIndex:
         """Index what ``engine`` holds; forget, now and later, tables that ``topology`` knows no more."""
         self._topology = topology
         self._engine = engine
-        self._news = asyncio.Event()
+        self.when_broken: Callable[[], None] = lambda: None
+        """Told that something is to be mended."""
         self._broken: dict[Place, int] = {}
         """Each with a number that no other break has."""
         self._breaks = 0
@@ -147,20 +148,23 @@ class TagIndex:
             self._engine.commit(wrong)
         return TagPage(found, stopped_at)
 
-    async def run(self, admit: Callable[[], Awaitable[None]]) -> None:
-        """Make anew what is broken, for as long as the node lives.
+    async def mend(self, admit: Callable[[], Awaitable[None]]) -> None:
+        """Make anew what is broken; returns when nothing is.
 
         Args:
             admit: waits between slices while clients need this node more.
         """
-        while self._engine.failure is None:
-            self._news.clear()
+        while self._broken and self._engine.failure is None:
             for place in sorted(self._broken):
                 with contextlib.suppress(CorruptionError):  # the rows cannot be read: that is seen to by others
                     await self._make_anew(place, admit)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._news.wait()
+            if self._broken:
+                await asyncio.sleep(AGAIN_S)
+
+    @property
+    def has_broken(self) -> bool:
+        """Tell whether anything is to be mended."""
+        return bool(self._broken)
 
     def is_broken(self, place: Place) -> bool:
         """Tell whether entries of a place may be missing."""
@@ -203,7 +207,7 @@ class TagIndex:
     def _note_broken(self, place: Place) -> None:
         self._breaks += 1
         self._broken[place] = self._breaks
-        self._news.set()
+        self.when_broken()
 
     def entries(self, place: Place) -> set[bytes]:
         """Return all entries of a place, for checks: name and place of each."""

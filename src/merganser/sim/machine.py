@@ -87,6 +87,7 @@ class Machine:
         self.repair_interval_s = REPAIR_INTERVAL_S
         self.scrub_interval_s = SCRUB_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
+        self.probe_s = 0.0
         self.evaluators: Mapping[str, Evaluator] = {steps.WIRE: steps.evaluate}
         """What its members do to items of leader-based tables, by wire."""
         self.local_indexers: Mapping[str, LocalIndexer] = {steps.WIRE: local_indexer}
@@ -237,6 +238,7 @@ class Machine:
             measures=self.measures,
             ends=self.ends,
             trees_look_s=self.trees_look_s,
+            probe_s=self.probe_s,
             clock_skew_max_s=self.clock_skew_max_s,
         )
         if self.accepts_loss:

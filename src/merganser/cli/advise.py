@@ -1,0 +1,146 @@
+"""``merganser advise``: how stale reads of a table are, and would be with other numbers, by what its nodes have
+measured."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from merganser.cli.admin_port import fetch, print_json
+from merganser.core import staleness
+from merganser.core.staleness import Measured, Prediction
+from merganser.model.errors import ConfigurationError, RequestError
+from merganser.service.staleness import Told, measured
+
+PROBABILITIES = (0.9, 0.99, 0.999)
+TRIALS = 20_000
+POINTS = 40
+
+
+def advise(
+    admin: str, table: str, *, n: int | None, r: int | None, w: int | None, is_plotted: bool, as_json: bool
+) -> None:
+    """Print what reads and writes come to for the numbers that are given, or for all there are.
+
+    Args:
+        admin: port of any node.
+        table: its name.
+        n: replicas of each key; None: as the table has them.
+        r: replicas that are read; None: each number there is.
+        w: acks of a write; None: each number there is.
+        is_plotted: draw the curves, too.
+        as_json: for scripts.
+
+    Raises:
+        ConfigurationError: there are no such numbers, or nothing was measured yet; says what to do.
+    """
+    has_n, found = _measured(admin, table)
+    replicas = has_n if n is None else n
+    choices = [
+        (reads, writes)
+        for reads in (range(1, replicas + 1) if r is None else (r,))
+        for writes in (range(1, replicas + 1) if w is None else (w,))
+    ]
+    predicted = {choice: _predict(found, replicas, *choice) for choice in choices}
+    if as_json:
+        print_json({"table": table, "n": replicas, "choices": [_told(replicas, *one) for one in predicted.items()]})
+        return
+    console = Console()
+    console.print(_summary(replicas, predicted))
+    console.print(
+        "fresh: how likely a read that begins when a write is acknowledged sees it; then how long after that a read "
+        "must begin to see it so likely; 2 versions: how likely it returns this write or the one before",
+        style="dim",
+    )
+    if is_plotted:
+        print(_plotted(predicted))  # noqa: T201
+
+
+def _measured(admin: str, table: str) -> tuple[int, Measured]:
+    """Return how many replicas the table has, and what all nodes that answer have measured."""
+    told: list[Told] = []
+    has_n = 0
+    for node in fetch(admin, "/ring")["nodes"]:
+        address = node["addresses"].get("admin")
+        if address is None:
+            continue
+        try:
+            page = fetch(address, f"/staleness?table={quote(table, safe='')}")
+        except ConfigurationError:
+            if address == admin:
+                raise
+            continue
+        has_n = page["n"]
+        told.append(msgspec.convert(page, Told))
+    if not told:
+        page = fetch(admin, f"/staleness?table={quote(table, safe='')}")
+        has_n, told = page["n"], [msgspec.convert(page, Told)]
+    return has_n, measured(told)
+
+
+def _predict(found: Measured, n: int, r: int, w: int) -> Prediction:
+    try:
+        return staleness.predict(found, n=n, r=r, w=w, draw=random.Random(1).random, trials=TRIALS)
+    except RequestError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _summary(n: int, predicted: dict[tuple[int, int], Prediction]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    times = [f"{p:.1%}" for p in PROBABILITIES]
+    for heading in ("n", "r", "w", "fresh", *times, "2 versions", "read p99", "write p99"):
+        table.add_column(heading, justify="right")
+    for (r, w), found in predicted.items():
+        table.add_row(
+            *(str(n), str(r), str(w), f"{found.fresh(0.0):.3%}"),
+            *(_ms(staleness.quantile(found.visible_after_s, p)) for p in PROBABILITIES),
+            f"{found.within_versions(2):.3%}",
+            _ms(staleness.quantile(found.reads_s, 0.99)),
+            _ms(staleness.quantile(found.writes_s, 0.99)),
+        )
+    return table
+
+
+def _told(n: int, choice: tuple[int, int], found: Prediction) -> dict[str, Any]:
+    return {
+        "n": n,
+        "r": choice[0],
+        "w": choice[1],
+        "fresh_at_once": found.fresh(0.0),
+        "visible_after_ms": {f"{p:g}": _number(staleness.quantile(found.visible_after_s, p)) for p in PROBABILITIES},
+        "within_versions": {str(k): found.within_versions(k) for k in (1, 2, 3)},
+        "read_p99_ms": _number(staleness.quantile(found.reads_s, 0.99)),
+        "write_p99_ms": _number(staleness.quantile(found.writes_s, 0.99)),
+    }
+
+
+def _plotted(predicted: dict[tuple[int, int], Prediction]) -> str:
+    """Return the share of stale reads over the time since the ack, for the choices that have any."""
+    from merganser.bench.plot import plot
+
+    curves = {}
+    for (r, w), found in predicted.items():
+        ends = [one for one in found.visible_after_s if not math.isinf(one)]
+        if found.fresh(0.0) == 1.0 or not ends:
+            continue
+        last = staleness.quantile(ends, 0.9999)
+        times = [last * (number + 1) / POINTS for number in range(POINTS)]
+        points = [(0.0, found.fresh(0.0)), *((at, found.fresh(at)) for at in times)]
+        curves[f"r={r} w={w}"] = [(max(at * 1000, 1e-6), 1 - fresh) for at, fresh in points]
+    if not curves:
+        return "no read is stale: r + w > n"
+    return plot(curves, x="ms since the ack", y="share of stale reads", is_x_linear=True)
+
+
+def _ms(seconds: float) -> str:
+    return "never" if math.isinf(seconds) else f"{seconds * 1000:.2f} ms"
+
+
+def _number(seconds: float) -> float | None:
+    return None if math.isinf(seconds) else round(seconds * 1000, 3)
