@@ -30,20 +30,22 @@ ANY_CLOCK_S = 1e6
 Script = Callable[[World], Coroutine[Any, Any, None]]
 
 
-def play(script: Script, *, seed: int = 1, machines: int = 3, partitions: int = 16) -> World:
+def play(script: Script, *, seed: int = 1, machines: int = 3, partitions: int = 16, data_centers: int = 0) -> World:
     """Run ``script`` on a fresh cluster; nothing may fail behind its back."""
-    world = World(seed, machines=machines, partitions=partitions)
+    world = World(seed, machines=machines, partitions=partitions, data_centers=data_centers)
     world.run(script)
     assert world.errors() == []
     return world
 
 
-def simulated(*, seed: int = 1, machines: int = 3, partitions: int = 16) -> Callable[[Script], Callable[[], None]]:
+def simulated(
+    *, seed: int = 1, machines: int = 3, partitions: int = 16, data_centers: int = 0
+) -> Callable[[Script], Callable[[], None]]:
     """Make a test of a script that is given a cluster."""
 
     def decorate(script: Script) -> Callable[[], None]:
         def test() -> None:
-            play(script, seed=seed, machines=machines, partitions=partitions)
+            play(script, seed=seed, machines=machines, partitions=partitions, data_centers=data_centers)
 
         test.__name__, test.__doc__ = script.__name__, script.__doc__
         return test

@@ -49,13 +49,16 @@ def every_second(number: int) -> list[str]:
     return [workload for workload in WORKLOADS if workload not in WIRES][number % 2 :: 2]
 
 
-@pytest.mark.parametrize("nemesis", NEMESES)
+EVERYWHERE = [nemesis for nemesis in NEMESES if nemesis != "data-centers"]
+
+
+@pytest.mark.parametrize("nemesis", EVERYWHERE)
 def test_every_promise_is_kept_under_each_nemesis_by_itself(nemesis: str) -> None:
     under_half_of_them(nemesis, list(NEMESES).index(nemesis))
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("nemesis", NEMESES)
+@pytest.mark.parametrize("nemesis", EVERYWHERE)
 @pytest.mark.parametrize("workload", WIRES)
 def test_every_promise_is_kept_to_those_who_come_by_another_wire(nemesis: str, workload: str) -> None:
     scenario = Scenario(workload=workload, nemesis=nemesis)
@@ -63,7 +66,7 @@ def test_every_promise_is_kept_to_those_who_come_by_another_wire(nemesis: str, w
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("nemesis", NEMESES)
+@pytest.mark.parametrize("nemesis", EVERYWHERE)
 def test_every_promise_is_kept_under_each_nemesis_by_the_other_half(nemesis: str) -> None:
     under_half_of_them(nemesis, list(NEMESES).index(nemesis) + 1)
 
@@ -74,6 +77,21 @@ def under_half_of_them(nemesis: str, number: int) -> None:
     for on_leaders in False, True:  # what does not know the one kind of table spares it
         faults = [o.faults for o in outcomes if (o.scenario.workload in ON_LEADERS) == on_leaders]
         assert any(faults) == (nemesis != "none")
+
+
+@pytest.mark.parametrize("workload", ["data-centers", "bank", "indexes", "carts"])
+def test_tables_stay_where_they_may_be_while_data_centers_are_cut_off(workload: str) -> None:
+    scenario = Scenario(workload=workload, nemesis="data-centers+crashes", data_centers=2)
+    outcomes = [run_scenario(seed, scenario) for seed in (1, 2)]
+    assert failures(outcomes) == []
+    assert sum(sum(o.faults.values()) for o in outcomes) > 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_tables_of_any_kind_stay_where_they_may_be_whatever_goes_wrong(workload: str) -> None:
+    scenario = Scenario(workload=workload, nemesis="all+data-centers", data_centers=2)
+    assert failures([run_scenario(seed, scenario) for seed in range(SEEDS_OF_EACH_WORKLOAD)]) == []
 
 
 def test_every_fault_is_injected_sooner_or_later() -> None:

@@ -82,6 +82,9 @@ def serve(
     peer_port: Annotated[int | None, typer.Option(help="For other nodes [7700].")] = None,
     admin_port: Annotated[int | None, typer.Option(help="For status [7800]; 0 picks one.")] = None,
     zone: Annotated[str | None, typer.Option(help="Failure domain of this node, such as its rack.")] = None,
+    data_center: Annotated[
+        str | None, typer.Option("--data-center", help="Data centre of this node, for good; zones are parts of one.")
+    ] = None,
     machine: Annotated[
         str | None, typer.Option(help="Name of the machine, if several nodes run on it: replicas keep apart.")
     ] = None,
@@ -140,6 +143,7 @@ def serve(
         "peer_port": peer_port,
         "admin_port": admin_port,
         "zone": zone,
+        "data_center": data_center,
         "machine": machine,
         "processes": processes,
         "seed": seed or None,
@@ -255,7 +259,13 @@ def undrain(admin: AdminOption = ADMIN_DEFAULT) -> None:
 @tables.command("create")
 def table_create(
     table: Annotated[str, typer.Argument(metavar="TABLE")],
-    replicas: Annotated[int, typer.Option(min=1, max=16, help="Of each key.")] = 3,
+    replicas: Annotated[
+        str, typer.Option(help="Of each key: a number, or one for each data centre, such as eu=3,us=2.")
+    ] = "3",
+    data_centers: Annotated[
+        str, typer.Option("--data-centers", help="That replicas may be in, if it is not said how many in which [all].")
+    ] = "",
+    zones: Annotated[str, typer.Option(help="That anything of the table may be in, such as a,b [all].")] = "",
     conflicts: Annotated[
         str, typer.Option(help="siblings: conflicting values stand side by side; lww: the last write wins.")
     ] = "siblings",
@@ -264,7 +274,7 @@ def table_create(
     """Make a table of keys and values."""
     from merganser.cli import values
 
-    values.create(admin, table, n=replicas, conflicts=conflicts)
+    values.create(admin, table, replicas=replicas, data_centers=data_centers, zones=zones, conflicts=conflicts)
 
 
 @tables.command("list")

@@ -22,6 +22,7 @@ from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, NodeRecord
 from merganser.model.errors import ConfigurationError
 from merganser.model.ids import ClusterId, NodeId, PartitionId
+from merganser.model.policy import Policy
 from merganser.node.admin import HEADER
 
 AT_ONCE = 4
@@ -84,7 +85,7 @@ def _pieces(admin: str, table: str | None, partition: int | None) -> list[Piece]
     numbers = {node["id"]: node["number"] for node in ring_page["nodes"]}
     partitions = range(count) if partition is None else (partition,)
     return [
-        _piece(known, p, ring.preference_list(PartitionId(p), known["n"]), up, numbers)
+        _piece(known, p, ring.preference_list(PartitionId(p), known["rule"]), up, numbers)
         for known in tables
         for p in partitions
     ]
@@ -102,10 +103,26 @@ def _piece(
 def _map(page: dict[str, Any]) -> ClusterMap:
     """Return as much of the cluster map as tells who holds what."""
     nodes = tuple(
-        NodeRecord(node["id"], node["number"], node["peer_address"], node["addresses"], node["zone"])
+        NodeRecord(
+            node["id"],
+            node["number"],
+            node["peer_address"],
+            node["addresses"],
+            node["zone"],
+            node["machine"],
+            data_center=node["data_center"],
+        )
         for node in page["nodes"]
     )
-    return ClusterMap(ClusterId(page["cluster"]), page["epoch"], page["partitions"], nodes, tuple(page["owners"]), ())
+    return ClusterMap(
+        ClusterId(page["cluster"]),
+        page["epoch"],
+        page["partitions"],
+        nodes,
+        tuple(page["owners"]),
+        (),
+        policies=msgspec.convert(page["policies"], tuple[tuple[int, Policy], ...]),
+    )
 
 
 def _up(page: dict[str, Any]) -> dict[NodeId, str]:

@@ -79,7 +79,7 @@ def restore(
     """
     cluster, nodes = members(admin)
     chosen = _chosen(manifest.map, tables)
-    wanted = [_wanted(table, prefix, checksum) for table in chosen]
+    wanted = [_wanted(manifest.map, table, prefix, checksum) for table in chosen]
     _refuse_taken(admin, wanted)
     with laid_out(manifest, repository, scratch, progress) as copies:
         total = sum(gone.counted.rows for gone in gone_through(copies, chosen, progress))
@@ -161,7 +161,8 @@ def _chosen(current: ClusterMap, names: Collection[str]) -> list[Table]:
     return [table for table in tables if not names or table.name in names]
 
 
-def _wanted(table: Table, prefix: str, checksum: str) -> WantedTable:
+def _wanted(current: ClusterMap, table: Table, prefix: str, checksum: str) -> WantedTable:
+    policy = current.policy_of(table)
     return WantedTable(
         wire=table.wire,
         name=prefix + table.name,
@@ -173,6 +174,7 @@ def _wanted(table: Table, prefix: str, checksum: str) -> WantedTable:
             WantedIndex(index.name, index.definition) for index in table.indexes if index.state != "deleting"
         ),
         conflicts=table.conflicts,
+        policy=policy if policy.is_bound else None,
     )
 
 

@@ -28,12 +28,12 @@ def show_status(admin: str, *, as_json: bool) -> None:
         return
     console = Console()
     console.print(_headline(ring), highlight=False)
-    table = _table("node", "state", "zone", "DynamoDB", "peers", "partitions", "epoch", "tables")
+    table = _table("node", "state", *_where(ring), "DynamoDB", "peers", "partitions", "epoch", "tables")
     for known, node in zip(ring["nodes"], nodes, strict=True):
         table.add_row(
             str(known["number"]),
             Text(node["state"], style="green" if node["state"] == "serving" else "red"),
-            known["zone"],
+            *(known[name] for name in _where(ring).values()),
             known["addresses"].get("dynamodb", ""),
             _connected(node),
             str(known["partitions_owned"]),
@@ -41,7 +41,9 @@ def show_status(admin: str, *, as_json: bool) -> None:
             str(len(node["tables"])) if "tables" in node else "",
         )
     console.print(table)
-    _show_membership(console, fetch(admin, "/status"), ring, nodes)
+    status = fetch(admin, "/status")
+    _show_membership(console, status, ring, nodes)
+    _show_policies(console, status)
     _show_leaders(console, nodes)
     for known, node in zip(ring["nodes"], nodes, strict=True):
         if node.get("failure"):
@@ -50,6 +52,19 @@ def show_status(admin: str, *, as_json: bool) -> None:
         for stored in node.get("hints", {}).get("stored", ()):
             age = f"the oldest for {stored['oldest_s']} s"
             console.print(f"node {known['number']} keeps {stored['hints']} hints for node {stored['node']}, {age}")
+
+
+def _where(ring: dict[str, Any]) -> dict[str, str]:
+    """Return the columns that tell where a node is, and what they show: of data centres only if there are any."""
+    is_named = any(node["data_center"] for node in ring["nodes"])
+    return {**({"data centre": "data_center"} if is_named else {}), "zone": "zone"}
+
+
+def _show_policies(console: Console, status: dict[str, Any]) -> None:
+    """Print which tables say where they may be."""
+    for table in status["tables"]:
+        if table["policy"]:
+            console.print(f"table {table['name']} ({table['wire']}) keeps {table['policy']}", highlight=False)
 
 
 def _show_leaders(console: Console, nodes: list[dict[str, Any]]) -> None:
@@ -107,12 +122,12 @@ def show_ring(admin: str, *, as_json: bool) -> None:
         print_json(ring)
         return
     colour = {node["number"]: _COLOURS[i % len(_COLOURS)] for i, node in enumerate(ring["nodes"])}
-    table = _table("node", "id", "zone", "peers", "weight", "partitions", "coming", "share", "voter")
+    table = _table("node", "id", *_where(ring), "peers", "weight", "partitions", "coming", "share", "voter")
     for node in ring["nodes"]:
         table.add_row(
             Text(str(node["number"]), style=colour[node["number"]]),
             node["id"],
-            node["zone"],
+            *(node[name] for name in _where(ring).values()),
             node["peer_address"],
             f"{node['weight']:g}",
             str(node["partitions_owned"]),

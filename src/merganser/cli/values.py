@@ -22,14 +22,16 @@ TIMEOUT_S = 15.0
 Values = list[dict[str, Any]]
 
 
-def create(admin: str, table: str, *, n: int, conflicts: str) -> None:
+def create(admin: str, table: str, *, replicas: str, data_centers: str = "", zones: str = "", conflicts: str) -> None:
     """Make a table.
 
     Raises:
         ConfigurationError: it was not made; says why.
     """
-    made = _ask(admin, "create", {"table": table, "n": str(n), "conflicts": conflicts})
-    print(f"table {made['table']}, {made['n']} replicas of each key")  # noqa: T201  # a command line speaks
+    given = {"replicas": replicas, "data_centers": data_centers, "zones": zones, "conflicts": conflicts}
+    made = _ask(admin, "create", {"table": table, **{name: text for name, text in given.items() if text}})
+    where = f" ({made['policy']})" if made["policy"] else ""
+    print(f"table {made['table']}, {made['n']} replicas of each key{where}")  # noqa: T201  # a command line speaks
 
 
 def list_tables(admin: str, *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from merganser.model.cluster import ClusterMap, NodeRecord, Operation, Table
 from merganser.model.errors import RequestError
 from merganser.model.policy import FIRST_POLICY, Policy
 
-REPLICAS_MAX = 15
+REPLICAS_MAX = 16
 """Of one key in one data centre, and of a table that says no data centres: more than anybody is known to want."""
 NAMED_MAX = 32
 """Data centres, or zones, that one table names."""
@@ -48,7 +48,7 @@ def parsed(*, replicas: str = "", data_centers: str = "", zones: str = "", n: in
             raise ValueError(
                 f"{replicas.strip()!r} says already which data centres there are replicas in: leave out the other list"
             )
-        named = [(_name("data centre", name), _count(count)) for name, _, count in counts]
+        named = [(check_name("data centre", name), _count(count)) for name, _, count in counts]
         _refuse_repeated("data centre", [name for name, _ in named])
         return Policy(sum(count for _, count in named), replicas=tuple(sorted(named)), zones=allowed)
     if len(counts) > 1:
@@ -201,15 +201,21 @@ def _words(text: str) -> list[str]:
 
 
 def _names(what: str, text: str) -> tuple[str, ...]:
-    names = [_name(what, word) for word in _words(text)]
+    names = [check_name(what, word) for word in _words(text)]
     _refuse_repeated(what, names)
     return tuple(sorted(names))
 
 
-def _name(what: str, name: str) -> str:
-    if not name or "=" in name or len(name) > NAME_LENGTH_MAX:
+def check_name(what: str, name: str) -> str:
+    """Return ``name`` if tables can name a data centre so.
+
+    Raises:
+        ValueError: they cannot; the message says what to write.
+    """
+    is_writable = name.isprintable() and not any(character in "=, " for character in name)
+    if not is_writable or not 1 <= len(name) <= NAME_LENGTH_MAX:
         raise ValueError(
-            f"{name!r} is no name of a {what}: write 1 to {NAME_LENGTH_MAX} characters without = and space"
+            f"{name!r:.80} is no name of a {what}: write 1 to {NAME_LENGTH_MAX} characters without =, comma and space"
         )
     return name
 

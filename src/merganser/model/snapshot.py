@@ -6,6 +6,7 @@ import msgspec
 
 from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId
+from merganser.model.policy import Policy
 
 FORMAT = 1
 """Of manifests; a newer one is refused."""
@@ -88,3 +89,5 @@ class WantedTable(msgspec.Struct, frozen=True, array_like=True):
     definition: bytes
     indexes: tuple[WantedIndex, ...] = ()
     conflicts: str = "lww"
+    policy: Policy | None = None
+    """None: it asks for nothing but ``n`` replicas."""

@@ -28,7 +28,7 @@ import orjson
 
 import merganser
 from merganser.model.build import BUILD
-from merganser.model.cluster import Pending, Table
+from merganser.model.cluster import ClusterMap, Pending, Table
 from merganser.model.errors import MerganserError, RequestError
 from merganser.model.ids import PartitionId
 from merganser.net.http import HttpServer, Request, Response
@@ -241,6 +241,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         "build": BUILD,
         "node": topology.node,
         "number": topology.me.number,
+        "data_center": topology.me.data_center,
         "zone": topology.me.zone,
         "machine": topology.me.machine,
         "peer_address": topology.me.peer_address,
@@ -250,7 +251,7 @@ def _status(member: Member, peers: Peers) -> dict[str, object]:
         "cluster_version": current.version,
         "speaks": msgspec.to_builtins(peers.versions),
         "partitions_owned": Counter(current.owners)[topology.me.number],
-        "tables": [{"name": table.name, "wire": table.wire, "n": table.n} for table in current.tables],
+        "tables": [_told_table(current, table) for table in current.tables],
         "peers": {
             node.id: {
                 "address": node.peer_address,
@@ -367,6 +368,12 @@ def _indexes(member: Member) -> dict[str, int]:
     }
 
 
+def _told_table(current: ClusterMap, table: Table) -> dict[str, object]:
+    policy = current.policy_of(table)
+    told = str(policy) if policy.is_bound else ""
+    return {"name": table.name, "wire": table.wire, "n": table.n, "rule": table.rule, "policy": told}
+
+
 def _ring(member: Member, _peers: Peers) -> dict[str, object]:
     current = member.topology.map
     owned = Counter(current.owners)
@@ -379,6 +386,7 @@ def _ring(member: Member, _peers: Peers) -> dict[str, object]:
             {
                 "number": node.number,
                 "id": node.id,
+                "data_center": node.data_center,
                 "zone": node.zone,
                 "machine": node.machine,
                 "peer_address": node.peer_address,
@@ -391,6 +399,7 @@ def _ring(member: Member, _peers: Peers) -> dict[str, object]:
             for node in current.nodes
         ],
         "owners": current.owners,
+        "policies": msgspec.to_builtins(current.policies),
         "operation": None if current.operation is None else current.operation.told,
     }
 

@@ -2,7 +2,7 @@
 
 ::
 
-    /values/create?table=T[&n=3][&conflicts=siblings]
+    /values/create?table=T[&n=3][&conflicts=siblings][&replicas=eu=3,us=2][&data_centers=eu,us][&zones=a,b]
     /values/drop?table=T
     /values/tables[?from=T][&limit=1000]
     /values/get?table=T&key=K[&consistency=QUORUM]
@@ -34,10 +34,12 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from merganser.core import policies
 from merganser.core.token import token_of
 from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, parse_value_levels
 from merganser.model.errors import MerganserError, PreconditionFailedError, RequestError, UnknownOutcomeError
+from merganser.model.policy import Policy
 from merganser.net.http import Request, Response
 from merganser.node.admin_contents import ABOUT, as_json, condition_of, content_of, tag_as_json, tag_value, told
 from merganser.service.member import Member
@@ -58,7 +60,7 @@ PAGE_BYTES: Final = 1024 * 1024  # of values, which are read and not told
 
 _JSON = [(b"content-type", b"application/json")]
 _NAMES: Final[dict[bytes, frozenset[str]]] = {
-    b"create": frozenset(("table", "n", "conflicts")),
+    b"create": frozenset(("table", "n", "conflicts", "replicas", "data_centers", "zones")),
     b"drop": frozenset(("table",)),
     b"tables": frozenset(("from", "limit")),
     b"get": frozenset(("table", "key", "consistency")),
@@ -94,20 +96,21 @@ async def answer(member: Member, request: Request) -> Response:
 
 async def _create(member: Member, query: Query, _body: bytes) -> object:
     name = _table_name(query)
-    n = _number(query, "n", REPLICAS, low=1, high=REPLICAS_MAX)
+    policy = _policy(query)
     conflicts = CONFLICTS.get(query.get("conflicts", "siblings"))
     if conflicts is None:
         raise RequestError(f"conflicts is {' or '.join(CONFLICTS)}, not {query['conflicts']!r:.80}")
     table = await member.catalog.create_table(
         wire=WIRE,
         name=name,
-        n=n,
+        policy=policy,
         definition=b"",
         unique_id=uuid.uuid4().hex,
         conflicts=conflicts,
         deadline=_in(MAP_TIMEOUT_S),
     )
-    return {"table": table.name, "n": table.n, "conflicts": table.conflicts}
+    where = str(policy) if policy.is_bound else ""
+    return {"table": table.name, "n": table.n, "conflicts": table.conflicts, "policy": where}
 
 
 async def _drop(member: Member, query: Query, _body: bytes) -> object:
@@ -261,6 +264,16 @@ def _table_name(query: Query) -> str:
             f"table must be 1 to {TABLE_CHARACTERS_MAX} characters that can be printed, not {name!r:.80}"
         )
     return name
+
+
+def _policy(query: Query) -> Policy:
+    """Return how many replicas a table is to have, and where."""
+    n = _number(query, "n", REPLICAS, low=1, high=REPLICAS_MAX)
+    texts = {name: query.get(name, "").encode("latin-1") for name in ("replicas", "data_centers", "zones")}
+    try:
+        return policies.parsed(n=n, **{name: text.decode() for name, text in texts.items()})
+    except ValueError as error:
+        raise RequestError(str(error)) from None
 
 
 async def _table(member: Member, query: Query) -> Table:

@@ -265,7 +265,14 @@ class Node:
         doors_only = {name: address for name, address in self.addresses.items() if name != "peers"}
         speaks = self._peers.versions.newest
         return NodeRecord(
-            node_id, 0, self.addresses["peers"], doors_only, settings.zone, settings.machine, speaks=speaks
+            node_id,
+            0,
+            self.addresses["peers"],
+            doors_only,
+            settings.zone,
+            settings.machine,
+            speaks=speaks,
+            data_center=settings.data_center,
         )
 
     def _listen_at_door(self, server: http.HttpServer) -> Callable[[str, int], Awaitable[int]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from merganser.core import policies
 from merganser.model import versions
 from merganser.model.errors import ConfigurationError
 from merganser.net.http_limits import HttpLimits
@@ -63,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     are those of the other two that are not given."""
     zone: str = ""
     """Failure domain of this node, for example its rack."""
+    data_center: str = ""
+    """Data centre of this node, for good; zones are parts of one."""
     machine: str = ""
     """Name of the machine, if several nodes run on it: replicas share it only when there is no other."""
     processes: int = 1
@@ -199,6 +202,11 @@ def _check(settings: Settings) -> None:
         port = getattr(settings, name)
         if not 0 <= port <= 65535:
             raise ConfigurationError(f"--{name.replace('_', '-')} must be 0 to 65535, not {port}")
+    if settings.data_center:
+        try:
+            policies.check_name("data centre", settings.data_center)
+        except ValueError as error:
+            raise ConfigurationError(f"--data-center: {error}") from None
     if settings.partitions < 1 or settings.partitions & (settings.partitions - 1):
         raise ConfigurationError(f"partitions must be a power of two, not {settings.partitions}")
     if not 1 <= settings.processes <= PROCESSES_MAX:

@@ -139,6 +139,7 @@ class RestoredRows:
                 replication="leader" if wanted.replication == "leader" else "leaderless",
                 indexes=[IndexRequest(index.name, index.definition) for index in wanted.indexes],
                 conflicts="siblings" if wanted.conflicts == "siblings" else "lww",
+                policy=wanted.policy,
                 deadline=deadline,
             )
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from merganser.core import rows
 from merganser.core.token import token_of
 from merganser.model.cluster import Table
-from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, needed_to_read, needed_to_write
+from merganser.model.consistency import Consistency, Need, Part, ReadLevel, WriteLevel, needed_to_read, needed_to_write
 from merganser.model.consistency import name_of as name_of_level
 from merganser.model.errors import InvariantError, MerganserError, RequestError, UnavailableError
 from merganser.model.row import CellWrite, Mutation, Row
@@ -86,7 +86,9 @@ class Clients:
         table = table or self.table
         expires_at_s = None if lives_s is None else machine.wall_us() // 1_000_000 + lives_s
         write = Write(key, value, self._loop.time(), client=client, expires_at_s=expires_at_s)
-        need = needed_to_write(level, min(table.n, len(self.world.machines)))
+        need = self._by_data_center(machine, level)
+        write.places = self._places(need)
+        need = need or needed_to_write(level, min(table.n, len(self.world.machines)))
         write.replicas, write.nodes = need.primaries, need.nodes
         self.history.writes.append(write)
         mutation = _mutation(value, expires_at_s, replaces=self.rng.random() < 0.2)
@@ -121,7 +123,7 @@ class Clients:
         work = member_of(machine).coordinator.read(table or self.table, key, level=level, deadline=self._deadline())
         what = f"read {name_of(key)} at {name_of_level(level)}"
         task = await self.ask(machine, work, what, client)
-        need = needed_to_read(level, self.table.n)
+        need = self._by_data_center(machine, level) or needed_to_read(level, self.table.n)
         self._note_failure(task, Failure(what, key, machine.node, need, began_s, self._loop.time()))
         if not task.done() or _failed(task):
             return None
@@ -191,9 +193,31 @@ class Clients:
         wall_us = machine.wall_us()
         value = None if row is None else rows.live_value(row, CELL, wall_us // 1_000_000)
         read = Read(key, value, rows.newest(row) if row else BEGINNING, began_s, self._loop.time(), client)
-        read.replicas, read.wall_s = needed_to_read(level, self.table.n).primaries, wall_us / 1e6
+        need = self._by_data_center(machine, level)
+        read.places = self._places(need)
+        read.replicas, read.wall_s = (need or needed_to_read(level, self.table.n)).primaries, wall_us / 1e6
         self.history.reads.append(read)
         return read
+
+    def _by_data_center(self, machine: Machine, level: WriteLevel | ReadLevel) -> Need | None:
+        """Return what a level that counts by data centre needs through ``machine``, None if it is another level."""
+        if not isinstance(level, Consistency) or not level.is_by_data_center:
+            return None
+        counts = self.history.n_in
+        names = [machine.data_center] if level is not Consistency.EACH_QUORUM else list(counts)
+        parts = tuple(
+            Part(
+                tuple(other.node for other in self.world.machines if other.data_center == name),
+                level.required(counts.get(name, 1)),
+            )
+            for name in names
+        )
+        total = sum(part.required for part in parts)
+        return Need(total, total, parts)
+
+    def _places(self, need: Need | None) -> dict[str, int]:
+        homes = {machine.node: machine.data_center for machine in self.world.machines}
+        return {} if need is None else {homes[part.members[0]]: part.required for part in need.parts if part.members}
 
     def _note_failure(self, task: asyncio.Task[Any], failure: Failure) -> None:
         """Note ``failure`` unless ``task`` was answered, if only with what is wrong with the request."""

@@ -8,7 +8,7 @@ more than N met at a replica, and only then does one promise anything about the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.sim.item_history import ItemHistory
 
 QUORUM_OF_3 = 2
+NOWHERE: Mapping[str, int] = {}
 
 
 class Write(msgspec.Struct):
@@ -39,6 +40,8 @@ class Write(msgspec.Struct):
     """How many nodes had to ack it, keepers of hints among them."""
     expires_at_s: int | None = None
     """On the wall clock; from then on it reads as a delete."""
+    places: Mapping[str, int] = NOWHERE
+    """By data centre, how many replicas had to ack it there; of levels that count so."""
     minted: Timestamp | None = None
     """What the coordinator minted: a delete is ordered right before it."""
 
@@ -60,6 +63,8 @@ class Read(msgspec.Struct):
     replicas: int = QUORUM_OF_3
     wall_s: float = 0.0
     """What the coordinator's clock showed when it answered."""
+    places: Mapping[str, int] = NOWHERE
+    """As of a write."""
 
 
 class Scan(msgspec.Struct):
@@ -74,6 +79,7 @@ class Scan(msgspec.Struct):
     began_s: float
     ended_s: float
     replicas: int = QUORUM_OF_3
+    places: Mapping[str, int] = NOWHERE
 
 
 class ValuePut(msgspec.Struct):
@@ -177,9 +183,10 @@ R = TypeVar("R", bound=_Keyed)
 class History:
     """The records of one run on tables of ``n`` replicas, in the order in which they began."""
 
-    def __init__(self, n: int = 3) -> None:
-        """Begin with nothing."""
+    def __init__(self, n: int = 3, n_in: Mapping[str, int] = NOWHERE) -> None:
+        """Begin with nothing; ``n_in`` says how many replicas are in each data centre."""
         self.n = n
+        self.n_in = n_in
         self.has_losses = False
         """Disks lost what they had synced, one at a time: what one node alone acknowledged or told may be gone."""
         self.has_other_members = False
@@ -202,7 +209,13 @@ class History:
         """Tell whether the replicas that the two counted must overlap; ``one`` came first, and must still be there."""
         if self.has_losses and one.replicas < 2:
             return False
-        return one.replicas + other.replicas > self.n
+        if one.replicas + other.replicas > self.n:
+            return True
+        return any(
+            count + other.places.get(data_center, 0) > self.n_in[data_center]
+            for data_center, count in one.places.items()
+            if data_center in other.places
+        )
 
     def writes_by_key(self) -> dict[bytes, list[Write]]:
         """Return the writes of each key."""

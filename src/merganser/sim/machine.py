@@ -62,6 +62,7 @@ class Machine:
         *,
         address: str,
         zone: str,
+        data_center: str = "",
         seeds: tuple[str, ...],
         partitions: int,
         join: str = "",
@@ -115,7 +116,7 @@ class Machine:
         self._loop = loop
         self._network = network
         self._rng = rng
-        self._record = NodeRecord(NodeId(f"{rng.getrandbits(64):016x}"), 0, address, {}, zone)
+        self._record = NodeRecord(NodeId(f"{rng.getrandbits(64):016x}"), 0, address, {}, zone, data_center=data_center)
         self._seeds = seeds
         self._join = join
         self._partitions = partitions
@@ -129,6 +130,16 @@ class Machine:
     def node(self) -> NodeId:
         """Who it is, in all its lives."""
         return self._record.id
+
+    @property
+    def data_center(self) -> str:
+        """Where it stands."""
+        return self._record.data_center
+
+    @property
+    def zone(self) -> str:
+        """The part of its data centre that it stood in when it was made."""
+        return self._record.zone
 
     @property
     def is_up(self) -> bool:

@@ -50,6 +50,7 @@ _CALL: msgspec.msgpack.Decoder[tuple[NodeId, msgspec.Raw]] = msgspec.msgpack.Dec
 
 UNNOTICED_S_MAX = 11.0  # what `net.sockets` asks of the kernel
 _DATAGRAM = "datagram"  # goes over no connection
+FAR_S = (0.01, 0.03)  # one way between two data centres of a continent
 REOPENED_S = (0.005, 0.5)  # a few of the attempts that `net.link` makes after a connection was lost
 
 
@@ -81,6 +82,8 @@ class SimulatedNetwork:
         """Begin with a healthy network and nobody on it."""
         self.loop = loop
         self.conditions = Conditions()
+        self.data_centers: dict[str, str] = {}
+        """Of machines, by address: what goes from one to another takes `FAR_S` longer."""
         self.unnoticed_share = 0.0
         """How many of those who were connected to a machine that loses power do not learn of it at once."""
         self.sent = 0
@@ -171,8 +174,12 @@ class SimulatedNetwork:
             if self._rng.random() < self.conditions.loss:
                 self.lost += 1
                 continue
-            delay_s = self._rng.uniform(*self.conditions.delay_s)
+            delay_s = self._rng.uniform(*self.conditions.delay_s) + self._distance_s(message)
             self.loop.call_later(delay_s, self._arrive, message, breaks, context=contextvars.Context())
+
+    def _distance_s(self, message: _Message) -> float:
+        one, other = self.data_centers.get(message.sender), self.data_centers.get(message.receiver)
+        return 0.0 if one == other else self._rng.uniform(*FAR_S)
 
     def _later(self, what: Callable[[str, str], None], caller: str, peer: str) -> None:
         delay_s = self._rng.uniform(*self.conditions.delay_s)

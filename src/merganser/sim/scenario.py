@@ -18,6 +18,7 @@ import msgspec
 
 from merganser.model.cluster import Table
 from merganser.model.errors import ConfigurationError, TableExistsError
+from merganser.model.policy import Policy
 from merganser.sim.checkers import Violation, where
 from merganser.sim.clients import Clients
 from merganser.sim.history import History, TableChange, ValuePut, Write
@@ -25,16 +26,28 @@ from merganser.sim.loop import SimulationError
 from merganser.sim.nemeses import EVERY_S, FAMILIES, Nemesis, families_of
 from merganser.sim.nemeses.arena import LASTS_S, Arena
 from merganser.sim.nemeses.clocks import DRIFT_MAX
+from merganser.sim.residency import Watch, WatchedEngine
 from merganser.sim.upgrade import Upgrade, behind_members
 from merganser.sim.verdict import Verdict
-from merganser.sim.workloads import INDEXED, LIMITED, ON_LEADERS, ON_SIBLINGS, WIRES, WORKLOADS, Workload
+from merganser.sim.workloads import (
+    IN_DATA_CENTERS,
+    INDEXED,
+    LIMITED,
+    ON_LEADERS,
+    ON_SIBLINGS,
+    WIRES,
+    WORKLOADS,
+    Workload,
+)
 from merganser.sim.world import World
+from merganser.storage.memory import MemoryEngine
 
 CLIENTS = 4
 THINK_S = (0.03, 0.1, 0.1, 0.3)
 """Means of the pause between two requests, one drawn a run: what fails in a hurry and what fails with time."""
 NODES = (3, 3, 4, 5)
 """With three every node holds every row; with more, some coordinate and keep hints for what they do not hold."""
+DATA_CENTERS = 2
 CREATE_TIMEOUT_S = 60.0
 UNNOTICED_SHARE = 0.5  # a process that dies is found out at once, a machine that does is not
 NEVER_S = 1e9
@@ -81,6 +94,9 @@ class Scenario(msgspec.Struct, frozen=True):
     """Of anti-entropy and of purging; 0: drawn, none among them."""
     pace: str = "drawn"
     """Of runs with leaders: one of `PACES`."""
+    data_centers: int = 0
+    """With as many machines in each as there are zones, and a table that has a policy; 0: none, unless the workload has
+    some."""
     older: int = 0
     """Machines that begin on the oldest version and are upgraded one after another (`sim.upgrade`)."""
 
@@ -99,11 +115,23 @@ class Scenario(msgspec.Struct, frozen=True):
             )
         if self.pace not in ("drawn", *PACES):
             raise ConfigurationError(f"no pace is called {self.pace!r}: choose drawn, {', '.join(PACES)}")
-        nodes = self.nodes or max(NODES)
+        if self.older and self.is_in_data_centers:
+            raise ConfigurationError("no older node knows of data centres: leave out --older")
+        nodes = self.nodes or self.machines or max(NODES)
         if self.partitions.bit_count() != 1 or self.partitions < nodes:
             raise ConfigurationError(
                 f"{self.partitions} partitions for {nodes} nodes: choose a power of two, no less than the nodes"
             )
+
+    @property
+    def is_in_data_centers(self) -> bool:
+        """Tell whether there are several, or the workload needs some."""
+        return bool(self.data_centers) or self.workload in IN_DATA_CENTERS
+
+    @property
+    def machines(self) -> int:
+        """How many there are if they are in data centres and nobody says how many; 0: drawn."""
+        return (self.data_centers or DATA_CENTERS) * self.zones if self.is_in_data_centers else 0
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -144,7 +172,14 @@ def run_scenario(seed: int, scenario: Scenario = Scenario()) -> Outcome:  # noqa
     scenario.check()
     drawn = random.Random(seed)
     nodes = drawn.choice(NODES)
-    world = World(seed, machines=scenario.nodes or nodes, zones=scenario.zones, partitions=scenario.partitions)
+    world = World(
+        seed,
+        machines=scenario.nodes or scenario.machines or nodes,
+        zones=scenario.zones,
+        data_centers=(scenario.data_centers or DATA_CENTERS) if scenario.is_in_data_centers else 0,
+        partitions=scenario.partitions,
+        engine_type=WatchedEngine if scenario.is_in_data_centers else MemoryEngine,
+    )
     repair_interval_s, margin_us = drawn.choice(REPAIR_INTERVALS_S), drawn.choice(PURGE_MARGINS_US)
     pace = Pace()
     if scenario.workload in ON_LEADERS:
@@ -156,6 +191,23 @@ def run_scenario(seed: int, scenario: Scenario = Scenario()) -> Outcome:  # noqa
     return _Run(seed, scenario, world, pace).outcome()
 
 
+def _policy(world: World) -> Policy:
+    """Draw where the table is to be: everywhere, with room for hints or without, or in some places alone."""
+    names = sorted({machine.data_center for machine in world.machines})
+    zones = sorted({machine.zone for machine in world.machines})
+    whole, some = len(zones), max(1, len(zones) - 1)
+    counts, allowed = world.rng.choice(
+        (
+            (dict.fromkeys(names, whole), ()),
+            (dict.fromkeys(names, some), ()),
+            (dict.fromkeys(names[:1], whole), ()),
+            (dict.fromkeys(names[:1], some), ()),
+            (dict.fromkeys(names, some), tuple(zones[:some])),
+        )
+    )
+    return Policy(sum(counts.values()), replicas=tuple(sorted(counts.items())), zones=allowed)
+
+
 class _Run:
     def __init__(self, seed: int, scenario: Scenario, world: World, pace: Pace) -> None:
         self._seed = seed
@@ -163,7 +215,10 @@ class _Run:
         self._world = world
         self._pace = pace
         world.network.unnoticed_share = UNNOTICED_SHARE
-        self._history = History(min(3, len(world.machines)))
+        self._policy = _policy(world) if scenario.is_in_data_centers else None
+        n = min(3, len(world.machines)) if self._policy is None else self._policy.n
+        self._history = History(n, {} if self._policy is None else dict(self._policy.replicas))
+        self._watch = Watch(world)
         self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s, lasts_s=pace.lasts_s)
         self._history.troubles = self._arena.troubles
         self._history.items.broken_promises = world.witness.sentences
@@ -188,11 +243,16 @@ class _Run:
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(self._pace.think_s))
         workload = WORKLOADS[self._scenario.workload](clients, self._scenario.hot_keys)
+        if self._policy is not None:
+            self._watch.begin()
         await self._work(workload, upgrade)
         await self._world.start()
         await self._arena.finish()
         await asyncio.sleep(self._ahead_s())
         self._violations += await Verdict(clients, self._history, workload).violations()
+        if self._policy is not None:
+            self._watch.look()
+            self._violations += self._watch.violations
         self._violations += [Violation("versions", told) for told in behind_members(self._world.machines)]
 
     async def _work(self, workload: Workload, upgrade: Upgrade) -> None:
@@ -228,6 +288,7 @@ class _Run:
                 wire=WIRES.get(self._scenario.workload, "sim"),
                 name="t",
                 n=min(3, len(self._world.machines)),
+                policy=self._policy,
                 definition=b"",
                 unique_id=change.unique_id,
                 deadline=deadline,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from merganser.model.cluster import Conflicts, Replication, Table
 from merganser.model.errors import InvariantError
 from merganser.model.index import IndexRequest
+from merganser.model.policy import Policy
 from merganser.service.member import Member
 from merganser.sim.loop import SimulatedLoop
 from merganser.sim.machine import Machine
@@ -34,16 +35,18 @@ class World:
         *,
         machines: int = 3,
         zones: int = 3,
+        data_centers: int = 0,
         partitions: int = 16,
         engine_type: type[MemoryEngine] = MemoryEngine,
     ) -> None:
-        """Put ``machines`` on a network; none is started."""
+        """Put ``machines`` on a network, in ``data_centers`` in turn if there are any; none is started."""
         self.rng = random.Random(seed)
         self.loop = SimulatedLoop(self.rng)
         self._count = machines
         self.network = SimulatedNetwork(self.loop, self.rng)
         self.witness = Witness()
         self._zones = zones
+        self._data_centers = data_centers
         self._partitions = partitions
         self._engine_type = engine_type
         seeds = tuple(f"machine-{i}:7700" for i in range(machines))
@@ -53,7 +56,8 @@ class World:
                 self.network,
                 self.rng,
                 address=address,
-                zone=f"zone-{i % zones}",
+                zone=f"zone-{i // (data_centers or 1) % zones}",
+                data_center=self._data_center(i),
                 seeds=seeds,
                 partitions=partitions,
                 witness=self.witness,
@@ -63,6 +67,7 @@ class World:
         ]
         for machine in self.machines:
             machine.when_gone = self._gone
+            self._note_place(machine)
 
     def run(self, play: Callable[[World], Coroutine[Any, Any, T]]) -> T:
         """Run ``play(world)`` to its end, on virtual time; a world runs once."""
@@ -91,7 +96,9 @@ class World:
             await asyncio.sleep(POLL_S)
         return machine.member
 
-    def add_machine(self, *, join: str | None = None, zone: str | None = None) -> Machine:
+    def add_machine(
+        self, *, join: str | None = None, zone: str | None = None, data_center: str | None = None
+    ) -> Machine:
         """Put one machine more on the network, not started, which joins that of the machine at ``join`` (the first)."""
         number = self._count
         self._count += 1
@@ -100,7 +107,8 @@ class World:
             self.network,
             self.rng,
             address=f"machine-{number}:7700",
-            zone=f"zone-{number % self._zones}" if zone is None else zone,
+            zone=f"zone-{number // (self._data_centers or 1) % self._zones}" if zone is None else zone,
+            data_center=self._data_center(number) if data_center is None else data_center,
             seeds=(),
             partitions=self._partitions,
             join=self.machines[0].address if join is None else join,
@@ -108,8 +116,16 @@ class World:
             engine_type=self._engine_type,
         )
         machine.when_gone = self._gone
+        self._note_place(machine)
         self.machines.append(machine)
         return machine
+
+    def _data_center(self, number: int) -> str:
+        return f"dc-{number % self._data_centers}" if self._data_centers else ""
+
+    def _note_place(self, machine: Machine) -> None:
+        if machine.data_center:
+            self.network.data_centers[machine.address] = machine.data_center
 
     def retire(self, machine: Machine) -> None:
         """Cut the power of a machine that is never to be started again, and forget it."""
@@ -134,6 +150,7 @@ class World:
         indexes: Sequence[IndexRequest] = (),
         conflicts: Conflicts = "lww",
         wire: str = "sim",
+        policy: Policy | None = None,
     ) -> Table:
         """Create a table through the first machine."""
         machine = self.machines[0]
@@ -150,6 +167,7 @@ class World:
                 replication=replication,
                 indexes=indexes,
                 conflicts=conflicts,
+                policy=policy,
             )
         )
 

@@ -43,7 +43,7 @@ ELECTIONS, ITEMS, FIRST_TOUCH, TRANSACTIONS = "elections", "items with leaders",
 LED_REPAIR, LOCAL_INDEXES, INDEXES = "repair of leader-based tables", "local indexes", "global indexes"
 EXPIRY, SIBLINGS, VERSIONS_OF_NODES = "expiry of items", "siblings", "versions of nodes"
 MOVING, CLIENTS, SPLITTING = "moving partitions", "native clients", "cutting the ring finer"
-TAGS = "tags of values"
+TAGS, DATA_CENTERS = "tags of values", "data centres"
 MECHANISMS = (
     *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
     *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
@@ -53,6 +53,7 @@ MECHANISMS = (
     CLIENTS,
     TAGS,
     SPLITTING,
+    DATA_CENTERS,
 )
 
 

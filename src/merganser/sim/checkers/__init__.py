@@ -106,7 +106,7 @@ OF_BOTH: dict[str, Callable[[History, Sequence[NodeState]], Iterator[str]]] = {
     "held": writes_too_few_hold,
     "available": unanswered_requests,
 }
-OF_THE_RUN = ("readable", "errors", "versions")
+OF_THE_RUN = ("readable", "errors", "versions", "residency")
 
 PROMISES = {
     "acknowledged": "a read is at least as new as every acknowledged write that it met (R + W > N)",
@@ -151,6 +151,7 @@ PROMISES = {
     "tag entries": "the index of tags of a replica is what follows from the rows that it holds",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
+    "residency": "nothing of a table is ever where its policy does not allow it",
     "versions": "the map is of the newest version that all members speak",
 }
 """What each checker sees to."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from merganser.model.ids import NodeId
-from merganser.sim.checkers.replicas import NodeState, replicas_of
+from merganser.sim.checkers.replicas import NodeState, keepers_of, replicas_of
 from merganser.sim.history import Failure, History
 
 RECOVERY_S = 3.0  # to start, to connect again (within a second), to work off what has waited; storms delay by up to 3 s
@@ -35,16 +35,18 @@ def unanswered_requests(history: History, states: Sequence[NodeState]) -> Iterat
         if hurt is None or failure.node in hurt or (failure.is_of_leader and _may_lack_a_leader(history, failure)):
             continue
         well = {state.node for state in states} - hurt
-        is_page = failure.key is None
-        if not hurt if is_page else _are_enough(failure, well, replicas_of(failure.key or b"", states)):
+        if not hurt if failure.key is None else _are_enough(failure, failure.key, well, states):
             when = f"from {failure.began_s:.4f} to {failure.ended_s:.4f} s"
             yield f"not answered: {failure.what} through {failure.node} {when}, though {len(well)} nodes were well"
 
 
-def _are_enough(failure: Failure, well: set[NodeId], replicas: Sequence[NodeId]) -> bool:
+def _are_enough(failure: Failure, key: bytes, well: set[NodeId], states: Sequence[NodeState]) -> bool:
     """Tell whether those who are well can answer; nobody can if the table is gone."""
+    keepers, replicas = well & keepers_of(key, states), replicas_of(key, states)
     primaries = well.intersection(replicas)
-    return bool(replicas) and len(well) >= failure.need.nodes and len(primaries) >= failure.need.primaries
+    if any(len(primaries.intersection(part.members)) < part.required for part in failure.need.parts):
+        return False
+    return bool(replicas) and len(keepers) >= failure.need.nodes and len(primaries) >= failure.need.primaries
 
 
 def _may_lack_a_leader(history: History, failure: Failure) -> bool:

@@ -107,5 +107,13 @@ def replicas_of(key: bytes, states: Sequence[NodeState]) -> tuple[NodeId, ...]:
     return () if table is None else _replicas(Ring(newest), table, key)
 
 
+def keepers_of(key: bytes, states: Sequence[NodeState]) -> set[NodeId]:
+    """Return who may keep ``key``, be it as a hint, by the newest map; nobody if its table is gone."""
+    newest = max((state.map for state in states), key=lambda current: current.epoch)
+    table = next((table for table in newest.tables if table.id == keys.table_in(key)), None)
+    ring = Ring(newest)
+    return set() if table is None else {node.id for node in newest.nodes if ring.allows(node, table.rule)}
+
+
 def _replicas(ring: Ring, table: Table, key: bytes) -> tuple[NodeId, ...]:
     return ring.preference_list(ring.partition_of(keys.token_in(key)), table.rule)

@@ -10,7 +10,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from merganser.model.errors import ConfigurationError
-from merganser.sim.nemeses import clocks, crashes, disks, losses, membership, moves, partitions, pauses, rot, storms
+from merganser.sim.nemeses import (
+    clocks,
+    crashes,
+    data_centers,
+    disks,
+    losses,
+    membership,
+    moves,
+    partitions,
+    pauses,
+    rot,
+    storms,
+)
 from merganser.sim.nemeses.arena import Arena
 
 Fault = Callable[[Arena], Awaitable[None]]
@@ -41,9 +53,10 @@ NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
     "membership": (
         (membership.joins, membership.joins, membership.leaves, membership.is_lost, membership.is_replaced),
     ),
+    "data-centers": ((data_centers.cut_off, data_centers.cut_off, data_centers.power),),
 }
 """By name, the families of faults; a family is drawn first, then a fault of it. Moves, splits and membership are no
-faults, and not among all: ``all+moves`` has both."""
+faults, and not among all, nor are those of data centres, which few runs have: ``all+moves`` has both."""
 
 
 def families_of(name: str) -> tuple[tuple[Fault, ...], ...]:

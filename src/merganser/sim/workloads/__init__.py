@@ -18,6 +18,7 @@ from merganser.sim.workloads.bank import Bank
 from merganser.sim.workloads.bursts import LIMITS, Bursts
 from merganser.sim.workloads.carts import Carts
 from merganser.sim.workloads.counters import Counters
+from merganser.sim.workloads.data_centers import DataCenters
 from merganser.sim.workloads.deletes import Deletes
 from merganser.sim.workloads.expiries import Expiries
 from merganser.sim.workloads.handoff import Handoff
@@ -73,6 +74,7 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "expiries": Expiries,
     "index-changes": IndexChanges,
     "native": Native,
+    "data-centers": DataCenters,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
 
@@ -80,6 +82,9 @@ ON_LEADERS = frozenset(
     ("items", "counters", "bank", "appends", "item-scans", "index-queries", "indexes", "expiries", "index-changes")
 )
 """Those that work on a leader-based table."""
+
+IN_DATA_CENTERS = frozenset(("data-centers",))
+"""Those that work in several data centres even if nobody asks for any."""
 
 ON_SIBLINGS = frozenset(("siblings", "carts", "native", "tags"))
 """Those that work on a key-value table."""

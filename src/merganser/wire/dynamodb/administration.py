@@ -30,6 +30,7 @@ from merganser.wire.dynamodb.tables import (
     definition_for,
     definition_of,
     describe,
+    policy_for,
     replication_for,
 )
 
@@ -136,6 +137,7 @@ class Administration:
                     definition=definition.encoded(),
                     unique_id=unique_id,
                     replication=replication_for(request),
+                    policy=policy_for(request),
                     deadline=session.deadline,
                     indexes=[IndexRequest(index.name, index.encoded()) for index in global_definitions(request)],
                 )

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from merganser.model.cluster import Index, Replication, Table
+from merganser.model.policy import Policy
 from merganser.wire.dynamodb.arns import table_arn
 from merganser.wire.dynamodb.constraints import (
     Violations,
@@ -60,7 +61,15 @@ from merganser.wire.dynamodb.table_settings import (
     warm_throughput_of,
 )
 from merganser.wire.dynamodb.table_states import Transition, lasting
-from merganser.wire.dynamodb.tags import LEADERLESS_TAG, Tags, check_tags, find_tag_violations, replication_in, tags_of
+from merganser.wire.dynamodb.tags import (
+    LEADERLESS_TAG,
+    Tags,
+    check_tags,
+    find_tag_violations,
+    policy_in,
+    replication_in,
+    tags_of,
+)
 from merganser.wire.dynamodb.unserved import refuse_unserved
 
 _INVALID = INVALID
@@ -209,6 +218,11 @@ def key_attributes(table: Table) -> tuple[KeyAttribute, ...]:
 def replication_for(request: Mapping[str, Any]) -> Replication:
     """Return the protocol that a checked CreateTable asks for."""
     return replication_in(dict(tags_of(request)))
+
+
+def policy_for(request: Mapping[str, Any]) -> Policy | None:
+    """Return where a checked CreateTable wants the table to be, None if it does not say."""
+    return policy_in(dict(tags_of(request)))
 
 
 def describe(table: Table, *, transition: Transition | None, region: str, account: str, now_ms: int) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 ============================  ===============================================================================
 merganser:replication         how the table is kept, for its whole life: leader, as without the tag, or leaderless
+merganser:replicas            how many replicas of each item there are, or in which data centre: 3, or eu=3 us=2
+merganser:data-centers        data centres that they may be in, if that is not said, as in eu us
+merganser:zones               zones that anything of the table may be in, as in a b
 merganser:enforce-throughput  true: the table is held to its throughput (`wire.dynamodb.metering`)
 ============================  ===============================================================================
 """
@@ -11,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
+from merganser.core import policies
 from merganser.model.cluster import Replication
+from merganser.model.policy import Policy
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.table_settings import INVALID
@@ -25,6 +30,10 @@ VALUE_LENGTH_MAX: Final = 256
 REPLICATION_TAG: Final = "merganser:replication"
 LEADERLESS_TAG: Final = f"{REPLICATION_TAG} = leaderless"
 """As errors name it."""
+REPLICAS_TAG: Final = "merganser:replicas"
+DATA_CENTERS_TAG: Final = "merganser:data-centers"
+ZONES_TAG: Final = "merganser:zones"
+_POLICY_TAGS: Final = (REPLICAS_TAG, DATA_CENTERS_TAG, ZONES_TAG)
 ENFORCEMENT_TAG: Final = "merganser:enforce-throughput"
 _TRUTHS: Final = ("true", "false")
 _RESERVED_PREFIX: Final = "aws:"
@@ -64,6 +73,7 @@ def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
                 f"{INVALID}The tag {ENFORCEMENT_TAG} is {tag['Value']!r}, and can be true, or false, which it is "
                 "without the tag"
             )
+    policy_in({tag["Key"]: tag["Value"] for tag in tags})
 
 
 def check_number(tags: int) -> None:
@@ -114,6 +124,25 @@ def replication_in(tags: Mapping[str, str]) -> Replication:
     return "leaderless" if tags.get(REPLICATION_TAG) == "leaderless" else "leader"
 
 
+def policy_in(tags: Mapping[str, str]) -> Policy | None:
+    """Return the policy that tags ask for, None if they ask for none.
+
+    Raises:
+        ValidationError: they make no sense.
+    """
+    said = [tag for tag in _POLICY_TAGS if tag in tags]
+    if not said:
+        return None
+    try:
+        return policies.parsed(
+            replicas=tags.get(REPLICAS_TAG, ""),
+            data_centers=tags.get(DATA_CENTERS_TAG, ""),
+            zones=tags.get(ZONES_TAG, ""),
+        )
+    except ValueError as error:
+        raise ValidationError(f"{INVALID}{' and '.join(said)}: {error}") from None
+
+
 def is_enforced(tags: Tags) -> bool:
     """Tell whether a table with these tags is held to its throughput."""
     return (ENFORCEMENT_TAG, "true") in tags
@@ -123,5 +152,11 @@ def _check_replication(before: Tags, after: Mapping[str, str]) -> None:
     if replication_in(dict(before)) != replication_in(after):
         raise ValidationError(
             f"{INVALID}The tag {REPLICATION_TAG} chooses how a table is kept when it is created, for its whole life: "
+            "create another table"
+        )
+    changed = [tag for tag in _POLICY_TAGS if dict(before).get(tag) != after.get(tag)]
+    if changed:
+        raise ValidationError(
+            f"{INVALID}The tag {changed[0]} chooses where a table is kept when it is created, for its whole life: "
             "create another table"
         )
