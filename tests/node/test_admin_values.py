@@ -50,7 +50,12 @@ async def done(machine: Machine, action: str, **options: Any) -> dict[str, Any]:
 async def test_siblings_are_told_with_who_wrote_them_when_and_replaced_with_their_context(world: World) -> None:
     await started(world)
     one, other, third = world.machines
-    assert await done(one, "create", table="carts") == {"table": "carts", "n": 3, "conflicts": "siblings"}
+    assert await done(one, "create", table="carts") == {
+        "table": "carts",
+        "n": 3,
+        "conflicts": "siblings",
+        "policy": "",
+    }
     await done(one, "put", table="carts", key="ann", body=b"milk")
     await done(other, "put", table="carts", key="ann", body=b"bread")
     found = await done(third, "get", table="carts", key="ann")
@@ -233,6 +238,9 @@ GOOD = {"table": "t", "key": "k"}
         ("keys", {"table": "t", "from": "AAAA"}, "from must be what the page before told"),
         ("keys", {"table": "t", "from": "?"}, "from must be what the page before told"),
         ("keys", {"table": "t", "limit": "1001"}, "limit must be a number from 1 to 1000"),
+        ("create", {"table": "u", "replicas": "eu=2"}, "no node that owns anything is in data centre 'eu'"),
+        ("create", {"table": "u", "replicas": "many"}, "'many' is no number of replicas"),
+        ("create", {"table": "u", "zones": "zone-0,zone-9"}, "is in zone 'zone-9'; there are 'zone-0'"),
         ("create", {"table": "u", "n": "17"}, "n must be a number from 1 to 16, not '17'"),
     ],
 )
@@ -248,6 +256,17 @@ def test_what_is_wrong_is_told_and_nothing_is_written(action: str, query: dict[s
         assert holders(world, table, b"k") == []
 
     play(script)
+
+
+@simulated(machines=4, data_centers=2)
+async def test_a_table_is_made_where_it_is_to_be(world: World) -> None:
+    await started(world)
+    machine = world.machines[0]
+    made = await done(machine, "create", table="near", replicas="dc-0=2", zones="zone-0,zone-1")
+    assert (made["n"], made["policy"]) == (2, "dc-0=2 in zones zone-0, zone-1")
+    await done(machine, "put", table="near", key="k", body=b"v", consistency="LOCAL_QUORUM")
+    table = await member(machine).catalog.table("values", "near", deadline=60.0)
+    assert set(holders(world, table, b"k")) == {m.address for m in world.machines if m.data_center == "dc-0"}
 
 
 @simulated()

@@ -79,10 +79,10 @@ def under_half_of_them(nemesis: str, number: int) -> None:
         assert any(faults) == (nemesis != "none")
 
 
-@pytest.mark.parametrize("workload", ["data-centers", "bank", "indexes", "carts"])
+@pytest.mark.parametrize("workload", ["bank", "carts"])
 def test_tables_stay_where_they_may_be_while_data_centers_are_cut_off(workload: str) -> None:
     scenario = Scenario(workload=workload, nemesis="data-centers+crashes", data_centers=2)
-    outcomes = [run_scenario(seed, scenario) for seed in (1, 2)]
+    outcomes = [run_scenario(1, scenario)]
     assert failures(outcomes) == []
     assert sum(sum(o.faults.values()) for o in outcomes) > 0
 

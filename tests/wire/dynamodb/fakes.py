@@ -18,6 +18,7 @@ from merganser.model.errors import (
     IdempotentParameterMismatchError,
     IndexExistsError,
     MerganserError,
+    RequestError,
     TableChangedError,
     TableExistsError,
     TableNotFoundError,
@@ -26,6 +27,7 @@ from merganser.model.errors import (
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.index import IndexRequest
 from merganser.model.leader_messages import Changed, Led, LedRows
+from merganser.model.policy import Policy
 from merganser.model.register import Decided, Version
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
@@ -290,6 +292,8 @@ class FakeCatalog:
         nodes = tuple(NodeRecord(NodeId(f"{number:016x}"), number, "") for number in (1, 2, 3))
         self.current = ClusterMap(ClusterId("c" * 16), 1, 1, nodes, (1,), (1,))
         self._kept: tuple[SortedDict[bytes, Any], ...] = (coordinator.rows, leader_based.items)
+        self.policies: dict[str, Policy | None] = {}
+        """That tables were asked for with."""
         self._tables: dict[tuple[str, str], Table] = {}
         self._next = 1
         leader_based.tables = lambda: self._tables.values()
@@ -316,10 +320,15 @@ class FakeCatalog:
         replication: Replication,
         deadline: float,
         indexes: Sequence[IndexRequest] = (),
+        policy: Policy | None = None,
     ) -> Table:
         if (wire, name) in self._tables:
             raise TableExistsError(name)
-        table = Table(TableId(self._next), name, wire, 3, definition, unique_id, replication)
+        if policy is not None and "nowhere" in policy.allowed:
+            raise RequestError("no node that owns anything is in data centre 'nowhere'")
+        n = 3 if policy is None else policy.n
+        self.policies[name] = policy
+        table = Table(TableId(self._next), name, wire, n, definition, unique_id, replication)
         self._next += 1 + len(indexes)
         kept = tuple(
             Index(one.name, TableId(table.id + number), one.definition, unique_id)

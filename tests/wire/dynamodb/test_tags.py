@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
+from merganser.model.policy import Policy
 from wire.dynamodb.fakes import Cluster, served
 
 INVALID = "ValidationException | One or more parameter values were invalid: "
@@ -151,3 +152,51 @@ def test_tags_do_not_change_how_a_table_is_kept(cluster: Cluster, leaderless: Cl
     assert "for its whole life" in changed
     done(cluster, "TagResource", Tags=[tag(REPLICATION, "leader")])
     done(cluster, "UntagResource", TagKeys=[REPLICATION])
+
+
+PLACES = [tag("merganser:replicas", "eu=3 us=2"), tag("merganser:zones", "a b")]
+
+
+def created(cluster: Cluster, *tags_: dict[str, str]) -> str:
+    answer: str = cluster.call(
+        "CreateTable",
+        {
+            "TableName": "abc",
+            "AttributeDefinitions": [{"AttributeName": "p", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "p", "KeyType": "HASH"}],
+            "BillingMode": "PAY_PER_REQUEST",
+            "Tags": list(tags_),
+        },
+    )
+    return answer
+
+
+def test_tags_choose_where_a_table_is_kept(cluster: Cluster) -> None:
+    created(cluster, *PLACES)
+    assert cluster.catalog.policies["abc"] == Policy(5, replicas=(("eu", 3), ("us", 2)), zones=("a", "b"))
+    assert tags(cluster, ARN[:-3] + "abc") == {"Tags": PLACES}
+    assert cluster.catalog.policies["str"] is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "answer"),
+    [
+        (tag("merganser:replicas", "0"), "merganser:replicas: '0' is no number of replicas: write 1 to 16"),
+        (tag("merganser:data-centers", "eu eu"), "merganser:data-centers: data centre 'eu' is there twice"),
+        (tag("merganser:zones", "a=1"), "merganser:zones: 'a=1' is no name of a zone"),
+        (tag("merganser:replicas", "nowhere=1"), "no node that owns anything is in data centre 'nowhere'"),
+    ],
+)
+def test_places_that_make_no_sense_are_refused(cluster: Cluster, wrong: dict[str, str], answer: str) -> None:
+    told = created(cluster, wrong)
+    assert told.startswith("ValidationException | ")
+    assert answer in told
+    assert "abc" not in cluster.catalog.policies
+
+
+def test_tags_do_not_change_where_a_table_is_kept(cluster: Cluster) -> None:
+    for changed in (
+        cluster.call("TagResource", {"ResourceArn": ARN, "Tags": [tag("merganser:zones", "a")]}),
+        cluster.call("TagResource", {"ResourceArn": ARN, "Tags": [tag("merganser:replicas", "5")]}),
+    ):
+        assert "chooses where a table is kept when it is created, for its whole life" in changed
