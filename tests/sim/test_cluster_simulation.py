@@ -19,7 +19,7 @@ from merganser.model.messages import Exchanging
 from merganser.model.versions import NEWEST
 from merganser.sim.nemeses import FAMILIES, NEMESES
 from merganser.sim.scenario import Outcome, Scenario, run_scenario
-from merganser.sim.workloads import ON_LEADERS, ON_SIBLINGS, WIRES, WORKLOADS
+from merganser.sim.workloads import CONFLICTS, ON_LEADERS, WIRES, WORKLOADS
 from sim.failed_seeds import FAILED_SEEDS
 
 SEEDS_OF_EACH_WORKLOAD = 6  # here: `make soak` runs thousands
@@ -128,7 +128,7 @@ def in_another_world(world: str, workloads: list[str]) -> None:
 @pytest.mark.parametrize("nemesis", ["none", "partitions+storms+crashes"])
 def test_a_cluster_is_upgraded_node_by_node_while_clients_work(nemesis: str) -> None:
     scenario = Scenario(nemesis=nemesis, nodes=3, older=3)
-    workloads = [workload for workload in every_second(nemesis == "none") if workload not in ON_SIBLINGS]
+    workloads = [workload for workload in every_second(nemesis == "none") if workload not in CONFLICTS]
     outcomes = [run_scenario(4000, msgspec.structs.replace(scenario, workload=workload)) for workload in workloads]
     assert failures(outcomes) == []
     assert all(o.faults["upgrade"] == 3 for o in outcomes)

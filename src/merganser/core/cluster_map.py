@@ -119,7 +119,8 @@ def with_table(
             return cluster_map
         raise TableExistsError(f"table {name!r} exists: delete it first or choose another name")
     if conflicts != "lww":
-        check_spoken(cluster_map, versions.CAUSAL_SINCE, what=f"tables that keep {conflicts}")
+        since = versions.CAUSAL_SINCE if conflicts == "siblings" else versions.MERGING_SINCE
+        check_spoken(cluster_map, since, what=f"tables that keep {conflicts}")
     elif wire == KEY_VALUE_WIRE:
         check_spoken(cluster_map, versions.DESCRIBED_SINCE, what="tables of values where the last write wins")
     if policy is not None and policy.is_bound:

@@ -291,9 +291,12 @@ class Round:
 
 def _without_leftovers(held: Row, authority: Row, horizon_us: int) -> Row:
     known = frozenset(authority.cells)
+    names = frozenset([cell.name for cell in authority.cells] if authority.context else ())
+    """Of a causal row: it has seen the cell, whose value may have been raised since (`core.crdt.counters`)."""
 
     def stays(cell: Cell) -> bool:
-        return cell.written_at.micros > horizon_us or cell in known or rows.is_over(cell, horizon_us)
+        is_known = cell in known or cell.name in names
+        return is_known or cell.written_at.micros > horizon_us or rows.is_over(cell, horizon_us)
 
     return (
         held if all(map(stays, held.cells)) else msgspec.structs.replace(held, cells=tuple(filter(stays, held.cells)))

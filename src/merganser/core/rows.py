@@ -36,6 +36,7 @@ import math
 from itertools import pairwise
 
 from merganser.core import causal_rows, causality
+from merganser.core.crdt import counters
 from merganser.model.row import Cell, CellWrite, Mutation, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
 
@@ -115,7 +116,7 @@ def purged(row: Row, horizon_us: int) -> Row | None:
     if any(is_over(cell, horizon_us) for cell in cells):
         cells = tuple(cell for cell in cells if not is_over(cell, horizon_us))
     if row.context:
-        return causal_rows.purged(row, cells, horizon_us)
+        return causal_rows.purged(row, counters.folded(cells, horizon_us), horizon_us)
     deleted_at = BEGINNING if row.deleted_at.micros <= horizon_us else row.deleted_at
     if not cells and deleted_at == BEGINNING:
         return None

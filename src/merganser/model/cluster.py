@@ -6,11 +6,12 @@ with an old copy still serves, and is told when its copy is too old for a reques
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import msgspec
 
 from merganser.model import versions
+from merganser.model.errors import RequestError
 from merganser.model.ids import ClusterId, NodeId, PartitionId, TableId
 from merganser.model.policy import Policy
 
@@ -51,8 +52,21 @@ Replication = Literal["leaderless", "leader"]
 """Which of the two protocols keeps a table: chosen when it is created, for its whole life."""
 
 
-Conflicts = Literal["lww", "siblings"]
-"""What becomes of writes to a key that did not know of one another: the last one wins, or they stand side by side."""
+Conflicts = Literal["lww", "siblings", "crdt"]
+"""What becomes of writes to a key that did not know of one another: the last one wins, they stand side by side, or they
+merge, as the type of the value has it."""
+
+
+def conflicts_of(text: str) -> Conflicts:
+    """Return what ``text``, as a snapshot has it, means.
+
+    Raises:
+        RequestError: a later release has written it.
+    """
+    for known in get_args(Conflicts):
+        if text == known:
+            return cast("Conflicts", known)
+    raise RequestError(f"a table that keeps {text!r}, which this release does not know")
 
 
 IndexState = Literal["creating", "active", "deleting"]

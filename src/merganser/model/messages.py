@@ -127,6 +127,8 @@ class Mint(msgspec.Struct, frozen=True, array_like=True, tag=12):
     key: bytes
     is_blind: bool
     """It replaces nothing: refused if the key has too many values already."""
+    count: int = 1
+    """Of events. Who does not know of this names one."""
 
 
 class PutValue(msgspec.Struct, frozen=True, array_like=True, tag=13):
@@ -282,6 +284,8 @@ class Minted(msgspec.Struct, frozen=True, array_like=True, tag=109):
     """The dot at the end of ``span`` names one event, and no other event is within it."""
 
     span: Span
+    more: tuple[Span, ...] = ()
+    """As many more as were asked for."""
 
 
 class ValuePut(msgspec.Struct, frozen=True, array_like=True, tag=110):

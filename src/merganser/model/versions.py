@@ -18,7 +18,8 @@ How something changes without breaking an older peer:
 3  greetings tell a range; the map tells what its members speak; tables whose rows have a causal context;
    partitions that change hands
 4  data centres, and tables with a policy; native clients; values that are described (content type, metadata,
-   tags), tables of keys and values where the last write wins; rings that are cut finer
+   tags), tables of keys and values where the last write wins; rings that are cut finer; values that merge
+   themselves
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ import msgspec
 OLDEST, NEWEST = 2, 4
 CAUSAL_SINCE = 3
 """Tables whose rows have a causal context: an older replica could not merge them."""
+MERGING_SINCE = 4
+"""Tables of values that merge themselves: an older replica would not fold what was counted when it purges."""
 MOVES_SINCE = 3
 """Partitions that change hands: an older replica would not write to who is to hold them."""
 CLIENTS_SINCE = 4

@@ -31,7 +31,7 @@ from merganser.core.siblings import Sibling
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
 from merganser.model.contents import VALUE_BYTES_MAX, Condition, Content, check
-from merganser.model.errors import ClockSkewError, RefusedError, RequestError, UnavailableError
+from merganser.model.errors import ClockSkewError, RefusedError, RequestError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Mint, Minted
 from merganser.model.row import Context, Row, Span
@@ -50,6 +50,8 @@ __all__ = ["SIBLINGS_MAX", "VALUE_BYTES_MAX", "KeyValues", "Values"]
 
 SIBLINGS_MAX = 100
 """A key with more has clients that never read before they put; each further one would make every read dearer."""
+SPANS_MAX = 4096
+"""That one request asks for: an update with an operation of each, and one that resets some counters."""
 
 _WRONG = refusal_code(RequestError())
 
@@ -178,7 +180,7 @@ class KeyValues:
             RefusedError: it holds none, there is no such table, or it keeps no siblings.
             RequestError: the key has too many siblings for one more.
             CorruptionError: what is stored under the key is damaged.
-            UnavailableError, ClockSkewError, StorageFailedError: there is no timestamp.
+            UnavailableError: there is no timestamp.
         """
         held = await self._replica.siblings_of(sender, request)
         if request.is_blind and held >= SIBLINGS_MAX:
@@ -186,11 +188,36 @@ class KeyValues:
                 f"the key has {held} siblings, of {SIBLINGS_MAX} at most: read it, and put what they come to with the "
                 "context of that answer"
             )
+        count = min(request.count, SPANS_MAX)
+        first, *more = await self._minted(request.key, count, self._loop.time() + SILENT_S)
+        return Minted(first, tuple(more))
+
+    async def spans(self, table: Table, key: bytes, count: int, deadline: float) -> list[Span]:
+        """Return ``count`` spans for events of ``key``, which a replica has minted, or else this node.
+
+        Raises:
+            UnavailableError: there are no timestamps by ``deadline``; nothing was written.
+        """
+        request = Mint(self._topology.map.epoch, table.id, key, is_blind=False, count=count)
+        minted = await self._minted_by_a_replica(table, request, deadline)
+        found = [] if minted is None else [minted.span, *minted.more]
+        return [*found, *(await self._minted(key, count - len(found), deadline))]
+
+    async def timestamp(self, deadline: float) -> Timestamp:
+        """Return a timestamp of this node.
+
+        Raises:
+            UnavailableError: there is none by ``deadline``; nothing was written.
+        """
         try:
-            timestamp = await self._timestamps.mint(self._loop.time() + SILENT_S)
+            return await self._timestamps.mint(deadline)
         except TimeoutError:
             raise UnavailableError("this node cannot mint a timestamp in time; nothing was written") from None
-        return Minted(self._actors.mint(request.key, timestamp.micros))
+        except (ClockSkewError, StorageFailedError) as error:
+            raise UnavailableError(f"this node cannot mint a timestamp ({error}); nothing was written") from None
+
+    async def _minted(self, key: bytes, count: int, deadline: float) -> list[Span]:
+        return [self._actors.mint(key, (await self.timestamp(deadline)).micros) for _ in range(count)]
 
     async def _put(self, change: Change, only_if: Condition | None, read_level: ReadLevel) -> bytes:
         _check_kind(change.table)
@@ -219,7 +246,8 @@ class KeyValues:
     async def _put_beside(self, change: Change, seen: Context) -> bytes:
         table, key, content = change.table, change.key, change.content
         request = Mint(self._topology.map.epoch, table.id, key, is_blind=content is not None and not seen)
-        span = await self._span_of_a_replica(table, request, change.deadline)
+        minted = await self._minted_by_a_replica(table, request, change.deadline)
+        span = None if minted is None else minted.span
         putting = _Putting(self._actors, key, content, seen, change.expires_at_s, span)
         await self._coordinator.write_row(table, key, putting.stamped, level=change.level, deadline=change.deadline)
         return causality.encode(key, putting.seen)
@@ -249,7 +277,7 @@ class KeyValues:
                 "context of that answer"
             )
 
-    async def _span_of_a_replica(self, table: Table, request: Mint, deadline: float) -> Span | None:
+    async def _minted_by_a_replica(self, table: Table, request: Mint, deadline: float) -> Minted | None:
         """Return what a replica of the key has minted, None if this node is to do it.
 
         Raises:
@@ -262,7 +290,7 @@ class KeyValues:
         await asyncio.wait({answer})
         error = error_of(answer)
         if error is None:
-            return cast("Minted", answer.result()).span
+            return cast("Minted", answer.result())
         if isinstance(error, RequestError) or (isinstance(error, RefusedError) and error.code == _WRONG):
             raise RequestError(str(error))
         return None

@@ -60,6 +60,7 @@ from merganser.service.coordinator import Coordinator
 from merganser.service.copying import Copying
 from merganser.service.counting import Counting
 from merganser.service.counts import Measure
+from merganser.service.crdt_values import CrdtValues
 from merganser.service.damage import Damage
 from merganser.service.expirer import LOOK_S as EXPIRY_LOOK_S
 from merganser.service.expiry_index import Expiry, ExpiryIndex
@@ -237,6 +238,7 @@ class Member:
             self.timestamps,
             ahead_us_max=CLOCK_AHEAD_US_MAX,
         )
+        self.crdt_values = CrdtValues(self.topology, self.coordinator, self.key_values)
         self.client_requests = ClientRequests(
             self.topology, self.catalog, self.coordinator, self.key_values, places=self.admission.requests
         )

@@ -17,7 +17,7 @@ from typing import Final
 
 from merganser.core import snapshots
 from merganser.core.cluster_map import table_named
-from merganser.model.cluster import ClusterMap, Table
+from merganser.model.cluster import ClusterMap, Table, conflicts_of
 from merganser.model.errors import (
     MerganserError,
     RequestError,
@@ -138,7 +138,7 @@ class RestoredRows:
                 unique_id=unique_id,
                 replication="leader" if wanted.replication == "leader" else "leaderless",
                 indexes=[IndexRequest(index.name, index.definition) for index in wanted.indexes],
-                conflicts="siblings" if wanted.conflicts == "siblings" else "lww",
+                conflicts=conflicts_of(wanted.conflicts),
                 policy=wanted.policy,
                 deadline=deadline,
             )

@@ -101,6 +101,35 @@ class ValuePut(msgspec.Struct):
     """That the value has, of one name."""
 
 
+class CrdtWrite(msgspec.Struct):
+    """One operation on a value that merges itself: something is added at a place, or what is there is taken away."""
+
+    key: bytes
+    place: str
+    """An element of the set, or ``hits``, the counter; of a removal also "": everything."""
+    amount: int
+    """That is counted; 0: a removal."""
+    began_s: float
+    client: int
+    acked_s: float | None = None
+    is_certainly_unwritten: bool = False
+    saw_from_s: float = 0.0
+    """Of a removal: it has seen what was acknowledged by then,"""
+    saw_until_s: float = float("inf")
+    """and nothing that began later."""
+
+
+class CrdtRead(msgspec.Struct, frozen=True):
+    """One read of such a value that was answered."""
+
+    key: bytes
+    hits: int
+    elements: frozenset[str]
+    began_s: float
+    ended_s: float
+    client: int
+
+
 class ValuesRead(msgspec.Struct, frozen=True):
     """One read of a key of a key-value table that was answered."""
 
@@ -198,6 +227,8 @@ class History:
         """Of key-value tables, all at QUORUM, as are"""
         self.value_reads: list[ValuesRead] = []
         self.tag_queries: list[TagQuery] = []
+        self.crdt_writes: list[CrdtWrite] = []
+        self.crdt_reads: list[CrdtRead] = []
         self.table_changes: list[TableChange] = []
         self.table_lookups: list[TableLookup] = []
         self.failures: list[Failure] = []

@@ -21,7 +21,7 @@ from merganser.model.errors import ConfigurationError, TableExistsError
 from merganser.model.policy import Policy
 from merganser.sim.checkers import Violation, where
 from merganser.sim.clients import Clients
-from merganser.sim.history import History, TableChange, ValuePut, Write
+from merganser.sim.history import CrdtWrite, History, TableChange, ValuePut, Write
 from merganser.sim.loop import SimulationError
 from merganser.sim.nemeses import EVERY_S, FAMILIES, Nemesis, families_of
 from merganser.sim.nemeses.arena import LASTS_S, Arena
@@ -30,11 +30,11 @@ from merganser.sim.residency import Watch, WatchedEngine
 from merganser.sim.upgrade import Upgrade, behind_members
 from merganser.sim.verdict import Verdict
 from merganser.sim.workloads import (
+    CONFLICTS,
     IN_DATA_CENTERS,
     INDEXED,
     LIMITED,
     ON_LEADERS,
-    ON_SIBLINGS,
     WIRES,
     WORKLOADS,
     Workload,
@@ -109,7 +109,7 @@ class Scenario(msgspec.Struct, frozen=True):
         if self.workload not in WORKLOADS:
             raise ConfigurationError(f"no workload is called {self.workload!r}: choose one of {', '.join(WORKLOADS)}")
         families_of(self.nemesis)
-        if self.older and self.workload in ON_SIBLINGS:
+        if self.older and self.workload in CONFLICTS:
             raise ConfigurationError(
                 f"workload {self.workload} begins on tables that no older node can have: leave out --older"
             )
@@ -294,7 +294,7 @@ class _Run:
                 deadline=deadline,
                 replication="leader" if self._scenario.workload in ON_LEADERS else "leaderless",
                 indexes=INDEXED.get(self._scenario.workload, ()),
-                conflicts="siblings" if self._scenario.workload in ON_SIBLINGS else "lww",
+                conflicts=CONFLICTS.get(self._scenario.workload, "lww"),
             )
             attempts.append((change, machine.spawn(work)))
         created = []
@@ -306,7 +306,11 @@ class _Run:
         return created[0]
 
     def _outcome(self) -> Outcome:
-        writes: list[Write | ValuePut] = [*self._history.writes, *self._history.value_puts]
+        writes: list[Write | ValuePut | CrdtWrite] = [
+            *self._history.writes,
+            *self._history.value_puts,
+            *self._history.crdt_writes,
+        ]
         items = self._history.items
         members = [machine.member for machine in self._world.machines if machine.member is not None]
         return Outcome(
@@ -317,7 +321,10 @@ class _Run:
             acked=sum(write.acked_s is not None for write in writes) + items.acked(),
             unknown=sum(write.acked_s is None and not write.is_certainly_unwritten for write in writes)
             + items.unknown(),
-            reads=len(self._history.reads) + len(self._history.value_reads) + items.reads(),
+            reads=len(self._history.reads)
+            + len(self._history.value_reads)
+            + len(self._history.crdt_reads)
+            + items.reads(),
             scans=len(self._history.scans) + len(items.pages) + len(items.index_looks),
             faults=dict(sorted(self._arena.faults.items())),
             messages=self._world.network.sent,

@@ -26,6 +26,7 @@ from merganser.sim.checkers.indexes import indexes_under_way, outboxes_that_stay
 from merganser.sim.checkers.leaders import intents_that_stay, undecided_transactions
 from merganser.sim.checkers.replicas import NodeState, replicas_that_differ
 from merganser.sim.clients import Clients, member_of, name_of
+from merganser.sim.crdt_clients import CrdtClients
 from merganser.sim.history import History, TableLookup
 from merganser.sim.item_clients import ItemClients
 from merganser.sim.machine import EPOCH_US, Machine
@@ -67,7 +68,7 @@ class Verdict:
         if self._clients.table.has_leaders:
             await self._read_items()
         elif self._clients.table.is_causal:
-            await self._read_values()
+            await (self._read_crdts() if self._clients.table.conflicts == "crdt" else self._read_values())
         else:
             await self._read_everything()
             await self._scan_everything()
@@ -182,6 +183,15 @@ class Verdict:
                 scan = functools.partial(items.scan, client=JUDGE, is_reverse=is_reverse, is_consistent=is_consistent)
                 await self._until(functools.partial(scan, is_hasty=True), f"all items (reverse={is_reverse})")
         await self._wait_until(lambda: not any(self._unfinished()), every_s=LOOK_S)
+
+    async def _read_crdts(self) -> None:
+        """Read each key of values that merge themselves at QUORUM through a drawn node, then at ALL, which repairs."""
+        clients = CrdtClients(self._clients)
+        for key in sorted({write.key for write in self._history.crdt_writes}):
+            for level in (Consistency.QUORUM, Consistency.ALL):
+                get = functools.partial(clients.get, key=key, client=JUDGE, level=level)
+                await self._through_any(get, f"{name_of(key)} at {level.value}")
+        await self._repaired()
 
     async def _read_values(self) -> None:
         """Read each key of a key-value table at QUORUM through a drawn node, then at ALL, which repairs."""

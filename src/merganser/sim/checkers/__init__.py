@@ -18,6 +18,7 @@ from merganser.sim.checkers.available import unanswered_requests
 from merganser.sim.checkers.bank import money_made_or_lost
 from merganser.sim.checkers.bounds import exceeded_bounds
 from merganser.sim.checkers.counters import counters_that_do_not_add_up
+from merganser.sim.checkers.crdts import values_that_do_not_add_up
 from merganser.sim.checkers.expiries import expiries_at_a_wrong_time, times_not_indexed
 from merganser.sim.checkers.hash_trees import trees_that_are_wrong
 from merganser.sim.checkers.held import writes_too_few_hold
@@ -71,6 +72,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "scans": broken_scans,
     "siblings": lost_siblings,
     "tags": tags_that_lie,
+    "crdts": values_that_do_not_add_up,
     "timestamps": timestamps_that_fell,
     "tables": broken_tables,
     "linearizable": items_that_are_no_registers,
@@ -119,6 +121,7 @@ PROMISES = {
     "scans": "a paged read tells the keys in order, each once, and all that were there all along",
     "siblings": "a put stays until one that saw it takes its place, and then goes",
     "tags": "a query by tag tells of each value that has it, and of nothing that has lost it",
+    "crdts": "what was added counts once, until a removal that saw it, and then no more",
     "timestamps": "a node mints each timestamp once and always later ones, over all its lives",
     "tables": "tables change one after another, and what was reported stays so",
     "linearizable": "operations on an item of a leader-based table happen one at a time",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from merganser.model.cluster import KEY_VALUE_WIRE
+from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts
 from merganser.sim.clients import Clients
 from merganser.sim.indexes import INDEXES
 from merganser.sim.machine import Machine
@@ -18,6 +18,8 @@ from merganser.sim.workloads.bank import Bank
 from merganser.sim.workloads.bursts import LIMITS, Bursts
 from merganser.sim.workloads.carts import Carts
 from merganser.sim.workloads.counters import Counters
+from merganser.sim.workloads.crdt_carts import CrdtCarts
+from merganser.sim.workloads.crdts import Crdts
 from merganser.sim.workloads.data_centers import DataCenters
 from merganser.sim.workloads.deletes import Deletes
 from merganser.sim.workloads.expiries import Expiries
@@ -64,6 +66,8 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "siblings": Siblings,
     "carts": Carts,
     "tags": Tags,
+    "crdts": Crdts,
+    "crdt-carts": CrdtCarts,
     "items": Items,
     "counters": Counters,
     "bank": Bank,
@@ -86,8 +90,15 @@ ON_LEADERS = frozenset(
 IN_DATA_CENTERS = frozenset(("data-centers",))
 """Those that work in several data centres even if nobody asks for any."""
 
-ON_SIBLINGS = frozenset(("siblings", "carts", "native", "tags"))
-"""Those that work on a key-value table."""
+CONFLICTS: dict[str, Conflicts] = {
+    "siblings": "siblings",
+    "carts": "siblings",
+    "native": "siblings",
+    "tags": "siblings",
+    "crdts": "crdt",
+    "crdt-carts": "crdt",
+}
+"""What becomes of conflicts in the table, for those that work on one where the last write does not win."""
 
 WIRES = {"native": KEY_VALUE_WIRE}
 """Whose table it is, for those whose clients come by that wire."""

@@ -1,0 +1,159 @@
+"""Values that merge themselves against the model of `crdt_walk`, and with planted bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from core.crdt_walk import Walk
+from merganser.core import causal_rows, causality
+from merganser.core.crdt import counters
+from merganser.core.crdt.counters import Tally
+from merganser.model.crdt import Operation, OperationId, Session
+from merganser.model.row import Cell, Context, Row, Span
+from merganser.model.timestamp import BEGINNING
+
+SEEDS = 16
+
+
+def test_replicas_read_what_sets_of_events_read() -> None:
+    walks = [Walk(seed) for seed in range(SEEDS)]
+    for seed, walk in enumerate(walks):
+        assert walk.run() is None, f"seed {seed}"
+    assert sum(walk.made_again for walk in walks) > 20, "or this would prove little"
+    assert sum(walk.folds for walk in walks) > 3
+    assert sum(walk.resets for walk in walks) > 50
+
+
+# Planted bugs
+
+
+class CountsAgain(Walk):
+    """An update whose outcome is unknown is made anew, as if it were the next one."""
+
+    def was_made(self, held: Row | None, update: OperationId) -> bool:
+        return False
+
+
+class ChainsAddUp(Walk):
+    """As if each cell of a chain said what one update has counted."""
+
+    def merge(self, held: Row, incoming: Row) -> Row:
+        return _with_cells(super().merge(held, incoming), _doubled)
+
+
+class ResetTakesTheCells(Walk):
+    """What a chain had counted before comes back with its next cell."""
+
+    def delta(
+        self,
+        held: Row | None,
+        operations: Iterable[Operation],
+        spans: list[Span],
+        *,
+        session: Session | None = None,
+        update: OperationId | None = None,
+        seen: Context | None = None,
+    ) -> Row | None:
+        made = super().delta(held, operations, spans, session=session, update=update, seen=seen)
+        if made is None or held is None:
+            return made
+        floors = [cell for cell in made.cells if _is_floor(cell)]
+        if not floors:
+            return made
+        context = made.context
+        for cell in held.cells:
+            if _is_chain(cell):
+                context = causality.join(context, causality.only(causal_rows.dot_of(cell)))
+        return Row(tuple(cell for cell in made.cells if cell not in floors), BEGINNING, context)
+
+
+class RemoveIgnoresWhatTheClientHasSeen(Walk):
+    def delta(
+        self,
+        held: Row | None,
+        operations: Iterable[Operation],
+        spans: list[Span],
+        *,
+        session: Session | None = None,
+        update: OperationId | None = None,
+        seen: Context | None = None,
+    ) -> Row | None:
+        return super().delta(held, operations, spans, session=session, update=update)
+
+
+class MergeForgetsTheOtherContext(Walk):
+    """What was removed comes back."""
+
+    def merge(self, held: Row, incoming: Row) -> Row:
+        merged = super().merge(held, incoming)
+        context = held.context
+        for cell in merged.cells:
+            context = causality.join(context, causality.only(causal_rows.dot_of(cell)))
+        return Row(merged.cells, BEGINNING, context)
+
+
+class FoldsChainsThatGoOn(Walk):
+    def purged(self, row: Row, horizon_us: int) -> Row | None:
+        return super().purged(_with_cells(row, lambda cells: counters.folded(cells, self.now_us + 100)), horizon_us)
+
+
+class FoldForgetsTheFloors(Walk):
+    def purged(self, row: Row, horizon_us: int) -> Row | None:
+        purged = super().purged(row, horizon_us)
+        if purged is None or len(purged.cells) == len(row.cells):
+            return purged
+        return _with_cells(purged, lambda cells: tuple(cell for cell in cells if not _is_floor(cell)))
+
+
+class PurgeForgetsWhatWasMade(Walk):
+    def purged(self, row: Row, horizon_us: int) -> Row | None:
+        purged = super().purged(row, horizon_us)
+        return purged and _with_cells(purged, lambda cells: tuple(cell for cell in cells if cell.name[0] != 0xCF))
+
+
+def _with_cells(row: Row, change: object) -> Row:
+    assert callable(change)
+    return Row(change(row.cells), BEGINNING, row.context)
+
+
+def _doubled(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    by_chain: dict[bytes, int] = {}
+    for cell in cells:
+        by_chain[causal_rows.path_of(cell)] = by_chain.get(causal_rows.path_of(cell), 0) + 1
+    return tuple(
+        Cell(cell.name, cell.written_at, counters.encode(Tally(9, 9, 0)))
+        if _is_chain(cell) and by_chain[causal_rows.path_of(cell)] > 1
+        else cell
+        for cell in cells
+    )
+
+
+def _is_floor(cell: Cell) -> bool:
+    counter = counters.counter_of(cell)
+    return counter is not None and causal_rows.path_of(cell) == counters.path_of_floors(counter)
+
+
+def _is_chain(cell: Cell) -> bool:
+    return counters.counter_of(cell) is not None and not _is_floor(cell)
+
+
+BUGS = [
+    CountsAgain,
+    ChainsAddUp,
+    ResetTakesTheCells,
+    RemoveIgnoresWhatTheClientHasSeen,
+    MergeForgetsTheOtherContext,
+    FoldsChainsThatGoOn,
+    FoldForgetsTheFloors,
+    PurgeForgetsWhatWasMade,
+]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
+def test_planted_bugs_are_found(bug: type[Walk]) -> None:
+    for seed in range(150):
+        if bug(seed).run():
+            return
+    pytest.fail("survived")
