@@ -174,6 +174,7 @@ class LocalCluster:
         peer_port: int = 0,
         admin_port: int = 0,
         zones: Sequence[str] = (),
+        data_centers: Sequence[str] = (),
         peer_advertise: Sequence[str] = (),
         arguments: Sequence[str] = (),
         prefix: Sequence[str] = (),
@@ -190,6 +191,7 @@ class LocalCluster:
             peer_port: likewise.
             admin_port: likewise.
             zones: failure domains, dealt out in turn.
+            data_centers: likewise, once all zones have been dealt out.
             peer_advertise: host:port for each node that leads to its peer port; none: the port itself.
             arguments: more options for every ``merganser serve``.
             prefix: of the command of each node, as for `LocalNode`.
@@ -229,6 +231,7 @@ class LocalCluster:
                     *("--peer-port", str(peer_ports[i])),
                     *("--admin-port", str(admin_ports[i])),
                     *(("--zone", zones[i % len(zones)]) if zones else ()),
+                    *_data_center(data_centers, i // max(1, len(zones))),
                     *seeds,
                     *arguments,
                 ],
@@ -315,6 +318,10 @@ def free_ports(host: str, count: int) -> list[int]:
         if len(found) == count:
             return sorted(found)
     raise ConfigurationError(f"there are no {count} free ports on {host} from {PORTS.start} to {PORTS.stop - 1}")
+
+
+def _data_center(names: Sequence[str], number: int) -> Sequence[str]:
+    return ("--data-center", names[number % len(names)]) if names else ()
 
 
 def _wait_until_ready(nodes: Sequence[LocalNode]) -> None:
