@@ -84,7 +84,7 @@ def test_what_is_written_is_a_policy(replicas: str, data_centers: str, zones: st
 @pytest.mark.parametrize(
     ("replicas", "data_centers", "message"),
     [
-        ("0", "", "'0' is no number of replicas: write 1 to 15"),
+        ("0", "", "'0' is no number of replicas: write 1 to 16"),
         ("many", "", "'many' is no number"),
         ("eu=3 us", "", "'' is no number"),
         ("3 2", "", "neither a number nor a list such as eu=3 us=2"),
@@ -302,3 +302,19 @@ def test_a_place_that_is_about_to_lose_its_nodes_takes_no_table(six: ClusterMap)
     leaving = reshaping.begun(six, plan_without(six, "n4", "n5", "n6").operation, {})
     with pytest.raises(RequestError, match="data centre 'us'; there are 'eu'"):
         with_table(leaving, EU_3_US_2)
+
+
+# Voters
+
+
+def test_voters_are_in_all_data_centers() -> None:
+    nine = cluster_of(*(f"{name}/{zone}" for name in ("eu", "us", "asia") for zone in "abc"))
+    assert sorted(Counter(nine.nodes[number - 1].data_center for number in nine.voters).values()) == [1, 2, 2]
+
+
+def test_who_votes_next_is_of_the_data_center_with_fewest_voters() -> None:
+    seven = cluster_of("eu/a", "eu/b", "eu/c", "eu/d", "us/a", "us/b", "us/c")
+    fewer = msgspec.structs.replace(seven, voters=(1, 2, 3))
+    added = reshaping.with_other_voters(fewer)
+    assert added.voters == (1, 2, 3, 5)
+    assert reshaping.with_other_voters(added).voters == (1, 2, 3, 5, 6)

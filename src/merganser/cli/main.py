@@ -519,6 +519,9 @@ def sim(
     repair_interval: Annotated[
         float, typer.Option(min=0.0, help="Seconds between anti-entropy and purge rounds; 0: drawn, 2, 10 or never.")
     ] = 0.0,
+    data_centers: Annotated[
+        int, typer.Option("--data-centers", min=0, max=8, help="Data centres, with a node for each zone in each.")
+    ] = 0,
     older: Annotated[int, typer.Option(min=0, help="Nodes that begin on the oldest version and are upgraded.")] = 0,
     pace: Annotated[str, typer.Option(help="Of runs on tables with leaders: quick, slow, or drawn.")] = "drawn",
     processes: Annotated[int, typer.Option(min=1, help="Seeds run at the same time.")] = os.cpu_count() or 1,
@@ -553,6 +556,7 @@ def sim(
         clock_jump_s=clock_jump,
         repair_interval_s=repair_interval,
         pace=pace,
+        data_centers=data_centers,
         older=older,
     )
     if not simulate(seeds, scenario, processes=processes, is_traced=trace, is_matrix=matrix):

@@ -45,6 +45,7 @@ _OPTIONS = {
     "clock_jump_s": "--clock-jump",
     "repair_interval_s": "--repair-interval",
     "pace": "--pace",
+    "data_centers": "--data-centers",
     "older": "--older",
 }
 

@@ -445,10 +445,11 @@ def _numbered(nodes: Sequence[NodeRecord]) -> tuple[NodeRecord, ...]:
 
 
 def _first_voters(members: Sequence[NodeRecord]) -> tuple[int, ...]:
-    """Return up to five numbers, machines and zones in turn; an even one more would survive no more failures."""
+    """Return up to five numbers, data centres, machines and zones in turn; an even one more would survive no more."""
     count = min(len(members), VOTERS_MAX)
     count -= 1 - count % 2
-    return tuple(sorted(node.number for node in placement.far_apart_first(members)[:count]))
+    ordered = placement.data_centers_in_turn(placement.far_apart_first(members))
+    return tuple(sorted(node.number for node in ordered[:count]))
 
 
 def _flaws(cluster_map: ClusterMap) -> Iterator[str]:

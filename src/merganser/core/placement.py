@@ -60,6 +60,18 @@ def far_apart_first(nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
     return ordered
 
 
+def data_centers_in_turn(nodes: Sequence[NodeRecord], before: Sequence[NodeRecord] = ()) -> list[NodeRecord]:
+    """Return ``nodes`` reordered: always next one of the data centre that has had fewest, those ``before`` included."""
+    had = Counter(node.data_center for node in before)
+    left, ordered = list(nodes), list[NodeRecord]()
+    while left:
+        chosen = min(left, key=lambda node: had[node.data_center])
+        left.remove(chosen)
+        ordered.append(chosen)
+        had[chosen.data_center] += 1
+    return ordered
+
+
 def _zones_evenly(nodes: Sequence[NodeRecord]) -> list[NodeRecord]:
     """Order ``nodes`` so that each zone's nodes lie evenly along the result, its machines in turn."""
     zones: dict[tuple[str, str], list[NodeRecord]] = defaultdict(list)

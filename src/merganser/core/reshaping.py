@@ -22,6 +22,7 @@ import msgspec
 
 from merganser.core import planner, policies, splitting
 from merganser.core.cluster_map import NUMBER_MAX, VOTERS_MAX, check_spoken, check_version, node_by_id
+from merganser.core.placement import data_centers_in_turn
 from merganser.core.ring import Ring, settled
 from merganser.model.cluster import ClusterMap, Move, NodeRecord, Operation, OperationKind, Pending
 from merganser.model.errors import RequestError
@@ -204,13 +205,16 @@ def after_settling(cluster_map: ClusterMap, placed: int) -> ClusterMap:
 
 def with_other_voters(cluster_map: ClusterMap) -> ClusterMap:
     """Return ``cluster_map`` with one voter more or less, towards as many as there should be, or itself if they are
-    right: up to five members that stay, an odd number of them, those that vote already before others.
+    right: up to five members that stay, an odd number of them, those that vote already before others, and of those the
+    data centres in turn.
 
     Two sets of voters that follow each other share a member of any two majorities of theirs.
     """
     gone = cluster_map.operation.gone if cluster_map.operation is not None else ()
-    staying = [node.number for node in cluster_map.nodes if node.number not in gone]
-    best = sorted(staying, key=lambda number: (number not in cluster_map.voters, number))
+    staying = [node for node in cluster_map.nodes if node.number not in gone]
+    voting = [node for node in staying if node.number in cluster_map.voters]
+    others = [node for node in staying if node.number not in cluster_map.voters]
+    best = [node.number for node in (*voting, *data_centers_in_turn(others, before=voting))]
     wanted = best[: min(VOTERS_MAX, len(best) - (len(best) + 1) % 2)]
     voters = cluster_map.voters
     added = [number for number in wanted if number not in voters]

@@ -74,7 +74,10 @@ class Watch:
         return max(maps, key=lambda one: one.epoch, default=None)
 
     def _sentences(self, current: ClusterMap, machine: Machine, stored: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
-        return forbidden(current, Place(machine.node, machine.data_center, machine.zone), stored, self._told)
+        maps = [current] if machine.member is None else [current, machine.member.topology.map]
+        records = [node for one in maps for node in one.nodes if node.id == machine.node]
+        zones = tuple(dict.fromkeys((machine.zone, *(node.zone for node in records))))
+        return forbidden(current, Place(machine.node, machine.data_center, zones), stored, self._told)
 
     def _add(self, sentences: Iterable[str]) -> None:
         if len(self.violations) < TOLD_MAX:

@@ -14,7 +14,7 @@ from merganser.sim.checkers.residency import Place, forbidden
 from merganser.storage import keys
 
 NODES = [NodeRecord(NodeId(name), 0, f"{name}:1", zone="z", data_center=name, speaks=NEWEST) for name in ("eu", "us")]
-INSIDE, OUTSIDE = (Place(node.id, node.data_center, node.zone) for node in NODES)
+INSIDE, OUTSIDE = (Place(node.id, node.data_center, (node.zone,)) for node in NODES)
 
 
 def map_with(policy: Policy | None) -> ClusterMap:

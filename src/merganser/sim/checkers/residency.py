@@ -22,7 +22,8 @@ class Place(msgspec.Struct, frozen=True):
 
     node: NodeId
     data_center: str
-    zone: str
+    zones: tuple[str, ...]
+    """Several while it is being moved to another: what any of them may have is let pass."""
 
 
 def forbidden(
@@ -39,7 +40,7 @@ def forbidden(
     outside = {
         table.id: table
         for table in current.tables
-        if not current.policy_of(table).allows(place.data_center, place.zone)
+        if not any(current.policy_of(table).allows(place.data_center, zone) for zone in place.zones)
     }
     if not outside:
         return
@@ -64,4 +65,4 @@ def _told(table: Table) -> str:
 
 
 def _named(place: Place) -> str:
-    return f"{place.node} in {place.data_center} {place.zone}"
+    return f"{place.node} in {place.data_center} {', '.join(place.zones)}"
