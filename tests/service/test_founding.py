@@ -194,6 +194,8 @@ async def test_a_data_directory_moved_to_another_address_is_refused(world: World
         check_address(msgspec.structs.replace(topology.me, peer_address="elsewhere:7700"), topology.map)
     with pytest.raises(ConfigurationError, match="does not know node"):
         check_address(msgspec.structs.replace(topology.me, id=NodeId("0" * 16)), topology.map)
+    with pytest.raises(ConfigurationError, match="--data-center is 'eu', and this node is in no data centre, for good"):
+        check_address(msgspec.structs.replace(topology.me, data_center="eu"), topology.map)
 
 
 def test_a_directory_of_a_newer_release_is_refused_and_not_read_in_part() -> None:

@@ -159,7 +159,7 @@ def check_address(me: NodeRecord, current: ClusterMap) -> None:
     """Check that this node is where its cluster knows it to be.
 
     Raises:
-        ConfigurationError: the data directory belongs to a node with another peer address.
+        ConfigurationError: the data directory belongs to a node with another peer address, or of another data centre.
     """
     known = cluster_map.node_by_id(current, me.id)
     if known is None:
@@ -169,4 +169,10 @@ def check_address(me: NodeRecord, current: ClusterMap) -> None:
             f"this data directory belongs to the node at {known.peer_address}, but the peer address of this node is "
             f"{me.peer_address}: start it with the host and --peer-port it had, or with --peer-advertise "
             f"{known.peer_address} if others still reach it there"
+        )
+    if me.data_center and known.data_center != me.data_center:
+        place = f"in data centre {known.data_center!r}" if known.data_center else "in no data centre"
+        raise ConfigurationError(
+            f"--data-center is {me.data_center!r}, and this node is {place}, for good: start it without the option, or "
+            "have a node with an empty data directory join there, and this one leave"
         )
