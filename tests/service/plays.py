@@ -11,10 +11,11 @@ from merganser.core.token import token_of
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
 from merganser.model.ids import NodeId
+from merganser.model.messages import Reply
 from merganser.model.row import CellWrite, Mutation, Row
 from merganser.model.timestamp import Timestamp
-from merganser.service.coordinator import RangePage
 from merganser.service.member import CLOCK_SKEW_MAX_S, Member
+from merganser.service.range_merge import RangePage
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from merganser.storage import keys
@@ -91,6 +92,12 @@ def member(machine: Machine) -> Member:
     """Return the member that runs on ``machine``."""
     assert machine.member is not None, f"{machine.address} is not up"
     return machine.member
+
+
+def serve_instead(machine: Machine, kind: type, serve: Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]) -> None:
+    """Have ``machine`` answer requests of one kind with ``serve``."""
+    member(machine)._beginners.pop(kind, None)
+    member(machine)._serve[kind] = serve
 
 
 def key_of(table: Table, name: bytes) -> bytes:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from merganser.model.cluster import Table
+from merganser.model.consistency import Consistency, ReadLevel, ReadQuorums
 from merganser.model.leader_messages import Led, ReadLed
 from merganser.model.messages import Found, Read, ReadRange, Reply, Rows
 from merganser.service.leadership import Led as Term
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
+from merganser.storage.engine import Batch
 from merganser.storage.keys import table_range
 from service.led import change, epoch_of, group_of, leader_of, payload_of, started_led, the_leader
-from service.plays import key_of, member, replicas_of, simulated
+from service.plays import ALL, ONE, damage, get, held, key_of, member, put, replicas_of, simulated, started
 
 NAME = b"k"
 
@@ -90,6 +92,59 @@ async def test_who_holds_no_replica_leads_no_more_or_knows_an_older_map_does_not
     holder = replicas_of(world, table, NAME)[0]
     assert of_replica(holder, table, map_epoch=member(holder).topology.map.epoch + 1) is None
     assert of_range(world.machines[0], table, map_epoch=member(holder).topology.map.epoch + 1) is None
+
+
+@simulated(machines=5)
+async def test_a_replica_that_coordinates_a_read_at_one_asks_nobody_and_others_do(world: World) -> None:
+    table = await started(world)
+    holders = replicas_of(world, table, NAME)
+    await put(holders[0], table, NAME, b"v", level=ALL)
+    for machine in world.machines:
+        found = at(machine, table)
+        assert (found is not None) == (machine in holders)
+        assert found is None or found.row == machine.engine.get(key_of(table, NAME))
+        assert at(machine, table, level=Consistency.TWO) is None
+        assert at(machine, table, level=ReadQuorums(r=2, pr=1)) is None
+    assert at(holders[0], table, level=ReadQuorums(r=1)) is not None
+    nothing = at(replicas_of(world, table, b"nothing there")[0], table, b"nothing there")
+    assert nothing is not None
+    assert nothing.row is None
+    world.cut_off(holders[0])
+    assert await get(holders[0], table, NAME, level=ONE) == b"v"
+
+
+@simulated()
+async def test_a_read_at_one_does_not_tell_what_is_damaged_or_not_on_the_disk_yet(world: World) -> None:
+    table = await started(world)
+    machine = world.machines[0]
+    await put(machine, table, NAME, b"old", level=ALL)
+    writing = asyncio.ensure_future(put(machine, table, NAME, b"new", level=ALL))
+    while member(machine).engine.is_durable(key_of(table, NAME)):  # noqa: ASYNC110 - by turns
+        await asyncio.sleep(0)
+    assert at(machine, table) is None
+    await writing
+    assert at(machine, table) is not None
+    damage(machine, table, NAME)
+    assert at(machine, table) is None
+    assert await get(machine, table, NAME, level=ONE) == b"new"
+
+
+@simulated()
+async def test_reads_at_one_look_now_and_then_at_what_the_other_replicas_hold(world: World) -> None:
+    table = await started(world)
+    reader, missing = world.machines[0], world.machines[1]
+    await put(reader, table, NAME, b"v", level=ALL)
+    missing.engine.commit(Batch().delete(key_of(table, NAME)))
+    for _ in range(1000):  # one in a hundred looks
+        assert at(reader, table) is not None
+        await asyncio.sleep(0.001)
+        if held(missing, table, NAME) is not None:
+            break
+    assert held(missing, table, NAME) is not None
+
+
+def at(machine: Machine, table: Table, name: bytes = NAME, *, level: ReadLevel = ONE) -> Found | None:
+    return member(machine).coordinator.at_once(table, key_of(table, name), level=level)
 
 
 def _term(machine: Machine, table: Table) -> Term:

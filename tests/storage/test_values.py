@@ -9,7 +9,7 @@ from merganser.core.rows import merge
 from merganser.model.errors import CorruptionError
 from merganser.model.row import Cell, Dot, Row, Span
 from merganser.model.timestamp import BEGINNING, Timestamp
-from merganser.storage.values import check_row, decode_row, encode_row, replaces, seal, unseal
+from merganser.storage.values import check_row, decode_row, encode_row, replaces, seal, sole_value, unseal
 
 KEY = b"\x00\x00\x00\x01\x80\x00\x00\x00\x00\x00\x00\x00user\x00\x01"
 NOW = Timestamp(1_700_000_000_000_000, 3)
@@ -179,3 +179,18 @@ def test_a_cell_replaces_one_of_its_name_that_is_earlier(name: bytes, at: Timest
 def test_a_row_that_contradicts_its_own_lengths_is_not_replaced_unseen() -> None:
     later = encode_row(KEY, Row((Cell(b"", Timestamp(NOW.micros + 1, 0), b"v"),)))
     assert not replaces(later, encode_row(KEY, ONE_CELL)[:-1])
+
+
+@given(row=rows | st.sampled_from(EXAMPLES), name=st.sampled_from([b"", b"session", b"a"]))
+def test_the_sole_value_of_a_row_is_what_decoding_finds(row: Row, name: bytes) -> None:
+    found = sole_value(encode_row(KEY, row), name)
+    if found is not None:
+        assert [(cell.name, cell.value, cell.expires_at_s) for cell in row.cells] == [(name, found, None)]
+        assert row.deleted_at == BEGINNING
+
+
+@pytest.mark.parametrize(("row", "value"), [(ONE_CELL, b"an item"), (EMPTY_VALUE, b""), (EXPIRING, None), (MANY, None)])
+def test_only_a_row_of_one_cell_that_cannot_end_has_a_sole_value(row: Row, value: bytes | None) -> None:
+    assert sole_value(encode_row(KEY, row), b"") == value
+    assert sole_value(encode_row(KEY, row), b"other") is None
+    assert sole_value(encode_row(KEY, row)[:-1], b"") is None

@@ -5,7 +5,8 @@ not ack gets a hint (`service.hinting`). If one of those replicas held something
 behind that of another: the clock learns, and the write is sent again with a timestamp that counts. So with
 W + W > N a write outranks every write that was acknowledged before it began, whatever the clocks show.
 
-A read asks R replicas, nearest first and one more when they are slow, merges what they hold, repairs those
+A read asks R replicas, nearest first and one more when they are slow (where one is enough, and this node is one, it
+answers out of what it holds, in the turn of the loop in which it is asked), merges what they hold, repairs those
 that had less (`service.read_repair`), and answers. With R + W > N a read meets every write acknowledged before
 it began, and everything that an earlier read of such a level returned. Where one of them has purged tombstones,
 `core.horizon` says what the others may still add.
@@ -22,8 +23,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
-
-import msgspec
 
 from merganser.core import levels, rows
 from merganser.core.quorum import ReadQuorum, Verdict
@@ -48,7 +47,7 @@ from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import SILENT_S, Asker, Reading
 from merganser.service.hedging import Hedging
 from merganser.service.hinting import HintedWriting, Hinting
-from merganser.service.range_merge import merge_pages
+from merganser.service.range_merge import RangePage, merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.shortfall import OUTRANKED, Shortfall
 from merganser.service.staleness import Staleness
@@ -56,20 +55,11 @@ from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
 from merganser.storage import keys
-from merganser.storage.values import encode_row
+from merganser.storage.values import decode_row, encode_row
 
 LOOK_CHANCE = 0.01  # costs 2 % of the reads at ONE, and finds what was missed on every item read some hundred times
 REPAIR_TIMEOUT_S = 5.0
 RANGE_READS_MAX = 4  # pages decoded between two turns of the loop; 64 at once kept each put waiting for 300 ms
-
-
-class RangePage(msgspec.Struct, frozen=True):
-    """Some rows of a range, in the order asked for."""
-
-    rows: list[tuple[bytes, Row]]
-    """Key and merged row; only rows with a live cell."""
-    resume: bytes | None
-    """Where the next page starts (its exclusive end, when reversed); None when nothing is left."""
 
 
 class Coordinator:
@@ -151,7 +141,6 @@ class Coordinator:
         writing.keep_hints()
         return timestamp
 
-    @timed
     async def read(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> Row | None:
         """Return the row under ``key`` as ``level`` sees it, tombstones included; None if never written.
 
@@ -161,6 +150,39 @@ class Coordinator:
             UnavailableError: too few replicas answered, or took what others of them had, by ``deadline``.
             CorruptionError: an answer is damaged.
         """
+        found = self.at_once(table, key, level=level)
+        if found is not None:
+            return None if found.row is None else decode_row(key, found.row)
+        return await self._read_asking(table, key, level, deadline)
+
+    def at_once(self, table: Table, key: bytes, *, level: ReadLevel) -> Found | None:
+        """Return what this node holds under ``key``, if that is what `read` would return; None if that has to ask.
+
+        It is so if one replica is enough for ``level``, this node is one, and what it holds is intact and durable.
+
+        Raises:
+            RequestError: the table cannot give that level.
+        """
+        holders = self._topology.holders(table, key)
+        need = self.needed_to_read(table, holders, level)
+        replicas = levels.askable(holders, need)
+        if need.nodes > 1 or self._asker.node not in replicas:
+            return None
+        read = Read(self._topology.map.epoch, table.id, key)
+        found = cast("Found | None", self._asker.at_once(read))
+        if found is None:
+            return None
+        self.under_way.ended += 1
+        self.staleness.read(table.id, answers=1, behind=0)
+        if self._rng.random() < LOOK_CHANCE:
+            me = self._asker.node
+            unasked = [node for node in replicas if node != me]
+            row = None if found.row is None else decode_row(key, found.row)
+            self.repairs.look(read, row, holders=[me], unasked=unasked, vouched_us=found.horizon_us)
+        return found
+
+    @timed
+    async def _read_asking(self, table: Table, key: bytes, level: ReadLevel, deadline: float) -> Row | None:
         while True:
             try:
                 return await self._read(table, key, level, deadline)

@@ -13,6 +13,7 @@ import msgspec
 
 from merganser.model.ids import NodeId
 from merganser.model.messages import Rows
+from merganser.model.row import Row
 from merganser.storage import keys
 
 
@@ -23,6 +24,15 @@ class MergedPage(msgspec.Struct, frozen=True):
     """In the order of the read; None where the replica lacks the key."""
     resume: bytes | None
     """Where the next page starts (its exclusive end, when reversed); None when all reached the end."""
+
+
+class RangePage(msgspec.Struct, frozen=True):
+    """Some rows of a range, in the order asked for."""
+
+    rows: list[tuple[bytes, Row]]
+    """Key and merged row; only rows with a live cell."""
+    resume: bytes | None
+    """Where the next page starts (its exclusive end, when reversed); None when nothing is left."""
 
 
 def merge_pages(pages: Mapping[NodeId, Rows], *, reverse: bool) -> MergedPage:

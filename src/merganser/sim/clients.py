@@ -18,8 +18,8 @@ from merganser.model.consistency import name_of as name_of_level
 from merganser.model.errors import InvariantError, MerganserError, RequestError, UnavailableError
 from merganser.model.row import CellWrite, Mutation, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
-from merganser.service.coordinator import RangePage
 from merganser.service.member import Member
+from merganser.service.range_merge import RangePage
 from merganser.sim.history import Failure, History, Read, Scan, Write
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World

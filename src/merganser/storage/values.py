@@ -124,6 +124,19 @@ def replaces(encoded: bytes, stored: bytes) -> bool:
     )
 
 
+def sole_value(stored: bytes, name: bytes) -> bytes | None:
+    """Return the value of a row that is one cell of that name and cannot end, as nearly all; None: `decode_row` tells.
+
+    Its checksum is right, the caller has seen.
+    """
+    if len(stored) < _ONE_NAME_AT or stored[BODY_AT] != _ONE_CELL:
+        return None
+    _, _, _, name_bytes, value_bytes = _ONE.unpack_from(stored, BODY_AT)
+    value_at = _ONE_NAME_AT + name_bytes
+    is_well = stored[_ONE_NAME_AT:value_at] == name and value_at + value_bytes == len(stored)
+    return stored[value_at:] if is_well else None
+
+
 def seal(key: bytes, payload: bytes) -> bytes:
     """Return ``payload`` with version and checksum, to store under ``key``."""
     return _VERSION_BYTE + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(key, FORMAT))) + payload

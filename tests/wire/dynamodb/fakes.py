@@ -13,7 +13,7 @@ from sortedcontainers import SortedDict
 
 from merganser.core.rows import is_tombstone, merge, stamp
 from merganser.model.cluster import ClusterMap, Index, IndexState, NodeRecord, Replication, Table
-from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, WriteLevel
+from merganser.model.consistency import UNSAID, Consistency, Levels, ReadLevel, WriteLevel, needed_to_read
 from merganser.model.errors import (
     IdempotentParameterMismatchError,
     IndexExistsError,
@@ -27,6 +27,7 @@ from merganser.model.errors import (
 from merganser.model.ids import ClusterId, NodeId, TableId
 from merganser.model.index import IndexRequest
 from merganser.model.leader_messages import Changed, Led, LedRows
+from merganser.model.messages import Found
 from merganser.model.policy import Policy
 from merganser.model.register import Decided, Version
 from merganser.model.row import Mutation, Row
@@ -37,6 +38,7 @@ from merganser.service.counts import Count, total
 from merganser.service.steps import WIRES
 from merganser.service.transactions import TransactItem
 from merganser.storage.keys import entry_of, table_in, table_range
+from merganser.storage.values import encode_row
 from merganser.wire.dynamodb.errors import Fault, fault_of
 from merganser.wire.dynamodb.index_items import indexer, local_indexer, local_measurer
 from merganser.wire.dynamodb.items import size_of
@@ -75,6 +77,13 @@ class FakeCoordinator:
         row = stamp(mutation, Timestamp(NOW_US + self._writes, 1))
         before = self.rows.get(key)
         self.rows[key] = row if before is None else merge(before, row)
+
+    def at_once(self, table: Table, key: bytes, *, level: ReadLevel) -> Found | None:
+        if needed_to_read(level, table.n).nodes > 1 or self.failure(key) is not None:
+            return None
+        self.levels.append(level)
+        row = self.rows.get(key)
+        return Found(None if row is None else encode_row(key, row))
 
     async def read(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> Row | None:
         self._admit(key, level, deadline)

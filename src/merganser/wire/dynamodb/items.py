@@ -22,6 +22,7 @@ from merganser.core.rows import live_value
 from merganser.model.errors import CorruptionError
 from merganser.model.row import CellWrite, Mutation, Row
 from merganser.query.update import TOO_LARGE
+from merganser.storage.values import decode_row, sole_value
 from merganser.wire.dynamodb.attributes import ITEM_BYTES_MAX, AttributeMap, TooLargeError, normalise
 from merganser.wire.dynamodb.errors import ValidationError
 
@@ -71,6 +72,11 @@ def mutation(item: bytes | None) -> Mutation:
 def stored(row: Row | None, now_s: int) -> bytes | None:
     """Return the stored form of the item in ``row``, None if there is none."""
     return None if row is None else live_value(row, CELL, now_s)
+
+
+def item_in(key: bytes, row: bytes, now_s: int) -> bytes | None:
+    """Return the stored form of the item in a stored row, whose checksum was looked at; None if there is none."""
+    return sole_value(row, CELL) or stored(decode_row(key, row), now_s)
 
 
 def size_of(item: bytes) -> int:

@@ -24,11 +24,13 @@ from merganser.model.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
+from merganser.model.leader_messages import Led
+from merganser.model.register import NO_VERSION
 from merganser.service.steps import WIRES
 from merganser.storage.keys import after
 from merganser.wire.dynamodb.arns import name_of
 from merganser.wire.dynamodb.errors import NotFoundError, ValidationError
-from merganser.wire.dynamodb.items import mutation, size_of, stored
+from merganser.wire.dynamodb.items import item_in, mutation, size_of, stored
 from merganser.wire.dynamodb.steps import (
     DELETING,
     Action,
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
     from merganser.model.ids import TableId
-    from merganser.model.leader_messages import Changed, Led
+    from merganser.model.leader_messages import Changed
     from merganser.service.catalog import Catalog
     from merganser.service.coordinator import Coordinator
     from merganser.service.counting import Counting
@@ -60,6 +62,7 @@ INDEX_WIRE: Final = "dynamodb.index"
 """Of the tables of global indexes (`core.cluster_map`)."""
 
 
+_NOTHING: Final = Led(None, NO_VERSION)
 _NOT_FOUND: Final = "Requested resource not found"
 
 
@@ -322,10 +325,19 @@ class Session:
         return changed.answer
 
     def item_at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> Led | None:
-        """Return what `item` does, first of all, if it is here and nothing has to be waited for; None: ask `item`."""
-        if not table.has_leaders or self._levels is not UNSAID:
+        """Return what `item` does, first of all, if it is here and nothing has to be waited for; None: ask `item`.
+
+        Of a leaderless table the version says nothing.
+        """
+        if table.has_leaders:
+            if self._levels is not UNSAID:
+                return None
+            return self._services.leader_based.at_once(table, key, is_consistent=is_consistent)
+        level = self._reading(table, is_consistent=is_consistent)
+        found = self._services.coordinator.at_once(table, key, level=level)
+        if found is None:
             return None
-        return self._services.leader_based.at_once(table, key, is_consistent=is_consistent)
+        return _NOTHING if found.row is None else Led(item_in(key, found.row, self._now_s), NO_VERSION)
 
     def item(self, table: Table, key: bytes, *, is_consistent: bool) -> Coroutine[Any, Any, bytes | None]:
         """Return an item in stored form, None if there is none."""
