@@ -11,10 +11,11 @@ from typing import Any
 from merganser.model.ids import NodeId, TableId
 from merganser.model.messages import Found, Read, Reply, Request
 from merganser.model.versions import SPOKEN, Versions
-from merganser.net.frames import Call, Frame, FrameDecoder, encode
+from merganser.net.frame_bodies import Call, Frame
+from merganser.net.frames import FrameDecoder, encode
 from merganser.net.limits import PeerLimits
 from merganser.net.peers import Peers
-from merganser.net.transport import Handler
+from merganser.net.transport import Beginner, Handler, begins_nothing
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -45,6 +46,7 @@ async def peers(
     node: NodeId,
     handler: Handler = echo,
     *,
+    begin: Beginner = begins_nothing,
     cluster_id: str = "cluster",
     on_error: Callable[[BaseException], None] = no_errors,
     limits: PeerLimits | None = None,
@@ -55,6 +57,7 @@ async def peers(
         cluster_id=cluster_id,
         random=random.Random(1),
         handler=handler,
+        begin=begin,
         on_error=on_error,
         limits=limits,
         versions=versions,
@@ -69,11 +72,15 @@ async def peers(
 async def ann_and_ben(
     handler: Handler = echo,
     *,
+    begin: Beginner = begins_nothing,
     limits: PeerLimits | None = None,
     server_limits: PeerLimits | None = None,
     on_error: Callable[[BaseException], None] = no_errors,
 ) -> AsyncIterator[tuple[Peers, Peers]]:
-    async with peers(ANN, limits=limits) as ann, peers(BEN, handler, limits=server_limits, on_error=on_error) as ben:
+    async with (
+        peers(ANN, limits=limits) as ann,
+        peers(BEN, handler, begin=begin, limits=server_limits, on_error=on_error) as ben,
+    ):
         ann.set_peers({BEN: f"127.0.0.1:{await ben.listen('127.0.0.1', 0)}"})
         yield ann, ben
 

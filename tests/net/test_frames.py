@@ -13,17 +13,8 @@ from merganser.model.ids import TableId
 from merganser.model.messages import Apply, Done, FetchMap, Found, Read, Rows
 from merganser.model.refusal import Refused
 from merganser.model.versions import NEWEST
-from merganser.net.frames import (
-    LENGTH_BYTES,
-    Answer,
-    Call,
-    Frame,
-    FrameDecoder,
-    FrameTooLargeError,
-    Hello,
-    Rejected,
-    encode,
-)
+from merganser.net.frame_bodies import Answer, Call, Frame, Hello, Rejected
+from merganser.net.frames import LENGTH_BYTES, FrameDecoder, FrameTooLargeError, encode
 
 ids = st.integers(0, 2**63 - 1)
 small = st.binary(max_size=40)

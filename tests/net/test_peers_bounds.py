@@ -10,7 +10,8 @@ from merganser.model.errors import PeerBusyError, PeerLostError, PeerUnreachable
 from merganser.model.ids import NodeId
 from merganser.model.messages import Found, Reply, Request
 from merganser.model.versions import NEWEST
-from merganser.net.frames import Call, Hello, encode
+from merganser.net.frame_bodies import Call, Hello
+from merganser.net.frames import encode
 from merganser.net.limits import PeerLimits
 from net.peers_by_hand import (
     ANN,

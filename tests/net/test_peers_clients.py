@@ -15,7 +15,7 @@ from merganser.model.errors import PeerUnreachableError, RefusedError
 from merganser.model.ids import NodeId
 from merganser.model.messages import AskTime, FetchMap, Join, MapIs, Mint, Read, Reply, Request
 from merganser.model.versions import CLIENTS_SINCE, NEWEST, Versions
-from merganser.net.frames import Hello
+from merganser.net.frame_bodies import Hello
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.links import Links

@@ -56,15 +56,15 @@ def test_closing_fails_what_is_pending_and_cancels_what_is_served(run: Run) -> N
     async def scenario() -> None:
         async with ann_and_ben(never) as (ann, ben):
             future = ann.request(BEN, read(), timeout_s=LONG_S)
-            await until(lambda: bool(ben._server.tasks))
+            await until(lambda: bool(ben._server.serving))
             introduction = ann.introduce(next(iter(ann._links.values())).address, read(), timeout_s=LONG_S)
-            await until(lambda: len(ben._server.tasks) == 2)
+            await until(lambda: len(ben._server.serving) == 2)
             await ann.close()
             with pytest.raises(PeerLostError, match="closed"):
                 await future
             assert introduction.cancelled()
             await ben.close()
-            assert not ben._server.tasks
+            assert not ben._server.serving
             assert not ben._server.connections
 
     run(scenario())
@@ -82,11 +82,11 @@ def test_a_caller_that_goes_away_does_not_stop_what_it_asked_for(run: Run) -> No
     async def scenario() -> None:
         async with ann_and_ben(slow) as (ann, ben):
             ann.request(BEN, read(), timeout_s=LONG_S)
-            await until(lambda: bool(ben._server.tasks))
+            await until(lambda: bool(ben._server.serving))
             ann.set_peers({})
             await until(lambda: not ben._server.connections)
             gate.set()
-            await until(lambda: done == [True] and not ben._server.tasks)
+            await until(lambda: done == [True] and not ben._server.serving)
 
     run(scenario())
 

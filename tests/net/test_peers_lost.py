@@ -10,7 +10,8 @@ from merganser.model.errors import PeerLostError, PeerUnreachableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Done, Found, Reply, Request
 from merganser.model.versions import NEWEST
-from merganser.net.frames import Answer, Hello, encode
+from merganser.net.frame_bodies import Answer, Hello
+from merganser.net.frames import encode
 from merganser.net.limits import PeerLimits
 from net.peers_by_hand import (
     ANN,
@@ -58,7 +59,7 @@ def test_the_deadline_bounds_the_handler(run: Run) -> None:
         async with ann_and_ben(slow) as (ann, ben):
             with pytest.raises(PeerLostError):
                 await ann.request(BEN, read(), timeout_s=SOON_S)
-            await until(lambda: cancelled == [True] and not ben._server.tasks)
+            await until(lambda: cancelled == [True] and not ben._server.serving)
 
     run(scenario())
 

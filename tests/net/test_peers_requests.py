@@ -10,7 +10,8 @@ from merganser.model.errors import InvariantError, RefusedError, TableNotFoundEr
 from merganser.model.ids import NodeId
 from merganser.model.messages import Found, Read, Reply, Request
 from merganser.model.versions import NEWEST
-from merganser.net.frames import Call, Hello, encode
+from merganser.net.frame_bodies import Call, Hello
+from merganser.net.frames import encode
 from merganser.net.limits import PeerLimits
 from merganser.net.peers import Peers
 from merganser.net.transport import Traffic, Transport

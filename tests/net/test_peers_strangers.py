@@ -7,7 +7,8 @@ import pytest
 from merganser.model.errors import CorruptionError, PeerLostError, PeerUnreachableError
 from merganser.model.messages import Done, FetchMap, Found
 from merganser.model.versions import NEWEST
-from merganser.net.frames import Answer, Call, Frame, Hello, Rejected, encode
+from merganser.net.frame_bodies import Answer, Call, Frame, Hello, Rejected
+from merganser.net.frames import encode
 from merganser.net.limits import PeerLimits
 from net.peers_by_hand import ANN, BEN, CAT, LONG_S, Run, ann_and_a_stranger, peers, read, stranger_calls_on, until
 

@@ -11,7 +11,7 @@ from merganser.model import messages
 from merganser.model.errors import PeerTooOldError, PeerUnreachableError
 from merganser.model.messages import FetchMap, Found, Read
 from merganser.model.versions import NEWEST, OLDEST, SPOKEN, Versions
-from merganser.net.frames import Hello, Rejected
+from merganser.net.frame_bodies import Hello, Rejected
 from merganser.net.peers import Peers
 from net.peers_by_hand import ANN, BEN, LONG_S, Run, echo, no_errors, read, stranger_calls_on, until
 

@@ -16,7 +16,7 @@ from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from merganser.storage import keys
 from merganser.storage.values import encode_row
-from service.plays import CELL, key_of, member, until
+from service.plays import CELL, key_of, member, serve_instead, until
 
 
 def number(machine: Machine) -> int:
@@ -98,5 +98,5 @@ def refusing(machine: Machine, is_refused: Callable[[Apply], RefusedError | None
             raise refusal
         return await serve(sender, request)
 
-    member(machine)._serve[Apply] = apply
+    serve_instead(machine, Apply, apply)
     return seen

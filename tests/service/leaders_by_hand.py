@@ -54,6 +54,9 @@ class FakeLeaders:
     def learned(self, group: Group, epoch: Epoch) -> None:
         self.epochs[group] = max(epoch, self.known(group))
 
+    def vouches(self, _group: Group, _epoch: Epoch) -> bool:
+        return False
+
     def is_silent(self, number: int) -> bool:
         return number in self.silent
 

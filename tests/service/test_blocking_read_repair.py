@@ -31,6 +31,7 @@ from service.plays import (
     plant,
     put,
     read,
+    serve_instead,
     settled,
     simulated,
     started,
@@ -45,7 +46,7 @@ def refuse_writes(machine: Machine, code: str) -> None:
     async def refuse(_sender: NodeId, _request: Apply) -> Reply:
         raise RefusedError(code, "refused by the test")
 
-    member(machine)._serve[Apply] = refuse
+    serve_instead(machine, Apply, refuse)
 
 
 @simulated()
@@ -97,7 +98,7 @@ async def test_a_replica_that_was_not_read_is_brought_up_in_place_of_one_that_is
         await asyncio.Event().wait()
         raise AssertionError
 
-    member(stale)._serve[Apply] = never
+    serve_instead(stale, Apply, never)
     began_s = now_s()
     assert await get(fresh, table, b"k") == b"new"
     assert now_s() - began_s < 0.5
@@ -116,7 +117,7 @@ async def test_a_replica_that_holds_something_newer_by_now_counts_as_holding_it(
         plant(stale, table, b"k", row(b"newer", 3))
         return await serve(sender, request)
 
-    member(stale)._serve[Apply] = overtaken
+    serve_instead(stale, Apply, overtaken)
     assert await get(fresh, table, b"k") == b"new"
     assert held(stale, table, b"k") == row(b"newer", 3)
 

@@ -34,6 +34,7 @@ from service.plays import (
     now_s,
     put,
     replicas_of,
+    serve_instead,
     settled,
     simulated,
     started,
@@ -232,12 +233,12 @@ async def test_any_counts_a_hint_of_a_coordinator_that_is_a_primary_which_cannot
     async def refuse(_sender: NodeId, _request: Apply) -> Reply:
         raise RefusedError("not_whole", "being made whole")
 
-    member(one)._serve[Apply] = refuse
+    serve_instead(one, Apply, refuse)
     for machine in world.machines:
         if machine is not one:
             machine.crash()
     await put(one, table, b"k", b"v", level=ANY)
-    member(one)._serve[Apply] = member(one).replica.apply
+    serve_instead(one, Apply, member(one).replica.apply)
     await world.start()
     await drained(world)
     assert await get(others[0], table, b"k", level=ALL) == b"v"

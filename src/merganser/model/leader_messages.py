@@ -141,6 +141,9 @@ class ReadLed(msgspec.Struct, frozen=True, array_like=True, tag=58):
     table: TableId
     key: bytes
     epoch: Epoch
+    is_vouched: bool = False
+    """The sender is a replica that has promised just this epoch, durably, and had promised nothing later when it asked:
+    after whoever wants to read did. So it says already what a `Confirm` would ask it. Who does not know it asks."""
 
 
 class ReadRangeLed(msgspec.Struct, frozen=True, array_like=True, tag=59):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from merganser.model.ids import NodeId
 from merganser.model.versions import SPOKEN, Versions
-from merganser.net.frames import Hello
+from merganser.net.frame_bodies import Hello
 
 
 class Identity:

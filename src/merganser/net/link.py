@@ -38,17 +38,8 @@ from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request, withheld
 from merganser.model.refusal import Refused
 from merganser.net.deadlines import Deadlines
-from merganser.net.frames import (
-    HELLO_BYTES_MAX,
-    Answer,
-    Call,
-    Frame,
-    FrameDecoder,
-    FrameTooLargeError,
-    Hello,
-    Rejected,
-    encode,
-)
+from merganser.net.frame_bodies import Answer, Call, Frame, Hello, Rejected
+from merganser.net.frames import HELLO_BYTES_MAX, FrameDecoder, FrameTooLargeError, encode
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.sockets import detect_dead_peer, split_address

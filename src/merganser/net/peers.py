@@ -20,7 +20,7 @@ from merganser.net.limits import PeerLimits
 from merganser.net.links import Links
 from merganser.net.listening import port_of, sockets_of
 from merganser.net.server import PeerServer
-from merganser.net.transport import Handler
+from merganser.net.transport import Beginner, Handler, begins_nothing
 
 PORT_TRIES = 50
 
@@ -35,6 +35,7 @@ class Peers(Links):
         cluster_id: str,
         random: randomness.Random,
         handler: Handler,
+        begin: Beginner = begins_nothing,
         on_error: Callable[[BaseException], None],
         limits: PeerLimits | None = None,
         server_tls: ssl.SSLContext | None = None,
@@ -48,6 +49,7 @@ class Peers(Links):
             cluster_id: "" while it belongs to no cluster; set `cluster_id` when it does.
             random: spreads reconnects.
             handler: serves the peers' requests.
+            begin: those that it serves without a task.
             on_error: told of the handler's bugs and of damaged bytes.
             limits: bounds.
             server_tls: for connections that peers open.
@@ -55,7 +57,7 @@ class Peers(Links):
             versions: what this node speaks.
         """
         super().__init__(Identity(node_id, cluster_id, versions), random=random, limits=limits, tls=client_tls)
-        self._server = PeerServer(self._identity, handler, on_error, limits=self._limits, tls=server_tls)
+        self._server = PeerServer(self._identity, handler, on_error, begin=begin, limits=self._limits, tls=server_tls)
         self._server.on_greeted = self._is_back
         self.datagrams = Datagrams()
         self.when_greeted: Callable[[NodeId], None] | None = None

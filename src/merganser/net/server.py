@@ -6,14 +6,15 @@ States of an incoming connection::
         |                                                               ^
         +-- objection: Rejected, damaged bytes, or silence -------------+
 
-A call is ``_unserved`` until there is room for it, then ``_serving``, one task each; its deadline runs
-from its arrival, and a call whose time is up is dropped or cancelled without an answer, for its caller
-has given up as well. While there is no room, or the peer does not take its answers, nothing is read.
+A call is ``_unserved`` until there is room for it, then begun: it is answered at once, or it is ``_serving``, by a
+future or, where the handler has to be asked, a task each. Its deadline runs from its arrival, and a call whose time is
+up is dropped or cancelled without an answer, for its caller has given up as well. While there is no room, or the peer
+does not take its answers, nothing is read.
 
 A caller that goes away does not stop what it asked for: its calls run on to their deadlines and the
 answers are dropped.
 
-Invariants: at most ``requests_served_max`` tasks per connection, besides those being cancelled;
+Invariants: at most ``requests_served_max`` futures and tasks per connection, besides those being cancelled;
 ``_unserved`` holds no more calls than one read of the socket brought; answers of one turn of the loop
 leave in one write; what a client asks for and may not is never served.
 """
@@ -23,7 +24,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from merganser.model.client_messages import CLIENT_REQUESTS, NOT_FOR_CLIENTS
 from merganser.model.errors import CorruptionError, InvariantError, MerganserError
@@ -31,21 +33,12 @@ from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 from merganser.model.refusal import Refused
 from merganser.net.deadlines import Deadlines
-from merganser.net.frames import (
-    HELLO_BYTES_MAX,
-    Answer,
-    Call,
-    Frame,
-    FrameDecoder,
-    FrameTooLargeError,
-    Hello,
-    Rejected,
-    encode,
-)
+from merganser.net.frame_bodies import Answer, Call, Frame, Hello, Rejected
+from merganser.net.frames import HELLO_BYTES_MAX, FrameDecoder, FrameTooLargeError, encode
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.sockets import detect_dead_peer
-from merganser.net.transport import Handler, refused
+from merganser.net.transport import Beginner, Handler, begins_nothing, refused
 
 _WRITE_BUFFER_BYTES = 256 * 1024
 
@@ -59,18 +52,20 @@ class PeerServer:
         handler: Handler,
         on_error: Callable[[BaseException], None],
         *,
+        begin: Beginner = begins_nothing,
         limits: PeerLimits,
         tls: ssl.SSLContext | None,
     ) -> None:
-        """Serve with ``handler``; report its bugs, and damaged bytes, to ``on_error``."""
+        """Serve with ``begin`` and ``handler``; report their bugs, and damaged bytes, to ``on_error``."""
         self.identity = identity
         self.limits = limits
         self.on_error = on_error
         self.connections: set[Incoming] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.serving: set[asyncio.Future[Any]] = set()
         self.clients = 0
         """Connections of clients, which are among `connections`."""
         self._handler = handler
+        self._begin = begin
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
         self.on_greeted: Callable[[NodeId], None] | None = None
@@ -101,12 +96,21 @@ class PeerServer:
         """Return what the handler says, or how it failed."""
         try:
             return await self._handler(sender, request)
-        except InvariantError as error:
-            return self._internal(error)
-        except MerganserError as error:
-            return refused(error)
         except Exception as error:  # noqa: BLE001 - the root of the task
-            return self._internal(error)
+            return self.reply_to_failure(error)
+
+    def begin(self, sender: NodeId, request: Request) -> asyncio.Future[Reply] | Reply | None:
+        """Return the answer or its future, None if `reply` is to be asked."""
+        try:
+            return self._begin(sender, request)
+        except Exception as error:  # noqa: BLE001 - nobody is above
+            return self.reply_to_failure(error)
+
+    def reply_to_failure(self, error: BaseException) -> Refused:
+        """Return what a peer is told of how its request failed."""
+        if isinstance(error, MerganserError) and not isinstance(error, InvariantError):
+            return refused(error)
+        return self._internal(error)
 
     def encode_answer(self, request_id: int, reply: Reply) -> bytes:
         """Return the frame, or that of a refusal if there is no frame for ``reply``."""
@@ -123,10 +127,10 @@ class PeerServer:
             listener.close()
         for connection in self.connections:
             connection.stop_taking()
-        for task in self.tasks:
-            task.cancel()
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=self.limits.close_timeout_s)
+        for served in list(self.serving):
+            served.cancel()
+        if self.serving:
+            await asyncio.wait(self.serving, timeout=self.limits.close_timeout_s)
         connections = list(self.connections)
         for connection in connections:
             connection.close()
@@ -137,7 +141,7 @@ class PeerServer:
         for listener in self._listeners:
             await listener.wait_closed()
 
-    def _internal(self, error: Exception) -> Refused:
+    def _internal(self, error: BaseException) -> Refused:
         self.on_error(error)
         return Refused("internal", f"{type(error).__name__}: {error}")
 
@@ -154,7 +158,7 @@ class Incoming(asyncio.Protocol):
         self._caller: NodeId | None = None
         self._is_client = False
         self._unserved: dict[int, tuple[Call, set[int]]] = {}
-        self._serving: dict[int, asyncio.Task[None]] = {}
+        self._serving: dict[int, asyncio.Future[Any]] = {}
         self._unwritten: list[bytes] = []
         self._is_paused = False
         self._is_reading = True
@@ -284,9 +288,27 @@ class Incoming(asyncio.Protocol):
         self._read_if_room()
 
     def _begin(self, call: Call, bucket: set[int]) -> None:
-        task = self._loop.create_task(self._serve(call, bucket))
-        self._serving[call.id] = task
-        self._server.tasks.add(task)
+        assert self._caller is not None
+        begun = self._server.begin(self._caller, call.body)
+        if begun is None:
+            served: asyncio.Future[Any] = self._loop.create_task(self._serve(call, bucket))
+        elif isinstance(begun, asyncio.Future):
+            served = begun
+            served.add_done_callback(partial(self._answer, call.id, bucket))
+        else:
+            bucket.discard(call.id)
+            self._write(self._server.encode_answer(call.id, begun))
+            return
+        self._serving[call.id] = served
+        self._server.serving.add(served)
+
+    def _answer(self, request_id: int, bucket: set[int], served: asyncio.Future[Reply]) -> None:
+        """Write what a future has come to."""
+        if not served.cancelled():
+            error = served.exception()
+            reply = served.result() if error is None else self._server.reply_to_failure(error)
+            self._write(self._server.encode_answer(request_id, reply))
+        self._end(request_id, bucket)
 
     def _has_room(self) -> bool:
         return not self._is_paused and len(self._serving) < self._server.limits.requests_served_max
@@ -307,20 +329,23 @@ class Incoming(asyncio.Protocol):
             reply = await self._server.reply(self._caller, call.body)
             self._write(self._server.encode_answer(call.id, reply))
         finally:
-            bucket.discard(call.id)
-            task = self._serving.pop(call.id, None)
-            if task is not None:
-                self._server.tasks.discard(task)
-            if self._unserved or not self._is_reading:
-                self._serve_due()
+            self._end(call.id, bucket)
+
+    def _end(self, request_id: int, bucket: set[int]) -> None:
+        bucket.discard(request_id)
+        served = self._serving.pop(request_id, None)
+        if served is not None:
+            self._server.serving.discard(served)
+        if self._unserved or not self._is_reading:
+            self._serve_due()
 
     def _expire(self, request_id: int) -> None:
-        task = self._serving.pop(request_id, None)
-        if task is None:
+        served = self._serving.pop(request_id, None)
+        if served is None:
             self._unserved.pop(request_id, None)
             return
-        task.add_done_callback(self._server.tasks.discard)
-        task.cancel()  # which may come before its first step, so that `_serve` cannot clean up
+        served.add_done_callback(self._server.serving.discard)
+        served.cancel()  # which may come before the first step of a task, so that `_serve` cannot clean up
         self._serve_due()
 
     def _write(self, frame: bytes) -> None:

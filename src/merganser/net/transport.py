@@ -73,6 +73,16 @@ class Transport(Outgoing, Protocol):
 Handler = Callable[[NodeId, Request], Awaitable[Reply]]
 """Serves a peer's request. A `MerganserError` it raises goes back as `Refused`."""
 
+Beginner = Callable[[NodeId, Request], "asyncio.Future[Reply] | Reply | None"]
+"""Serves a peer's request without a task of its own: returns the answer, or its future, which may be cancelled.
+
+None: the `Handler` is to be asked. It raises as that, and so may the future."""
+
+
+def begins_nothing(_sender: NodeId, _request: Request) -> asyncio.Future[Reply] | Reply | None:
+    """Leave everything to the handler: a `Beginner`."""
+    return None
+
 
 def failed(future: asyncio.Future[Reply], error: MerganserError) -> asyncio.Future[Reply]:
     """Fail ``future``, without a complaint from the loop if its owner has stopped listening."""

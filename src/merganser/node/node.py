@@ -28,6 +28,7 @@ from merganser.model.versions import Versions
 from merganser.net import http
 from merganser.net.datagrams import DatagramPortError
 from merganser.net.peers import Peers
+from merganser.net.transport import Beginner, begins_nothing
 from merganser.node.admin import Admin
 from merganser.node.admin_snapshots import SnapshotAdmin
 from merganser.node.data_directory import DataDirectory, left_message
@@ -86,6 +87,7 @@ class Node:
         self._doors: list[http.HttpServer] = []
         self._closing = contextlib.AsyncExitStack()
         self._serve_peers: Callable[[NodeId, Request], Awaitable[Reply]] | None = None
+        self._begin_to_serve_peers: Beginner = begins_nothing
         self._dynamodb: http.Application = _founding
         self.left = asyncio.Event()
         """Set when this node is a member of its cluster no more, and has nothing left to do."""
@@ -147,7 +149,7 @@ class Node:
             )
         await self._tell_of_loss(member)
         member.topology.when_gone = lambda: self._leave(member)
-        self._serve_peers = member.serve
+        self._serve_peers, self._begin_to_serve_peers = member.serve, member.begin
         member.start(me.wire_addresses)
         self._closing.push_async_callback(member.close)
         await member.catalog.look_for_news()  # or clients would meet tables that were dropped while it was away
@@ -249,6 +251,7 @@ class Node:
             cluster_id="",
             random=self._rng,
             handler=self._answer_peer,
+            begin=self._begin_to_answer_peer,
             on_error=lambda error: failure("peer request failed", error),
             versions=Versions(newest=settings.peer_protocol_max),
         )
@@ -313,6 +316,9 @@ class Node:
         if self._serve_peers is None:
             raise UnavailableError("this node is starting")
         return self._serve_peers(sender, request)
+
+    def _begin_to_answer_peer(self, sender: NodeId, request: Request) -> asyncio.Future[Reply] | Reply | None:
+        return self._begin_to_serve_peers(sender, request)
 
     def _answer_dynamodb(self, request: http.Request) -> http.Response | Coroutine[Any, Any, http.Response]:
         return self._dynamodb(request)

@@ -31,7 +31,7 @@ from merganser.model.leader_messages import NOT_LEADING, TRANSACTION_CONFLICT
 from merganser.model.messages import Merged, Reply, Request
 from merganser.model.timestamp import Timestamp
 from merganser.net.begun import begin_answer
-from merganser.net.transport import Traffic, Transport, refusal_code
+from merganser.net.transport import Beginner, Traffic, Transport, begins_nothing, refusal_code
 from merganser.service.founding import FRESH
 from merganser.service.replica import NO_SUCH_TABLE, NOT_A_REPLICA, OTHER_PROTOCOL
 
@@ -70,12 +70,17 @@ class Asker:
         transport: Transport,
         serve: Callable[[NodeId, Request], Coroutine[Any, Any, Reply]],
         *,
+        begin: Beginner = begins_nothing,
         serve_at_once: Callable[[NodeId, Request], Reply | None] = lambda _sender, _request: None,
     ) -> None:
-        """Ask as ``node``, whose own answers come from ``serve``; those that take no waiting from ``serve_at_once``."""
+        """Ask as ``node``, whose own answers come from ``begin`` or else from ``serve``.
+
+        Those that take no waiting come from ``serve_at_once``, for whoever can do without one.
+        """
         self.node = node
         self._transport = transport
         self._serve = serve
+        self._begin = begin
         self._serve_at_once = serve_at_once
         self._loop = asyncio.get_running_loop()
         self._silent_until: dict[NodeId, float] = {}
@@ -128,7 +133,7 @@ class Asker:
             if node in self.doubted:
                 future.add_done_callback(lambda ended: self._look_for_life(node, ended))
             return future
-        answer = begin_answer(self._serve(node, request), self._loop)
+        answer = self.ask_here(request)
         if not answer.done():
             timer = self._loop.call_later(timeout_s, answer.cancel)
             answer.add_done_callback(lambda _: timer.cancel())
@@ -138,9 +143,22 @@ class Asker:
         """Return this node's own answer; None if it has to be waited for, or is no answer: then `ask` says why."""
         return self._serve_at_once(self.node, request)
 
-    def ask_here(self, request: Request) -> Coroutine[Any, Any, Reply]:
-        """Return this node's own reply, in the task of whoever awaits it, who bounds the time; raises as `ask`."""
-        return self._serve(self.node, request)
+    def ask_here(self, request: Request) -> asyncio.Future[Reply]:
+        """Return the future of this node's own reply, whose time whoever awaits it bounds; fails as that of `ask`."""
+        try:
+            begun = self._begin(self.node, request)
+        except Exception as error:  # noqa: BLE001 - as `begin_answer`
+            future: asyncio.Future[Reply] = self._loop.create_future()
+            future.set_exception(error)
+            future.exception()
+            return future
+        if begun is None:
+            return begin_answer(self._serve(self.node, request), self._loop)
+        if isinstance(begun, asyncio.Future):
+            return begun
+        future = self._loop.create_future()
+        future.set_result(begun)
+        return future
 
     def _look_for_life(self, node: NodeId, ended: asyncio.Future[Reply]) -> None:
         if not ended.cancelled() and isinstance(ended.exception(), RefusedError | None):

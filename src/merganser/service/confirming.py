@@ -21,8 +21,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-import msgspec
-
 from merganser.model.errors import RefusedError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.leader_messages import NOT_LEADING, Confirm, Standing
@@ -54,25 +52,29 @@ _Waiters = dict[asyncio.Future[bool], float]
 than all the rest of a round."""
 
 
-class _Claim(msgspec.Struct):
+class _Claim:
     """What a round asks about one term."""
 
-    waiters: _Waiters
-    missing: int
-    """Answers until a majority has said that it stands, this node included."""
-    asked: list[NodeId]
-    unasked: list[NodeId]
-    """The other replicas."""
+    __slots__ = ("asked", "missing", "unasked", "waiters")
+
+    def __init__(self, waiters: _Waiters, missing: int, others: list[NodeId]) -> None:
+        """Ask as many of ``others``, the other replicas in that order, as are ``missing``."""
+        self.waiters = waiters
+        self.missing = missing
+        """Answers until a majority has said that it stands, this node included."""
+        self.asked = others[:missing]
+        self.unasked = others[missing:]
 
 
-class _Round(dict[Term, _Claim]):
-    """What is asked for together; what is settled is taken out."""
+class _Round:
+    """What is asked for together."""
 
-    __slots__ = ("began_at", "is_long")
+    __slots__ = ("began_at", "claims", "is_long")
 
     def __init__(self, began_at: float) -> None:
-        super().__init__()
         self.began_at = began_at
+        self.claims: dict[Term, _Claim] = {}
+        """What is settled is taken out."""
         self.is_long = False
 
 
@@ -109,9 +111,20 @@ class Confirmations:
             RefusedError: it does not.
             UnavailableError: they did not answer by ``deadline``, loop time, or within `AGAIN_S` after it.
         """
-        self._check(term)
         if len(term.replicas) == 1:
+            self._check(term)
             return
+        confirmed = self.begin(term, deadline=deadline)
+        await confirmed
+        self.check(term, confirmed)
+
+    def begin(self, term: Term, *, deadline: float) -> asyncio.Future[bool]:
+        """Begin as `confirm`, of a term with other replicas; `check` says what it has come to when it is done.
+
+        Raises:
+            RefusedError: it does not stand.
+        """
+        self._check(term)
         waiter: asyncio.Future[bool] = self._loop.create_future()
         waiting = self._waiting.get(term)
         if waiting is None:
@@ -119,9 +132,12 @@ class Confirmations:
         else:
             waiting[waiter] = deadline
         self._begin_soon()
-        is_answered = await waiter
+        return waiter
+
+    def check(self, term: Term, confirmed: asyncio.Future[bool]) -> None:
+        """Return if ``term`` is confirmed; raises as `confirm`."""
         self._check(term)
-        if not is_answered:
+        if confirmed.cancelled() or not confirmed.result():
             raise UnavailableError(
                 f"most replicas of partition {term.group.partition} do not say whether node {term.epoch.leader} leads"
             )
@@ -131,7 +147,7 @@ class Confirmations:
         self._slow.pop(term, None)
         _answer(self._waiting.pop(term, ()), True)
         for asked in self._asked:
-            claim = asked.pop(term, None)
+            claim = asked.claims.pop(term, None)
             if claim is not None:
                 _answer(claim.waiters, True)
 
@@ -139,7 +155,7 @@ class Confirmations:
         """Ask anew for all who wait for ``term``: it has other replicas now, and answers so far do not count."""
         self._slow.pop(term, None)
         for asked in self._asked:
-            claim = asked.pop(term, None)
+            claim = asked.claims.pop(term, None)
             if claim is not None:
                 self._waiting.setdefault(term, {}).update(claim.waiters)
         for asked in list(self._asked):
@@ -177,7 +193,7 @@ class Confirmations:
         for term, waiters in self._waiting.items():
             missing = term.quorum - 1
             others = [node for node in order if node in term.replicas]
-            begun[term] = _Claim(waiters, missing, others[:missing], others[missing:])
+            begun.claims[term] = _Claim(waiters, missing, others)
             for node in others[:missing]:
                 to_ask.setdefault(node, []).append(term)
         self._waiting = {}
@@ -211,7 +227,7 @@ class Confirmations:
         """Ask about those of ``terms`` that are not settled who has not been asked."""
         to_ask: dict[NodeId, list[Term]] = {}
         for term in terms:
-            claim = begun.get(term)
+            claim = begun.claims.get(term)
             if claim is not None:
                 for node in claim.unasked:
                     to_ask.setdefault(node, []).append(term)
@@ -234,11 +250,11 @@ class Confirmations:
         for term, promised in zip(terms, reply.promised, strict=True):
             if promised > term.epoch and term.is_standing:  # else its group may have another number by now
                 self._learned(term.group, promised)
-            claim = begun.get(term)
+            claim = begun.claims.get(term)
             if claim is not None and promised == term.epoch:
                 claim.missing -= 1
                 if claim.missing == 0:
-                    del begun[term]
+                    del begun.claims[term]
                     self._slow.pop(term, None)
                     _answer(claim.waiters, True)
             elif claim is not None:
@@ -249,24 +265,24 @@ class Confirmations:
 
     def _look(self, begun: _Round) -> None:
         """End ``begun``, as far as it is settled."""
-        if not begun:
+        if not begun.claims:
             self._asked = [asked for asked in self._asked if asked is not begun]
-        if begun is self._under_way and all(term in self._slow for term in begun):
+        if begun is self._under_way and all(term in self._slow for term in begun.claims):
             self._under_way = None
             if self._waiting:
                 self._begin_soon()
 
     def _round_is_long(self, begun: _Round) -> None:
         late_until = self._loop.time() + LATE_S
-        for claim in begun.values():
+        for claim in begun.claims.values():
             self._late_until.update(dict.fromkeys(claim.asked, late_until))
-        self._ask_the_others(begun, begun)
-        self._slow.update(dict.fromkeys(begun))
+        self._ask_the_others(list(begun.claims), begun)
+        self._slow.update(dict.fromkeys(begun.claims))
         self._look(begun)
 
     def _ask_again(self, begun: _Round) -> None:
         now = self._loop.time()
-        for term, claim in begun.items():
+        for term, claim in begun.claims.items():
             left = {waiter: deadline for waiter, deadline in claim.waiters.items() if not waiter.done()}
             late = [waiter for waiter, deadline in left.items() if deadline <= now]
             _answer(late, False)

@@ -58,6 +58,7 @@ class Proposal:
     """One write on its way."""
 
     __slots__ = (
+        "_told",
         "_waiting",
         "acks",
         "answer",
@@ -84,6 +85,7 @@ class Proposal:
         self.is_chosen = False
         self.is_lost = False
         self._waiting: list[asyncio.Future[None]] = []
+        self._told: list[Callable[[], None]] = []
 
     @property
     def has_ended(self) -> bool:
@@ -105,6 +107,10 @@ class Proposal:
         self._waiting.append(waiter)
         return waiter
 
+    def when_ended(self, told: Callable[[], None]) -> None:
+        """Call ``told``, once, as a waiter would be woken, in the turn of the loop in which that is; before that."""
+        self._told.append(told)
+
     def end(self, *, is_chosen: bool) -> None:
         """Tell all who wait."""
         self.is_chosen, self.is_lost = is_chosen, not is_chosen
@@ -115,6 +121,9 @@ class Proposal:
         for waiter in self._waiting:
             _wake(waiter)
         self._waiting.clear()
+        told, self._told = self._told, []
+        for tell in told:
+            tell()
 
 
 Outcome = Proposal | Changed | Told | Untold | str

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
@@ -47,6 +48,7 @@ from merganser.model.leader_messages import (
     Replicate,
 )
 from merganser.model.leadership import Epoch, Group
+from merganser.model.messages import Reply
 from merganser.model.register import NO_VERSION, Content, Register
 from merganser.service.asking import Asker
 from merganser.service.damage import Damage
@@ -82,6 +84,7 @@ LOOKS_MAX = 16
 """How often a request finds that the item has become unknown, or locked again, before it gives up."""
 CLOSED_S = 1.0
 """After the quiet that was asked for: then another leads, or this node takes changes again."""
+_THIS_AND_ANOTHER = 2
 
 
 class Leader:
@@ -213,21 +216,60 @@ class Leader:
             return None
         try:
             known, group = self._gate.held(table.id, key)
-            term = self._terms.get(group)
-            if term is None:
-                return None
+        except MerganserError:
+            return None
+        term = self._terms.get(group)
+        return None if term is None else self._begun(term, known, key, maker, payload)
+
+    def begin_change(self, _sender: NodeId, request: Change) -> asyncio.Future[Reply] | None:
+        """Do as `change`, as a `net.transport.Beginner`: what `begin` does, of a request that has not come before."""
+        maker = self.makers.get(request.kind)
+        now = self._loop.time()
+        if maker is None or self._gate.is_behind(request.map_epoch) or self._requests.is_full(now):
+            return None
+        if self._requests.of(request.request) is not None:
+            return None
+        try:
+            table, group = self._gate.held(request.table, request.key)
+            term = self._term(group, request.epoch)
+        except MerganserError:
+            return None
+        proposal = self._begun(term, table, request.key, maker, request.payload)
+        if proposal is None:
+            return None
+        self._requests.note(request.request, proposal, now)
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        proposal.when_ended(partial(self._answer, request.request, proposal, answer))
+        return answer
+
+    def _answer(self, request: bytes, proposal: Proposal, answer: asyncio.Future[Reply]) -> None:
+        """Give the answer to a change that has ended, or is waited for no longer."""
+        try:
+            changed = self.written(proposal)
+        except MerganserError as error:
+            if not answer.done():
+                answer.set_exception(error)
+                answer.exception()
+            return
+        self._requests.replace(request, changed)
+        if not answer.done():
+            answer.set_result(changed)
+
+    def _begun(self, term: Term, table: Table, key: bytes, maker: Maker, payload: bytes) -> Proposal | None:
+        """Write what a step comes to, as `begin`."""
+        try:
             self._check_open(term)
-            found = self._known_now(term, known, key)
+            found = self._known_now(term, table, key)
             if found is None or (found[1].intent is not None and not maker.meets_intents):
                 return None
             stored, content = found
-            decided = maker.step_of(known, payload)(content)
+            decided = maker.step_of(table, payload)(content)
             if decided.content is None or decided.is_rejected:
                 return None
-            after = self._outboxes.of_write(known, key, content, decided.content)
+            after = self._outboxes.of_write(table, key, content, decided.content)
         except MerganserError:
             return None
-        proposal = self._propose(term, known, key, after, before=stored, is_intact=True)
+        proposal = self._propose(term, table, key, after, before=stored, is_intact=True)
         proposal.answer = decided.answer
         return proposal
 
@@ -311,6 +353,49 @@ class Leader:
                 return None
             value, version = head.content.value, head.version
         return Led(value, version) if self._touches.knows(term, table, request.key, version) else None
+
+    def begin_read(self, sender: NodeId, request: ReadLed) -> asyncio.Future[Reply] | Led | None:
+        """Do as `read`, as a `net.transport.Beginner`, of an item that is known, and of which nothing is in flight.
+
+        Raises:
+            RefusedError: this node does not lead in that epoch.
+        """
+        if self._gate.is_behind(request.map_epoch):
+            return None
+        key = request.key
+        table, group = self._gate.held(request.table, key)
+        term = self._term(group, request.epoch)
+        if len(term.led.replicas) == 1:
+            return self.read_at_once(sender, request)
+        found = None if term.flight.newest(key) is not None else self._known_now(term, table, key)
+        if found is None or found[1].intent is not None:
+            return None
+        stored, content = found
+        led = Led(content.value, NO_VERSION if stored is None else version_of(key, stored))
+        if request.is_vouched and self._is_confirmed_by(sender, term, request.map_epoch):
+            return led
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        confirmed = self._leadership.begin_to_confirm(term.led, deadline=self._patience())
+        confirmed.add_done_callback(partial(self._answer_read, term, led, answer))
+        return answer
+
+    def _is_confirmed_by(self, sender: NodeId, term: Term, map_epoch: int) -> bool:
+        """Tell whether this node and ``sender``, which vouches for the epoch by that map, are a majority."""
+        led = term.led
+        is_other_replica = sender in led.replicas and sender != self._asker.node
+        return is_other_replica and led.quorum == _THIS_AND_ANOTHER and map_epoch >= self._topology.map.placed
+
+    def _answer_read(
+        self, term: Term, led: Led, answer: asyncio.Future[Reply], confirmed: asyncio.Future[bool]
+    ) -> None:
+        if answer.done():
+            return
+        try:
+            self._leadership.check_confirmed(term.led, confirmed)
+            answer.set_result(led)
+        except MerganserError as error:
+            answer.set_exception(error)
+            answer.exception()
 
     async def read_range(self, sender: NodeId, request: ReadRangeLed) -> LedRows:
         """Return the items of a range of rows, or of a local index, within one partition, each as `read` would.

@@ -83,6 +83,9 @@ class Leaders(Protocol):
     def is_silent(self, number: int) -> bool:
         """Tell whether a node has sent no pulse for a second, and should have."""
 
+    def vouches(self, group: Group, epoch: Epoch) -> bool:
+        """Tell whether this node's word counts, and is that just ``epoch`` stands."""
+
 
 class Errand:
     """One request to the leader of a group."""

@@ -189,10 +189,13 @@ class LeaderBased:
         if not is_consistent:
             return await self._read_nearest(table, key, deadline)
 
-        def question(epoch: Epoch) -> ReadLed:
-            return ReadLed(self._topology.map.epoch, table.id, key, epoch)
+        errand = self._errand(table, key, deadline)
 
-        return cast("Led", await self._timed(self._errand(table, key, deadline), question, is_read=True))
+        def question(epoch: Epoch) -> ReadLed:
+            is_vouched = self._leaders.vouches(errand.group, epoch)
+            return ReadLed(self._topology.map.epoch, table.id, key, epoch, is_vouched)
+
+        return cast("Led", await self._timed(errand, question, is_read=True))
 
     @counted
     async def read_range(

@@ -38,6 +38,7 @@ from merganser.service.backfill import Backfiller
 from merganser.service.catalog import Catalog
 from merganser.service.changes_here import ChangesHere
 from merganser.service.damage import Damage
+from merganser.service.durable_answers import DurableAnswers
 from merganser.service.expirer import Expirer
 from merganser.service.expiry_index import ExpiryIndex
 from merganser.service.generations import Generations
@@ -102,6 +103,7 @@ class LeaderTables:
         catch_up: Callable[[NodeId], Awaitable[None]],
         on_error: Callable[[BaseException], None],
         local: LocalIndexes,
+        durable_answers: DurableAnswers,
         pulse_s: float = PULSE_S,
         standstill: Standstill,
     ) -> None:
@@ -116,6 +118,7 @@ class LeaderTables:
             admission: counts reads and writes through this node, and what it leads.
             is_refusing: tells whether the disk is not well enough for some requests.
             local: the local indexes of this node's registers.
+            durable_answers: those of the node that wait for its engine.
             expiries: when items expire.
             expiry_look_s: between two looks for what has.
             wall_us: microseconds since 1970.
@@ -142,7 +145,14 @@ class LeaderTables:
             pulse_s=pulse_s,
         )
         self.register_replica = RegisterReplica(
-            topology, engine, self.promises, self.generations, trees, damage, catch_up=catch_up
+            topology,
+            engine,
+            self.promises,
+            self.generations,
+            trees,
+            damage,
+            durable_answers=durable_answers,
+            catch_up=catch_up,
         )
         self.outboxes = Outboxes(topology, indexers)
         self.leader = Leader(
@@ -242,6 +252,14 @@ class LeaderTables:
         }
         self.at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {ReadLed: self.leader.read_at_once}
         """Of handlers: those that answer if they need not wait."""
+        self.beginners: dict[type, Callable[[NodeId, Any], asyncio.Future[Reply] | Reply | None]] = {
+            Confirm: self.leadership.begin_to_confirm_claims,
+            Replicate: self.register_replica.begin_replicate,
+            Copies: self.register_replica.begin_replicate_together,
+            Change: self.leader.begin_change,
+            ReadLed: self.leader.begin_read,
+        }
+        """Of handlers: those that may begin without a task."""
         self.works: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self.leadership.run,
             self.leader.run,

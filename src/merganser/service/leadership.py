@@ -210,6 +210,22 @@ class Leadership:
         """
         return self._confirmations.confirm(led, deadline=deadline)
 
+    def begin_to_confirm(self, led: Led, *, deadline: float) -> asyncio.Future[bool]:
+        """Begin as `confirm`; `check_confirmed` tells what the future has come to when it is done.
+
+        Raises:
+            RefusedError: ``led`` is deposed already.
+        """
+        return self._confirmations.begin(led, deadline=deadline)
+
+    def check_confirmed(self, led: Led, confirmed: asyncio.Future[bool]) -> None:
+        """Return if a majority has said so; raises as `confirm`."""
+        self._confirmations.check(led, confirmed)
+
+    def vouches(self, group: Group, epoch: Epoch) -> bool:
+        """Tell whether this node, asked to `Confirm`, would say that ``epoch`` stands, and have nothing to write."""
+        return self._promises.stands(group, epoch) and self.may_vote(group)
+
     def when_elected(self, listener: Callable[[Led], None]) -> None:
         """Call ``listener`` with each term in the turn of the loop in which it begins."""
         self._when_elected.append(listener)
@@ -423,6 +439,10 @@ class Leadership:
     async def campaign(self, sender: NodeId, request: Campaign) -> Reply:
         """Promise the sender what it bids for; see `Voting.campaign`."""
         return await self._voting.campaign(sender, request)
+
+    def begin_to_confirm_claims(self, sender: NodeId, request: Confirm) -> Reply | None:
+        """Do as `confirm_claims`, None if that has to wait."""
+        return self._voting.confirm_claims_at_once(sender, request)
 
     async def confirm_claims(self, sender: NodeId, request: Confirm) -> Reply:
         """Tell whether the epochs in which the sender leads still stand; see `Voting.confirm_claims`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from merganser.core.admission import AdmissionLimits
@@ -62,6 +63,7 @@ from merganser.service.counting import Counting
 from merganser.service.counts import Measure
 from merganser.service.crdt_values import CrdtValues
 from merganser.service.damage import Damage
+from merganser.service.durable_answers import DurableAnswers
 from merganser.service.expirer import LOOK_S as EXPIRY_LOOK_S
 from merganser.service.expiry_index import Expiry, ExpiryIndex
 from merganser.service.failure_detector import FailureDetector
@@ -157,7 +159,8 @@ class Member:
         self.admission = Admission(limits)
         self.topology = Topology(node, engine, current, newest=transport.versions.newest)
         clock = HybridClock(self.topology.me.number, floor=load_ceiling(engine), max_ahead_us=CLOCK_AHEAD_US_MAX)
-        asker = Asker(node, transport, self.serve, serve_at_once=self.serve_at_once)
+        asker = Asker(node, transport, self.serve, begin=self.begin, serve_at_once=self.serve_at_once)
+        self._durable_answers = DurableAnswers(engine)
         self.failure_detector = FailureDetector(self.topology, transport, rng=rng)
         asker.doubted, asker.when_answered = self.failure_detector.doubted, self.failure_detector.answered
         asker.far = self.topology.far
@@ -217,6 +220,7 @@ class Member:
             self.trees,
             self.damage,
             local,
+            durable_answers=self._durable_answers,
             wall_us=wall_us,
             catch_up=self.catalog.catch_up,
         )
@@ -330,6 +334,7 @@ class Member:
             catch_up=self.catalog.catch_up,
             on_error=on_error,
             local=local,
+            durable_answers=self._durable_answers,
             pulse_s=pulse_s,
             standstill=self.standstill,
         )
@@ -390,6 +395,10 @@ class Member:
             ReadRange: self.replica.read_range_at_once,
             **self.leader_tables.at_once,
         }
+        self._beginners: dict[type, Callable[[NodeId, Any], asyncio.Future[Reply] | Reply | None]] = {
+            Apply: self.replica.begin_apply,
+            **self.leader_tables.beginners,
+        }
         self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Apply: self.replica.apply,
             Read: self.replica.read,
@@ -431,6 +440,41 @@ class Member:
             return answer(sender, request)
         except MerganserError:
             return None
+
+    def begin(self, sender: NodeId, request: Request) -> asyncio.Future[Reply] | Reply | None:
+        """Answer a peer, or this node itself, without a task, as far as that goes: a `net.transport.Beginner`.
+
+        Raises:
+            as `serve`.
+        """
+        kind = type(request)
+        if kind is Read:
+            return self.serve_at_once(sender, request)
+        begin = self._beginners.get(kind)
+        if begin is None or self.wholeness.is_refusing:
+            return None
+        admission = self.admission
+        began = admission.begin(request)
+        try:
+            begun = begin(sender, request)
+        except BaseException:
+            admission.end(request, began)
+            raise
+        if isinstance(begun, asyncio.Future):
+            begun.add_done_callback(partial(self._ended, request, began))
+        else:
+            admission.end(request, began)
+        return begun
+
+    def _ended(self, request: Request, began: float, _answer: asyncio.Future[Reply]) -> None:
+        self.admission.end(request, began)
+
+    async def answer(self, sender: NodeId, request: Request) -> Reply:
+        """Answer as whoever has asked `begin` and then, if that leaves it undone, `serve`."""
+        begun = self.begin(sender, request)
+        if begun is None:
+            return await self.serve(sender, request)
+        return await begun if isinstance(begun, asyncio.Future) else begun
 
     async def serve(self, sender: NodeId, request: Request) -> Reply:
         """Answer a peer, or this node itself.
@@ -501,6 +545,7 @@ class Member:
         await self.handoff.close()
         await self.coordinator.close()
         await self.timestamps.close()
+        self._durable_answers.close()
         await self.trees.close()
         self.admission.close()
 

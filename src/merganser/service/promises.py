@@ -70,6 +70,11 @@ class Promises:
                 raise RefusedError(NOT_A_REPLICA, f"partition {group.partition} was cut meanwhile")
             self.check(group, epoch)
 
+    @property
+    def is_durable(self) -> bool:
+        """Tell whether all that is promised is durable."""
+        return not self._undurable
+
     def stands(self, group: Group, epoch: Epoch) -> bool:
         """Tell whether just that ``epoch`` is promised, durably."""
         return self._promised.get(group) == epoch and group not in self._undurable

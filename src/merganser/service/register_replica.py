@@ -12,6 +12,7 @@ Source: design §5; docs/internals/leader.md.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from merganser.core.hash_tree import LEAF_LEVEL, LEAVES
@@ -19,11 +20,12 @@ from merganser.model.errors import CorruptionError, InvariantError, MerganserErr
 from merganser.model.ids import NodeId, TableId
 from merganser.model.leader_messages import Copies, Drop, Kept, Replicate, Touch, TouchRange, TouchTree
 from merganser.model.leadership import Epoch, Group
-from merganser.model.messages import Done, Found, Nodes, Request, Rows
+from merganser.model.messages import Done, Found, Nodes, Reply, Request, Rows
 from merganser.model.refusal import Refused
 from merganser.model.register import NO_VERSION, Version
 from merganser.net.transport import refused
 from merganser.service.damage import Damage
+from merganser.service.durable_answers import DurableAnswers
 from merganser.service.generations import Generations
 from merganser.service.group_gate import GroupGate
 from merganser.service.hash_trees import HashTrees
@@ -50,9 +52,13 @@ class RegisterReplica:
         trees: HashTrees,
         damage: Damage,
         *,
+        durable_answers: DurableAnswers,
         catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
-        """Keep registers in ``engine``; ``catch_up`` fetches a newer cluster map from a peer."""
+        """Keep registers in ``engine``, for which ``durable_answers`` wait.
+
+        ``catch_up`` fetches a newer cluster map from a peer.
+        """
         self.check: Callable[[Request], None] = lambda _request: None
         """Raises a RefusedError if the disk is not well enough for one of several; it was asked for those that come
         alone."""
@@ -65,6 +71,7 @@ class RegisterReplica:
         self._generations = generations
         self._trees = trees
         self._damage = damage
+        self._durable_answers = durable_answers
 
     async def touch(self, sender: NodeId, request: Touch) -> Found:
         """Return what is stored under a key, durably.
@@ -128,6 +135,14 @@ class RegisterReplica:
             await self._engine.durable()
         return _DONE
 
+    def begin_replicate(self, _sender: NodeId, request: Replicate) -> asyncio.Future[Reply] | Done | None:
+        """Do as `replicate`, as a `net.transport.Beginner`."""
+        group = self._admitted(request)
+        if group is None:
+            return None
+        self._keep(request, group)
+        return _DONE if self._engine.is_durable(request.key) else self._durable_answers.after(_DONE)
+
     async def replicate_together(self, sender: NodeId, request: Copies) -> Kept:
         """Do each of several copies as `replicate` would; returns once all that is kept is durable.
 
@@ -146,6 +161,23 @@ class RegisterReplica:
         if not self._engine.is_all_durable:
             await self._engine.durable()
         return Kept(tuple(refusals)) if refusals else _ALL_KEPT
+
+    def begin_replicate_together(self, _sender: NodeId, request: Copies) -> asyncio.Future[Reply] | Kept | None:
+        """Do as `replicate_together`, as a `net.transport.Beginner`; what is left undone may be done in part."""
+        refusals: list[tuple[int, Refused]] = []
+        for place, copy in enumerate(request.copies):
+            try:
+                self.check(copy)
+                group = self._admitted(copy)
+                if group is None:  # those before it are kept already, which keeps nothing twice
+                    return None
+                self._keep(copy, group)
+            except (InvariantError, StorageFailedError):
+                raise
+            except MerganserError as error:
+                refusals.append((place, refused(error)))
+        kept = Kept(tuple(refusals)) if refusals else _ALL_KEPT
+        return kept if self._engine.is_all_durable else self._durable_answers.after(kept)
 
     def _admitted(self, request: Replicate) -> Group | None:
         """Return the group of a register that may be kept at once, as nearly all; None: `_admit` sees to it."""

@@ -15,6 +15,7 @@ Source: DeCandia 2007 §4.5; design notes in docs/internals/leaderless.md.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from merganser.core import horizon, rows
@@ -22,10 +23,11 @@ from merganser.core.clock import HybridClock
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
-from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Mint, Read, ReadRange, Rows
+from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Mint, Read, ReadRange, Reply, Rows
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
 from merganser.service.damage import Damage
+from merganser.service.durable_answers import DurableAnswers
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
 from merganser.service.local_indexes import LocalIndexes
@@ -55,12 +57,14 @@ class Replica:
         damage: Damage,
         local: LocalIndexes,
         *,
+        durable_answers: DurableAnswers,
         wall_us: Callable[[], int],
         catch_up: Callable[[NodeId], Awaitable[None]],
     ) -> None:
         """Serve out of ``engine``, which ``local`` indexes.
 
-        ``damage`` takes note of damaged rows, ``catch_up`` fetches a newer cluster map from a peer.
+        ``damage`` takes note of damaged rows, ``durable_answers`` gives those that wait for the engine, ``catch_up``
+        fetches a newer cluster map from a peer.
         """
         self._topology = topology
         self._engine = engine
@@ -68,6 +72,7 @@ class Replica:
         self._horizons = horizons
         self._damage = damage
         self._local = local
+        self._durable_answers = durable_answers
         self._trees = trees
         self._wall_us = wall_us
         self._catch_up = catch_up
@@ -84,7 +89,23 @@ class Replica:
             CorruptionError: the row, or what is stored under its key, is damaged; nothing was written.
             StorageFailedError: it is unknown whether it is durable.
         """
-        partition = await self._admit(sender, request.map_epoch, request.table, request.key, is_merge=True)
+        if request.map_epoch > self._topology.map.epoch:
+            await self._catch_up(sender)
+        outcome = self._applied(request)
+        if not self._engine.is_durable(request.key):
+            await self._engine.durable()
+        return outcome
+
+    def begin_apply(self, _sender: NodeId, request: Apply) -> asyncio.Future[Reply] | Merged | None:
+        """Do as `apply`, as a `net.transport.Beginner`."""
+        if request.map_epoch > self._topology.map.epoch:
+            return None
+        outcome = self._applied(request)
+        return outcome if self._engine.is_durable(request.key) else self._durable_answers.after(outcome)
+
+    def _applied(self, request: Apply) -> Merged:
+        """Merge a row in this turn of the loop; raises as `apply`."""
+        partition = self._partition_of(request.table, request.key, is_merge=True)
         check_placed(self._topology, request.map_epoch)
         incoming = decode_row(request.key, request.row)
         self._check_kind(request.table, is_causal=bool(incoming.context))
@@ -92,12 +113,8 @@ class Replica:
         self._clock.observe(newest, self._wall_us())
         standing = self._horizons.known(request.table, partition)
         if standing is None:
-            outcome = self._take(request.table, partition, request.key, incoming, request.row)
-        else:
-            outcome = self._take_part(request, partition, standing, incoming, newest)
-        if not self._engine.is_durable(request.key):
-            await self._engine.durable()
-        return outcome
+            return self._take(request.table, partition, request.key, incoming, request.row)
+        return self._take_part(request, partition, standing, incoming, newest)
 
     async def siblings_of(self, sender: NodeId, request: Mint) -> int:
         """Return how many values this replica holds of a key of a table that keeps siblings.

@@ -88,6 +88,25 @@ class Voting:
             message = f"the map of epoch {request.map_epoch} lacks an index of epoch {since}"
             raise RefusedError(STALE_EPOCH, message, map_epoch=epoch)
 
+    def confirm_claims_at_once(self, sender: NodeId, request: Confirm) -> Standing | None:
+        """Do as `confirm_claims`; None, nothing done, if a map or the disk would have to be waited for.
+
+        Raises:
+            RefusedError: it or this node is not a replica.
+        """
+        promises = self._promises
+        if request.map_epoch > self._topology.map.epoch or not promises.is_durable:
+            return None
+        number = self._checked(sender, request.map_epoch, [(n, partition) for n, partition, _ in request.claims])
+        standing: list[Epoch] = []
+        for n, partition, epoch in request.claims:
+            group = Group(n, partition)
+            latest = self._latest(group)
+            if latest < epoch and epoch.leader == number and self._may_vote(group):
+                return None
+            standing.append(latest)
+        return Standing(tuple(standing))
+
     async def confirm_claims(self, sender: NodeId, request: Confirm) -> Reply:
         """Tell whether the epochs in which the sender leads still stand.
 
@@ -112,6 +131,9 @@ class Voting:
         """
         if map_epoch > self._topology.map.epoch:
             await self._catch_up(sender)
+        return self._checked(sender, map_epoch, groups)
+
+    def _checked(self, sender: NodeId, map_epoch: int, groups: Sequence[tuple[int, PartitionId]]) -> int:
         check_known(self._topology, map_epoch)
         check_placed(self._topology, map_epoch)
         epoch, ring = self._topology.map.epoch, self._topology.ring

@@ -63,7 +63,7 @@ class Witness:
             for group, epoch in _asked(member, one)
             if epoch < told.get(group, NO_EPOCH)
         ]
-        reply = await member.serve(sender, request)
+        reply = await member.answer(sender, request)
         if member.topology.ring.partitions != partitions:
             return reply
         done = _done(request, reply)

@@ -22,7 +22,8 @@ from collections import deque
 from typing import Protocol, cast
 
 from merganser.model.errors import CorruptionError
-from merganser.net.frames import HELLO_BYTES_MAX, FrameDecoder, Hello
+from merganser.net.frame_bodies import Hello
+from merganser.net.frames import HELLO_BYTES_MAX, FrameDecoder
 from merganser.net.sockets import split_address
 from merganser.testing.conditions import CLEAR, Conditions, Cut, Departures
 

@@ -26,9 +26,10 @@ from merganser.service import (
     range_merge,
 )
 from merganser.service.asking import Writing
-from merganser.service.coordinator import Coordinator, RangePage
+from merganser.service.coordinator import Coordinator
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
+from merganser.service.range_merge import RangePage
 from merganser.service.read_repair import ReadRepair, Reconciled
 from merganser.service.replica import Replica
 from merganser.service.table_ends import TableEnds
@@ -124,6 +125,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
         return Merged()
 
     patch.setattr(Replica, "apply", overwrite)
+    patch.setattr(Replica, "begin_apply", lambda _self, _sender, _request: None)
 
 
 @planted("acknowledged", mechanism=VERSIONS, likely=0)
@@ -207,6 +209,7 @@ def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
         return Found(self._engine.get(request.key))
 
     patch.setattr(Replica, "read", read)
+    patch.setattr(Replica, "read_at_once", lambda _self, _sender, _request: None)
 
 
 # Hints.

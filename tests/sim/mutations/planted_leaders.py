@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,7 +81,28 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
     async def confirm(_self: Confirmations, _term: object, *, deadline: float) -> None:
         return
 
+    def begin(self: Confirmations, _term: object, *, deadline: float) -> asyncio.Future[bool]:
+        confirmed: asyncio.Future[bool] = self._loop.create_future()
+        confirmed.set_result(True)
+        return confirmed
+
     patch.setattr(Confirmations, "confirm", confirm)
+    patch.setattr(Confirmations, "begin", begin)
+
+
+@planted(
+    *REGISTERS,
+    mechanism=ELECTIONS,
+    likely=5,
+    workload="counters",
+    nemesis="pauses",
+    nodes=3,
+    operations=50,
+    hot_keys=1,
+    pace="slow",
+)
+def leader_takes_its_own_word_for_a_majority(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Leader, "_is_confirmed_by", lambda _self, _sender, _term, _map_epoch: True)
 
 
 @planted("available", mechanism=ELECTIONS, likely=3, workload="items", nemesis="crashes", nodes=3, pace="slow")
