@@ -14,14 +14,16 @@ from merganser.model.ids import NodeId
 from merganser.model.leader_messages import Change, Changed, Confirm, Led, ReadLed, Standing
 from merganser.model.leadership import Epoch
 from merganser.model.messages import Apply, Merged, Reply, Request
+from merganser.model.register import Intent, Register
 from merganser.model.row import Cell, Row
 from merganser.model.timestamp import Timestamp
+from merganser.service.intents import NoTransactions
 from merganser.service.steps import WIRES
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
 from merganser.storage.values import encode_row
-from service.led import change, epoch_of, group_of, payload_of, started_led, the_leader
-from service.plays import CELL, key_of, made_with_leaders, member, simulated, started
+from service.led import change, epoch_of, group_of, leader_of, payload_of, started_led, term_at, the_leader
+from service.plays import CELL, key_of, made_with_leaders, member, simulated, started, until
 
 NAME = b"k"
 PEER = NodeId("a peer")
@@ -129,6 +131,38 @@ async def test_a_change_is_done_though_who_asked_has_given_up(world: World) -> N
     led = await member(leader).answer(PEER, read_of(leader, table))
     assert isinstance(led, Led)
     assert led.value == b"new"
+
+
+@simulated()
+async def test_a_change_and_its_copy_that_wait_for_the_same_transaction_are_done_once(world: World) -> None:
+    table = await started_led(world)
+    leader = the_leader(world, table, NAME)
+    await change(leader, table, NAME, payload_of("put", b"1"))
+    term, key, ended = term_at(leader, table, NAME), key_of(table, NAME), asyncio.Event()
+    assert term is not None
+    waiting = 0
+
+    class Transaction(NoTransactions):
+        async def for_change(self, _table: Table, _key: bytes, _head: Register, *, deadline: float) -> None:
+            nonlocal waiting
+            waiting += 1
+            await ended.wait()
+
+    def holds(intent: Intent | None) -> bool:
+        return leader_of(leader).amend(
+            table, key, lambda head: msgspec.structs.replace(head.content, intent=intent), led=term
+        )
+
+    leader_of(leader).resolver = Transaction()
+    assert holds(Intent(b"t" * 16, 1, True, b"2"))
+    asked = [
+        leader.spawn(change(leader, table, NAME, payload_of("add", 1), request=b"one and the same")) for _ in range(2)
+    ]
+    await until(lambda: waiting == 2)
+    assert holds(None)
+    ended.set()
+    first, second = await asyncio.gather(*asked)
+    assert (first.answer, first.version) == (b"2", second.version)
 
 
 @simulated()

@@ -26,5 +26,6 @@ FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
         Scenario(workload="index-queries"),
         "an item that moved while a query waited for its lock was in no place",
     ),
+    (7022, Scenario(workload="appends"), "a change and its copy that both waited for a transaction were both done"),
     (1, Scenario(workload="bank"), "an answer told of a promise that was made while it waited for the disk"),
 ]

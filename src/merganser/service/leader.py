@@ -274,9 +274,10 @@ class Leader:
         return proposal
 
     async def _change(self, term: Term, table: Table, request: Change, maker: Maker) -> Changed:
-        key, done = request.key, self._requests.of(request.request)
+        key = request.key
         step = maker.step_of(table, request.payload)
         for _ in range(LOOKS_MAX):
+            done = self._requests.of(request.request)  # a copy of it may have been done while this one waited
             if done is None:
                 found = self._known_now(term, table, key)
                 if found is None:
