@@ -34,6 +34,7 @@ from merganser.model.errors import ConfigurationError
 from merganser.model.ids import PartitionId, TableId
 from merganser.model.register import Register
 from merganser.model.snapshot import Manifest, WantedIndex, WantedTable
+from merganser.model.versions import POLICIES_SINCE
 from merganser.service.copies import Copies, Counted
 from merganser.service.ledger import WIRE as SYSTEM_WIRE
 from merganser.storage.repository import Repository
@@ -179,7 +180,13 @@ def _wanted(current: ClusterMap, table: Table, prefix: str, checksum: str) -> Wa
 
 
 def _refuse_taken(admin: str, wanted: Sequence[WantedTable]) -> None:
-    there = {(table["wire"], table["name"]) for table in fetch(admin, "/status")["tables"]}
+    status = fetch(admin, "/status")
+    if any(one.policy for one in wanted) and status["cluster_version"] < POLICIES_SINCE:
+        raise ConfigurationError(
+            "the snapshot has tables that say where they may be, and not every node of the cluster knows of that: "
+            "upgrade all, or restore others with --table"
+        )
+    there = {(table["wire"], table["name"]) for table in status["tables"]}
     taken = sorted(one.name for one in wanted if (one.wire, one.name) in there)
     if taken:
         raise ConfigurationError(
