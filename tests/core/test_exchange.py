@@ -13,23 +13,29 @@ from hypothesis import strategies as st
 from merganser.core import exchange
 from merganser.core.exchange import (
     BUCKETS_MAX,
+    BUCKETS_TOGETHER_MAX,
     DAMAGED,
     LEAVES_MAX,
+    STRETCHES_MAX,
     WIDE_ROWS,
     Exchange,
-    LeafSurvey,
     ListRegions,
     LookAtNodes,
+    LookAtTwigs,
     MeetKeys,
     Pause,
     SecondLook,
+    StretchSurvey,
     Survey,
-    TallyLeaf,
+    TallyStretches,
     bucket_of,
     check_buckets,
+    check_leaves,
     check_regions,
+    check_stretches,
+    check_tallies,
 )
-from merganser.core.hash_tree import FANOUT, LEAVES
+from merganser.core.hash_tree import FANOUT, LEAVES, STRETCHES, stretches_in
 from merganser.model.errors import CorruptionError
 from merganser.model.messages import Listed, Region
 
@@ -41,8 +47,13 @@ def leaf_of(key: bytes) -> int:
     return int.from_bytes(key[:2], "big") % LEAVES
 
 
-def key_in(leaf: int, name: object) -> bytes:
-    return leaf.to_bytes(2, "big") + f"{name}".encode()
+def twig_of(key: bytes) -> int:
+    """The third byte, by its number among the stretches."""
+    return stretches_in(leaf_of(key))[key[2] % FANOUT]
+
+
+def key_in(leaf: int, name: object, twig: int = 3) -> bytes:
+    return leaf.to_bytes(2, "big") + bytes([twig]) + f"{name}".encode()
 
 
 def fingerprint(key: bytes, value: int) -> int:
@@ -52,10 +63,13 @@ def fingerprint(key: bytes, value: int) -> int:
 class Side:
     """One replica: what it would answer."""
 
-    def __init__(self, rows: Rows, *, page_rows: int = 100, damaged: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, rows: Rows, *, page_rows: int = 100, damaged: Iterable[bytes] = (), has_twigs: bool = True
+    ) -> None:
         self.rows = rows
         self.page_rows = page_rows
         self.damaged = frozenset(damaged)
+        self.has_twigs = has_twigs
 
     def seen(self, key: bytes) -> int | None:
         if key in self.damaged:
@@ -69,26 +83,34 @@ class Side:
             sums[leaf_of(key) // width] ^= self.seen(key) or 0
         return tuple(sums[position] for position in positions)
 
-    def survey(self, leaf: int) -> LeafSurvey:
-        rows = [key for key in self.rows if leaf_of(key) == leaf]
+    def twigs(self, leaves: Sequence[int]) -> tuple[int, ...]:
+        sums: Counter[int] = Counter()
+        for key in self.rows:
+            sums[twig_of(key)] ^= self.seen(key) or 0
+        return tuple(sums[stretch] for leaf in leaves for stretch in stretches_in(leaf))
+
+    def in_stretch(self, stretch: int) -> list[bytes]:
+        return [key for key in self.rows if stretch in (leaf_of(key), twig_of(key))]
+
+    def survey(self, stretch: int) -> StretchSurvey:
+        rows = self.in_stretch(stretch)
         sums: Counter[int] = Counter()
         for key in rows:
             sums[bucket_of(key, BUCKETS_MAX)] ^= self.seen(key) or 0
-        return LeafSurvey(len(rows), sums)
+        return StretchSurvey(len(rows), sums)
 
-    def tally(self, leaf: int, buckets: int) -> tuple[int, ...]:
+    def tally(self, stretch: int, buckets: int) -> tuple[int, ...]:
         sums: Counter[int] = Counter()
-        for key in self.rows:
-            if leaf_of(key) == leaf:
-                sums[bucket_of(key, buckets)] ^= self.seen(key) or 0
+        for key in self.in_stretch(stretch):
+            sums[bucket_of(key, buckets)] ^= self.seen(key) or 0
         return tuple(sums[bucket] for bucket in range(buckets))
 
     def listing(self, regions: Sequence[Region], start: bytes) -> Listed:
-        chosen = {region.leaf: region for region in regions}
+        chosen = {region.stretch: region for region in regions}
         entries: list[tuple[bytes, int]] = []
-        for key in sorted(key for key in self.rows if key >= start and leaf_of(key) in chosen):
-            region = chosen[leaf_of(key)]
-            if bucket_of(key, region.buckets) in region.chosen:
+        for key in sorted(key for key in self.rows if key >= start):
+            region = chosen.get(leaf_of(key)) or chosen.get(twig_of(key))
+            if region is not None and bucket_of(key, region.buckets) in region.chosen:
                 if len(entries) == self.page_rows:
                     return Listed(tuple(entries), key)
                 entries.append((key, self.seen(key) or DAMAGED))
@@ -104,6 +126,7 @@ class Walk:
         self.met: list[bytes] = []
         self.steps: Counter[type] = Counter()
         self.most_kept = 0
+        self.tallies = 3
         self.meanwhile: Callable[[], None] = lambda: None
 
     def run(self) -> Walk:
@@ -118,9 +141,18 @@ class Walk:
         if isinstance(step, LookAtNodes):
             walk.looked(mine.nodes(step.level, step.positions), theirs.nodes(step.level, step.positions))
         elif isinstance(step, Survey):
-            walk.surveyed([mine.survey(leaf) for leaf in step.leaves])
-        elif isinstance(step, TallyLeaf):
-            walk.tallied(theirs.tally(step.leaf, step.buckets))
+            check_stretches(step.stretches)
+            walk.surveyed([mine.survey(stretch) for stretch in step.stretches])
+        elif isinstance(step, LookAtTwigs):
+            check_leaves(step.leaves)
+            if mine.has_twigs and theirs.has_twigs:
+                walk.looked_at_twigs(mine.twigs(step.leaves), theirs.twigs(step.leaves))
+            else:
+                walk.without_twigs()
+        elif isinstance(step, TallyStretches):
+            check_tallies(step.stretches, step.buckets)
+            asked = [*zip(step.stretches, step.buckets, strict=True)][: self.tallies]
+            walk.tallied([theirs.tally(stretch, buckets) for stretch, buckets in asked])
         elif isinstance(step, ListRegions):
             check_regions(step.regions)
             walk.listed(mine.listing(step.regions, step.start), theirs.listing(step.regions, step.start))
@@ -142,16 +174,19 @@ def many(leaf: int, count: int) -> Rows:
     return {key_in(leaf, number): number for number in range(count)}
 
 
-small_keys = st.builds(key_in, st.sampled_from([0, 1, 31, 32, 500, 1023]), st.integers(0, 40))
+small_keys = st.builds(
+    key_in, st.sampled_from([0, 1, 31, 32, 500, 1023]), st.integers(0, 40), st.sampled_from([0, 1, 31])
+)
 sides = st.dictionaries(small_keys, st.integers(0, 2), max_size=60)
 
 
-@given(sides, sides, st.booleans(), st.integers(1, 9), st.integers(1, 9))
+@given(sides, sides, st.booleans(), st.integers(1, 9), st.integers(1, 9), st.booleans())
 @settings(deadline=None)
 def test_exactly_the_keys_that_differ_are_met_each_once(
-    one: Rows, other: Rows, confirms: bool, page: int, their_page: int
+    one: Rows, other: Rows, confirms: bool, page: int, their_page: int, has_twigs: bool
 ) -> None:
-    walk = Walk(Side(one, page_rows=page), Side(other, page_rows=their_page), confirms=confirms).run()
+    mine, theirs = Side(one, page_rows=page, has_twigs=has_twigs), Side(other, page_rows=their_page)
+    walk = Walk(mine, theirs, confirms=confirms).run()
     assert sorted(walk.met) == differing(one, other)
     assert walk.exchange.differing == len(walk.met)
     assert (walk.exchange.in_flight, walk.exchange.damaged) == (0, [])
@@ -174,12 +209,37 @@ def test_equal_sides_ask_for_one_hash_only() -> None:
     assert Walk(Side(rows), Side(dict(rows))).run().steps == {LookAtNodes: 1}
 
 
-def test_one_key_that_differs_costs_a_question_a_level_and_a_listing_of_its_leaf() -> None:
-    rows = {key_in(leaf, name): 1 for leaf in range(LEAVES) for name in range(3)}
-    walk = Walk(Side(rows), Side({**rows, key_in(77, 1): 2})).run()
-    assert walk.met == [key_in(77, 1)]
-    assert walk.exchange.listed_keys == 3
-    assert walk.steps == {LookAtNodes: 3, Survey: 1, ListRegions: 1, MeetKeys: 1}
+@pytest.mark.parametrize(("has_twigs", "listed"), [(True, 2), (False, 3)])
+def test_one_key_that_differs_costs_a_question_a_level_and_a_listing_of_its_stretch(
+    has_twigs: bool, listed: int
+) -> None:
+    rows = {key_in(leaf, name, twig=name // 2): 1 for leaf in range(LEAVES) for name in range(3)}
+    walk = Walk(Side(rows, has_twigs=has_twigs), Side({**rows, key_in(77, 1, twig=0): 2})).run()
+    assert walk.met == [key_in(77, 1, twig=0)]
+    assert walk.exchange.listed_keys == listed
+    assert walk.steps == {LookAtNodes: 3, LookAtTwigs: 1, Survey: 1, ListRegions: 1, MeetKeys: 1}
+
+
+def test_of_many_rows_little_is_listed_but_what_differs() -> None:
+    rows = {key_in(leaf, name, twig=name % FANOUT): 1 for leaf in range(0, LEAVES, 8) for name in range(1_000)}
+    changed = {key_in(leaf, leaf, twig=leaf % FANOUT): 2 for leaf in range(0, LEAVES, 8)}
+    walk = Walk(Side(rows, page_rows=10_000), Side({**rows, **changed}, page_rows=10_000))
+    walk.tallies = 10_000
+    walk.run()
+    assert sorted(walk.met) == sorted(changed)
+    assert walk.exchange.listed_keys <= 5 * len(changed)
+    assert walk.steps[TallyStretches] == 1
+
+
+def test_tallies_go_together_as_far_as_a_message_takes() -> None:
+    rows = {key_in(leaf, name): 1 for leaf in range(LEAVES_MAX) for name in range(5_000)}
+    walk = Walk(Side({}), Side({}))
+    walk.exchange.step = Survey(tuple(range(LEAVES_MAX)))
+    walk.exchange.surveyed([StretchSurvey(len(rows) // LEAVES_MAX, {}) for _ in range(LEAVES_MAX)])
+    step = walk.exchange.step
+    assert isinstance(step, TallyStretches)
+    check_tallies(step.stretches, step.buckets)
+    assert 1 < len(step.stretches) < LEAVES_MAX
 
 
 @pytest.mark.parametrize("rows", [WIDE_ROWS + 1, 5_000, 300_000])
@@ -188,7 +248,7 @@ def test_of_a_wide_leaf_only_buckets_that_differ_are_listed(rows: int) -> None:
     changed = {key_in(3, number): -1 for number in (0, rows // 2)}
     walk = Walk(Side(mine, page_rows=10_000), Side({**mine, **changed}, page_rows=10_000)).run()
     assert sorted(walk.met) == sorted(changed)
-    assert walk.steps[TallyLeaf] == 1
+    assert walk.steps[TallyStretches] == 1
     assert 2 <= walk.exchange.listed_keys <= 100
 
 
@@ -267,7 +327,8 @@ def at_listing() -> Exchange:
     walk.looked([1], [2])
     walk.looked([1] * FANOUT, [2] + [1] * (FANOUT - 1))
     walk.looked([1] * FANOUT, [2] + [1] * (FANOUT - 1))
-    walk.surveyed([LeafSurvey(0, {})])
+    walk.without_twigs()
+    walk.surveyed([StretchSurvey(0, {})])
     walk.listed(Listed((), None), Listed(((b"m", 1),), b"n"))
     assert walk.step == ListRegions((Region(0),), b"n")
     return walk
@@ -296,6 +357,15 @@ def test_too_few_answers_end_the_exchange() -> None:
     walk.looked([1], [2])
     with pytest.raises(CorruptionError):
         walk.looked([1] * FANOUT, [2])
+    walk.looked([1] * FANOUT, [2] + [1] * (FANOUT - 1))
+    walk.looked([1] * FANOUT, [2] + [1] * (FANOUT - 1))
+    with pytest.raises(CorruptionError):
+        walk.looked_at_twigs([1] * FANOUT, [2])
+    walk.looked_at_twigs([1] * FANOUT, [2, 2] + [1] * (FANOUT - 2))
+    walk.surveyed([StretchSurvey(100, {0: 1})] * 2)
+    for answers in [], [(1,)], [(1,) * 32] * 3:
+        with pytest.raises(CorruptionError):
+            walk.tallied(answers)
     walk = at_listing()
     walk.listed(Listed((), None), Listed((), None))
     with pytest.raises(CorruptionError):
@@ -318,7 +388,11 @@ def test_what_is_no_number_of_buckets_is_refused(buckets: int) -> None:
         [],
         [Region(1), Region(1)],
         [Region(2), Region(1)],
+        [Region(-1)],
+        [Region(STRETCHES)],
+        [Region(LEAVES - 1), Region(LEAVES)],
         [Region(number) for number in range(LEAVES_MAX + 1)],
+        [Region(LEAVES + number) for number in range(STRETCHES_MAX + 1)],
         [Region(1, 4, ())],
         [Region(1, 4, (-1,))],
         [Region(1, 4, (4,))],
@@ -328,6 +402,28 @@ def test_what_is_no_number_of_buckets_is_refused(buckets: int) -> None:
 def test_regions_that_make_no_sense_are_refused(regions: list[Region]) -> None:
     with pytest.raises(CorruptionError):
         check_regions(regions)
+
+
+@pytest.mark.parametrize(
+    ("stretches", "buckets"),
+    [
+        ((), ()),
+        ((1,), ()),
+        ((1, 2), (4, 3)),
+        ((2, 1), (4, 4)),
+        ((LEAVES - 1, LEAVES), (4, 4)),
+        ((1, 2), (BUCKETS_TOGETHER_MAX, 1)),
+    ],
+)
+def test_tallies_that_make_no_sense_together_are_refused(stretches: tuple[int, ...], buckets: tuple[int, ...]) -> None:
+    with pytest.raises(CorruptionError):
+        check_tallies(stretches, buckets)
+
+
+@pytest.mark.parametrize("leaves", [(), (-1,), (2, 1), (LEAVES,), tuple(range(LEAVES_MAX + 1))])
+def test_leaves_whose_twigs_cannot_be_looked_at_are_refused(leaves: tuple[int, ...]) -> None:
+    with pytest.raises(CorruptionError):
+        check_leaves(leaves)
 
 
 def test_buckets_are_the_first_bits_of_a_hash_so_that_fewer_are_sums_of_more() -> None:

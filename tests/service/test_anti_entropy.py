@@ -9,11 +9,24 @@ from typing import Any, cast
 
 import pytest
 
-from merganser.core.token import token_of
+from merganser.core.hash_tree import LEAVES, STRETCHES
+from merganser.core.token import TOKEN_MIN, token_of
 from merganser.model.cluster import Table
 from merganser.model.errors import RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId, Token
-from merganser.model.messages import ListKeys, LookAgain, LookAtTree, Meet, Region, Reply, Request, Tally
+from merganser.model.messages import (
+    ListKeys,
+    LookAgain,
+    LookAtTree,
+    LookAtTwigs,
+    Meet,
+    Region,
+    Reply,
+    Request,
+    Tally,
+    TallyTogether,
+)
+from merganser.model.versions import Versions
 from merganser.service.anti_entropy import Comparison
 from merganser.service.hash_trees import Change
 from merganser.service.partition_gate import STALE_EPOCH
@@ -101,6 +114,71 @@ async def test_of_a_wide_partition_key_only_buckets_that_differ_are_listed(world
     assert (compared.problem, compared.differing, compared.met_here) == (None, 1, 1)
     assert 1 <= compared.listed <= 40
     assert one.engine.get(wanted[7]) == newer
+
+
+@simulated(partitions=4)
+async def test_of_a_large_partition_only_twigs_that_differ_are_gone_through(world: World) -> None:
+    asked = await differences_met(world)
+    assert asked[LookAtTwigs] == 2, "of 32 leaves at a time"
+    assert asked[TallyTogether] == 1
+    assert asked[Tally] == 0
+
+
+@simulated(partitions=4)
+async def test_a_peer_that_has_no_twigs_counts_them_from_its_rows(world: World) -> None:
+    world.machines[1].twigs_from_rows = 10**6
+    asked = await differences_met(world)
+    assert asked[LookAtTwigs] == 2
+
+
+@simulated(partitions=4)
+async def test_one_that_has_no_twigs_goes_through_leaves(world: World) -> None:
+    world.machines[0].twigs_from_rows = 10**6
+    asked = await differences_met(world)
+    assert asked[LookAtTwigs] == 0
+    assert asked[TallyTogether] == 2
+
+
+@simulated(partitions=4)
+async def test_a_peer_of_an_earlier_version_is_asked_as_it_ever_was(world: World) -> None:
+    world.machines[1].versions = Versions(newest=3)
+    asked = await differences_met(world)
+    assert asked[LookAtTwigs] == asked[TallyTogether] == 0
+    assert asked[Tally] == 40
+
+
+async def differences_met(world: World) -> Counter[type]:
+    """Let two replicas of forty leaves of ten rows each, in which one row differs, meet; return what was asked."""
+    table = await started(world)
+    one, other, _ = world.machines
+    wanted = [
+        keys.row_key(table.id, Token(TOKEN_MIN + (leaf << 52) + (row % 2 << 50)), b"%d" % row)
+        for leaf in range(40)
+        for row in range(20)
+    ]
+    newer = set(wanted[7::20])
+    changes: list[Change] = [(table.id, key, None, encode_row(key, row_of(b"v"))) for key in wanted]
+    for machine in one, other:
+        member(machine).trees.write(changes)
+    for key in newer:
+        after = encode_row(key, row_of(b"w", writer=2))
+        member(one).trees.write([(table.id, key, one.engine.get(key), after)])
+    await asyncio.sleep(5.0)  # trees come to have twigs
+    asked: Counter[type] = Counter()
+    serve = member(other)._serve
+    for kind, answer in list(serve.items()):
+
+        async def noted(sender: NodeId, request: Any, *, answer: Any = answer, kind: type = kind) -> Reply:
+            asked[kind] += 1
+            return cast("Reply", await answer(sender, request))
+
+        serve[kind] = noted
+    peer = member(other).topology.node
+    compared = await member(one).anti_entropy.compare(table, PartitionId(0), peer, deadline=now_s() + 60)
+    assert (compared.problem, compared.differing, compared.met_there) == (None, len(newer), len(newer))
+    assert {key: other.engine.get(key) for key in wanted} == {key: one.engine.get(key) for key in wanted}
+    assert compared.listed <= 3 * len(newer)
+    return asked
 
 
 @simulated()
@@ -260,10 +338,20 @@ def nonsense(table: Table, epoch: int, partition: PartitionId, key: bytes) -> li
         LookAtTree(epoch, table.id, PartitionId(1 << 70), 0, (0,)),
         Tally(*place, 0, 3, b""),
         Tally(*place, 0, 1 << 40, b""),
-        Tally(*place, 1024, 1, b""),
+        Tally(*place, STRETCHES, 1, b""),
+        LookAtTwigs(*place, ()),
+        LookAtTwigs(*place, (LEAVES,)),
+        LookAtTwigs(*place, (2, 1)),
+        LookAtTwigs(*place, tuple(range(33))),
+        TallyTogether(*place, (), ()),
+        TallyTogether(*place, (1, 2), (4,)),
+        TallyTogether(*place, (1, STRETCHES), (4, 4)),
+        TallyTogether(*place, (1, 2), (4, 3)),
+        TallyTogether(*place, (1, 2), (4096, 4096)),
         Tally(*place, -1, 1, b""),
         ListKeys(*place, (), b""),
-        ListKeys(*place, (Region(5000),), b""),
+        ListKeys(*place, (Region(STRETCHES),), b""),
+        ListKeys(*place, (Region(1), Region(1024)), b""),
         ListKeys(*place, (Region(1, 4, (9,)),), b""),
         ListKeys(*place, (Region(1), Region(1)), b""),
         LookAgain(*place, ()),

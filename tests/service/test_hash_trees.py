@@ -10,7 +10,7 @@ from typing import ParamSpec
 
 import pytest
 
-from merganser.core.hash_tree import LEAVES, HashTree, fingerprint, leaf_at, leaf_shift, seed_of
+from merganser.core.hash_tree import LEAVES, HashTree, fingerprint, seed_of, twig_at, twig_shift
 from merganser.core.token import token_of
 from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
@@ -75,8 +75,9 @@ async def at_once() -> None:
     await asyncio.sleep(0)
 
 
-def trees_on(engine: MemoryEngine, *, look_s: float = 1e6) -> HashTrees:
-    return HashTrees(Topology(NODE.id, engine, MAP), engine, admit=at_once, look_s=look_s)
+def trees_on(engine: MemoryEngine, *, look_s: float = 1e6, twigs_from_rows: int = 2) -> HashTrees:
+    topology = Topology(NODE.id, engine, MAP)
+    return HashTrees(topology, engine, admit=at_once, look_s=look_s, twigs_from_rows=twigs_from_rows)
 
 
 def row(number: int, version: int = 0, table: Table = TABLE) -> tuple[bytes, bytes]:
@@ -96,6 +97,8 @@ def partition_of(key: bytes) -> PartitionId:
 
 def rebuilt(engine: MemoryEngine, table: Table = TABLE, partitions: int = PARTITIONS) -> dict[int, HashTree]:
     trees = {partition: HashTree() for partition in range(partitions)}
+    for tree in trees.values():
+        tree.begin_twigs()
     for key, stored in engine.scan(*keys.table_range(table.id)):
         try:
             check_row(key, stored)
@@ -103,8 +106,8 @@ def rebuilt(engine: MemoryEngine, table: Table = TABLE, partitions: int = PARTIT
             continue
         token = keys.token_in(key)
         partition = (token + 2**63) * partitions >> 64
-        leaf = leaf_at(token, leaf_shift(partitions))
-        trees[partition].toggle(leaf, fingerprint(key, stored, seed_of(table.unique_id)))
+        twig = twig_at(token, twig_shift(partitions))
+        trees[partition].toggle(twig, fingerprint(key, stored, seed_of(table.unique_id)))
     return trees
 
 
@@ -114,7 +117,16 @@ async def agrees(trees: HashTrees, engine: MemoryEngine, table: Table = TABLE, p
         await trees.ready(table, PartitionId(partition), deadline=now + 60)
         if trees.nodes(table.id, PartitionId(partition), 2, range(LEAVES)) != tree.nodes(2, range(LEAVES)):
             return False
+        kept = [trees.twigs(table.id, PartitionId(partition), leaf) for leaf in range(LEAVES)]
+        if trees.has_twigs(table.id, PartitionId(partition)) != (None not in kept):
+            return False
+        if any(twigs not in (None, tree.twigs_of(leaf)) for leaf, twigs in enumerate(kept)):
+            return False
     return True
+
+
+def with_twigs(trees: HashTrees) -> list[int]:
+    return [number for number in range(PARTITIONS) if trees.has_twigs(TABLE.id, PartitionId(number))]
 
 
 def images(engine: MemoryEngine) -> list[bytes]:
@@ -149,6 +161,68 @@ async def test_an_image_is_kept_at_close_and_the_next_life_counts_nothing() -> N
     again = trees_on(engine)
     assert await agrees(again, engine)
     assert again.counted_rows == 0
+    assert with_twigs(again) == [*range(PARTITIONS)]
+
+
+@on_a_loop
+async def test_only_partitions_of_many_rows_have_twigs_and_get_them_once_they_have_grown() -> None:
+    engine = MemoryEngine()
+    trees = trees_on(engine, twigs_from_rows=20)
+    for number in range(8):
+        store(trees, engine, number)
+    assert await agrees(trees, engine)
+    assert with_twigs(trees) == []
+    for number in range(40, 160):
+        store(trees, engine, number)
+    growing = asyncio.create_task(trees._grow_twigs())
+    version = 0
+    while not growing.done():  # writes before and behind the leaf that it has come to
+        await asyncio.sleep(0)
+        version += 1
+        store(trees, engine, version * 7 % 200, version)
+    assert version > LEAVES
+    assert with_twigs(trees) == [*range(PARTITIONS)]
+    assert await agrees(trees, engine)
+
+
+@on_a_loop
+async def test_an_image_of_a_quiet_partition_has_no_twigs_and_gets_them_at_the_close() -> None:
+    engine = MemoryEngine()
+    trees = trees_on(engine)
+    for number in range(50):
+        store(trees, engine, number)
+    assert await agrees(trees, engine)
+    for _ in range(2):
+        await trees._keep_images()
+    cut = trees_on(engine)
+    assert (with_twigs(cut), cut.counted_rows) == ([], 0)
+    await cut._grow_twigs()
+    assert with_twigs(cut) == [*range(PARTITIONS)]
+    assert await agrees(cut, engine)
+    await trees.close()
+    again = trees_on(engine)
+    assert with_twigs(again) == [*range(PARTITIONS)]
+    assert await agrees(again, engine)
+
+
+@on_a_loop
+async def test_a_block_that_cannot_be_read_leaves_a_tree_without_twigs() -> None:
+    engine = Disk()
+    trees = trees_on(engine)
+    for number in range(50):
+        store(trees, engine, number)
+    assert await agrees(trees, engine)
+    for _ in range(2):
+        await trees._keep_images()
+    again = trees_on(engine)
+    assert with_twigs(again) == []
+    engine.unreadable = row(3)[0]
+    await again._grow_twigs()
+    assert len(with_twigs(again)) == PARTITIONS - 1
+    engine.unreadable = None
+    await again._grow_twigs()
+    assert len(with_twigs(again)) == PARTITIONS
+    assert await agrees(again, engine)
 
 
 @on_a_loop
@@ -323,7 +397,7 @@ async def test_the_leaves_of_a_partition_are_its_keys() -> None:
     trees = trees_on(engine)
     for number in range(200):
         key, _ = row(number)
-        start, end = trees.leaf_range(TABLE.id, partition_of(key), trees.leaf_of(TABLE.id, partition_of(key), key))
+        start, end = trees.stretch_range(TABLE.id, partition_of(key), trees.leaf_of(TABLE.id, partition_of(key), key))
         assert start <= key < end
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from merganser.core.hash_tree import HashTree, fingerprint, leaf_at, leaf_shift, seed_of
+from merganser.core.hash_tree import HashTree, fingerprint, seed_of, twig_at, twig_shift
 from merganser.core.token import token_of
 from merganser.model.cluster import ClusterMap, NodeRecord, Table
 from merganser.model.ids import ClusterId, NodeId, PartitionId, TableId
@@ -67,9 +67,9 @@ def images_that_were_right(directory: Path) -> int:
         rebuilt = {partition: HashTree() for partition in range(PARTITIONS)}
         for key, stored in engine.scan(*keys.table_range(TABLE.id)):
             token = keys.token_in(key)
-            leaf = leaf_at(token, leaf_shift(PARTITIONS))
+            twig = twig_at(token, twig_shift(PARTITIONS))
             change = fingerprint(key, stored, seed_of(TABLE.unique_id))
-            rebuilt[(token + 2**63) * PARTITIONS >> 64].toggle(leaf, change)
+            rebuilt[(token + 2**63) * PARTITIONS >> 64].toggle(twig, change)
         images = list(engine.scan(IMAGES, keys.prefix_end(IMAGES)))
         for key, _ in images:
             partition = PartitionId(int.from_bytes(key[-8:], "big"))

@@ -71,6 +71,7 @@ async def compare_costs(directory: Path, *, rows: int, differing: int, value_byt
         row = Row((Cell(CELL, Timestamp(began_us, 1), bytes(value_bytes)),))
         for member in one, other:
             await _write(member, table.id, written, row)
+        await _count(other, table)
         measured = [await _timed("count a tree", _count(one, table))]
         measured.append(await _timed("compare, all equal", _compare(one, other, table)))
         changed = random.Random(1).sample(written, differing)

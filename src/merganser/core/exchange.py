@@ -3,17 +3,21 @@
 One side, the initiator, walks down from the roots of the hash trees. Each question is put to both sides; where the
 answers are equal there is nothing more to ask::
 
-    root --> branches --> leaves --> survey --> tally --> listing ---full, or all is listed---+
-     |          |           |          ^         ^ |        ^ |                               |
-     |equal     |           |          |         +-+        +-+ next page                     v
-     v          v           v          |                             pausing --> second look --> meeting
-    (over) <----+-----------+          +------------------- more is left -----------------------+ |
-      ^                                                                                           |
-      +------------------------------------- nothing is left -------------------------------------+
+    root --> branches --> leaves --> twigs --> survey --> tally --> listing ---full, or all is listed---+
+     |          |           |          ^         ^         ^ |        ^ |                               |
+     |equal     |           |          |         |         +-+        +-+ next page                     v
+     v          v           v          |         |                             pausing --> second look --> meeting
+    (over) <----+-----------+          +---------+------------------ more is left -----------------------+ |
+      ^                                                                                                    |
+      +------------------------------------------ nothing is left -----------------------------------------+
 
-A leaf is one range of tokens. All rows of a partition key have one token, so a leaf may hold any number of rows: the
-initiator surveys its own, and of a wide one it asks for sums by bucket, a hash of the key, first. The number of
-buckets follows from the initiator's rows alone: if the peer has many more, those are to travel anyway.
+A leaf is one range of tokens. Of a large partition the initiator's tree knows twigs, 32 to a leaf, and only those that
+differ are gone through; else (`without_twigs`: it has none, or the peer is of a version that cannot tell) the leaves
+are. Both are *stretches*.
+
+All rows of a partition key have one token, so a stretch may hold any number of rows: the initiator surveys its own, and
+of those with more than a few rows it asks for sums by bucket, a hash of the key, first. The number of buckets follows
+from the initiator's rows alone: if the peer has many more, those are to travel anyway.
 
 *Double confirmation*: a key counts as different if it was, with the same fingerprints on both sides, at both of two
 looks that are further apart than a write takes. What moved meanwhile is a write in flight. A walk that does not confirm
@@ -33,40 +37,51 @@ Source: DeCandia 2007 §4.7 (Merkle trees); Riak's active anti-entropy (fingerpr
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import TypeVar
 
 import mmh3
 import msgspec
 
-from merganser.core.hash_tree import FANOUT
+from merganser.core.hash_tree import FANOUT, LEAVES, STRETCHES, stretches_in
 from merganser.model.errors import CorruptionError
 from merganser.model.messages import Listed, Region
 
 DAMAGED = 0
 """Instead of the fingerprint of a row whose checksum is wrong."""
 
-LEAVES_MAX = 32  # surveyed at a time
+LEAVES_MAX = 32  # surveyed at a time, or looked at twig by twig
+STRETCHES_MAX = 256  # the same of twigs, each a 32th of a leaf
 DIFFERENCES_MAX = 4096  # kept until they are met: with keys of 1 KB, 4 MB
 LOOK_KEYS_MAX = 1024
 MEET_KEYS_MAX = 256
-WIDE_ROWS = 64  # listing so many costs as much as two questions
-ROWS_PER_BUCKET = 16  # 8 bytes for the sum of each against some 40 for each key of one that differs
+WIDE_ROWS = 6  # listing so many takes as many bytes as their sums and what is listed then
+ROWS_PER_BUCKET = 16  # where many rows of a stretch differ
+BUCKET_KEYS = 4  # the sum of a bucket takes 9 bytes on the wire, a key some 40
 BUCKET_BITS_MAX = 14
 BUCKETS_MAX = 1 << BUCKET_BITS_MAX
 """128 KB of sums for a leaf of a million rows, some 60 a bucket."""
+BUCKETS_TOGETHER_MAX = 4096  # asked for at a time, but for one stretch, which may have more
 DAMAGED_MAX = 1024  # told by name
 
 Fingerprint = int
 
 
-class LeafSurvey(msgspec.Struct, frozen=True):
-    """A leaf as its own replica sees it, row by row."""
+class StretchSurvey(msgspec.Struct, frozen=True):
+    """A leaf or a twig as its own replica sees it, row by row."""
 
     rows: int
     sums: Mapping[int, Fingerprint]
     """XOR of the fingerprints by bucket, of `BUCKETS_MAX`."""
+
+    @property
+    def total(self) -> Fingerprint:
+        """XOR of all fingerprints."""
+        return reduce(operator.xor, self.sums.values(), 0)
 
 
 class LookAtNodes(msgspec.Struct, frozen=True):
@@ -76,17 +91,24 @@ class LookAtNodes(msgspec.Struct, frozen=True):
     positions: tuple[int, ...]
 
 
-class Survey(msgspec.Struct, frozen=True):
-    """Go through one's own rows of these leaves; goes on with `Exchange.surveyed`."""
+class LookAtTwigs(msgspec.Struct, frozen=True):
+    """Look at the twigs of these leaves on both sides; goes on with `Exchange.looked_at_twigs` or `without_twigs`."""
 
     leaves: tuple[int, ...]
 
 
-class TallyLeaf(msgspec.Struct, frozen=True):
-    """Ask the peer for the sums of a leaf; goes on with `Exchange.tallied`."""
+class Survey(msgspec.Struct, frozen=True):
+    """Go through one's own rows of these stretches; goes on with `Exchange.surveyed`."""
 
-    leaf: int
-    buckets: int
+    stretches: tuple[int, ...]
+
+
+class TallyStretches(msgspec.Struct, frozen=True):
+    """Ask the peer for the sums of the first of these, as many as suit; goes on with `Exchange.tallied`."""
+
+    stretches: tuple[int, ...]
+    buckets: tuple[int, ...]
+    """How many of each."""
 
 
 class ListRegions(msgspec.Struct, frozen=True):
@@ -112,8 +134,8 @@ class MeetKeys(msgspec.Struct, frozen=True):
     keys: tuple[bytes, ...]
 
 
-Step = LookAtNodes | Survey | TallyLeaf | ListRegions | Pause | SecondLook | MeetKeys
-_S = TypeVar("_S", LookAtNodes, Survey, TallyLeaf, ListRegions, Pause, SecondLook, MeetKeys)
+Step = LookAtNodes | LookAtTwigs | Survey | TallyStretches | ListRegions | Pause | SecondLook | MeetKeys
+_S = TypeVar("_S", LookAtNodes, LookAtTwigs, Survey, TallyStretches, ListRegions, Pause, SecondLook, MeetKeys)
 
 
 def bucket_of(key: bytes, buckets: int) -> int:
@@ -137,15 +159,52 @@ def check_regions(regions: Sequence[Region]) -> None:
     Raises:
         CorruptionError: they cannot.
     """
-    if not 1 <= len(regions) <= LEAVES_MAX or not _ascend([region.leaf for region in regions]):
-        raise CorruptionError(f"a listing must be of 1 to {LEAVES_MAX} leaves, ascending")
+    check_stretches([region.stretch for region in regions])
     for region in regions:
         check_buckets(region.buckets)
         chosen = region.chosen
         if not chosen or not _ascend(chosen) or chosen[0] < 0 or chosen[-1] >= region.buckets:
             raise CorruptionError(
-                f"buckets of leaf {region.leaf} must be chosen from 0 to {region.buckets - 1}, ascending"
+                f"buckets of stretch {region.stretch} must be chosen from 0 to {region.buckets - 1}, ascending"
             )
+
+
+def check_stretches(stretches: Sequence[int]) -> None:
+    """Return if ``stretches`` are those of a listing: leaves or twigs, in the order of their keys.
+
+    Raises:
+        CorruptionError: they are not.
+    """
+    if not stretches or not _ascend(stretches) or not 0 <= stretches[0] <= stretches[-1] < STRETCHES:
+        raise CorruptionError(f"stretches must be of 0 to {STRETCHES - 1}, ascending")
+    if stretches[0] < LEAVES <= stretches[-1] or len(stretches) > _most(stretches[0]):
+        raise CorruptionError(f"it must be of {LEAVES_MAX} leaves at most, or of {STRETCHES_MAX} twigs")
+
+
+def check_leaves(leaves: Sequence[int]) -> None:
+    """Return if the twigs of ``leaves`` can be looked at.
+
+    Raises:
+        CorruptionError: they cannot.
+    """
+    check_stretches(leaves)
+    if leaves[-1] >= LEAVES:
+        raise CorruptionError(f"leaves are 0 to {LEAVES - 1}, not {leaves[-1]}")
+
+
+def check_tallies(stretches: Sequence[int], buckets: Sequence[int]) -> None:
+    """Return if so many ``buckets`` of each of ``stretches`` can be asked for together.
+
+    Raises:
+        CorruptionError: they cannot.
+    """
+    check_stretches(stretches)
+    if len(buckets) != len(stretches):
+        raise CorruptionError(f"{len(buckets)} numbers of buckets for {len(stretches)} stretches")
+    for number in buckets:
+        check_buckets(number)
+    if len(buckets) > 1 and sum(buckets) > BUCKETS_TOGETHER_MAX:
+        raise CorruptionError(f"{sum(buckets)} buckets are too many: {BUCKETS_TOGETHER_MAX} can be asked for together")
 
 
 class Exchange:
@@ -170,7 +229,11 @@ class Exchange:
         self._confirms = confirms
         self._meets = meets
         self._leaves: list[int] = []
-        self._sums: list[tuple[TallyLeaf, list[Fingerprint]]] = []
+        self._twigs: list[int] = []
+        """Stretches."""
+        self._has_twigs = True
+        self._sums: list[tuple[int, list[Fingerprint]]] = []
+        """Of a stretch, its own, by bucket."""
         self._regions: list[Region] = []
         self._start: bytes | None = None
         self._found: dict[bytes, tuple[Fingerprint | None, Fingerprint | None]] = {}
@@ -193,27 +256,46 @@ class Exchange:
         else:
             self.step = LookAtNodes(2, tuple(leaf for branch in differing for leaf in _leaves_of(branch)))
 
-    def surveyed(self, mine: Sequence[LeafSurvey]) -> None:
-        """Ask for sums of the wide leaves, and list the others whole."""
-        step = self._now(Survey)
-        for leaf, survey in zip(step.leaves, mine, strict=True):
-            if survey.rows <= WIDE_ROWS:
-                self._regions.append(Region(leaf))
-            else:
-                buckets = _buckets_for(survey.rows)
-                self._sums.append((TallyLeaf(leaf, buckets), _folded(survey.sums, buckets)))
+    def looked_at_twigs(self, mine: Sequence[Fingerprint], theirs: Sequence[Fingerprint]) -> None:
+        """Go on to the twigs that differ; both sides' are of all leaves asked for, one leaf after the other."""
+        step = self._now(LookAtTwigs)
+        stretches = [stretch for leaf in step.leaves for stretch in stretches_in(leaf)]
+        _check_length(theirs, len(stretches))
+        pairs = zip(stretches, mine, theirs, strict=True)
+        self._twigs += [stretch for stretch, one, other in pairs if one != other]
+        del self._leaves[: len(step.leaves)]
         self._go_on()
 
-    def tallied(self, theirs: Sequence[Fingerprint]) -> None:
-        """List the buckets that differ."""
-        step = self._now(TallyLeaf)
-        _check_length(theirs, step.buckets)
-        _, mine = self._sums.pop(0)
-        chosen = tuple(bucket for bucket in range(step.buckets) if mine[bucket] != theirs[bucket])
-        if len(chosen) == step.buckets:
-            self._regions.append(Region(step.leaf))
-        elif chosen:
-            self._regions.append(Region(step.leaf, step.buckets, chosen))
+    def without_twigs(self) -> None:
+        """Go through whole leaves: one side cannot tell what their twigs are."""
+        self._now(LookAtTwigs)
+        self._has_twigs = False
+        self._go_on()
+
+    def surveyed(self, mine: Sequence[StretchSurvey]) -> None:
+        """Ask for sums of the wide stretches, and list the others whole."""
+        step = self._now(Survey)
+        for stretch, survey in zip(step.stretches, mine, strict=True):
+            if survey.rows <= WIDE_ROWS:
+                self._regions.append(Region(stretch))
+            else:
+                self._sums.append((stretch, _folded(survey.sums, _buckets_for(survey.rows))))
+        self._go_on()
+
+    def tallied(self, theirs: Sequence[Sequence[Fingerprint]]) -> None:
+        """List the buckets that differ of the first stretches, as many as ``theirs`` are."""
+        step = self._now(TallyStretches)
+        if not 1 <= len(theirs) <= len(step.stretches):
+            raise CorruptionError(f"the peer tallied {len(theirs)} of {len(step.stretches)} stretches")
+        for (stretch, mine), others in zip(self._sums, theirs, strict=False):
+            buckets = len(mine)
+            _check_length(others, buckets)
+            chosen = tuple(bucket for bucket in range(buckets) if mine[bucket] != others[bucket])
+            if len(chosen) == buckets:
+                self._regions.append(Region(stretch))
+            elif chosen:
+                self._regions.append(Region(stretch, buckets, chosen))
+        del self._sums[: len(theirs)]
         self._go_on()
 
     def listed(self, mine: Listed, theirs: Listed) -> None:
@@ -264,22 +346,38 @@ class Exchange:
         self._go_on()
 
     def _go_on(self) -> None:
-        is_more_left = bool(self._leaves or self._sums or self._regions)
+        is_more_left = bool(self._leaves or self._twigs or self._sums or self._regions)
         if self._to_meet:
             self.step = MeetKeys(tuple(self._to_meet[:MEET_KEYS_MAX]))
         elif self._found and (len(self._found) >= DIFFERENCES_MAX or not is_more_left):
             self._settle()
         elif self._sums:
-            self.step = self._sums[0][0]
+            self.step = self._tally()
         elif self._regions:
             if self._start is None:
-                self._regions.sort(key=lambda region: region.leaf)
+                self._regions.sort(key=lambda region: region.stretch)
             self.step = ListRegions(tuple(self._regions), self._start or b"")
+        elif self._leaves and self._has_twigs and len(self._twigs) < STRETCHES_MAX:
+            self.step = LookAtTwigs(tuple(self._leaves[:LEAVES_MAX]))
+        elif self._twigs:
+            self.step = Survey(tuple(self._twigs[:STRETCHES_MAX]))
+            del self._twigs[:STRETCHES_MAX]
         elif self._leaves:
             self.step = Survey(tuple(self._leaves[:LEAVES_MAX]))
             del self._leaves[:LEAVES_MAX]
         else:
             self.step = None
+
+    def _tally(self) -> TallyStretches:
+        """Return the question for the sums of as many stretches as go together."""
+        count, buckets = 1, len(self._sums[0][1])
+        for _, mine in self._sums[1:]:
+            buckets += len(mine)
+            if buckets > BUCKETS_TOGETHER_MAX:
+                break
+            count += 1
+        together = self._sums[:count]
+        return TallyStretches(tuple(stretch for stretch, _ in together), tuple(len(mine) for _, mine in together))
 
     def _settle(self) -> None:
         if self._confirms:
@@ -315,8 +413,17 @@ def _leaves_of(branch: int) -> range:
 
 
 def _buckets_for(rows: int) -> int:
-    """Return a number of buckets of some `ROWS_PER_BUCKET` rows each."""
-    return min(BUCKETS_MAX, 1 << (rows // ROWS_PER_BUCKET).bit_length())
+    """Return the number of buckets with which sums, and the keys of one bucket that differs, take the fewest bytes.
+
+    Of wide stretches more differ: there it is one bucket for `ROWS_PER_BUCKET` rows.
+    """
+    wanted = max(rows // ROWS_PER_BUCKET, math.isqrt(BUCKET_KEYS * rows))
+    return min(BUCKETS_MAX, 1 << wanted.bit_length())
+
+
+def _most(stretch: int) -> int:
+    """Return how many stretches like this one go together."""
+    return LEAVES_MAX if stretch < LEAVES else STRETCHES_MAX
 
 
 def _folded(sums: Mapping[int, Fingerprint], buckets: int) -> list[Fingerprint]:

@@ -174,21 +174,43 @@ class LookAtTree(msgspec.Struct, frozen=True, array_like=True, tag=20):
 
 
 class Tally(msgspec.Struct, frozen=True, array_like=True, tag=21):
-    """Fingerprints of a leaf's rows from ``start`` on, XORed by bucket (`core.exchange`). Answered by `Tallied`."""
+    """Fingerprints of a stretch's rows from ``start`` on, XORed by bucket (`core.exchange`). Answered by `Tallied`.
+
+    A stretch is a leaf (0 to 1,023); since version 4 it may be a twig (from 1,024 on), here and in `Region`.
+    """
 
     map_epoch: int
     table: TableId
     partition: PartitionId
-    leaf: int
+    stretch: int
     buckets: int
     """A power of two."""
     start: bytes
 
 
-class Region(msgspec.Struct, frozen=True, array_like=True):
-    """Rows of one leaf: those whose keys fall into some of its buckets."""
+class LookAtTwigs(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """The 32 twigs of each of ``leaves``, ascending (`core.hash_tree`). Answered by `Nodes`."""
 
-    leaf: int
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    leaves: tuple[int, ...]
+
+
+class TallyTogether(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """`Tally` of several stretches, ascending, each to its end. Answered by `TalliedTogether`."""
+
+    map_epoch: int
+    table: TableId
+    partition: PartitionId
+    stretches: tuple[int, ...]
+    buckets: tuple[int, ...]
+
+
+class Region(msgspec.Struct, frozen=True, array_like=True):
+    """Rows of one stretch: those whose keys fall into some of its buckets."""
+
+    stretch: int
     buckets: int = 1
     """How many there are, a power of two."""
     chosen: tuple[int, ...] = (0,)
@@ -196,7 +218,7 @@ class Region(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ListKeys(msgspec.Struct, frozen=True, array_like=True, tag=22):
-    """Keys and fingerprints of the rows of ``regions``, leaves ascending, from ``start`` on. Answered by `Listed`."""
+    """Keys and fingerprints of the rows of ``regions``, ascending stretches, from ``start``. Answered by `Listed`."""
 
     map_epoch: int
     table: TableId
@@ -355,10 +377,16 @@ class Nodes(msgspec.Struct, frozen=True, array_like=True, tag=120):
 
 
 class Tallied(msgspec.Struct, frozen=True, array_like=True, tag=121):
-    """One sum for each bucket, of the rows before ``resume``; None: to the end of the leaf."""
+    """One sum for each bucket, of the rows before ``resume``; None: to the end of the stretch."""
 
     sums: tuple[int, ...]
     resume: bytes | None
+
+
+class TalliedTogether(msgspec.Struct, frozen=True, array_like=True, tag=125):
+    """The sums of the first stretches asked for, as many as one answer takes; none if the first has too many rows."""
+
+    sums: tuple[tuple[int, ...], ...]
 
 
 class Listed(msgspec.Struct, frozen=True, array_like=True, tag=122):
@@ -447,10 +475,10 @@ class Gossiped(msgspec.Struct, frozen=True, array_like=True, tag=140):
 Purging = Seal | Complete | Level
 """Of a round that raises the horizon of a partition."""
 
-Exchanging = LookAtTree | Tally | ListKeys | LookAgain | Meet
+Exchanging = LookAtTree | LookAtTwigs | Tally | TallyTogether | ListKeys | LookAgain | Meet
 """Of two replicas that compare a partition."""
 
-Exchanged = Nodes | Tallied | Listed | Fingerprints | Met
+Exchanged = Nodes | Tallied | TalliedTogether | Listed | Fingerprints | Met
 Handoff = Hint | ReadHint
 Request = (
     Apply
@@ -500,7 +528,7 @@ Reply = (
 
 SINCE: dict[type[Request], int] = {
     **dict.fromkeys((Mint, AskMoves, Join), 3),
-    **dict.fromkeys((PutValue, FindTagged), 4),
+    **dict.fromkeys((PutValue, FindTagged, LookAtTwigs, TallyTogether), 4),
     **dict.fromkeys(CLIENT_REQUESTS, CLIENTS_SINCE),
 }
 """The version that each kind of request came with, if it is newer than `versions.OLDEST`."""

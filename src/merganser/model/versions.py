@@ -19,7 +19,7 @@ How something changes without breaking an older peer:
    partitions that change hands
 4  data centres, and tables with a policy; native clients; values that are described (content type, metadata,
    tags), tables of keys and values where the last write wins; rings that are cut finer; values that merge
-   themselves
+   themselves; twigs of hash trees, and several tallies together, of replicas that compare a partition
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ from itertools import islice
 import msgspec
 
 from merganser.core import horizon, rows
-from merganser.core.exchange import BUCKETS_MAX, DAMAGED, LeafSurvey, bucket_of
-from merganser.core.hash_tree import LEAVES
+from merganser.core.exchange import BUCKETS_MAX, DAMAGED, StretchSurvey, bucket_of
+from merganser.core.hash_tree import stretches_in
 from merganser.model.errors import ClockSkewError, CorruptionError, UnavailableError
 from merganser.model.ids import PartitionId, TableId
-from merganser.model.messages import Listed, Region, Tallied
+from merganser.model.messages import Listed, Region, Tallied, TalliedTogether
 from merganser.model.timestamp import Timestamp
 from merganser.service.hash_trees import Change, HashTrees
 from merganser.service.horizons import Horizons
@@ -30,6 +30,7 @@ from merganser.storage.values import check_row, decode_row, encode_row
 
 SLICE_ROWS = 256  # fingerprinted between two turns of the loop: about a millisecond
 SLICE_BYTES = 1_000_000  # the same, where rows are large
+SCAN_ROWS = 10  # to open a scan costs as much
 PAGE_S = 3.0  # what one answer may take, so that it comes before its asker gives up
 PAGE_KEYS = 2048
 PAGE_BYTES = 256 * 1024
@@ -99,66 +100,118 @@ class ComparedRows:
         await self.durable()
         return hashes
 
-    async def survey(self, table: TableId, partition: PartitionId, leaf: int) -> LeafSurvey:
-        """Go through one leaf to its end.
+    async def twigs(self, table: TableId, partition: PartitionId, leaves: Sequence[int]) -> tuple[int, ...]:
+        """Return the twigs of leaves of a tree that is ready, once what they tell of is durable.
+
+        Those that are not kept are counted from the rows.
 
         Raises:
-            CorruptionError: the engine cannot read it.
+            UnavailableError: the tree is not ready.
+            CorruptionError: the engine cannot read a leaf whose twigs are not kept.
+            StorageFailedError: it will not be durable.
         """
-        count, sums = 0, dict[int, int]()
-        start: bytes | None = b""
-        while start is not None:
-            slice_rows, start = self._slice(table, partition, leaf, start)
-            count += len(slice_rows)
-            for key, stored in slice_rows:
-                bucket = bucket_of(key, BUCKETS_MAX)
-                sums[bucket] = sums.get(bucket, 0) ^ self._fingerprint(table, key, stored)
-            if start is not None:
-                await self._admit()
-        return LeafSurvey(count, sums)
+        hashes: list[int] = []
+        for leaf in leaves:
+            kept = self._trees.twigs(table, partition, leaf)
+            hashes += await self._counted_twigs(table, partition, leaf) if kept is None else kept
+        await self.durable()
+        return tuple(hashes)
 
-    async def tally(self, table: TableId, partition: PartitionId, leaf: int, buckets: int, start: bytes) -> Tallied:
-        """Return sums of a leaf from ``start`` on, as far as one answer goes.
+    async def _counted_twigs(self, table: TableId, partition: PartitionId, leaf: int) -> list[int]:
+        return [survey.total for survey in await self.survey(table, partition, stretches_in(leaf))]
+
+    async def survey(self, table: TableId, partition: PartitionId, stretches: Sequence[int]) -> list[StretchSurvey]:
+        """Go through stretches to their ends.
+
+        Raises:
+            CorruptionError: the engine cannot read them.
+        """
+        surveys, pace = list[StretchSurvey](), _Pace(self._admit)
+        for stretch in stretches:
+            count, sums = 0, dict[int, int]()
+            start: bytes | None = b""
+            while start is not None:
+                slice_rows, start = self._slice(table, partition, stretch, start)
+                count += len(slice_rows)
+                for key, stored in slice_rows:
+                    bucket = bucket_of(key, BUCKETS_MAX)
+                    sums[bucket] = sums.get(bucket, 0) ^ self._fingerprint(table, key, stored)
+                await pace.has_read(len(slice_rows))
+            surveys.append(StretchSurvey(count, sums))
+        return surveys
+
+    async def tally(self, table: TableId, partition: PartitionId, stretch: int, buckets: int, start: bytes) -> Tallied:
+        """Return sums of a stretch from ``start`` on, as far as one answer goes.
 
         Raises:
             CorruptionError: the engine cannot read it.
             StorageFailedError: what they tell of will not be durable.
         """
+        until, pace = self._loop.time() + PAGE_S, _Pace(self._admit)
+        tallied = await self._tally(table, partition, stretch, buckets, start, until, pace)
+        await self.durable()
+        return tallied
+
+    async def tally_together(
+        self, table: TableId, partition: PartitionId, stretches: Sequence[int], buckets: Sequence[int]
+    ) -> TalliedTogether:
+        """Return sums of the first of some stretches, each whole, as many as one answer takes.
+
+        Raises:
+            CorruptionError: the engine cannot read them.
+            StorageFailedError: what they tell of will not be durable.
+        """
+        found: list[tuple[int, ...]] = []
+        until, pace = self._loop.time() + PAGE_S, _Pace(self._admit)
+        for stretch, number in zip(stretches, buckets, strict=True):
+            tallied = await self._tally(table, partition, stretch, number, b"", until, pace)
+            if tallied.resume is not None:
+                break
+            found.append(tallied.sums)
+        await self.durable()
+        return TalliedTogether(tuple(found))
+
+    async def _tally(
+        self,
+        table: TableId,
+        partition: PartitionId,
+        stretch: int,
+        buckets: int,
+        start: bytes,
+        until: float,
+        pace: _Pace,
+    ) -> Tallied:
         sums = [0] * buckets
         resume: bytes | None = start
-        until = self._loop.time() + PAGE_S
         while resume is not None and self._loop.time() < until:
-            slice_rows, resume = self._slice(table, partition, leaf, resume)
+            slice_rows, resume = self._slice(table, partition, stretch, resume)
             for key, stored in slice_rows:
                 sums[bucket_of(key, buckets)] ^= self._fingerprint(table, key, stored)
-            if resume is not None:
-                await self._admit()
-        await self.durable()
+            await pace.has_read(len(slice_rows))
         return Tallied(tuple(sums), resume)
 
     async def page(self, table: TableId, partition: PartitionId, regions: Sequence[Region], start: bytes) -> Listed:
-        """List keys of ``regions``, leaves ascending, from ``start`` on, as far as one answer goes.
+        """List keys of ``regions``, stretches ascending, from ``start`` on, as far as one answer goes.
 
         Raises:
             CorruptionError: the engine cannot read them.
             StorageFailedError: what they tell of will not be durable.
         """
         entries: list[tuple[bytes, int]] = []
-        size, until, resume = 0, self._loop.time() + PAGE_S, None
+        size, until, resume, pace = 0, self._loop.time() + PAGE_S, None, _Pace(self._admit)
         for region in regions:
-            low, end = self._trees.leaf_range(table, partition, region.leaf)
+            low, end = self._trees.stretch_range(table, partition, region.stretch)
             chosen, resume = frozenset(region.chosen), max(low, start) if start < end else None
             while resume is not None:
                 if len(entries) >= PAGE_KEYS or size >= PAGE_BYTES or self._loop.time() >= until:
                     await self.durable()
                     return Listed(tuple(entries), resume)
-                slice_rows, resume = self._slice(table, partition, region.leaf, resume)
+                slice_rows, resume = self._slice(table, partition, region.stretch, resume)
                 for key, stored in slice_rows:
                     if region.buckets == 1 or bucket_of(key, region.buckets) in chosen:
                         entries.append((key, self._fingerprint(table, key, stored)))
                         size += len(key)
-                if resume is not None:
-                    await self._admit()
+                await pace.has_read(len(slice_rows))
         await self.durable()
         return Listed(tuple(entries), None)
 
@@ -266,10 +319,10 @@ class ComparedRows:
     # Rows
 
     def _slice(
-        self, table: TableId, partition: PartitionId, leaf: int, start: bytes
+        self, table: TableId, partition: PartitionId, stretch: int, start: bytes
     ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-        """Return the next rows of a leaf, and where to go on; None: at its end."""
-        low, end = self._trees.leaf_range(table, partition, leaf)
+        """Return the next rows of a stretch, and where to go on; None: at its end."""
+        low, end = self._trees.stretch_range(table, partition, stretch)
         found = list(islice(_until_bytes(self._engine.scan(max(low, start), end)), SLICE_ROWS))
         is_last = not found or (len(found) < SLICE_ROWS and sum(len(stored) for _, stored in found) < SLICE_BYTES)
         return found, None if is_last else keys.after(found[-1][0])
@@ -290,6 +343,20 @@ class ComparedRows:
         return self._trees.fingerprint_of(table, key, stored)
 
 
+class _Pace:
+    """Lets the loop turn, and clients go first, whenever a slice's worth of rows has been read."""
+
+    def __init__(self, admit: Callable[[], Awaitable[None]]) -> None:
+        self._admit = admit
+        self._rows = 0
+
+    async def has_read(self, rows: int) -> None:
+        self._rows += rows + SCAN_ROWS
+        if self._rows >= SLICE_ROWS:
+            self._rows = 0
+            await self._admit()
+
+
 class _DamagedHereError(Exception):
     """What this node holds of a key is damaged."""
 
@@ -301,13 +368,3 @@ def _until_bytes(scan: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, b
         size += len(stored)
         if size >= SLICE_BYTES:
             return
-
-
-def check_leaf(leaf: int) -> None:
-    """Return if there is such a leaf.
-
-    Raises:
-        CorruptionError: there is not.
-    """
-    if not 0 <= leaf < LEAVES:
-        raise CorruptionError(f"leaves are 0 to {LEAVES - 1}, not {leaf}")

@@ -16,14 +16,17 @@ from merganser.core.exchange import (
     Exchange,
     ListRegions,
     LookAtNodes,
+    LookAtTwigs,
     MeetKeys,
     Pause,
     SecondLook,
     Survey,
-    TallyLeaf,
+    TallyStretches,
 )
+from merganser.core.hash_tree import FANOUT
+from merganser.model import messages
 from merganser.model.cluster import Table
-from merganser.model.errors import CorruptionError, PeerLostError, RefusedError
+from merganser.model.errors import CorruptionError, PeerLostError, PeerTooOldError, RefusedError
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.messages import (
     Exchanging,
@@ -37,7 +40,9 @@ from merganser.model.messages import (
     Nodes,
     Reply,
     Tallied,
+    TalliedTogether,
     Tally,
+    TallyTogether,
 )
 from merganser.net.transport import Traffic
 from merganser.service.asking import Asker
@@ -106,8 +111,9 @@ class Comparing:
         """Keys that differed and could not be met: damaged meanwhile, or too far ahead of a clock."""
         self._steps: dict[type, Callable[[Any], Awaitable[None]]] = {
             LookAtNodes: self._look,
+            LookAtTwigs: self._look_at_twigs,
             Survey: self._survey,
-            TallyLeaf: self._tally,
+            TallyStretches: self._tally,
             ListRegions: self._list,
             Pause: self._pause,
             SecondLook: self._look_again,
@@ -136,23 +142,48 @@ class Comparing:
         mine = await self._around.rows.nodes(self._table.id, self._partition, step.level, step.positions)
         self._walk.looked(mine, theirs.hashes)
 
-    async def _survey(self, step: Survey) -> None:
-        self._walk.surveyed(
-            [await self._around.rows.survey(self._table.id, self._partition, leaf) for leaf in step.leaves]
-        )
+    async def _look_at_twigs(self, step: LookAtTwigs) -> None:
+        table, partition = self._table.id, self._partition
+        if not self._around.trees.has_twigs(table, partition):
+            self._walk.without_twigs()
+            return
+        try:
+            theirs = await self._ask(messages.LookAtTwigs(self._epoch, table, partition, step.leaves), Nodes)
+        except PeerTooOldError:
+            self._walk.without_twigs()
+            return
+        if len(theirs.hashes) != FANOUT * len(step.leaves):
+            raise CorruptionError(f"{self._peer} told {len(theirs.hashes)} twigs of {len(step.leaves)} leaves")
+        self._walk.looked_at_twigs(await self._around.rows.twigs(table, partition, step.leaves), theirs.hashes)
 
-    async def _tally(self, step: TallyLeaf) -> None:
-        sums, start = [0] * step.buckets, b""
+    async def _survey(self, step: Survey) -> None:
+        self._walk.surveyed(await self._around.rows.survey(self._table.id, self._partition, step.stretches))
+
+    async def _tally(self, step: TallyStretches) -> None:
+        theirs = await self._tallied_together(step)
+        self._walk.tallied(theirs or [await self._tallied(step.stretches[0], step.buckets[0])])
+
+    async def _tallied_together(self, step: TallyStretches) -> Sequence[Sequence[int]]:
+        """Return the peer's sums of the first stretches; none if it has to be asked for the first alone."""
+        if len(step.stretches) == 1:
+            return ()
+        request = TallyTogether(self._epoch, self._table.id, self._partition, step.stretches, step.buckets)
+        try:
+            return (await self._ask(request, TalliedTogether)).sums
+        except PeerTooOldError:
+            return ()
+
+    async def _tallied(self, stretch: int, buckets: int) -> Sequence[int]:
+        sums, start = [0] * buckets, b""
         while True:
-            request = Tally(self._epoch, self._table.id, self._partition, step.leaf, step.buckets, start)
+            request = Tally(self._epoch, self._table.id, self._partition, stretch, buckets, start)
             theirs = await self._ask(request, Tallied)
-            if len(theirs.sums) != step.buckets or (theirs.resume is not None and theirs.resume <= start):
+            if len(theirs.sums) != buckets or (theirs.resume is not None and theirs.resume <= start):
                 raise CorruptionError(f"{self._peer} tallied what it was not asked for")
             sums = [one ^ other for one, other in zip(sums, theirs.sums, strict=True)]
             if theirs.resume is None:
-                break
+                return sums
             start = theirs.resume
-        self._walk.tallied(sums)
 
     async def _list(self, step: ListRegions) -> None:
         request = ListKeys(self._epoch, self._table.id, self._partition, step.regions, step.start)

@@ -10,7 +10,15 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from merganser.core.exchange import LOOK_KEYS_MAX, MEET_KEYS_MAX, check_buckets, check_regions
+from merganser.core.exchange import (
+    LOOK_KEYS_MAX,
+    MEET_KEYS_MAX,
+    check_buckets,
+    check_leaves,
+    check_regions,
+    check_stretches,
+    check_tallies,
+)
 from merganser.core.hash_tree import LEVELS
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
@@ -22,13 +30,16 @@ from merganser.model.messages import (
     ListKeys,
     LookAgain,
     LookAtTree,
+    LookAtTwigs,
     Meet,
     Met,
     Nodes,
     Tallied,
+    TalliedTogether,
     Tally,
+    TallyTogether,
 )
-from merganser.service.compared_rows import ComparedRows, check_leaf
+from merganser.service.compared_rows import ComparedRows
 from merganser.service.hash_trees import HashTrees
 from merganser.service.partition_gate import MALFORMED, PartitionGate
 from merganser.service.topology import Topology
@@ -77,31 +88,56 @@ class ExchangeAnswers:
         self._gate.held(request.map_epoch, request.table, request.partition)
         return Nodes(await self._rows.nodes(table.id, request.partition, request.level, request.positions))
 
-    async def tally(self, sender: NodeId, request: Tally) -> Tallied:
-        """Return sums of a leaf's fingerprints.
+    async def look_at_twigs(self, sender: NodeId, request: LookAtTwigs) -> Nodes:
+        """Return twigs of this node's tree, counted first if need be.
 
         Raises:
-            RefusedError: another epoch, no such table, leaf or number of buckets, or not a replica.
-            CorruptionError: the engine cannot read the leaf.
+            RefusedError: another epoch, no such table or leaves, or not a replica.
+            UnavailableError: the tree is not ready yet.
+            CorruptionError: the engine cannot read the leaves.
         """
         table = await self._admitted(sender, request)
         with _checking():
-            check_leaf(request.leaf)
+            check_leaves(request.leaves)
+        await self._trees.ready(table, request.partition, deadline=self._loop.time() + READY_S)
+        self._gate.held(request.map_epoch, request.table, request.partition)
+        return Nodes(await self._rows.twigs(table.id, request.partition, request.leaves))
+
+    async def tally(self, sender: NodeId, request: Tally) -> Tallied:
+        """Return sums of a stretch's fingerprints.
+
+        Raises:
+            RefusedError: another epoch, no such table, stretch or number of buckets, or not a replica.
+            CorruptionError: the engine cannot read the stretch.
+        """
+        table = await self._admitted(sender, request)
+        with _checking():
+            check_stretches((request.stretch,))
             check_buckets(request.buckets)
-        return await self._rows.tally(table.id, request.partition, request.leaf, request.buckets, request.start)
+        return await self._rows.tally(table.id, request.partition, request.stretch, request.buckets, request.start)
+
+    async def tally_together(self, sender: NodeId, request: TallyTogether) -> TalliedTogether:
+        """Return sums of the fingerprints of several stretches.
+
+        Raises:
+            RefusedError: another epoch, no such table, stretches or numbers of buckets, or not a replica.
+            CorruptionError: the engine cannot read the stretches.
+        """
+        table = await self._admitted(sender, request)
+        with _checking():
+            check_tallies(request.stretches, request.buckets)
+        return await self._rows.tally_together(table.id, request.partition, request.stretches, request.buckets)
 
     async def list_keys(self, sender: NodeId, request: ListKeys) -> Listed:
         """Return keys and fingerprints.
 
         Raises:
-            RefusedError: another epoch, no such table or leaves, or not a replica.
-            CorruptionError: the engine cannot read the leaves.
+            RefusedError: another epoch, no such table or stretches, or not a replica.
+            CorruptionError: the engine cannot read the stretches.
         """
         table = await self._admitted(sender, request)
         with _checking():
             check_regions(request.regions)
-            for region in request.regions:
-                check_leaf(region.leaf)
         return await self._rows.page(table.id, request.partition, request.regions, request.start)
 
     async def look_again(self, sender: NodeId, request: LookAgain) -> Fingerprints:

@@ -399,8 +399,8 @@ class FirstTouches:
         own = self._trees.nodes(table.id, partition, LEAF_LEVEL, range(LEAVES))
         ranges = [
             (
-                self._trees.leaf_range(table.id, partition, first)[0],
-                self._trees.leaf_range(table.id, partition, end - 1)[1],
+                self._trees.stretch_range(table.id, partition, first)[0],
+                self._trees.stretch_range(table.id, partition, end - 1)[1],
             )
             for first, end in unequal(own, others)
         ]

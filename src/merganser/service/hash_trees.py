@@ -19,6 +19,8 @@ Invariants:
   batches reach the disk in order and whole: so it holds after a power cut as well.
 - *A tree that is being counted tells what lies before ``counted_to``.* Rows are counted in the order of their keys, a
   slice in one turn; a write before that key changes the tree, a write after it is counted when its turn comes.
+- *Large partitions have twigs* (`core.hash_tree`): all are counted with them, and those of few rows lose them at the
+  end. One that has grown gets them leaf by leaf in the background. Only images at a close hold them.
 - A damaged row adds nothing when it is counted: the leaf then differs from those of the other replicas, and the
   exchange finds it. One that rots after it was counted is found by `recount`. As a replica without the row has the same
   leaf, a tree with such a leaf is *flawed*: it has no `root` to be trusted, and no image.
@@ -38,13 +40,24 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from merganser.core.hash_tree import HashTree, fingerprint, leaf_at, leaf_shift, leaf_tokens, seed_of
+from merganser.core.hash_tree import (
+    FANOUT,
+    LEAVES,
+    HashTree,
+    fingerprint,
+    leaf_of,
+    seed_of,
+    stretch_tokens,
+    twig_at,
+    twig_shift,
+)
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId, TableId
 from merganser.service.counts import Count, Counter, Measure
-from merganser.service.expiry_index import Expiring, ExpiryIndex
-from merganser.service.local_indexes import LocalIndexes, LocalKeys
+from merganser.service.expiry_index import ExpiryIndex
+from merganser.service.kept_tree import KeptTree
+from merganser.service.local_indexes import LocalIndexes
 from merganser.service.tag_index import Operations, TagIndex
 from merganser.service.topology import Topology
 from merganser.service.tree_images import Place, TreeImages, image_key
@@ -57,59 +70,11 @@ LOOK_S = 60.0
 CLOSE_S = 5.0  # a thousand images take 50 ms; what has none is counted at the next start
 SLICE_ROWS = 256  # counted between two turns of the loop: about a millisecond
 SLICE_BYTES = 1_000_000  # the same, where rows are large
+TWIGS_FROM_ROWS = 128 * LEAVES
+"""A partition with more has twigs: two bytes a row at most, and of a leaf that differs four rows are read, not 128."""
 
 Change = tuple[TableId, bytes, bytes | None, bytes | None]
 """Table, key, what is stored, and what is to be stored instead."""
-
-
-class _Kept:
-    """The tree of one partition."""
-
-    __slots__ = (
-        "counted_to",
-        "counter",
-        "expiring",
-        "flawed",
-        "has_image",
-        "is_plain",
-        "local_keys",
-        "problem",
-        "seed",
-        "tags",
-        "tree",
-    )
-
-    def __init__(
-        self,
-        tree: HashTree,
-        seed: int,
-        counted_to: bytes | None,
-        local_keys: LocalKeys | None,
-        expiring: Expiring | None,
-        counter: Counter,
-        *,
-        tags: TagIndex | None = None,
-        has_image: bool = False,
-    ) -> None:
-        self.tree = tree
-        self.seed = seed
-        self.counted_to = counted_to
-        """The tree tells of the rows before this key; None: of all."""
-        self.local_keys = local_keys
-        """Of the table's local indexes, None if it has none."""
-        self.expiring = expiring
-        """How the table's items expire, None if they do not."""
-        self.tags = tags
-        """If the table's values may have any."""
-        self.counter = counter
-        """Of the items before ``counted_to``."""
-        self.has_image = has_image
-        self.is_plain = False
-        """It tells of all rows, there is no image, and something has changed since the last look."""
-        self.flawed: set[int] = set()
-        """Leaves in which a damaged row was met when they were counted."""
-        self.problem: str | None = None
-        """Why it could not be counted on."""
 
 
 class HashTrees:
@@ -123,6 +88,7 @@ class HashTrees:
         admit: Callable[[], Awaitable[None]],
         expiries: ExpiryIndex | None = None,
         look_s: float = LOOK_S,
+        twigs_from_rows: int = TWIGS_FROM_ROWS,
         local: LocalIndexes | None = None,
         measures: Mapping[str, Measure] | None = None,
         tags: TagIndex | None = None,
@@ -135,6 +101,7 @@ class HashTrees:
             admit: waits between slices while clients need this node more.
             expiries: when items expire, which changes with them.
             look_s: between two looks for partitions that are quiet.
+            twigs_from_rows: partitions with more rows have twigs.
             local: the local indexes of the rows.
             measures: what items of leader-based tables are, by wire.
             tags: which rows have which, which changes with them.
@@ -148,10 +115,11 @@ class HashTrees:
         self._images = TreeImages(engine)
         self._admit = admit
         self._look_s = look_s
+        self._twigs_from_rows = twigs_from_rows
         self._loop = asyncio.get_running_loop()
-        self._kept: dict[Place, _Kept] = {}
+        self._kept: dict[Place, KeptTree] = {}
         self._news = asyncio.Event()
-        self._shift = leaf_shift(topology.ring.partitions)
+        self._shift = twig_shift(topology.ring.partitions)
         self._forget_dropped(topology.map)
         topology.when_changed(self._look_at)
         topology.when_split(self._split)
@@ -181,7 +149,7 @@ class HashTrees:
         if kept.local_keys is not None or kept.expiring is not None or kept.tags is not None:
             batch.operations += self._derived((table, partition), kept, key, before, after)
         self._engine.commit(batch)
-        kept.tree.replace(leaf_at(keys.token_in(key), self._shift), key, before, after, kept.seed)
+        kept.tree.replace(twig_at(keys.token_in(key), self._shift), key, before, after, kept.seed)
         kept.counter.change(key, before, after)
 
     def write(self, changes: Iterable[Change], *, is_doubtful: bool = False) -> None:
@@ -195,7 +163,7 @@ class HashTrees:
             UnavailableError: one is of a table that was dropped; nothing was written.
             StorageFailedError: nothing was written, or it is unknown whether it was.
         """
-        batch, wanted, touched = Batch(), [], dict[Place, _Kept]()
+        batch, wanted, touched = Batch(), [], dict[Place, KeptTree]()
         for table, key, before, after in changes:
             place = (table, self._topology.ring.partition_of(keys.token_in(key)))
             touched[place] = kept = self._of(place)
@@ -226,7 +194,7 @@ class HashTrees:
     def _derived(
         self,
         place: Place,
-        kept: _Kept,
+        kept: KeptTree,
         key: bytes,
         before: bytes | None,
         after: bytes | None,
@@ -243,18 +211,18 @@ class HashTrees:
             derived += kept.tags.changes(place, key, before, after, is_doubtful=is_doubtful)
         return derived
 
-    def _toggle(self, place: Place, kept: _Kept, key: bytes, before: bytes | None, after: bytes | None) -> None:
+    def _toggle(self, place: Place, kept: KeptTree, key: bytes, before: bytes | None, after: bytes | None) -> None:
         if kept.counted_to is not None and key >= kept.counted_to:
             return
         kept.counter.change(key, before, after)
-        leaf = leaf_at(keys.token_in(key), self._shift)
+        twig = twig_at(keys.token_in(key), self._shift)
         if before is not None and not _is_intact(key, before):  # it may have been counted before it rotted, or after
-            self._recount_or_forget(place, leaf)
+            self._recount_or_forget(place, leaf_of(twig))
             return
         change = 0 if before is None else fingerprint(key, before, kept.seed)
         if after is not None:
             change ^= fingerprint(key, after, kept.seed)
-        kept.tree.toggle(leaf, change)
+        kept.tree.toggle(twig, change, int(after is not None) - int(before is not None))
 
     def _recount_or_forget(self, place: Place, leaf: int) -> None:
         try:
@@ -314,6 +282,26 @@ class HashTrees:
             raise UnavailableError(f"{_named((table, partition))} is still being counted: try again later")
         return self._of((table, partition)).tree.nodes(level, positions)
 
+    def has_twigs(self, table: TableId, partition: PartitionId) -> bool:
+        """Tell whether a tree is ready, and has all its twigs."""
+        kept = self._of((table, partition))
+        return kept.counted_to is None and kept.tree.has_twigs
+
+    def twigs(self, table: TableId, partition: PartitionId, leaf: int) -> tuple[int, ...] | None:
+        """Return the 32 twigs of a leaf of a tree that is `ready`, None if they are not kept.
+
+        Raises:
+            UnavailableError: it is not ready, or the table was dropped.
+            StorageFailedError: the engine has failed, and trees may not tell what it holds.
+        """
+        if not self.is_ready(table, partition):
+            raise UnavailableError(f"{_named((table, partition))} is still being counted: try again later")
+        return self._of((table, partition)).tree.twigs_of(leaf)
+
+    def packed(self, table: TableId, partition: PartitionId) -> bytes:
+        """Return a tree as bytes, as far as it has been counted."""
+        return self._of((table, partition)).tree.pack()
+
     def root(self, table: TableId, partition: PartitionId) -> int | None:
         """Return the root of a tree that tells of every row there is; None if it does not, or not yet."""
         if self._engine.failure is not None:
@@ -340,12 +328,12 @@ class HashTrees:
 
     def leaf_of(self, table: TableId, partition: PartitionId, key: bytes) -> int:
         """Return the leaf of a key of the partition."""
-        return leaf_at(keys.token_in(key), self._shift)
+        return leaf_of(twig_at(keys.token_in(key), self._shift))
 
-    def leaf_range(self, table: TableId, partition: PartitionId, leaf: int) -> tuple[bytes, bytes]:
-        """Return the range of keys of a leaf."""
+    def stretch_range(self, table: TableId, partition: PartitionId, stretch: int) -> tuple[bytes, bytes]:
+        """Return the range of keys of a leaf, or of a twig (`core.hash_tree.STRETCHES`)."""
         first, _ = self._topology.ring.token_range(partition)
-        return keys.token_range(table, *leaf_tokens(first, leaf, self._shift))
+        return keys.token_range(table, *stretch_tokens(first, stretch, self._shift))
 
     def recount(self, table: TableId, partition: PartitionId, leaf: int) -> bool:
         """Count one leaf from the disk again, as far as it has been counted, in one turn of the loop.
@@ -359,23 +347,28 @@ class HashTrees:
             UnavailableError: the table was dropped.
         """
         place, kept = (table, partition), self._of((table, partition))
-        start, end = self.leaf_range(table, partition, leaf)
-        if kept.counted_to is not None:
-            end = min(end, kept.counted_to)
-        found, is_flawed = kept.tree.leaf(leaf), False
-        for key, stored in self._engine.scan(start, end):
-            if _is_intact(key, stored):
-                found ^= fingerprint(key, stored, kept.seed)
-            else:
-                is_flawed = True
-        (kept.flawed.add if is_flawed else kept.flawed.discard)(leaf)
-        if found == 0:
+        sums = self._counted(place, kept, leaf)
+        if kept.tree.is_right(leaf, sums):
             return True
         if kept.has_image:
             self._images.delete(place)
         kept.has_image, kept.is_plain = False, kept.counted_to is None
-        kept.tree.toggle(leaf, found)
+        kept.tree.put_right(leaf, sums)
         return False
+
+    def _counted(self, place: Place, kept: KeptTree, leaf: int) -> list[int]:
+        """Return the twigs of a leaf as the disk has them, as far as it has been counted."""
+        start, end = self.stretch_range(*place, leaf)
+        if kept.counted_to is not None:
+            end = min(end, kept.counted_to)
+        sums, is_flawed = [0] * FANOUT, False
+        for key, stored in self._engine.scan(start, end):
+            if _is_intact(key, stored):
+                sums[twig_at(keys.token_in(key), self._shift) % FANOUT] ^= fingerprint(key, stored, kept.seed)
+            else:
+                is_flawed = True
+        (kept.flawed.add if is_flawed else kept.flawed.discard)(leaf)
+        return sums
 
     def problems(self) -> dict[Place, str]:
         """Return which trees cannot be counted to their end, and why."""
@@ -399,6 +392,7 @@ class HashTrees:
             while self._engine.failure is None:
                 self._news.clear()
                 await self._count_all()
+                await self._grow_twigs()
                 await self._keep_images()
                 await self._pause()
         except StorageFailedError:  # the engine has told whoever is to know
@@ -430,16 +424,18 @@ class HashTrees:
         """Count the next slice of a partition; returns how many rows that were."""
         kept = self._of(place)
         assert kept.counted_to is not None
-        start, (_, end) = kept.counted_to, self._range(place)
+        start, (first, end) = kept.counted_to, self._range(place)
+        if start == first:
+            kept.tree.begin_twigs()
         rows = size = 0
         try:
             for key, stored in self._engine.scan(start, end):
-                leaf = leaf_at(keys.token_in(key), self._shift)
+                twig = twig_at(keys.token_in(key), self._shift)
                 if _is_intact(key, stored):
-                    kept.tree.toggle(leaf, fingerprint(key, stored, kept.seed))
+                    kept.tree.toggle(twig, fingerprint(key, stored, kept.seed), 1)
                     kept.counter.change(key, None, stored)
                 else:
-                    kept.flawed.add(leaf)
+                    kept.flawed.add(leaf_of(twig))
                 kept.counted_to, rows, size = keys.after(key), rows + 1, size + len(stored)
                 if rows >= SLICE_ROWS or size >= SLICE_BYTES:
                     return rows
@@ -449,18 +445,35 @@ class HashTrees:
         finally:
             self.counted_rows += rows
         kept.counted_to, kept.is_plain, kept.problem = None, True, None
+        if kept.tree.rows <= self._twigs_from_rows:
+            kept.tree.drop_twigs()
         return rows
+
+    async def _grow_twigs(self) -> None:
+        """Give twigs to the trees of partitions that have grown, a leaf in a turn."""
+        for place, kept in list(self._kept.items()):
+            if kept.counted_to is not None or kept.tree.has_twigs or kept.tree.rows <= self._twigs_from_rows:
+                continue
+            kept.tree.begin_twigs()
+            with contextlib.suppress(CorruptionError):  # the engine cannot read a leaf of it
+                while self._kept.get(place) is kept and not kept.tree.has_twigs:
+                    leaf = kept.tree.leaves_with_twigs
+                    kept.tree.keep_twigs(leaf, self._counted(place, kept, leaf))
+                    await self._admit()
 
     async def _keep_images(self, *, is_quiet: bool = False) -> None:
         """Keep images where nothing has changed since the last look, or everywhere if ``is_quiet``."""
         for place, kept in list(self._kept.items()):
-            if kept.counted_to is not None or kept.has_image or kept.flawed or self._kept.get(place) is not kept:
+            if kept.counted_to is not None or kept.flawed or self._kept.get(place) is not kept:
+                continue
+            with_twigs = is_quiet and kept.tree.has_twigs
+            if kept.has_image and (kept.image_has_twigs or not with_twigs):
                 continue
             if kept.is_plain and not is_quiet:
                 kept.is_plain = False
             elif not kept.tree.is_empty and self._engine.shortage is None:
-                self._images.keep(place, kept.tree, kept.counter.count)
-                kept.has_image, kept.is_plain = True, False
+                self._images.keep(place, kept.tree, kept.counter.count, with_twigs=with_twigs)
+                kept.has_image, kept.image_has_twigs, kept.is_plain = True, with_twigs, False
                 await asyncio.sleep(0)
 
     async def _pause(self) -> None:
@@ -472,13 +485,13 @@ class HashTrees:
 
     # Places
 
-    def _of(self, place: Place) -> _Kept:
+    def _of(self, place: Place) -> KeptTree:
         kept = self._kept.get(place)
         if kept is None:
             kept = self._kept[place] = self._opened(place)
         return kept
 
-    def _opened(self, place: Place) -> _Kept:
+    def _opened(self, place: Place) -> KeptTree:
         table = self._known(place[0])
         seed, image = seed_of(table.unique_id), self._images.load(place)
         measure = self._measures.get(table.wire) if table.has_leaders else None
@@ -487,9 +500,9 @@ class HashTrees:
         if image is not None:
             tree, count = image
             counter = Counter(measure, self._local.sizes_of(table), count)
-            return _Kept(tree, seed, None, local_keys, expiring, counter, tags=tags, has_image=True)
+            return KeptTree(tree, seed, None, local_keys, expiring, counter, tags=tags, has_image=True)
         counter = Counter(measure, self._local.sizes_of(table))
-        return _Kept(HashTree(), seed, self._range(place)[0], local_keys, expiring, counter, tags=tags)
+        return KeptTree(HashTree(), seed, self._range(place)[0], local_keys, expiring, counter, tags=tags)
 
     def _seed_of(self, table: TableId) -> int:
         return seed_of(self._known(table).unique_id)
@@ -514,7 +527,7 @@ class HashTrees:
         self._images.forget_all(batch)
 
         def take() -> None:
-            self._kept, self._shift = {}, leaf_shift(self._topology.ring.partitions)
+            self._kept, self._shift = {}, twig_shift(self._topology.ring.partitions)
 
         return take
 

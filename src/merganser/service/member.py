@@ -37,6 +37,7 @@ from merganser.model.messages import (
     ListKeys,
     LookAgain,
     LookAtTree,
+    LookAtTwigs,
     Meet,
     Mint,
     Prepare,
@@ -48,6 +49,7 @@ from merganser.model.messages import (
     Request,
     Seal,
     Tally,
+    TallyTogether,
 )
 from merganser.net.transport import Transport
 from merganser.service.acceptor import Acceptor
@@ -67,7 +69,7 @@ from merganser.service.durable_answers import DurableAnswers
 from merganser.service.expirer import LOOK_S as EXPIRY_LOOK_S
 from merganser.service.expiry_index import Expiry, ExpiryIndex
 from merganser.service.failure_detector import FailureDetector
-from merganser.service.hash_trees import LOOK_S, HashTrees
+from merganser.service.hash_trees import LOOK_S, TWIGS_FROM_ROWS, HashTrees
 from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
@@ -125,6 +127,7 @@ class Member:
         on_damage: Callable[[str], None] = lambda _what: None,
         repair_interval_s: float = REPAIR_INTERVAL_S,
         trees_look_s: float = LOOK_S,
+        twigs_from_rows: int = TWIGS_FROM_ROWS,
         pulse_s: float = PULSE_S,
         probe_s: float = PROBE_S,
         evaluators: Mapping[str, Evaluator] | None = None,
@@ -182,6 +185,7 @@ class Member:
             engine,
             admit=self.admission.background,
             look_s=trees_look_s,
+            twigs_from_rows=twigs_from_rows,
             local=local,
             expiries=self.expiries,
             measures=measures,
@@ -422,7 +426,9 @@ class Member:
             Complete: self.purger.complete,
             Level: self.purger.level,
             LookAtTree: answers.look_at_tree,
+            LookAtTwigs: answers.look_at_twigs,
             Tally: answers.tally,
+            TallyTogether: answers.tally_together,
             ListKeys: answers.list_keys,
             LookAgain: answers.look_again,
             Meet: answers.meet,

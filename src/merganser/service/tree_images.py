@@ -54,8 +54,8 @@ class TreeImages:
             self.delete(place)
             return None
 
-    def keep(self, place: Place, tree: HashTree, count: Count) -> None:
-        """Keep an image.
+    def keep(self, place: Place, tree: HashTree, count: Count, *, with_twigs: bool) -> None:
+        """Keep an image, with the tree's twigs or without.
 
         Raises:
             StorageFailedError: it is unknown whether it is kept.
@@ -63,7 +63,7 @@ class TreeImages:
         key = image_key(place)
         counted = _COUNT.pack(max(0, count.items), max(0, count.size_bytes), len(count.local))
         local = [_LOCAL.pack(index, max(0, items), max(0, size)) for index, items, size in count.local]
-        self._engine.commit(Batch().put(key, seal(key, b"".join((counted, *local, tree.pack())))))
+        self._engine.commit(Batch().put(key, seal(key, b"".join((counted, *local, tree.pack(with_twigs=with_twigs))))))
 
     def delete(self, place: Place) -> None:
         """Delete an image, if there is one.

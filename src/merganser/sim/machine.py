@@ -47,6 +47,7 @@ T = TypeVar("T")
 
 IN_FLIGHT_S = 2.5  # simulated clients give a request two seconds
 EPOCH_US = 1_700_000_000_000_000  # virtual time begins here
+TWIGS_FROM_ROWS = 1  # of the partitions of a run most have twigs in their hash trees, some come to have them
 EXPIRY_LOOK_S = 0.5  # what is due is removed while the clients still work
 TREES_LOOK_S = 0.5  # images of hash trees come and go between two requests, as they do in hours of real life
 
@@ -89,6 +90,7 @@ class Machine:
         self.scrub_interval_s = SCRUB_INTERVAL_S
         self.trees_look_s = TREES_LOOK_S
         self.probe_s = 0.0
+        self.twigs_from_rows = TWIGS_FROM_ROWS
         self.evaluators: Mapping[str, Evaluator] = {steps.WIRE: steps.evaluate}
         """What its members do to items of leader-based tables, by wire."""
         self.local_indexers: Mapping[str, LocalIndexer] = {steps.WIRE: local_indexer}
@@ -250,6 +252,7 @@ class Machine:
             ends=self.ends,
             trees_look_s=self.trees_look_s,
             probe_s=self.probe_s,
+            twigs_from_rows=self.twigs_from_rows,
             clock_skew_max_s=self.clock_skew_max_s,
         )
         if self.accepts_loss:

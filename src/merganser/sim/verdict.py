@@ -12,7 +12,6 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from merganser.core.admission import AdmissionLimits
-from merganser.core.hash_tree import LEAVES
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency
 from merganser.model.errors import MerganserError
@@ -257,7 +256,7 @@ def _state_of(machine: Machine, *, with_trees: bool) -> NodeState:
     _, metadata_end = keys.table_range(TableId(0))
     rows = dict(machine.engine.scan(metadata_end, b"\xff" * keys.TOKEN_END))
     trees = {
-        place: member.trees.nodes(*place, 2, range(LEAVES))
+        place: member.trees.packed(*place)
         for place in (_places(member) if with_trees else ())
         if member.trees.is_ready(*place)
     }

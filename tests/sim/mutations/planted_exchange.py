@@ -30,6 +30,20 @@ def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchange, "looked", looked)
 
 
+@planted("convergence", likely=0, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
+def differing_twig_skipped(patch: pytest.MonkeyPatch) -> None:
+    real = Exchange.looked_at_twigs
+
+    def looked_at_twigs(self: Exchange, mine: Sequence[int], theirs: Sequence[int]) -> None:
+        real(
+            self,
+            [others if twig % 2 else own for twig, (own, others) in enumerate(zip(mine, theirs, strict=True))],
+            theirs,
+        )
+
+    patch.setattr(Exchange, "looked_at_twigs", looked_at_twigs)
+
+
 @planted("convergence", likely=1, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
 def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     async def meet(self: ExchangeAnswers, _sender: NodeId, request: Meet) -> Met:

@@ -9,6 +9,7 @@ import pytest
 
 from merganser.core import horizon, suspicion
 from merganser.core.admission import Entry, RequestGate
+from merganser.core.hash_tree import HashTree
 from merganser.core.membership import Changed, Membership
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need
@@ -59,6 +60,20 @@ def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
         real(self, table, partition, key, None, after)
 
     patch.setattr(HashTrees, "put", put)
+
+
+@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes", likely=4)
+def twigs_stay_when_a_row_is_replaced(patch: pytest.MonkeyPatch) -> None:
+    real = HashTree.replace
+
+    def replace(self: HashTree, *of_the_row: Any) -> None:
+        kept, self._twigs_to = self._twigs_to, 0
+        try:
+            real(self, *of_the_row)
+        finally:
+            self._twigs_to = kept
+
+    patch.setattr(HashTree, "replace", replace)
 
 
 @planted("hash trees", mechanism=HASH_TREES, nemesis="crashes", likely=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from merganser.core.hash_tree import LEAVES, HashTree, fingerprint, leaf_at, leaf_shift, seed_of
+from merganser.core.hash_tree import HashTree, fingerprint, seed_of, twig_at, twig_shift
 from merganser.core.ring import Ring
 from merganser.model.errors import CorruptionError
 from merganser.model.ids import PartitionId, TableId
@@ -32,20 +32,29 @@ def trees_that_are_wrong(states: Sequence[NodeState]) -> Iterator[str]:
                 named = f"{state.node} of partition {partition} of table {table.id}"
                 if kept is None:
                     yield f"there is no hash tree at {named}"
-                elif kept != rebuilt.get((table.id, partition), HashTree()).nodes(2, range(LEAVES)):
+                elif not HashTree.unpack(kept).agrees_with(rebuilt.get((table.id, partition)) or _empty()):
                     yield f"the hash tree at {named} is not that of its rows"
 
 
 def _rebuilt(state: NodeState, ring: Ring) -> dict[Place, HashTree]:
     seeds = {table.id: seed_of(table.unique_id) for table in state.map.tables}
-    shift = leaf_shift(ring.partitions)
+    shift = twig_shift(ring.partitions)
     trees: dict[Place, HashTree] = {}
     for key, stored in state.rows.items():
         seed, token = seeds.get(keys.table_in(key)), keys.token_in(key)
         if seed is not None and _is_intact(key, stored):
-            tree = trees.setdefault((keys.table_in(key), ring.partition_of(token)), HashTree())
-            tree.toggle(leaf_at(token, shift), fingerprint(key, stored, seed))
+            place = keys.table_in(key), ring.partition_of(token)
+            tree = trees.get(place)
+            if tree is None:
+                tree = trees[place] = _empty()
+            tree.toggle(twig_at(token, shift), fingerprint(key, stored, seed))
     return trees
+
+
+def _empty() -> HashTree:
+    tree = HashTree()
+    tree.begin_twigs()
+    return tree
 
 
 def _is_intact(key: bytes, stored: bytes) -> bool:

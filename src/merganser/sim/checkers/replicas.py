@@ -33,8 +33,8 @@ class NodeState(msgspec.Struct, frozen=True):
     """Kept for others."""
     local: frozenset[bytes] = frozenset()
     """The entries of local indexes."""
-    trees: dict[tuple[TableId, PartitionId], tuple[int, ...]] = {}
-    """The leaves of each hash tree that is ready; every partition that the node holds should have one."""
+    trees: dict[tuple[TableId, PartitionId], bytes] = {}
+    """Each hash tree that is ready, packed; every partition that the node holds should have one."""
     doubted: frozenset[NodeId] = frozenset()
     """The nodes it does not believe alive."""
     leading: frozenset[Group] = frozenset()
