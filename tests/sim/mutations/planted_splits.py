@@ -19,17 +19,6 @@ ITEMS = ("promises", "linearizable", "item versions", "held", "counters")
 
 
 @planted(*ITEMS, mechanism=SPLITTING, likely=1, nemesis=FAULTS, workload="items")
-def halves_have_been_promised_nothing(patch: pytest.MonkeyPatch) -> None:
-    def split(self: Promises, batch: Batch, factor: int) -> Callable[[], None]:
-        def take() -> None:
-            self._promised, self._undurable = {}, set()
-
-        return take
-
-    patch.setattr(Promises, "split", split)
-
-
-@planted(*ITEMS, mechanism=SPLITTING, likely=1, nemesis=FAULTS, workload="items")
 def halves_keep_their_promises_in_memory_only(patch: pytest.MonkeyPatch) -> None:
     real = Promises.split
 
