@@ -7,7 +7,6 @@ them in which a machine dies just when the first one knows of it, and starts aga
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 from collections.abc import Callable
 from typing import Any
@@ -123,9 +122,13 @@ class Play:
             return reshaping.begun(newest, plan.operation, plan.weights)
 
         asked = self.world.machines[2]
-        with contextlib.suppress(TimeoutError):  # it may have died
-            async with asyncio.timeout(5.0):
-                await asked.spawn(member(asked).catalog.change(begun, deadline=now_s() + 5.0))
+        while self.steps < 2:  # whoever has asked may have died, and it is unknown whether it has begun: asked again
+            asking = asked.spawn(member(asked).catalog.change(begun, deadline=now_s() + 5.0))
+            await asyncio.wait([asking], timeout=5.0)  # of a machine that dies, tasks never end
+            if asking.done() and not asking.cancelled() and asking.exception() is not None:
+                assert isinstance(asking.exception(), MerganserError)
+            await asyncio.sleep(2.0)
+            asked = self.world.rng.choice(self.up())
         await until(self._is_over, timeout_s=END_S)
         writing.cancel()
         await asyncio.wait([writing])
