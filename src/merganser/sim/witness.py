@@ -3,6 +3,9 @@
 - What a replica has said that it promised, it knows when its next life begins.
 - It serves no request of an earlier epoch than it had said that it promised when the request came.
 
+It also hears what a node says that is still being given what it should hold, which is to be nothing, and which maps
+follow one another: voters change by one.
+
 Two leaders at once come of nothing else, and what that leads to shows rarely: this shows at once. A node that lost what
 it had synced is no witness against itself; it says nothing before others have given it all back (`service.restoring`).
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from merganser.core.splitting import halves
+from merganser.model.cluster import ClusterMap
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import (
     Campaign,
@@ -25,7 +29,7 @@ from merganser.model.leader_messages import (
     TouchRange,
 )
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
-from merganser.model.messages import Reply, Request
+from merganser.model.messages import Read, Reply, Request
 from merganser.service.member import Member
 from merganser.storage import keys
 
@@ -40,10 +44,13 @@ class Witness:
         self._told: dict[NodeId, dict[Group, Epoch]] = {}
         self._partitions: dict[NodeId, int] = {}
         """Of the ring by which a node has told what it has."""
+        self._voters: dict[int, frozenset[int]] = {}
+        """By epoch of the map."""
 
     def born(self, member: Member) -> None:
         """See what a node knows at the beginning of a life."""
         node = member.topology.node
+        member.topology.when_changed(self._learned)
         if member.engine.lost is not None:
             self._told.pop(node, None)
             self._partitions.pop(node, None)
@@ -57,6 +64,7 @@ class Witness:
     async def serve(self, member: Member, sender: NodeId, request: Request) -> Reply:
         """Have ``member`` answer, and hear it; of what is asked while the ring is cut, nothing is known."""
         partitions, told = member.topology.ring.partitions, self._told_by(member)
+        is_newcomer = _is_newcomer(member, request)
         late = [
             (one, group, epoch)
             for one in _each(request)
@@ -66,6 +74,8 @@ class Witness:
         reply = await member.answer(sender, request)
         if member.topology.ring.partitions != partitions:
             return reply
+        if is_newcomer and _is_newcomer(member, request):
+            self.sentences.append(f"{member.topology.node} answered for a partition that it is still being given")
         done = _done(request, reply)
         for one, group, epoch in late:
             if one not in done:
@@ -79,6 +89,14 @@ class Witness:
                 told[group] = max(epoch, told.get(group, NO_EPOCH))
         return reply
 
+    def _learned(self, current: ClusterMap) -> None:
+        voters = self._voters.setdefault(current.epoch, frozenset(current.voters))
+        for epoch in (current.epoch - 1, current.epoch + 1):
+            if len(self._voters.get(epoch, voters) ^ voters) > 1:
+                self.sentences.append(
+                    f"more than one voter changed between the maps of epochs {current.epoch}, {epoch}"
+                )
+
     def _told_by(self, member: Member) -> dict[Group, Epoch]:
         """Return what a node has told; of a partition that was cut, each part is held to it."""
         node, partitions = member.topology.node, member.topology.ring.partitions
@@ -89,6 +107,14 @@ class Witness:
             told = {Group(g.rule, p): epoch for g, epoch in told.items() for p in halves(g.partition, factor)}
             self._told[node] = told
         return told
+
+
+def _is_newcomer(member: Member, request: Request) -> bool:
+    """Tell whether an item is asked for, of a node that is still being given what it should hold."""
+    table = member.topology.table(request.table) if isinstance(request, Read) else None
+    if table is None or not table.has_leaders or not isinstance(request, Read):
+        return False
+    return member.topology.node in member.topology.holders(table, request.key).newcomers
 
 
 def _each(request: Request) -> Sequence[Request]:

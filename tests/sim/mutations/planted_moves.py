@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 import pytest
 
 from merganser.core import reshaping
+from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import Need
 from merganser.model.holders import Holders
+from merganser.model.ids import NodeId, PartitionId
+from merganser.model.messages import Read, ReadRange
+from merganser.service import replica
+from merganser.service.leader_based import LeaderBased
 from merganser.service.leftovers import Leftovers
 from merganser.service.moving import Moving
 from merganser.service.rebalancer import Rebalancer
@@ -47,3 +56,32 @@ def leaders_that_leave_stay(patch: pytest.MonkeyPatch) -> None:
         return False
 
     patch.setattr(Moving, "_see_to_led", see_to_led)
+
+
+@planted("promises", mechanism=MOVING, likely=7, nemesis="membership", workload="items")
+def newcomers_answer_before_they_are_given_everything(patch: pytest.MonkeyPatch) -> None:
+    def answers_for(self: replica.Replica, table: Table, partition: PartitionId) -> bool:
+        return self._topology.ring.holds(self._topology.node, partition, table.rule)
+
+    async def ask_nearest(
+        self: LeaderBased, table: Table, serving: Sequence[NodeId], question: Read | ReadRange, *rest: Any
+    ) -> Any:
+        key = question.key if isinstance(question, Read) else question.start
+        return await real(self, table, self._topology.holders(table, key).newcomers or serving, question, *rest)
+
+    real = LeaderBased._ask_nearest
+    patch.setattr(replica.Replica, "_answers_for", answers_for)
+    patch.setattr(LeaderBased, "_ask_nearest", ask_nearest)
+
+
+@planted("promises", mechanism=MOVING, nemesis="membership")
+def several_voters_change_in_one_step(patch: pytest.MonkeyPatch) -> None:
+    real = reshaping.with_other_voters
+
+    def at_once(current: ClusterMap) -> ClusterMap:
+        wanted = current
+        while (further := real(wanted)) is not wanted:
+            wanted = further
+        return current if wanted is current else msgspec.structs.replace(wanted, epoch=current.epoch + 1)
+
+    patch.setattr(reshaping, "with_other_voters", at_once)

@@ -132,7 +132,7 @@ PROMISES = {
     "glimpses": "an eventually consistent read returns only what somebody wrote",
     "pages": "a page of items is in order, each once, and within its range",
     "queries": "a page of a local index is in order, each item once and where its value puts it",
-    "promises": "a replica serves no leader that is older than one it has promised to follow, over all its lives",
+    "promises": "a replica serves no leader older than one it has promised, and nobody before it is given everything",
     "index looks": "an index shows only what some value of an item would show",
     "expiries": "no item goes before its time, none stays a minute after it, and none comes back",
     "held": "as many replicas hold an acknowledged write as acknowledged it",
