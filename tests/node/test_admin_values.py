@@ -232,7 +232,7 @@ GOOD = {"table": "t", "key": "k"}
         ("find", {"table": "t", "tag": "a", "integer": "yes"}, "integer is true or false"),
         ("find", {"table": "t", "tag": "a", "from": "AAAA"}, "the place to go on from is of another query"),
         ("find", {"table": "t", "tag": "a", "from": "!"}, "from must be what the page before told"),
-        ("create", {"table": "u", "conflicts": "none"}, "conflicts is siblings or lww, not 'none'"),
+        ("create", {"table": "u", "conflicts": "none"}, "conflicts is siblings or lww or crdt, not 'none'"),
         ("get", {**GOOD, "context": "x"}, "unknown: context; get takes consistency, key, table"),
         ("get", {**GOOD, "consistency": "ANY"}, "ANY is for writes"),
         ("keys", {"table": "t", "from": "AAAA"}, "from must be what the page before told"),

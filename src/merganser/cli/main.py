@@ -267,7 +267,10 @@ def table_create(
     ] = "",
     zones: Annotated[str, typer.Option(help="That anything of the table may be in, such as a,b [all].")] = "",
     conflicts: Annotated[
-        str, typer.Option(help="siblings: conflicting values stand side by side; lww: the last write wins.")
+        str,
+        typer.Option(
+            help="siblings: conflicting values stand side by side; lww: the last write wins; crdt: they merge."
+        ),
     ] = "siblings",
     admin: AdminOption = ADMIN_DEFAULT,
 ) -> None:
@@ -393,6 +396,39 @@ def delete(
     from merganser.cli import values
 
     values.delete(admin, table, key, context=context, condition=only_if, consistency=consistency)
+
+
+@app.command()
+def update(
+    table: TableArgument,
+    key: KeyArgument,
+    kind: Annotated[str, typer.Argument(metavar="TYPE", help="counter, set, register, flag, distinct, max ...")],
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="increment, add, remove, assign, reset ...")],
+    value: Annotated[str | None, typer.Argument(metavar="[VALUE]", help="A number, or text.")] = None,
+    field: Annotated[list[str] | None, typer.Option(help="Of a map; again for one in that [the key itself].")] = None,
+    identity: Annotated[
+        str | None, typer.Option("--id", help="SESSION:1, then SESSION:2 ...: made once, however often it is sent.")
+    ] = None,
+    consistency: ConsistencyOption = QUORUM,
+    admin: AdminOption = ADMIN_DEFAULT,
+) -> None:
+    """Change a value that merges itself, in a table made with --conflicts crdt."""
+    from merganser.cli import crdts
+
+    operation = {"type": kind, "action": action, "value": crdts.typed(kind, action, value), "path": field or []}
+    crdts.update(admin, table, key, operation, identity=identity, consistency=consistency)
+
+
+@app.command()
+def session(
+    table: TableArgument,
+    life: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds.")] = 3600,
+    admin: AdminOption = ADMIN_DEFAULT,
+) -> None:
+    """Open a session, to number updates under, so that each is made once: see update --id."""
+    from merganser.cli import crdts
+
+    crdts.session(admin, table, life_s=life)
 
 
 @app.command()

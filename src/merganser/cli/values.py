@@ -29,7 +29,7 @@ def create(admin: str, table: str, *, replicas: str, data_centers: str = "", zon
         ConfigurationError: it was not made; says why.
     """
     given = {"replicas": replicas, "data_centers": data_centers, "zones": zones, "conflicts": conflicts}
-    made = _ask(admin, "create", {"table": table, **{name: text for name, text in given.items() if text}})
+    made = ask(admin, "create", {"table": table, **{name: text for name, text in given.items() if text}})
     where = f" ({made['policy']})" if made["policy"] else ""
     print(f"table {made['table']}, {made['n']} replicas of each key{where}")  # noqa: T201  # a command line speaks
 
@@ -38,7 +38,7 @@ def list_tables(admin: str, *, as_json: bool) -> None:
     """Print all tables, page by page, in the order of their names; raises as `create`."""
     start: str | None = None
     while True:
-        page = _ask(admin, "tables", {"from": start})
+        page = ask(admin, "tables", {"from": start})
         for table in page["tables"]:
             told = f"{table['table']}  n={table['n']}  {table['conflicts']}"
             print(orjson.dumps(table).decode() if as_json else told)  # noqa: T201
@@ -49,7 +49,7 @@ def list_tables(admin: str, *, as_json: bool) -> None:
 
 def drop(admin: str, table: str) -> None:
     """Drop a table and all it holds; raises as `create`."""
-    _ask(admin, "drop", {"table": table})
+    ask(admin, "drop", {"table": table})
 
 
 def get(admin: str, table: str, key: str, *, consistency: str, as_json: bool) -> bool:
@@ -57,12 +57,16 @@ def get(admin: str, table: str, key: str, *, consistency: str, as_json: bool) ->
 
     A single value is printed as it is, so that it can be piped; several stand side by side, with who wrote them when.
     """
-    found = _ask(admin, "get", {"table": table, "key": key, "consistency": consistency})
+    found = ask(admin, "get", {"table": table, "key": key, "consistency": consistency})
     values: Values = found["values"]
     if as_json:
         print_json(found)
+    elif values and "type" in values[0]:
+        from merganser.cli.crdts import print_plain
+
+        print_plain(values)
     elif len(values) == 1:
-        sys.stdout.buffer.write(_bytes_of(values[0]))
+        sys.stdout.buffer.write(bytes_of(values[0]))
         sys.stdout.flush()
         if sys.stdout.isatty():
             print()  # noqa: T201
@@ -79,12 +83,12 @@ def list_keys(admin: str, table: str, *, prefix: str, consistency: str, as_json:
     """
     start: str | None = None
     while True:
-        page = _ask(admin, "keys", {"table": table, "prefix": prefix, "from": start, "consistency": consistency})
+        page = ask(admin, "keys", {"table": table, "prefix": prefix, "from": start, "consistency": consistency})
         for key in page["keys"]:
             if as_json:
                 print(orjson.dumps(key).decode())  # noqa: T201
             else:
-                print(_bytes_of(key).decode(errors="backslashreplace"))  # noqa: T201
+                print(bytes_of(key).decode(errors="backslashreplace"))  # noqa: T201
         start = page["from"]
         if start is None:
             return
@@ -111,10 +115,10 @@ def find(
     query |= {"integer": "true" if is_integer else None, "consistency": consistency}
     start: str | None = None
     while True:
-        page = _ask(admin, "find", {**query, "from": start})
+        page = ask(admin, "find", {**query, "from": start})
         for one in page["found"]:
             shown = one["value"] if isinstance(one["value"], int | str) else one["value"]["base64"]
-            key = _bytes_of(one["key"]).decode(errors="backslashreplace")
+            key = bytes_of(one["key"]).decode(errors="backslashreplace")
             print(orjson.dumps(one).decode() if as_json else f"{shown}\t{key}")  # noqa: T201
         start = page["from"]
         if start is None:
@@ -128,7 +132,11 @@ def put(admin: str, table: str, key: str, value: bytes, **options: str | None) -
 
 def delete(admin: str, table: str, key: str, *, context: str | None, condition: str | None, consistency: str) -> None:
     """Delete what ``context`` has seen, or, without one, all that is read now; raises as `create`."""
-    seen = context or _context_now(admin, table, key, consistency)
+    found = ask(admin, "get", {"table": table, "key": key, "consistency": consistency})
+    if found["values"] and "type" in found["values"][0]:
+        ask(admin, "delete", {"table": table, "key": key, "context": context, "consistency": consistency})
+        return
+    seen = context or str(found["context"])
     query = {"table": table, "key": key, "context": seen, "if": condition, "consistency": consistency}
     print(_change(admin, "delete", query))  # noqa: T201
 
@@ -178,16 +186,15 @@ def resolve(admin: str, table: str, key: str, value: bytes, *, consistency: str)
 
 
 def _context_now(admin: str, table: str, key: str, consistency: str) -> str:
-    return str(_ask(admin, "get", {"table": table, "key": key, "consistency": consistency})["context"])
+    return str(ask(admin, "get", {"table": table, "key": key, "consistency": consistency})["context"])
 
 
 def _change(admin: str, action: str, query: dict[str, str | None], content: bytes = b"") -> str:
-    return str(_ask(admin, action, query, content)["context"])
+    return str(ask(admin, action, query, content)["context"])
 
 
-def _ask(
-    admin: str, action: str, query: dict[str, str | None] | dict[str, str], content: bytes = b""
-) -> dict[str, Any]:
+def ask(admin: str, action: str, query: dict[str, str | None] | dict[str, str], content: bytes = b"") -> dict[str, Any]:
+    """Have a node do something with a table; raises as `create`."""
     told = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value is not None)
     return post(admin, f"/values/{action}?{told}", header=HEADER, timeout_s=TIMEOUT_S, content=content)
 
@@ -199,7 +206,7 @@ def _side_by_side(values: Values) -> Table:
         writer = f"node {value['by_node']}" + (f", client {value['by_client']}" if "by_client" in value else "")
         heading = Text(f"{number}: {writer}, {written_at:%Y-%m-%d %H:%M:%S.%f} UTC")
         table.add_column(heading, overflow="fold")
-    table.add_row(*(Text(_bytes_of(value).decode(errors="backslashreplace")) for value in values))
+    table.add_row(*(Text(bytes_of(value).decode(errors="backslashreplace")) for value in values))
     if any(_said(value) for value in values):
         table.add_row(*(Text(_said(value), style="dim") for value in values))
     return table
@@ -215,5 +222,6 @@ def _said(value: dict[str, Any]) -> str:
     return "\n".join(said)
 
 
-def _bytes_of(value: dict[str, Any]) -> bytes:
+def bytes_of(value: dict[str, Any]) -> bytes:
+    """Return a value, or a key, as the admin port tells it."""
     return value["text"].encode() if "text" in value else base64.b64decode(value["base64"])

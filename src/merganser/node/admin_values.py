@@ -12,6 +12,8 @@
     /values/keys?table=T[&prefix=P][&from=R][&limit=1000][&consistency=QUORUM]
     /values/find?table=T&tag=N&value=5[&limit=1000][&from=R][&consistency=QUORUM]
     /values/find?table=T&tag=N[&low="a"][&high="b"][&integer=true][&limit=1000][&from=R][&consistency=QUORUM]
+    /values/update?table=T&key=K[&id=SESSION:1][&context=C][&consistency=QUORUM]    operations, `node.admin_crdts`
+    /values/session?table=T[&life_s=3600]
 
 ``get`` tells all siblings, who wrote them and when, and the context to put with; ``put`` and ``delete`` tell the
 context to put with next. ``keys`` tells a page of the keys that can be read, in the order of the ring, and where the
@@ -35,19 +37,23 @@ from urllib.parse import parse_qsl
 import orjson
 
 from merganser.core import policies
+from merganser.core.crdt import counters, reading
+from merganser.core.crdt.types import RESET
 from merganser.core.token import token_of
 from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, parse_value_levels
+from merganser.model.crdt import ANY, Operation
 from merganser.model.errors import MerganserError, PreconditionFailedError, RequestError, UnknownOutcomeError
 from merganser.model.policy import Policy
 from merganser.net.http import Request, Response
+from merganser.node import admin_crdts
 from merganser.node.admin_contents import ABOUT, as_json, condition_of, content_of, tag_as_json, tag_value, told
 from merganser.service.member import Member
 from merganser.storage import keys
 
 PREFIX: Final = b"/values/"
 WIRE: Final = KEY_VALUE_WIRE
-CONFLICTS: Final[dict[str, Conflicts]] = {"siblings": "siblings", "lww": "lww"}
+CONFLICTS: Final[dict[str, Conflicts]] = {"siblings": "siblings", "lww": "lww", "crdt": "crdt"}
 KEY_BYTES_MAX: Final = 2048
 TABLE_CHARACTERS_MAX: Final = 255
 REPLICAS: Final = 3
@@ -67,6 +73,8 @@ _NAMES: Final[dict[bytes, frozenset[str]]] = {
     b"put": ABOUT | {"table", "key", "context", "ttl_s", "if", "consistency"},
     b"delete": frozenset(("table", "key", "context", "if", "consistency")),
     b"find": frozenset(("table", "tag", "value", "low", "high", "integer", "from", "limit", "consistency")),
+    b"update": frozenset(("table", "key", "id", "context", "consistency")),
+    b"session": frozenset(("table", "life_s")),
     b"keys": frozenset(("table", "prefix", "from", "limit", "consistency")),
 }
 
@@ -130,6 +138,9 @@ async def _tables(member: Member, query: Query, _body: bytes) -> object:
 async def _get(member: Member, query: Query, _body: bytes) -> object:
     table = await _table(member, query)
     _, level = parse_level(query, table)
+    if table.conflicts == "crdt":
+        read = await member.crdt_values.get(table, _key(table, query), level=level, deadline=_in(TIMEOUT_S))
+        return {"values": [admin_crdts.told(shown) for shown in read.values], "context": read.context.decode()}
     found = await member.key_values.get(table, _key(table, query), level=level, deadline=_in(TIMEOUT_S))
     values = [told(sibling) for sibling in found.siblings]
     return {"values": values, "context": found.context.decode()}
@@ -153,8 +164,38 @@ async def _put(member: Member, query: Query, body: bytes) -> object:
     return {"context": context.decode()}
 
 
+async def _update(member: Member, query: Query, body: bytes) -> object:
+    table = await _table(member, query)
+    return {"made": await _updated(member, table, query, admin_crdts.operations_of(body))}
+
+
+async def _updated(member: Member, table: Table, query: Query, operations: list[Operation]) -> bool:
+    write_level, read_level = parse_level(query, table)
+    return await member.crdt_values.update(
+        table,
+        _key(table, query),
+        operations,
+        update=counters.parse_id(query["id"]) if "id" in query else None,
+        context=query.get("context", "").encode("latin-1"),
+        level=write_level,
+        read_level=read_level,
+        deadline=_in(TIMEOUT_S),
+    )
+
+
+async def _open_session(member: Member, query: Query, _body: bytes) -> object:
+    table = await _table(member, query)
+    life_s = _number(query, "life_s", admin_crdts.SESSION_S, low=1, high=counters.SESSION_S_MAX)
+    session = await member.crdt_values.open_session(table, b"", life_s=life_s, deadline=_in(TIMEOUT_S))
+    return {"session": counters.token_of(session), "ends_at_us": session.ends_us}
+
+
 async def _delete(member: Member, query: Query, _body: bytes) -> object:
     table = await _table(member, query)
+    if table.conflicts == "crdt":
+        if "if" in query:
+            raise RequestError("values that merge themselves are deleted as far as they were seen, on no condition")
+        return {"made": await _updated(member, table, query, [Operation(ANY, RESET)])}
     write_level, read_level = parse_level(query, table)
     context = await member.key_values.delete(
         table,
@@ -182,7 +223,8 @@ async def _keys(member: Member, query: Query, _body: bytes) -> object:
     )
     resume = None if page.resume is None else base64.urlsafe_b64encode(page.resume).decode()
     prefix = query.get("prefix", "").encode("latin-1")
-    found = [keys.split_row_key(key)[2] for key, _ in page.rows]
+    is_there = reading.values if table.conflicts == "crdt" else bool  # what is left of a counter is no value
+    found = [keys.split_row_key(key)[2] for key, row in page.rows if is_there(row)]
     return {"keys": [as_json(key) for key in found if key.startswith(prefix)], "from": resume}
 
 
@@ -216,6 +258,8 @@ _ACTIONS: Final[dict[bytes, Callable[[Member, Query, bytes], Awaitable[object]]]
     b"put": _put,
     b"delete": _delete,
     b"find": _find,
+    b"update": _update,
+    b"session": _open_session,
     b"keys": _keys,
 }
 

@@ -1,0 +1,60 @@
+"""``merganser update`` and ``session``: values that merge themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from merganser.cli.values import ask, bytes_of
+from merganser.core.crdt import types
+
+
+def update(
+    admin: str, table: str, key: str, operation: Mapping[str, object], *, identity: str | None, consistency: str
+) -> None:
+    """Make one operation, and print whether anything has changed.
+
+    Raises:
+        ConfigurationError: it was not made, or that is unknown; says why.
+    """
+    query = {"table": table, "key": key, "id": identity, "consistency": consistency}
+    made = ask(admin, "update", query, orjson.dumps([operation]))
+    print("made" if made["made"] else "nothing to change")  # noqa: T201  # a command line speaks
+
+
+def typed(kind: str, action: str, value: str | None) -> str | int | None:
+    """Return ``value`` as the action takes it: as a number if it takes one and this is one."""
+    is_number = value is not None and value.removeprefix("-").isdecimal() and len(value) < 30
+    return int(value or "") if is_number and types.ACTIONS.get(kind, {}).get(action) is int else value
+
+
+def session(admin: str, table: str, *, life_s: int) -> None:
+    """Open a session and print its name; raises as `update`."""
+    print(ask(admin, "session", {"table": table, "life_s": str(life_s)})["session"])  # noqa: T201
+
+
+def print_plain(values: list[dict[str, Any]]) -> None:
+    """Print what a key reads as: numbers, truths and texts as they are, the rest in JSON; each type on a line."""
+    for value in values:
+        plain = _plain(value)
+        is_short = isinstance(plain, str | int) and not isinstance(plain, bool)
+        print(plain if is_short else orjson.dumps(plain).decode())  # noqa: T201
+
+
+def _plain(told: dict[str, Any]) -> object:
+    value = told["value"]
+    if told["type"] == "map":
+        names = [_text(field["name"]) for field in value]
+        return {
+            name if names.count(name) == 1 else f"{name} ({field['type']})": _plain(field)
+            for name, field in zip(names, value, strict=True)
+        }
+    if isinstance(value, list):
+        return [_text(one) for one in value]
+    return _text(value) if isinstance(value, dict) else value
+
+
+def _text(told: dict[str, Any]) -> str:
+    return bytes_of(told).decode(errors="backslashreplace")
