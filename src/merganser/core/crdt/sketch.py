@@ -6,7 +6,7 @@ none changes nothing, one that raises one sends one cell, and a reset takes away
 
 The estimate is Ertl's, which needs no tables and no change of method between few and many. Libraries
 of such sketches keep them as one blob each, whose merge is the library's: a delta would be the whole sketch, and a
-reset could not tell what it had seen (docs/adr/0017).
+reset could not tell what it had seen (docs/adr/0019).
 
 Source: Flajolet, Fusy, Gandouet, Meunier 2007, "HyperLogLog"; Ertl 2017, "New cardinality estimation algorithms for
 HyperLogLog sketches", algorithm 6.
