@@ -69,7 +69,7 @@ def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
-    likely=3,
+    likely=43,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -130,7 +130,7 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    *REGISTERS, mechanism=ITEMS, likely=22, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
+    *REGISTERS, mechanism=ITEMS, likely=34, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
 )
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def revealed(_self: Leader, _term: object, _key: bytes) -> None:
@@ -149,7 +149,7 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     loss=0.3,
     pace="quick",
-    likely=3,
+    likely=14,
 )
 def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     def keep(self: RegisterReplica, request: Replicate, group: Group) -> None:
