@@ -21,7 +21,7 @@ from merganser.sim import checkers
 from merganser.sim.matrix import Matrix, Sum
 from merganser.sim.nemeses import NEMESES, Fault
 from merganser.sim.scenario import Outcome, Scenario, run_scenario
-from merganser.sim.workloads import WORKLOADS
+from merganser.sim.workloads import NAMED, WORKLOADS
 
 EVERY = "every"
 """Instead of the name of a workload: one after another, seed by seed."""
@@ -90,7 +90,7 @@ def list_all() -> None:
     """Print the workloads, the nemeses and the checkers."""
     console = Console(soft_wrap=True, highlight=False)
     console.print("[bold]workloads[/bold]")
-    for name, workload in WORKLOADS.items():
+    for name, workload in NAMED.items():
         _tell_name(console, name, (inspect.getdoc(inspect.getmodule(workload)) or "").splitlines()[0])
     console.print("[bold]nemeses[/bold]")
     _tell_name(console, "none", "Nothing goes wrong.")

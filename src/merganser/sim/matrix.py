@@ -55,7 +55,7 @@ class Sum(msgspec.Struct):
         reads = self.versions.total() - self.versions[0]
         if not reads:
             return ""
-        shares = [f"{number}: {count / reads:.2%}" for number, count in sorted(self.versions.items()) if number]
+        shares = [f"{number}: {count / reads:.3%}" for number, count in sorted(self.versions.items()) if number]
         return f"values per read that found any, of {reads:,}: {', '.join(shares)}"
 
 

@@ -34,9 +34,9 @@ from merganser.sim.workloads import (
     IN_DATA_CENTERS,
     INDEXED,
     LIMITED,
+    NAMED,
     ON_LEADERS,
     WIRES,
-    WORKLOADS,
     Workload,
 )
 from merganser.sim.world import World
@@ -106,8 +106,8 @@ class Scenario(msgspec.Struct, frozen=True):
         Raises:
             ConfigurationError: there are not.
         """
-        if self.workload not in WORKLOADS:
-            raise ConfigurationError(f"no workload is called {self.workload!r}: choose one of {', '.join(WORKLOADS)}")
+        if self.workload not in NAMED:
+            raise ConfigurationError(f"no workload is called {self.workload!r}: choose one of {', '.join(NAMED)}")
         families_of(self.nemesis)
         if self.older and self.workload in CONFLICTS:
             raise ConfigurationError(
@@ -242,7 +242,7 @@ class _Run:
             machine.start()
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(self._pace.think_s))
-        workload = WORKLOADS[self._scenario.workload](clients, self._scenario.hot_keys)
+        workload = NAMED[self._scenario.workload](clients, self._scenario.hot_keys)
         if self._policy is not None:
             self._watch.begin()
         await self._work(workload, upgrade)

@@ -34,6 +34,7 @@ from merganser.sim.workloads.native import Native
 from merganser.sim.workloads.registers import Registers
 from merganser.sim.workloads.scans import Scans
 from merganser.sim.workloads.sessions import Sessions
+from merganser.sim.workloads.shoppers import Shoppers
 from merganser.sim.workloads.siblings import Siblings
 from merganser.sim.workloads.tables import Tables
 from merganser.sim.workloads.tags import Tags
@@ -82,6 +83,11 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
 
+MEASURING: dict[str, Callable[[Clients, int], Workload]] = {"shoppers": Shoppers}
+"""Those that are run by their own names alone: they count something, and find nothing that the others do not."""
+
+NAMED = {**WORKLOADS, **MEASURING}
+
 ON_LEADERS = frozenset(
     ("items", "counters", "bank", "appends", "item-scans", "index-queries", "indexes", "expiries", "index-changes")
 )
@@ -95,6 +101,7 @@ CONFLICTS: dict[str, Conflicts] = {
     "carts": "siblings",
     "native": "siblings",
     "tags": "siblings",
+    "shoppers": "siblings",
     "crdts": "crdt",
     "crdt-carts": "crdt",
 }
