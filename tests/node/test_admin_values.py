@@ -279,5 +279,6 @@ async def test_no_page_of_a_browser_reads_or_writes(world: World) -> None:
     status, told = await ask(machine, "list", table="t")
     assert (status, told["error"]) == (
         404,
-        "there is no such thing; below /values/ there are create, drop, tables, get, put, delete, find, keys",
+        "there is no such thing; below /values/ there are create, drop, tables, get, put, delete, find, "
+        "update, session, keys",
     )
