@@ -71,7 +71,7 @@ def side_by_side(carts: SyncValueTable) -> None:
 
 def while_a_node_dies(cluster: LocalCluster, phone: SyncValueTable, laptop: SyncValueTable) -> bool:
     """Fill a cart from two devices, kill a node meanwhile, and tell whether everything is there."""
-    print("2. both put in 40 items, and a node is killed meanwhile")
+    print(f"2. both put in {ITEMS} items, and a node is killed meanwhile")
     half = threading.Barrier(3)
 
     def fill(carts: SyncValueTable, device: str) -> None:
@@ -108,17 +108,19 @@ def resurfacing(phone: SyncValueTable, laptop: SyncValueTable) -> bool:
 
 def main() -> int:
     """Run all of it; returns 0 if nothing was lost."""
-    with tempfile.TemporaryDirectory(prefix="merganser-cart-") as directory:
-        with LocalCluster(Path(directory) / "cluster", zones=("a", "b", "c")) as cluster:
-            seeds = [node.addresses["peers"] for node in cluster.nodes]
-            with (
-                SyncClient(seeds, merge=merge, name="phone") as one,
-                SyncClient(seeds, merge=merge, name="laptop") as two,
-            ):
-                phone, laptop = one.create_table("carts"), two.table("carts")
-                side_by_side(phone)
-                is_well = while_a_node_dies(cluster, phone, laptop)
-                is_well = resurfacing(phone, laptop) and is_well
+    with (
+        tempfile.TemporaryDirectory(prefix="merganser-cart-") as directory,
+        LocalCluster(Path(directory) / "cluster", zones=("a", "b", "c")) as cluster,
+    ):
+        seeds = [node.addresses["peers"] for node in cluster.nodes]
+        with (
+            SyncClient(seeds, merge=merge, name="phone") as one,
+            SyncClient(seeds, merge=merge, name="laptop") as two,
+        ):
+            phone, laptop = one.create_table("carts"), two.table("carts")
+            side_by_side(phone)
+            is_well = while_a_node_dies(cluster, phone, laptop)
+            is_well = resurfacing(phone, laptop) and is_well
     print("nothing that was put in was lost" if is_well else "SOMETHING IS WRONG")
     return 0 if is_well else 1
 

@@ -8,11 +8,9 @@ import msgspec
 import pytest
 
 from merganser.client import errors, session
-from merganser.client.client import ValueTable
 from merganser.client.session import Session
-from merganser.client.values import Values
 from merganser.model.client_messages import ClientGet
-from merganser.model.errors import MerganserError, PeerLostError, UnavailableError
+from merganser.model.errors import PeerLostError, UnavailableError
 from sim.mutations.planting import CLIENTS, planted
 
 
@@ -28,16 +26,6 @@ def client_takes_an_unknown_outcome_for_none(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(session, "unknown", lambda error: UnavailableError(str(error)))
 
 
-@planted("siblings", mechanism=CLIENTS, workload="native", nemesis="none")
-def client_puts_without_the_context_it_was_given(patch: pytest.MonkeyPatch) -> None:
-    real = ValueTable._put
-
-    async def put(table: ValueTable, key: bytes, value: bytes | None, _context: bytes, *rest: Any) -> bytes:
-        return await real(table, key, value, b"", *rest)
-
-    patch.setattr(ValueTable, "_put", put)
-
-
 @planted("siblings", mechanism=CLIENTS, workload="native", likely=2)
 def client_reads_any_one_replica(patch: pytest.MonkeyPatch) -> None:
     """As it may, at ONE, and not at the level it was asked for."""
@@ -51,17 +39,3 @@ def client_reads_any_one_replica(patch: pytest.MonkeyPatch) -> None:
         return real(asking, node, at_one, deadline)
 
     patch.setattr(Session, "send", send)
-
-
-@planted("siblings", mechanism=CLIENTS, workload="native", likely=2)
-def client_takes_a_key_that_nobody_told_it_of_for_empty(patch: pytest.MonkeyPatch) -> None:
-    """It should say that it does not know."""
-    real = ValueTable.get
-
-    async def get(table: ValueTable, key: Any, **options: Any) -> Any:
-        try:
-            return await real(table, key, **options)
-        except MerganserError:
-            return Values((), b"")
-
-    patch.setattr(ValueTable, "get", get)
