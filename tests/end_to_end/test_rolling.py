@@ -13,6 +13,7 @@ import orjson
 import pytest
 from botocore.config import Config
 
+from merganser.model.versions import NEWEST
 from merganser.node.local_cluster import LocalCluster, LocalNode
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def test_rolling_upgrade_with_draining_fails_nothing_and_loses_nothing(
                 node.wait_until_ready()
                 eventually(lambda: all(status(node)["peers"][peer]["connected"] for peer in status(node)["peers"]))  # noqa: B023
                 clients.away = None
-            eventually(lambda: all(status(node)["cluster_version"] == 3 for node in cluster.nodes))
+            eventually(lambda: all(status(node)["cluster_version"] == NEWEST for node in cluster.nodes))
             eventually(lambda: len(clients.written) == 60)
         finally:
             clients.stop()

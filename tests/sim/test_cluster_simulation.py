@@ -19,7 +19,7 @@ from merganser.model.messages import Exchanging
 from merganser.model.versions import NEWEST
 from merganser.sim.nemeses import FAMILIES, NEMESES
 from merganser.sim.scenario import Outcome, Scenario, run_scenario
-from merganser.sim.workloads import CONFLICTS, ON_LEADERS, WIRES, WORKLOADS
+from merganser.sim.workloads import CONFLICTS, IN_DATA_CENTERS, ON_LEADERS, WIRES, WORKLOADS
 from sim.failed_seeds import FAILED_SEEDS
 
 SEEDS_OF_EACH_WORKLOAD = 6  # here: `make soak` runs thousands
@@ -128,7 +128,8 @@ def in_another_world(world: str, workloads: list[str]) -> None:
 @pytest.mark.parametrize("nemesis", ["none", "partitions+storms+crashes"])
 def test_a_cluster_is_upgraded_node_by_node_while_clients_work(nemesis: str) -> None:
     scenario = Scenario(nemesis=nemesis, nodes=3, older=3)
-    workloads = [workload for workload in every_second(nemesis == "none") if workload not in CONFLICTS]
+    beyond_older_nodes = CONFLICTS.keys() | IN_DATA_CENTERS
+    workloads = [workload for workload in every_second(nemesis == "none") if workload not in beyond_older_nodes]
     outcomes = [run_scenario(4000, msgspec.structs.replace(scenario, workload=workload)) for workload in workloads]
     assert failures(outcomes) == []
     assert all(o.faults["upgrade"] == 3 for o in outcomes)
@@ -196,6 +197,9 @@ def test_what_there_is_not_is_refused() -> None:
         run_scenario(1, Scenario(pace="nonsense"))
     with pytest.raises(ConfigurationError, match="workload carts begins on tables that no older node can have"):
         run_scenario(1, Scenario(workload="carts", older=1))
+    for scenario in Scenario(workload="data-centers", older=1), Scenario(data_centers=2, older=1):
+        with pytest.raises(ConfigurationError, match="no older node knows of data centres: leave out --older"):
+            run_scenario(1, scenario)
     for scenario in Scenario(partitions=12), Scenario(partitions=2, nodes=3), Scenario(partitions=4):
         with pytest.raises(ConfigurationError, match="choose a power of two, no less than the nodes"):
             run_scenario(1, scenario)
