@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from merganser.cli.simulate import YOUNG_OBJECTS_MAX
+from merganser.cli.simulate import OLDER_LOOKS, YOUNG_OBJECTS_MAX
 from merganser.model.build import IS_COMPILED
 
 PLAIN = pytest.mark.skip(reason="it replaces code of Merganser's, which compiled code does not look up")
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure() -> None:
     """Look for cycles less often."""
-    gc.set_threshold(YOUNG_OBJECTS_MAX, *gc.get_threshold()[1:])
+    gc.set_threshold(YOUNG_OBJECTS_MAX, *OLDER_LOOKS)
 
 
 def pytest_collection_finish() -> None:

@@ -320,8 +320,8 @@ def test_header_sets_the_consistency_of_one_request(leaderless: Cluster) -> None
 def test_unknown_consistency_is_refused_with_the_choices(door: Door) -> None:
     response = door.send("ListTables", x_merganser_consistency=b"SOME")
     assert orjson.loads(body_of(response))["message"] == (
-        "x-merganser-consistency is 'SOME': choose one of ONE, TWO, THREE, QUORUM, ALL, ANY, "
-        "or numbers such as w=2,pw=1,r=2,pr=1"
+        "x-merganser-consistency is 'SOME': choose one of ONE, TWO, THREE, QUORUM, ALL, ANY, LOCAL_ONE, "
+        "LOCAL_QUORUM, EACH_QUORUM, or numbers such as w=2,pw=1,r=2,pr=1"
     )
 
 

@@ -154,8 +154,8 @@ PROMISES = {
     "tag entries": "the index of tags of a replica is what follows from the rows that it holds",
     "readable": "every key can be read and the table scanned through any node once all is well again",
     "errors": "nothing fails behind the scenes",
-    "residency": "nothing of a table is ever where its policy does not allow it",
     "versions": "the map is of the newest version that all members speak",
+    "residency": "nothing of a table is ever where its policy does not allow it",
 }
 """What each checker sees to."""
 

@@ -29,6 +29,8 @@ class DataCenters:
         self._hot_keys = hot_keys
         policy = member_of(clients.world.machines[0]).topology.map.policy_of(clients.table)
         self._homes = [name for name, _ in policy.replicas]
+        fewest = min(sum(count for _, count in policy.replicas), len(clients.world.machines))
+        self._far_writes = [level for level in FAR_WRITES if not isinstance(level, WriteQuorums) or level.w <= fewest]
 
     async def client(self, number: int, operations: int) -> None:
         """Write and read back, again and again."""
@@ -41,7 +43,7 @@ class DataCenters:
                 anywhere = clients.any_node()
                 if anywhere is not None:
                     value = None if rng.random() < 0.1 else clients.new_value()
-                    await clients.write(anywhere, key, value, client=number, level=rng.choice(FAR_WRITES))
+                    await clients.write(anywhere, key, value, client=number, level=rng.choice(self._far_writes))
                 continue
             machine = self._near(home)
             if machine is not None and rng.random() < 0.6:
