@@ -34,8 +34,8 @@ YOUNG_OBJECTS_MAX = 20_000
 for ``--workload items --seeds 0:30``); a run then has 25 MB more."""
 
 OLDER_LOOKS = (5, 2)
-"""After how many looks at the young, and at those, the older are looked through. With Python's 10 and 10, what simulated
-clusters left behind came to 3 GB in a process that ran hundreds of them."""
+"""After how many looks at the young, and at those, the older are looked through. With Python's 10 and 10, what
+simulated clusters left behind came to 3 GB in a process of tests that ran hundreds."""
 
 _OPTIONS = {
     "workload": "--workload",
