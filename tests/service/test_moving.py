@@ -107,6 +107,30 @@ async def test_items_move_under_their_leaders_which_hand_over_before_they_leave(
         assert (await read(leader, table, name)).value == b"v" + name
 
 
+@simulated(machines=7)
+async def test_a_leader_that_goes_waits_for_nobody_who_stays_but_is_lost_for_good(world: World) -> None:
+    table = await started_led(world)
+    for name in NAMES:
+        leader = leading(world, table, name)
+        assert leader is not None
+        await change(leader, table, name, payload_of("put", b"v" + name))
+    first, lost = world.machines[0], world.machines[2]
+    world.retire(lost)
+    plan = reshaping.planned(member(first).topology.map, "remove", operation_id="op", now_us=EPOCH_US, gone=[lost.node])
+    await changed(world, first, lambda newest: reshaping.begun(newest, plan.operation, plan.weights))
+    await until(lambda: member(first).topology.map.pending is not None)
+    ring = member(first).topology.ring
+    holders = [ring.holders(PartitionId(partition), table.n) for partition in range(ring.partitions)]
+    assert any(some.extra and some.staying == (lost.node,) for some in holders)  # else nothing is tried here
+    await ended(world)
+    check_placed_rows(world, table)
+    await until(lambda: all(leading(world, table, name) for name in NAMES))
+    for name in NAMES:
+        leader = leading(world, table, name)
+        assert leader is not None
+        assert (await read(leader, table, name)).value == b"v" + name
+
+
 async def moving(world: World, table: Table, partition: PartitionId) -> Machine:
     """Begin to give a partition to a machine that does not hold it; returns that."""
     current = member(world.machines[0]).topology.map

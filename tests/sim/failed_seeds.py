@@ -27,5 +27,10 @@ FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
         "an item that moved while a query waited for its lock was in no place",
     ),
     (7022, Scenario(workload="appends"), "a change and its copy that both waited for a transaction were both done"),
+    (
+        1000,
+        Scenario(workload="appends", nemesis="membership"),
+        "a leader that was to go waited to hand over to the one who stayed, and that was lost for good",
+    ),
     (1, Scenario(workload="bank"), "an answer told of a promise that was made while it waited for the disk"),
 ]

@@ -4,8 +4,8 @@ For each place (a partition of a table) that is about to change, or has just cha
 
 - of leaderless tables each of those who will hold it. A newcomer meets every row with all who hold it now, one who
   stays with those who leave;
-- of leader-based tables the leader; one who stays, if anybody does. It has its epoch confirmed by the replicas as they
-  are now, knows every item, and brings up all who will hold it.
+- of leader-based tables the leader; one who stays, if anybody does who is not lost for ever. It has its epoch
+  confirmed by the replicas as they are now, knows every item, and brings up all who will hold it.
 
 Why a place that is done may be flipped: whoever was met or has confirmed takes nothing any more that is asked by the
 placement before (`service.replica.check_placed`), so that from then on every write reaches a quorum of the serving
@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from merganser.core.leadership import majority
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import InvariantError, MerganserError, UnavailableError
+from merganser.model.holders import Holders
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.leadership import Group
 from merganser.model.messages import AskMoves, Moves
@@ -183,7 +184,7 @@ class Moving:
     async def _see_to_led(self, table: Table, partition: PartitionId) -> bool:
         holders, me = self._topology.ring.holders(partition, table.rule), self._topology.node
         led = self._leadership.led(Group(table.rule, partition))
-        if led is None or (me not in holders.next and holders.staying):
+        if led is None or self._is_to_hand_over(holders):
             return False
         await self._leadership.confirm(led, deadline=self._loop.time() + CONFIRM_S)
         if not self._leader.knows_all(table, led=led):
@@ -204,9 +205,13 @@ class Moving:
         await self._led_repair.bring_up(table, partition, peer, deadline=deadline)
 
     def _leads_leaving(self) -> int:
-        ring, me = self._topology.ring, self._topology.node
+        ring = self._topology.ring
         groups = (led.group for led in self._leadership.leading())
-        return sum(me not in staying for g in groups if (staying := ring.holders(g.partition, g.rule).staying))
+        return sum(self._is_to_hand_over(ring.holders(group.partition, group.rule)) for group in groups)
+
+    def _is_to_hand_over(self, holders: Holders) -> bool:
+        """Tell whether this node leaves while somebody stays who may lead: one who is lost for ever never will."""
+        return self._topology.node not in holders.next and not all(map(self._is_lost, holders.staying))
 
     # Both
 
