@@ -1,4 +1,4 @@
-"""How many different elements there were, with a standard error of 2.3 %, in 2,048 registers that merge by their maximum.
+"""How many different elements there were, at a standard error of 2.3 %, in 2,048 registers that merge by their maximum.
 
 Each element is hashed; some bits of the hash choose a register, and the register keeps the longest run of zeros that
 the others of its elements began with, plus one. A register is a cell like that of a `max`, so an element that raises
