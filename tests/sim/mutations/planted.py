@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -233,12 +234,14 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     nodes=5,
     operations=50,
     repair_interval_s=1e9,
-    likely=113,
+    likely=15,
 )
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
         await self._admit(sender, request.map_epoch, request.table, request.key)
-        return self._merge(request.target, request.key, request.row, decode_row(request.key, request.row))
+        row = decode_row(request.key, request.row)
+        asyncio.get_running_loop().call_later(10.0, self._merge, request.target, request.key, request.row, row)
+        return Merged()
 
     patch.setattr(HintStore, "keep", keep)
 
