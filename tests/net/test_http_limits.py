@@ -10,6 +10,7 @@ from merganser.net.http import HttpLimits, Request, Response
 from net.http_client import (
     GET,
     LAST,
+    Client,
     Run,
     connected,
     echo,
@@ -161,22 +162,36 @@ def test_an_idle_client_is_closed(run: Run, said: bytes) -> None:
     async def scenario() -> None:
         async with serving(limits=HttpLimits(idle_timeout_s=0.05)) as (_, port):
             heard = await exchange(port, said)
+            while said and not heard:  # this machine stalled until it was idle: nothing was said yet
+                heard = await exchange(port, said)
             assert statuses(heard) == [200] * bool(said)
 
     run(scenario())
 
 
 def test_a_client_waiting_for_its_answer_is_not_idle(run: Run) -> None:
-    gate = asyncio.Event()
+    asked, gate = asyncio.Event(), asyncio.Event()
 
     async def gated(request: Request) -> Response:
+        asked.set()
         await gate.wait()
         return Response(200)
 
+    async def asking(port: int) -> Client:
+        client = await connected(port)
+        client.say(LAST)
+        await until(lambda: asked.is_set() or client.is_closed)
+        return client
+
+    async def waits(port: int) -> Client:
+        client = await asking(port)
+        while not asked.is_set():  # this machine stalled until it was idle: nothing was said yet
+            client = await asking(port)
+        return client
+
     async def scenario() -> None:
         async with serving(gated, HttpLimits(idle_timeout_s=0.02, request_timeout_s=0.02)) as (_, port):
-            waiting, idle = await connected(port), await connected(port)
-            waiting.say(LAST)
+            waiting, idle = await waits(port), await connected(port)
             await until(lambda: idle.is_closed)
             assert not waiting.is_closed
             gate.set()
