@@ -2,35 +2,62 @@
 
     PYTHONPATH=tests .venv/bin/python -m sim.mutations [NAME ...]
 
-The exit status is 1 if one survived.
+With `--renew` it prints for each the seed that finds it at the least cost, and notes that in its source as the likely
+one: what changes the order of events makes other seeds likely. The exit status is 1 if one survived.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from merganser.sim.scenario import Scenario
-from sim.mutations.hunt import Found, found_by_name
+from sim.mutations.hunt import Found, found_by_name, renewed, write_likely
 from sim.mutations.planting import MECHANISMS, PLANTED, Planted
 
 
 def main(names: Sequence[str]) -> int:
     """Hunt for the bugs of these names, or for all; returns the exit status."""
-    bugs = sorted(
-        (bug for bug in PLANTED if not names or bug.name in names), key=lambda bug: MECHANISMS.index(bug.mechanism)
-    )
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(found_by_name, [bug.name for bug in bugs]))
+    if names and names[0] == "--renew":
+        return _renew(_chosen(names[1:]))
+    bugs = _chosen(names)
+    found = _each(found_by_name, bugs)
     print("| mechanism | planted bug | scenario | told by | seeds |\n|---|---|---|---|---:|")  # noqa: T201
     for bug, result in zip(bugs, found, strict=True):
         print(_row(bug, result))  # noqa: T201
     return 0 if all(result.is_found for result in found) else 1
+
+
+def _renew(bugs: Sequence[Planted]) -> int:
+    found = _each(renewed, bugs)
+    for one in sorted(found, key=lambda one: one.cpu_s):
+        seed = "found by none" if one.seed is None else f"seed {one.seed}, {one.cpu_s:.1f} s of CPU"
+        print(f"{one.name}: {seed} ({one.found} of {one.tried} seeds tried)")  # noqa: T201
+        if one.seed is not None:
+            write_likely(one.name, one.seed)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(Path(__file__).parent)], check=True)
+    return 0 if all(one.seed is not None for one in found) else 1
+
+
+def _chosen(names: Sequence[str]) -> list[Planted]:
+    """Return the bugs of these names, or all, by mechanism."""
+    return sorted(
+        (bug for bug in PLANTED if not names or bug.name in names), key=lambda bug: MECHANISMS.index(bug.mechanism)
+    )
+
+
+def _each(of: Callable[[str], Any], bugs: Sequence[Planted]) -> list[Any]:
+    """Return what comes of each bug, in processes of their own."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=8) as pool:
+        return list(pool.map(of, [bug.name for bug in bugs]))
 
 
 def _row(bug: Planted, found: Found) -> str:

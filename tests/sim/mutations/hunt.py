@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import time
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -25,6 +30,10 @@ from sim.mutations import (  # noqa: F401  # they plant
 )
 from sim.mutations.planting import PLANTED, Planted
 
+CHEAP_S = 0.5
+"""Of CPU: no cheaper seed is looked for."""
+LOOK_S = 8.0
+
 
 class Found(msgspec.Struct, frozen=True):
     """What came of a hunt."""
@@ -34,6 +43,18 @@ class Found(msgspec.Struct, frozen=True):
     is_found: bool
     checkers: tuple[str, ...]
     """All that spoke up."""
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """Which seed finds a bug soonest."""
+
+    name: str
+    seed: int | None
+    """None: no seed found it."""
+    cpu_s: float
+    """Of the run with that seed."""
+    tried: int
+    found: int
 
 
 def hunt(bug: Planted, patch: pytest.MonkeyPatch, *, likely_first: bool = False) -> Found:
@@ -50,6 +71,45 @@ def hunt(bug: Planted, patch: pytest.MonkeyPatch, *, likely_first: bool = False)
 
 def found_by_name(name: str) -> Found:
     """Hunt for one bug, in a process of its own or not."""
-    (bug,) = (bug for bug in PLANTED if bug.name == name)
     with pytest.MonkeyPatch.context() as patch:
-        return hunt(bug, patch)
+        return hunt(_named(name), patch)
+
+
+def renewed(name: str) -> Renewed:
+    """Return the cheapest of the seeds that find a bug, of those that `LOOK_S` of CPU are enough for, and one more."""
+    bug = _named(name)
+    best: tuple[float, int] | None = None
+    tried = found = 0
+    began = time.process_time()
+    with pytest.MonkeyPatch.context() as patch:
+        bug.plant(patch)
+        for seed in dict.fromkeys((bug.likely, *range(bug.seeds_max))):
+            start = time.process_time()
+            told = {violation.checker for violation in run_scenario(seed, bug.scenario).violations}
+            spent = time.process_time() - start
+            tried += 1
+            if told & set(bug.checkers):
+                found += 1
+                best = min(best, (spent, seed)) if best else (spent, seed)
+            if best and (best[0] < CHEAP_S or time.process_time() - began > LOOK_S):
+                break
+    return Renewed(name, best[1] if best else None, best[0] if best else 0.0, tried, found)
+
+
+def write_likely(name: str, seed: int) -> None:
+    """Note in the source of a bug which seed is likely to find it."""
+    plant = _named(name).plant
+    path = Path(inspect.getsourcefile(plant) or "")
+    lines, first = inspect.getsourcelines(plant)
+    decorator, definition, body = "".join(lines).partition("\ndef ")
+    without = re.sub(r",\s*likely=\d+", "", decorator)
+    if seed:
+        without = re.sub(r"mechanism=\w+", rf"\g<0>, likely={seed}", without)
+    text = path.read_text()
+    assert text.count("".join(lines)) == 1, f"{name} at line {first} of {path}"
+    path.write_text(text.replace("".join(lines), without + definition + body))
+
+
+def _named(name: str) -> Planted:
+    (bug,) = (bug for bug in PLANTED if bug.name == name)
+    return bug

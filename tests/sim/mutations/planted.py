@@ -55,7 +55,7 @@ from sim.mutations.planting import (
 # Durability.
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=1, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
 def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_engine: MemoryEngine) -> None:
         return

@@ -196,7 +196,7 @@ def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leader, "written", written)
 
 
-@planted("linearizable", mechanism=ITEMS, workload="item-scans", nemesis="partitions+crashes", likely=157)
+@planted("linearizable", mechanism=ITEMS, likely=157, workload="item-scans", nemesis="partitions+crashes")
 def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
     async def cover(_self: LedRanges, _term: object, _table: object, request: ReadRangeLed) -> bytes:
         return request.end
