@@ -59,7 +59,7 @@ async def test_what_is_not_on_the_disk_yet_is_told_by_nobody(world: World) -> No
     (machine,) = world.machines
     await change(machine, table, NAME, payload_of("put", b"old"))
     writing = asyncio.ensure_future(change(machine, table, NAME, payload_of("put", b"new")))
-    while not leader_of(machine).is_in_flight(_term(machine, table), key_of(table, NAME)):  # noqa: ASYNC110 - by turns
+    while not leader_of(machine).terms.is_in_flight(_term(machine, table), key_of(table, NAME)):  # noqa: ASYNC110 - by turns
         await asyncio.sleep(0)
     assert of_leader(machine, table) is None
     assert of_replica(machine, table) is None

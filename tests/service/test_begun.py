@@ -153,7 +153,7 @@ async def test_a_change_and_its_copy_that_wait_for_the_same_transaction_are_done
             table, key, lambda head: msgspec.structs.replace(head.content, intent=intent), led=term
         )
 
-    leader_of(leader).resolver = Transaction()
+    leader_of(leader).items.resolver = Transaction()
     assert holds(Intent(b"t" * 16, 1, True, b"2"))
     asked = [
         leader.spawn(change(leader, table, NAME, payload_of("add", 1), request=b"one and the same")) for _ in range(2)

@@ -55,7 +55,7 @@ def behind(machine: Machine) -> list[tuple[TableId, NodeId]]:
     def note(_led: Led, table: TableId, node: NodeId) -> None:
         told.append((table, node))
 
-    leader_of(machine).when_behind = note
+    leader_of(machine).terms.when_behind = note
     return told
 
 

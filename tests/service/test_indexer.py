@@ -181,7 +181,7 @@ async def test_deleted_item_is_no_tombstone_before_its_entries_are_gone(world: W
     await settled(world, table)
     for machine in world.machines:
         member(machine).leader_tables.indexer.notice = lambda *_: None  # type: ignore[method-assign]
-        member(machine).leader_tables.leader.when_behind_indexes = lambda *_: None
+        member(machine).leader_tables.leader.items.when_behind_indexes = lambda *_: None
     await put(world.machines[0], table, b"a", None)
     content = register_at(the_leader(world, table, b"a"), table, b"a").content
     assert content.value is None

@@ -191,7 +191,7 @@ async def test_a_group_has_a_bounded_number_of_writes_in_flight(world: World) ->
     for machine in world.machines:
         machine.disk.slow((0.5, 0.5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("merganser.service.leader.IN_FLIGHT_MAX", 2)
+        patch.setattr("merganser.service.led_terms.IN_FLIGHT_MAX", 2)
         writing = [asyncio.create_task(change(leader, table, K, payload_of("add", 1))) for _ in range(2)]
         await until(lambda: register_at(leader, table, K).value == b"2")
         with pytest.raises(OverloadedError, match="on their way"):
@@ -320,7 +320,7 @@ async def test_a_leader_that_is_to_let_go_takes_no_changes_and_waits_for_those_i
     await until(lambda: register_at(leader, table, K).value == b"v")
     term = term_at(leader, table, K)
     assert term is not None
-    letting_go = leader.spawn(leader_of(leader).quiesce(term, now_s() + 5.0))
+    letting_go = leader.spawn(leader_of(leader).terms.quiesce(term, now_s() + 5.0))
     await asyncio.sleep(0)
     await asyncio.sleep(0.001)
     with pytest.raises(RefusedError) as refused:
@@ -341,7 +341,7 @@ async def test_a_leader_that_cannot_end_what_is_in_flight_goes_on(world: World) 
     await until(lambda: register_at(leader, table, K).value == b"v")
     term = term_at(leader, table, K)
     assert term is not None
-    assert not await leader.spawn(leader_of(leader).quiesce(term, now_s() + 0.1))
+    assert not await leader.spawn(leader_of(leader).terms.quiesce(term, now_s() + 0.1))
     assert not (await change(leader, table, K, payload_of("put", b"w"))).is_rejected
     await writing
 

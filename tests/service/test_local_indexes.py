@@ -275,7 +275,7 @@ async def test_an_item_that_moves_while_a_query_waits_for_its_lock_is_found_wher
                 put_by_hand(machine, table, b"a", Version(*epoch, 99), Content(b"1d"))
             return GONE
 
-    member(leader).leader_tables.leader.resolver = Over()
+    member(leader).leader_tables.leader.items.resolver = Over()
     assert await query(leader, table) == [(b"b", b"2b"), (b"a", b"1d")]
     assert met == [key_of(table, b"a")]
 

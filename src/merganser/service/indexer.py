@@ -128,7 +128,7 @@ class Indexer:
         self.delivered = 0
         """Entries, since the start of this node."""
         leadership.when_elected(self._elected)
-        leader.when_behind_indexes = self.notice
+        leader.items.when_behind_indexes = self.notice
 
     @property
     def waiting(self) -> int:

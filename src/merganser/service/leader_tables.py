@@ -221,7 +221,7 @@ class LeaderTables:
         )
         self.leader.makers[RESTORES] = of_restores()
         self.register_replica.check_standstill = standstill.check
-        self.leader.resolver = self.recovery
+        self.leader.items.resolver = self.recovery
         self.expirer = Expirer(
             topology,
             expiries,
@@ -246,18 +246,18 @@ class LeaderTables:
             Copies: self.register_replica.replicate_together,
             Drop: self.register_replica.drop,
             Change: self.leader.change,
-            ReadLed: self.leader.read,
-            ReadRangeLed: self.leader.read_range,
+            ReadLed: self.leader.reads.read,
+            ReadRangeLed: self.leader.reads.read_range,
             Backfill: self.backfiller.backfill,
         }
-        self.at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {ReadLed: self.leader.read_at_once}
+        self.at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {ReadLed: self.leader.reads.read_at_once}
         """Of handlers: those that answer if they need not wait."""
         self.beginners: dict[type, Callable[[NodeId, Any], asyncio.Future[Reply] | Reply | None]] = {
             Confirm: self.leadership.begin_to_confirm_claims,
             Replicate: self.register_replica.begin_replicate,
             Copies: self.register_replica.begin_replicate_together,
             Change: self.leader.begin_change,
-            ReadLed: self.leader.begin_read,
+            ReadLed: self.leader.reads.begin_read,
         }
         """Of handlers: those that may begin without a task."""
         self.works: list[Callable[[], Coroutine[Any, Any, None]]] = [

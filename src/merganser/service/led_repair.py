@@ -87,7 +87,7 @@ class LedRepair:
         self._news = asyncio.Event()
         leadership.when_elected(self._elected)
         leadership.when_deposed(self._deposed)
-        leader.when_behind = self._is_behind
+        leader.terms.when_behind = self._is_behind
         topology.when_changed(self._map_changed)
         topology.when_split(lambda _batch, _factor: self._forget)
 

@@ -125,7 +125,7 @@ class Tombstones:
         self._suspects: dict[tuple[Group, TableId], None] = {}
         """Places that may hold tombstones."""
         leadership.when_elected(self._elected)
-        leader.when_deleted = self._deleted
+        leader.items.when_deleted = self._deleted
         self.dropped = 0
         """By this node as a leader, since its start."""
 
@@ -264,7 +264,7 @@ class Tombstones:
         left = [
             (key, stored)
             for key, stored in tombstones
-            if self._engine.get(key) == stored and not self._leader.is_in_flight(led, key)
+            if self._engine.get(key) == stored and not self._leader.terms.is_in_flight(led, key)
         ]
         if not left:
             return None

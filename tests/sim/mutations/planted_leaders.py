@@ -20,7 +20,9 @@ from merganser.service import first_touches, leader_asking, register_replica, st
 from merganser.service.confirming import Confirmations
 from merganser.service.in_flight import Flight, Proposal
 from merganser.service.leader import Leader
+from merganser.service.led_items import LedItems
 from merganser.service.led_ranges import LedRanges
+from merganser.service.led_reads import LedReads
 from merganser.service.ledger_sweep import LedgerSweep
 from merganser.service.promises import Promises
 from merganser.service.register_replica import RegisterReplica
@@ -102,7 +104,7 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
     pace="slow",
 )
 def leader_takes_its_own_word_for_a_majority(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Leader, "_is_confirmed_by", lambda _self, _sender, _term, _map_epoch: True)
+    patch.setattr(LedReads, "_is_confirmed_by", lambda _self, _sender, _term, _map_epoch: True)
 
 
 @planted("available", mechanism=ELECTIONS, likely=3, workload="items", nemesis="crashes", nodes=3, pace="slow")
@@ -133,10 +135,10 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     *REGISTERS, mechanism=ITEMS, likely=34, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
 )
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
-    async def revealed(_self: Leader, _term: object, _key: bytes) -> None:
+    async def revealed(_self: LedItems, _term: object, _key: bytes) -> None:
         return
 
-    patch.setattr(Leader, "_revealed", revealed)
+    patch.setattr(LedItems, "revealed", revealed)
 
 
 @planted(
