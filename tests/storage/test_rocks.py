@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from merganser.model.errors import ConfigurationError, CorruptionError, InvariantError, StorageFailedError
 from merganser.storage.engine import Batch
-from merganser.storage.rocks import RocksEngine
+from merganser.storage.rocks import RocksEngine, open_database
 
 FIRST, LAST = b"", b"\xff" * 8
 ROWS = 2_000
@@ -47,6 +48,22 @@ def test_everything_durable_is_there_after_a_restart(path: Path) -> None:
     engine = RocksEngine.open(path)
     assert dict(engine.scan(FIRST, LAST)) == expected_rows()
     engine.close()
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+def test_a_database_that_is_opened_again_has_its_cache_and_its_filters(path: Path, lives: int) -> None:
+    for _ in range(lives):
+        RocksEngine.open(path).close()
+    database = open_database(path)
+    for key, value in expected_rows().items():
+        database.put(key, value)
+    database.flush(True)
+    properties = database.property_value("rocksdb.aggregated-table-properties")
+    filter_bytes = re.search(r"filter block size=(\d+)", properties or "")
+    assert database.property_int_value("rocksdb.block-cache-capacity") == 64 * 2**20
+    assert filter_bytes is not None
+    assert int(filter_bytes[1]) >= ROWS  # ten bits for each row
+    database.close()
 
 
 def test_a_deleted_range_stays_deleted_after_restarts(path: Path) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-from rocksdict import Rdict
 
 from merganser.bench.operations import SCAN
 from merganser.bench.processes import usage
@@ -24,6 +23,7 @@ from merganser.bench.setup import create_table, is_answering
 from merganser.bench.workloads import named
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster, LocalNode
+from merganser.storage.rocks import open_database
 
 IDLE_S = 3.0
 SETTLE_S = 1.0  # what a start leaves to do is done
@@ -211,7 +211,7 @@ def compacted_bytes(directory: Path) -> int:
     if len(found) != 1:
         raise ConfigurationError(f"there are {len(found)} databases under {directory}, not one")
     path = found[0].parent
-    database = Rdict(str(path))  # with the options that it was made with
+    database = open_database(path)
     database.flush()
     database.compact_range(None, None)
     database.close()

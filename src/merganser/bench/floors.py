@@ -23,11 +23,10 @@ from typing import Protocol, Self, cast
 import httptools
 import msgspec
 import uvloop
-from rocksdict import Rdict
 
 from merganser.bench.operations import OPERATIONS
 from merganser.bench.workloads import Workload
-from merganser.storage.rocks import RocksEngine
+from merganser.storage.rocks import RocksEngine, open_database
 
 ANSWER_BYTES = 1_000
 ROWS = 20_000
@@ -57,8 +56,8 @@ class Storage(msgspec.Struct, frozen=True):
 def measure_storage(directory: Path, *, row_bytes: int = 1_000) -> Storage:
     """Measure in a new directory ``directory``, which stays."""
     path = directory / "rocksdb"
-    RocksEngine.open(path).close()  # RocksDB keeps the options that it was made with
-    database = Rdict(str(path))
+    RocksEngine.open(path).close()
+    database = open_database(path)
     rng = random.Random(1)
     names = [b"table" + rng.randbytes(8) + b"item-%d" % row for row in range(ROWS)]
     text = rng.randbytes(ROWS + row_bytes)
