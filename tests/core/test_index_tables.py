@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from merganser.core import cluster_map as maps
+from merganser.core.index_tables import is_index
 from merganser.model.cluster import ClusterMap, Index, IndexState, NodeRecord, Table
 from merganser.model.errors import CorruptionError, IndexExistsError, TableChangedError, TableNotFoundError
 from merganser.model.ids import ClusterId, NodeId, TableId
@@ -66,9 +67,9 @@ def test_table_is_made_with_a_table_for_the_entries_of_each_index(empty: Cluster
     base, *of_entries = made.tables
     assert [index.table for index in base.indexes] == [table.id for table in of_entries]
     assert [index.definition for index in base.indexes] == [b"by_name", b"by_age"]
-    assert all(table.has_leaders and table.n == base.n and maps.is_index(table) for table in of_entries)
+    assert all(table.has_leaders and table.n == base.n and is_index(table) for table in of_entries)
     assert states(made) == {"by_name": "active", "by_age": "active"}
-    assert not maps.is_index(base)
+    assert not is_index(base)
     assert made.next_table_id == 4
 
 

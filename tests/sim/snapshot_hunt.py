@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from merganser.core import rows, snapshots
-from merganser.core.cluster_map import is_index
+from merganser.core.index_tables import is_index
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import WriteQuorums
 from merganser.model.errors import CorruptionError, MerganserError

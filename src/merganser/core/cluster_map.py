@@ -11,12 +11,13 @@ Source: design §3; Rystsov 2018 §2.2 (a change is a function of the current va
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
 from merganser.core import placement, policies
+from merganser.core.index_tables import index_named, index_table
+from merganser.core.map_flaws import VOTERS_MAX, flaws
 from merganser.model import versions
 from merganser.model.cluster import (
     KEY_VALUE_WIRE,
@@ -25,8 +26,6 @@ from merganser.model.cluster import (
     Index,
     IndexState,
     NodeRecord,
-    Operation,
-    Pending,
     Replication,
     Table,
 )
@@ -45,13 +44,6 @@ from merganser.model.index import IndexRequest
 from merganser.model.policy import Policy
 
 DROPPED_MAX = 128  # a request to create goes on for 5 s at most, and a change takes some 50 ms
-VOTERS_MAX = 5
-"""Two voters may fail; more would make each change slower and survive little more."""
-
-_INDEX_SUFFIX = ".index"
-"""Makes the wire of the tables of entries: clients ask by their own wire, and never see them."""
-NUMBER_MAX = 2**32 - 1
-"""Node numbers and table ids are stored in four bytes."""
 
 
 def found(cluster_id: ClusterId, nodes: Sequence[NodeRecord], partitions: int = 256) -> ClusterMap:
@@ -79,7 +71,7 @@ def found(cluster_id: ClusterId, nodes: Sequence[NodeRecord], partitions: int = 
     )
     if first_map.version < versions.POLICIES_SINCE and any(node.data_center for node in members):
         raise ConfigurationError("not every node speaks of data centres: upgrade all, or start without --data-center")
-    for flaw in _flaws(first_map):
+    for flaw in flaws(first_map):
         raise ConfigurationError(f"these nodes cannot found a cluster: {flaw}")
     return first_map
 
@@ -284,30 +276,6 @@ def without_index(cluster_map: ClusterMap, *, table: TableId, index: TableId) ->
     return msgspec.structs.replace(shrunk, tables=tuple(known for known in shrunk.tables if known.id != index))
 
 
-def index_named(table: Table, name: str) -> Index | None:
-    """Return the global index of ``table`` with that name, in whatever state."""
-    return next((index for index in table.indexes if index.name == name), None)
-
-
-def index_table(base: Table, index: Index) -> Table:
-    """Return the table of the entries of an index of ``base``: it has its replicas, partitions and leaders."""
-    return Table(
-        id=index.table,
-        name=f"{base.id}/{index.name}",
-        wire=base.wire + _INDEX_SUFFIX,
-        n=base.n,
-        definition=b"",
-        unique_id=f"{index.unique_id}/{index.table}",
-        replication="leader",
-        policy=base.policy,
-    )
-
-
-def is_index(table: Table) -> bool:
-    """Tell whether ``table`` holds the entries of an index, and is no client's own."""
-    return table.wire.endswith(_INDEX_SUFFIX)
-
-
 def with_presence(
     cluster_map: ClusterMap, node_id: NodeId, wire_addresses: dict[str, str], *, speaks: int
 ) -> ClusterMap:
@@ -360,7 +328,7 @@ def check(cluster_map: ClusterMap, *, newest: int = versions.NEWEST) -> None:
         VersionError: it is of a newer version.
     """
     check_version(cluster_map.version, newest=newest)
-    for flaw in _flaws(cluster_map):
+    for flaw in flaws(cluster_map):
         raise CorruptionError(f"cluster map of cluster {cluster_map.cluster_id!r}, epoch {cluster_map.epoch}: {flaw}")
 
 
@@ -450,106 +418,3 @@ def _first_voters(members: Sequence[NodeRecord]) -> tuple[int, ...]:
     count -= 1 - count % 2
     ordered = placement.data_centers_in_turn(placement.far_apart_first(members))
     return tuple(sorted(node.number for node in ordered[:count]))
-
-
-def _flaws(cluster_map: ClusterMap) -> Iterator[str]:
-    """Yield what is wrong, in words."""
-    if not cluster_map.cluster_id:
-        yield "it has no cluster id"
-    if cluster_map.epoch < 1:
-        yield "epochs start at 1"
-    yield from _flaws_of_nodes(cluster_map.nodes)
-    yield from _flaws_of_roles(cluster_map)
-    yield from _flaws_of_tables(cluster_map)
-    yield from policies.flaws(cluster_map)
-
-
-def _flaws_of_nodes(nodes: Sequence[NodeRecord]) -> Iterator[str]:
-    if not nodes:
-        yield "it has no nodes"
-    for node in nodes:
-        if not 1 <= node.number <= NUMBER_MAX:
-            yield f"node {node.id!r} has number {node.number}, outside 1..{NUMBER_MAX}"
-        if not node.id:
-            yield f"node number {node.number} has no id"
-        if not node.peer_address:
-            yield f"node {node.id!r} has no peer address"
-    yield from _repetitions("node id", (node.id for node in nodes))
-    yield from _repetitions("node number", (node.number for node in nodes))
-    yield from _repetitions("peer address", (node.peer_address for node in nodes))
-    if any(one.number > other.number for one, other in pairwise(nodes)):
-        yield "nodes are not in ascending order of number"
-
-
-def _flaws_of_roles(cluster_map: ClusterMap) -> Iterator[str]:
-    partitions, owners, voters = cluster_map.partitions, cluster_map.owners, cluster_map.voters
-    if partitions < 1 or partitions & (partitions - 1):
-        yield f"{partitions} partitions, which is not a power of two"
-    if len(owners) != partitions:
-        yield f"{len(owners)} owners for {partitions} partitions"
-    numbers = {node.number for node in cluster_map.nodes}
-    pending, operation = cluster_map.pending or Pending(), cluster_map.operation
-    coming = [move.to for move in pending.moves] if operation is None else [*operation.owners, *operation.gone]
-    for role, holders in ("owner", owners), ("voter", voters), ("owner to come", coming):
-        strangers = sorted(set(holders) - numbers)
-        if strangers:
-            yield f"{role} {strangers[0]} is not a member"
-    if not 1 <= len(voters) <= VOTERS_MAX:
-        yield f"{len(voters)} voters, outside 1..{VOTERS_MAX}"
-    yield from _repetitions("voter", voters)
-    outside = [p for p in (*(m.partition for m in pending.moves), *cluster_map.settling) if not 0 <= p < partitions]
-    if outside:
-        yield f"partition {outside[0]} is to move, of {partitions}"
-    if operation is not None and len(operation.owners) not in _ends(cluster_map, operation):
-        yield f"{len(operation.owners)} owners to come for {partitions} partitions"
-    if cluster_map.splits < 0 or partitions % 2**cluster_map.splits:
-        yield f"{partitions} partitions, after {cluster_map.splits} splits"
-    if not 0 <= cluster_map.placed <= cluster_map.epoch:
-        yield f"placed at epoch {cluster_map.placed}, which is to come"
-
-
-def _ends(cluster_map: ClusterMap, operation: Operation) -> tuple[int, ...]:
-    """Return how many partitions there may be in the end."""
-    partitions = cluster_map.partitions
-    return (partitions, 2 * partitions) if operation.kind == "split" else (partitions,)
-
-
-def _flaws_of_tables(cluster_map: ClusterMap) -> Iterator[str]:
-    tables = cluster_map.tables
-    for table in tables:
-        if not 1 <= table.id <= NUMBER_MAX:
-            yield f"table {table.name!r} has id {table.id}, outside 1..{NUMBER_MAX}"
-        if table.id >= cluster_map.next_table_id:
-            yield f"table {table.name!r} has id {table.id}, not below the next id {cluster_map.next_table_id}"
-        if table.n < 1:
-            yield f"table {table.name!r} wants {table.n} replicas"
-        if not table.name or not table.unique_id:
-            yield f"table {table.id} lacks a name or a unique id"
-        if table.has_leaders and table.is_causal:
-            yield f"table {table.name!r} has leaders, and keeps {table.conflicts}"
-        yield from _flaws_of_indexes(table, tables)
-    yield from _repetitions("table name", ((table.wire, table.name) for table in tables))
-    if any(one.id >= other.id for one, other in pairwise(tables)):
-        yield "tables are not in ascending order of id, each once"
-    if cluster_map.next_table_id < 1:
-        yield f"the next table id is {cluster_map.next_table_id}"
-
-
-def _flaws_of_indexes(table: Table, tables: Sequence[Table]) -> Iterator[str]:
-    if not table.indexes:
-        return
-    if not table.has_leaders:
-        yield f"table {table.name!r} has indexes, and no leaders"
-    of_entries = {known.id for known in tables if is_index(known) and known.rule == table.rule}
-    for index in table.indexes:
-        if index.table not in of_entries:
-            yield f"index {index.name!r} of table {table.name!r} has no table of its own"
-    yield from _repetitions(f"index of table {table.name!r}", (index.name for index in table.indexes))
-
-
-def _repetitions(what: str, names: Iterable[object]) -> Iterator[str]:
-    seen: set[object] = set()
-    for name in names:
-        if name in seen:
-            yield f"{what} {name!r} is there twice"
-        seen.add(name)

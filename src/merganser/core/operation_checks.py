@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from merganser.core import planner, policies
-from merganser.core.cluster_map import is_index
+from merganser.core.index_tables import is_index
 from merganser.core.leadership import majority
 from merganser.core.reshaping import Plan
 from merganser.model.cluster import ClusterMap, NodeRecord

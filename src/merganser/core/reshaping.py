@@ -21,7 +21,8 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from merganser.core import planner, policies, splitting
-from merganser.core.cluster_map import NUMBER_MAX, VOTERS_MAX, check_spoken, check_version, node_by_id
+from merganser.core.cluster_map import check_spoken, check_version, node_by_id
+from merganser.core.map_flaws import NUMBER_MAX, VOTERS_MAX
 from merganser.core.placement import data_centers_in_turn
 from merganser.core.ring import Ring, settled
 from merganser.model.cluster import ClusterMap, Move, NodeRecord, Operation, OperationKind, Pending

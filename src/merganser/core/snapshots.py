@@ -25,6 +25,7 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from merganser.core import cluster_map
+from merganser.core.index_tables import is_index
 from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import TableExistsError, TableNotFoundError
@@ -68,9 +69,7 @@ def lacks_voters(current: ClusterMap, there: Collection[NodeId]) -> bool:
 def clients_tables(current: ClusterMap, *, systems: Collection[str]) -> list[Table]:
     """Return the tables that clients have made; entries of indexes and tables of the ``systems`` wires are none."""
     return [
-        table
-        for table in current.tables
-        if table.wire not in systems and not cluster_map.is_index(table) and not is_hidden(table)
+        table for table in current.tables if table.wire not in systems and not is_index(table) and not is_hidden(table)
     ]
 
 

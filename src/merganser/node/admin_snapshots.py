@@ -30,7 +30,7 @@ from urllib.parse import parse_qs
 import msgspec
 import orjson
 
-from merganser.core import cluster_map
+from merganser.core.index_tables import is_index
 from merganser.model.errors import CorruptionError, MerganserError, RequestError
 from merganser.model.ids import TableId
 from merganser.model.snapshot import WantedTable
@@ -158,7 +158,7 @@ class SnapshotAdmin:
     async def _reveal(self, member: Member, _query: Query, body: bytes) -> object:
         names = {TableId(number): name for number, name in _decoded(_NAMES, body).items()}
         revealed = await member.restored_rows.reveal(names, deadline=_in(MAP_TIMEOUT_S))
-        return {"epoch": revealed.epoch, "tables": sum(not cluster_map.is_index(one) for one in revealed.tables)}
+        return {"epoch": revealed.epoch, "tables": sum(not is_index(one) for one in revealed.tables)}
 
 
 def _answer(status: int, content: object) -> Response:

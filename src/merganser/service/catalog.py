@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from merganser.core import cluster_map, snapshots
+from merganser.core.index_tables import index_named
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.core.register import (
     NO_BALLOT,
@@ -272,7 +273,7 @@ class Catalog:
         Raises:
             as `add_index`.
         """
-        index = cluster_map.index_named(table, name)
+        index = index_named(table, name)
         wanted = table.definition if definition is None else definition
         if index is None:
             return await self.redefine_table(table, wanted, deadline=deadline)

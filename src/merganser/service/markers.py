@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from merganser.core.cluster_map import is_index
+from merganser.core.index_tables import is_index
 from merganser.core.indexing import is_marker
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, InvariantError, MerganserError

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from merganser.core import indexing, snapshots
-from merganser.core.cluster_map import is_index
+from merganser.core.index_tables import is_index
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
 from merganser.model.index import Entry

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from merganser.core.cluster_map import index_table
+from merganser.core.index_tables import index_table
 from merganser.core.token import token_of
 from merganser.model.cluster import Table
 from merganser.storage import keys
