@@ -20,23 +20,23 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from functools import partial
 from typing import Any
 
-from merganser.core.leadership import PULSE_S, PULSES_LOST, Elections, Joint, succession
+from merganser.core.leadership import PULSE_S, Elections, Joint, succession
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import MerganserError
 from merganser.model.holders import Holders
 from merganser.model.ids import NodeId, PartitionId
-from merganser.model.leader_messages import Campaign, Confirm, Pulse, Pulsed, TakeOver
+from merganser.model.leader_messages import Campaign, Confirm, Pulse, TakeOver
 from merganser.model.leadership import Epoch, Group, LeadershipView
 from merganser.model.messages import Done, Reply
 from merganser.model.register import Version
-from merganser.service.asking import Asker, error_of
+from merganser.service.asking import Asker
 from merganser.service.campaigning import Campaigning, Roots
 from merganser.service.confirming import Confirmations
 from merganser.service.hash_trees import HashTrees
 from merganser.service.promises import Promises
+from merganser.service.pulses import Pulses
 from merganser.service.topology import Topology
 from merganser.service.voting import Voting
 from merganser.storage.engine import Batch, Engine
@@ -147,6 +147,7 @@ class Leadership:
         self._voting = Voting(
             topology, promises, self._elections, trees, catch_up=catch_up, may_vote=lambda group: self.may_vote(group)
         )
+        self._pulses = Pulses(topology, asker, self._elections, self._voting, learned=self.learned, pulse_s=pulse_s)
         self._campaigning = Campaigning(
             topology,
             asker,
@@ -157,8 +158,6 @@ class Leadership:
             learned=self.learned,
         )
         self._led: dict[Group, Led] = {}
-        self._told: dict[int, tuple[tuple[tuple[int, PartitionId, int], ...], dict[Group, Epoch]]] = {}
-        """What the last pulse of each peer said that it leads, as it came and as it is read."""
         self._terms_begun = 0
         self._handing_over: dict[Group, None] = {}
         self._when_elected: list[Callable[[Led], None]] = []
@@ -167,7 +166,7 @@ class Leadership:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self.is_draining = False
         """Leave what is led here to others, and lead only what nobody else can; set by an operator."""
-        self._is_running = self._is_closing = self._is_pulse_due = False
+        self._is_running = self._is_closing = False
         self.may_vote: Callable[[Group], bool] = lambda _group: True
         """Whether this node remembers what it has promised and stored: else it promises and leads nothing."""
         self.quiesce: Callable[[Led, float], Awaitable[bool]] = _is_quiet
@@ -301,7 +300,7 @@ class Leadership:
         for led in self.leading():
             self._depose(led.group)
         self._elections.forget()
-        self._told.clear()
+        self._pulses.forget()
         self._handing_over.clear()
 
     def _succession(self, group: Group, holders: Holders) -> tuple[int, ...]:
@@ -327,13 +326,13 @@ class Leadership:
         ]
         self._elections.tick(unreachable, self._loop.time())
         if self._is_closing:  # what it leads is left to others once nothing is in flight
-            self._pulse()
+            self._pulses.send()
             return
         is_reluctant = self.is_draining or self._engine.shortage is not None
         may_lead = self.may_vote if self._engine.failure is None else self._may_lead
         for group in self._elections.fitness_is(may_lead, is_reluctant=is_reluctant):
             self._depose(group)
-        self._pulse()
+        self._pulses.send()
         self._look()
         for heir, groups in self._elections.handovers(self._loop.time()).items():
             left = [group for group in groups if group not in self._handing_over][:HANDOVERS_AT_ONCE]
@@ -355,56 +354,6 @@ class Leadership:
                 partitions = self._topology.ring.partitions
                 self._spawn(self._campaigning.bid(bids, is_handover=is_handover, partitions=partitions))
 
-    # Pulses
-
-    def _pulse(self) -> None:
-        """Say to all that share a group what this node leads."""
-        self._is_pulse_due = False
-        peers = self._elections.peers
-        if not peers:
-            return
-        pulse = Pulse(
-            tuple((group.rule, group.partition, epoch.number) for group, epoch in self._elections.leading.items()),
-            tuple(self._elections.unfit),
-            self._elections.is_reluctant,
-            self._topology.ring.partitions,
-        )
-        for number in peers:
-            node = self._node_of(number)
-            asked = self._asker.ask(node, pulse, timeout_s=PULSES_LOST * self._pulse_s)
-            asked.add_done_callback(partial(self._pulsed, number, pulse.partitions))
-
-    def _pulse_soon(self) -> None:
-        """Say what is news, once for all that is in this turn of the loop."""
-        if not self._is_pulse_due and self._is_running:
-            self._is_pulse_due = True
-            self._loop.call_soon(self._pulse)
-
-    def _pulsed(self, number: int, partitions: int, ended: asyncio.Future[Reply]) -> None:
-        if error_of(ended) is not None:
-            return
-        reply = ended.result()
-        if isinstance(reply, Pulsed):
-            self._elections.answered(number, self._loop.time())
-            for n, partition, epoch in reply.later if partitions == self._topology.ring.partitions else ():
-                self.learned(Group(n, partition), epoch)
-
-    async def pulse(self, sender: NodeId, request: Pulse) -> Reply:
-        """Hear from a peer that it lives, and what it leads."""
-        number = self._voting.member(sender)
-        if request.partitions not in (0, self._topology.ring.partitions):  # it lives: no more can be told from that
-            self._elections.heard(number, {}, (), self._loop.time(), is_reluctant=request.is_reluctant)
-            return Pulsed(())
-        told, leading = self._told.get(number, ((), {}))
-        if told != request.leading:  # nearly always it says what the last one said
-            leading = {Group(n, partition): Epoch(e, number) for n, partition, e in request.leading}
-            self._told[number] = request.leading, leading
-        for group, epoch in self._elections.news(leading).items():
-            self.learned(group, epoch)
-        unfit = {Group(n, partition): None for n, partition in request.unfit}
-        later = self._elections.heard(number, leading, unfit, self._loop.time(), is_reluctant=request.is_reluctant)
-        return Pulsed(tuple((group.rule, group.partition, epoch) for group, epoch in later))
-
     # Terms
 
     def _elect(self, group: Group, epoch: Epoch, roots: Roots, placed: int) -> None:
@@ -414,7 +363,7 @@ class Leadership:
         holders = self._topology.ring.holders(group.partition, group.rule)
         led = self._led[group] = Led(group, epoch, holders, placed, roots)
         self._terms_begun += 1
-        self._pulse_soon()
+        self._tell_soon()
         for listener in self._when_elected:
             listener(led)
 
@@ -426,7 +375,7 @@ class Leadership:
         led.is_standing = False
         led.deposed.set_result(None)
         self._confirmations.deposed(led)
-        self._pulse_soon()
+        self._tell_soon()
         for listener in self._when_deposed:
             listener(led)
 
@@ -434,7 +383,15 @@ class Leadership:
         if self._elections.promised(group, epoch, self._loop.time()):
             self._depose(group)
 
+    def _tell_soon(self) -> None:
+        if self._is_running:
+            self._pulses.send_soon()
+
     # What others ask
+
+    async def pulse(self, sender: NodeId, request: Pulse) -> Reply:
+        """Hear from a peer that it lives, and what it leads; see `Pulses.hear`."""
+        return await self._pulses.hear(sender, request)
 
     async def campaign(self, sender: NodeId, request: Campaign) -> Reply:
         """Promise the sender what it bids for; see `Voting.campaign`."""
@@ -472,7 +429,7 @@ class Leadership:
         self._handing_over.update(dict.fromkeys(groups))
         try:
             left = await asyncio.gather(*(self._leave(group, deadline) for group in groups))
-            self._pulse()
+            self._pulses.send()
             by_n: dict[int, list[tuple[PartitionId, Epoch]]] = {}
             for group, epoch in zip(groups, left, strict=True):
                 if epoch is not None:
