@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from merganser.model.consistency import Need
+from merganser.model.contents import Condition
 from merganser.model.ids import NodeId
 from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.sim.item_history import ItemHistory
@@ -99,6 +100,14 @@ class ValuePut(msgspec.Struct):
     """What is in the cart, if it is one."""
     tags: frozenset[int] = frozenset()
     """That the value has, of one name."""
+    only_if: Condition | None = None
+    """What it depended on."""
+    as_of_s: float = 0.0
+    """What began later its context cannot have seen, but for its client's own puts."""
+    is_refused: bool = False
+    """Because what it depended on was not so."""
+    ended_s: float = math.inf
+    """When its client was told how, or gave up."""
 
 
 class CrdtWrite(msgspec.Struct):
@@ -220,6 +229,10 @@ class History:
         """Disks lost what they had synced, one at a time: what one node alone acknowledged or told may be gone."""
         self.has_other_members = False
         """Nodes have joined or gone: the map in the end does not tell who held what."""
+        self.has_purges = True
+        """What was deleted may have left no trace."""
+        self.last_write_wins = False
+        """Of values that were put under one key."""
         self.writes: list[Write] = []
         self.reads: list[Read] = []
         self.scans: list[Scan] = []

@@ -221,6 +221,7 @@ class _Run:
         self._watch = Watch(world)
         self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s, lasts_s=pace.lasts_s)
         self._history.troubles = self._arena.troubles
+        self._history.has_purges = any(machine.purge_interval_s < NEVER_S for machine in world.machines)
         self._history.items.broken_promises = world.witness.sentences
         self._violations: list[Violation] = []
 

@@ -10,8 +10,8 @@ import msgspec
 
 from merganser.core.token import token_of
 from merganser.model.consistency import Consistency, Need
-from merganser.model.contents import Content, Tag
-from merganser.model.errors import MerganserError, RequestError, UnavailableError
+from merganser.model.contents import Condition, Content, Tag
+from merganser.model.errors import MerganserError, PreconditionFailedError, RequestError, UnavailableError
 from merganser.service.shortfall import OUTRANKED
 from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients, member_of, name_of
 from merganser.sim.history import Failure, TagQuery, ValuePut, ValuesRead
@@ -32,6 +32,8 @@ class Known(msgspec.Struct, frozen=True):
     """The values, and deletes, that the context has seen."""
     values: frozenset[bytes] = frozenset()
     """What it read last, or put itself since."""
+    as_of_s: float = 0.0
+    """What began later it cannot have seen, but for its own puts."""
 
 
 NOTHING_KNOWN = Known()
@@ -85,27 +87,45 @@ class ValueClients:
         is_delete: bool = False,
         items: frozenset[str] = frozenset(),
         tags: frozenset[int] = frozenset(),
+        only_if: Condition | None = None,
     ) -> ValuePut:
-        """Put a new value (or delete) in the place of what was seen with ``knowing``."""
+        """Put a new value (or delete) in the place of what was seen with ``knowing``, if ``only_if`` is so."""
         began_s = self._loop.time()
         value = self.clients.new_value()
-        put = ValuePut(key, value, is_delete, knowing.seen, began_s, client=client, items=items, tags=tags)
+        put = ValuePut(
+            key,
+            value,
+            is_delete,
+            knowing.seen,
+            began_s,
+            client=client,
+            items=items,
+            tags=tags,
+            only_if=only_if,
+            as_of_s=knowing.as_of_s,
+        )
         self._history.value_puts.append(put)
         self.puts[value] = put
         values, table = member_of(machine).key_values, self.clients.table
         level, deadline = Consistency.QUORUM, began_s + REQUEST_TIMEOUT_S
         if is_delete:
-            work = values.delete(table, key, context=knowing.context, level=level, deadline=deadline)
+            work = values.delete(table, key, context=knowing.context, only_if=only_if, level=level, deadline=deadline)
         else:
             content = Content(value, tags=tuple(Tag(TAG, tag) for tag in sorted(tags)))
-            work = values.put(table, key, content, context=knowing.context, level=level, deadline=deadline)
+            work = values.put(
+                table, key, content, context=knowing.context, only_if=only_if, level=level, deadline=deadline
+            )
         what = f"{'delete' if is_delete else 'put'} {name_of(key)} {value!r} in the place of {sorted(knowing.seen)}"
+        what += "" if only_if is None else f" if {only_if.value}"
         task = await self.clients.ask(machine, work, what, client)
+        put.ended_s = self._loop.time()
         error = task.exception() if task.done() else None
         is_answered = task.done() and error is None
         # a put that was made by a clock far behind is not made again under a later dot: enough replicas have answered
         is_sealed = error is not None and OUTRANKED in str(error)
-        self._note_failure(what, key, machine, began_s, level, is_answered=is_answered or is_sealed)
+        put.is_refused = isinstance(error, PreconditionFailedError)
+        is_answered = is_answered or is_sealed or put.is_refused
+        self._note_failure(what, key, machine, began_s, level, is_answered=is_answered, is_of_one=only_if is not None)
         if not task.done():
             return put
         if error is None:
@@ -119,13 +139,15 @@ class ValueClients:
 
     def learn(self, client: int, key: bytes, context: bytes, values: frozenset[bytes]) -> Known:
         """Note what ``client`` has read; returns what it knows then."""
-        known = self._known[client, key] = Known(context, self._seen_with(values), values)
+        known = self._known[client, key] = Known(context, self._seen_with(values), values, self._loop.time())
         return known
 
     def wrote(self, client: int, put: ValuePut, knowing: Known, context: bytes) -> None:
         """Note that a put of ``client`` was acknowledged, with the context to go on with."""
         mine = frozenset() if put.is_delete else frozenset({put.value})
-        self._known[client, put.key] = Known(context, knowing.seen | {put.value}, mine)
+        # where the last write wins, a context of this write is later than all that ended before it
+        as_of_s = self._loop.time() if self._history.last_write_wins else knowing.as_of_s
+        self._known[client, put.key] = Known(context, knowing.seen | {put.value}, mine, as_of_s)
 
     async def find(self, machine: Machine, low: int, high: int, *, client: int) -> bool:
         """Query for tags from ``low`` to ``high``, page by page, at QUORUM; returns whether all was answered."""
@@ -168,9 +190,27 @@ class ValueClients:
         return values.union(*(self.puts[value].seen for value in values if value in self.puts))
 
     def _note_failure(
-        self, what: str, key: bytes, machine: Machine, began_s: float, level: Consistency, *, is_answered: bool
+        self,
+        what: str,
+        key: bytes,
+        machine: Machine,
+        began_s: float,
+        level: Consistency,
+        *,
+        is_answered: bool,
+        is_of_one: bool = False,
     ) -> None:
+        """Note what was not answered; ``is_of_one``: one replica alone could do it, as a leader does."""
         if not is_answered:
             required = level.required(self.clients.table.n)
-            failure = Failure(what, key, machine.node, Need(required, required), began_s, self._loop.time())
-            self._history.failures.append(failure)
+            self._history.failures.append(
+                Failure(
+                    what,
+                    key,
+                    machine.node,
+                    Need(required, required),
+                    began_s,
+                    self._loop.time(),
+                    is_of_leader=is_of_one,
+                )
+            )

@@ -66,8 +66,10 @@ class Verdict:
             await self._become_equal()
         if self._clients.table.has_leaders:
             await self._read_items()
-        elif self._clients.table.is_causal:
-            await (self._read_crdts() if self._clients.table.conflicts == "crdt" else self._read_values())
+        elif self._clients.table.conflicts == "crdt":
+            await self._read_crdts()
+        elif self._clients.table.has_contents:
+            await self._read_values()
         else:
             await self._read_everything()
             await self._scan_everything()

@@ -14,6 +14,7 @@ from merganser.sim.scenario import run_scenario
 from sim.mutations import (  # noqa: F401  # they plant
     planted,
     planted_clients,
+    planted_conditions,
     planted_crdts,
     planted_data_centers,
     planted_exchange,

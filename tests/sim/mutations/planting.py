@@ -44,7 +44,7 @@ LED_REPAIR, LOCAL_INDEXES, INDEXES = "repair of leader-based tables", "local ind
 EXPIRY, SIBLINGS, VERSIONS_OF_NODES = "expiry of items", "siblings", "versions of nodes"
 MOVING, CLIENTS, SPLITTING = "moving partitions", "native clients", "cutting the ring finer"
 TAGS, DATA_CENTERS = "tags of values", "data centres"
-CRDTS = "values that merge themselves"
+CRDTS, CONDITIONS = "values that merge themselves", "conditional puts and last writes"
 MECHANISMS = (
     *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
     *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
@@ -56,6 +56,7 @@ MECHANISMS = (
     SPLITTING,
     DATA_CENTERS,
     CRDTS,
+    CONDITIONS,
 )
 
 

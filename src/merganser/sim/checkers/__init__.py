@@ -17,6 +17,7 @@ from merganser.sim.checkers.acknowledged import invisible_writes, lost_writes
 from merganser.sim.checkers.available import unanswered_requests
 from merganser.sim.checkers.bank import money_made_or_lost
 from merganser.sim.checkers.bounds import exceeded_bounds
+from merganser.sim.checkers.conditions import conditions_not_kept
 from merganser.sim.checkers.counters import counters_that_do_not_add_up
 from merganser.sim.checkers.crdts import values_that_do_not_add_up
 from merganser.sim.checkers.expiries import expiries_at_a_wrong_time, times_not_indexed
@@ -34,6 +35,7 @@ from merganser.sim.checkers.items import (
     pages_out_of_order,
     versions_that_fell,
 )
+from merganser.sim.checkers.last_writes import last_writes_that_lost
 from merganser.sim.checkers.leaders import (
     broken_promises,
     groups_not_led_as_they_should,
@@ -71,6 +73,8 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "resurrection": risen_from_the_dead,
     "scans": broken_scans,
     "siblings": lost_siblings,
+    "last writes": last_writes_that_lost,
+    "conditions": conditions_not_kept,
     "tags": tags_that_lie,
     "crdts": values_that_do_not_add_up,
     "timestamps": timestamps_that_fell,
@@ -120,6 +124,8 @@ PROMISES = {
     "resurrection": "nothing deleted comes back, nothing expired is seen",
     "scans": "a paged read tells the keys in order, each once, and all that were there all along",
     "siblings": "a put stays until one that saw it takes its place, and then goes",
+    "last writes": "where the last write wins, nothing that came before an acknowledged put is read after it",
+    "conditions": "a put that depends on what is there is done, or refused, for a reason",
     "tags": "a query by tag tells of each value that has it, and of nothing that has lost it",
     "crdts": "what was added counts once, until a removal that saw it, and then no more",
     "timestamps": "a node mints each timestamp once and always later ones, over all its lives",

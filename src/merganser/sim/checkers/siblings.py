@@ -23,6 +23,8 @@ from merganser.sim.history import History, ValuePut, ValuesRead
 
 def lost_siblings(history: History) -> Iterator[str]:
     """Yield a sentence for each read that breaks a promise above."""
+    if history.last_write_wins:
+        return
     for key in sorted({read.key for read in history.value_reads}):
         puts = {put.value: put for put in history.value_puts if put.key == key}
         reads = [read for read in history.value_reads if read.key == key]

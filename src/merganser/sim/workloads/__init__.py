@@ -17,6 +17,7 @@ from merganser.sim.workloads.appends import Appends
 from merganser.sim.workloads.bank import Bank
 from merganser.sim.workloads.bursts import LIMITS, Bursts
 from merganser.sim.workloads.carts import Carts
+from merganser.sim.workloads.conditions import Conditions
 from merganser.sim.workloads.counters import Counters
 from merganser.sim.workloads.crdt_carts import CrdtCarts
 from merganser.sim.workloads.crdts import Crdts
@@ -29,6 +30,7 @@ from merganser.sim.workloads.index_queries import IndexQueries
 from merganser.sim.workloads.indexes import Indexes
 from merganser.sim.workloads.item_scans import ItemScans
 from merganser.sim.workloads.items import Items
+from merganser.sim.workloads.last_writes import LastWrites
 from merganser.sim.workloads.levels import Levels
 from merganser.sim.workloads.native import Native
 from merganser.sim.workloads.registers import Registers
@@ -66,6 +68,8 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "bursts": Bursts,
     "siblings": Siblings,
     "carts": Carts,
+    "conditions": Conditions,
+    "last-writes": LastWrites,
     "tags": Tags,
     "crdts": Crdts,
     "crdt-carts": CrdtCarts,
@@ -99,6 +103,7 @@ IN_DATA_CENTERS = frozenset(("data-centers",))
 CONFLICTS: dict[str, Conflicts] = {
     "siblings": "siblings",
     "carts": "siblings",
+    "conditions": "siblings",
     "native": "siblings",
     "tags": "siblings",
     "shoppers": "siblings",
@@ -107,8 +112,8 @@ CONFLICTS: dict[str, Conflicts] = {
 }
 """What becomes of conflicts in the table, for those that work on one where the last write does not win."""
 
-WIRES = {"native": KEY_VALUE_WIRE}
-"""Whose table it is, for those whose clients come by that wire."""
+WIRES = {"native": KEY_VALUE_WIRE, "last-writes": KEY_VALUE_WIRE}
+"""Whose table it is, for those on tables that only that wire makes."""
 
 INDEXED = {"indexes": INDEXES}
 """The global indexes that the table is made with, for those that look at any."""
