@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from merganser.client.client import Client
 from merganser.client.session import Session
@@ -16,6 +17,7 @@ from merganser.model.errors import PeerUnreachableError
 from merganser.model.ids import ClusterId, NodeId
 from merganser.model.messages import MapIs, Reply, Request
 from merganser.net.transport import Traffic, failed
+from merganser.sim.loop import SimulatedLoop
 from merganser.sim.native_clients import native_client
 from merganser.sim.world import World
 from service.plays import member, started, until
@@ -96,3 +98,13 @@ async def client_of(
     session = Session(seeds, nodes, rng=random.Random(1))
     async with Client(seeds, timeout_s=timeout_s, session=session) as opened:
         yield opened
+
+
+def on_virtual_time(script: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def test() -> None:
+        loop = SimulatedLoop(random.Random(1))
+        loop.run(script())
+        assert loop.errors == []
+
+    test.__name__ = script.__name__
+    return test

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 import pytest
 
-from client.by_hand import NODES, Nodes, a_map, client_of
+from client.by_hand import NODES, Nodes, a_map, client_of, on_virtual_time
 from merganser import Client
 from merganser.client.errors import FRESH as CLIENTS_FRESH
 from merganser.client.errors import SiblingsError
@@ -30,17 +28,6 @@ from merganser.model.errors import (
 from merganser.model.ids import ClusterId, NodeId
 from merganser.model.messages import Request
 from merganser.service import founding
-from merganser.sim.loop import SimulatedLoop
-
-
-def on_virtual_time(script: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def test() -> None:
-        loop = SimulatedLoop(random.Random(1))
-        loop.run(script())
-        assert loop.errors == []
-
-    test.__name__ = script.__name__
-    return test
 
 
 def value(data: bytes = b"milk", epoch: int = 1) -> ValuesAre:

@@ -5,9 +5,23 @@
 
 from __future__ import annotations
 
-from merganser.client.client import Client, ValueTable
+from merganser.client.client import Client
+from merganser.client.crdts import Crdt
 from merganser.client.errors import ClosedError, SiblingsError
-from merganser.client.sync import SyncClient, SyncValueTable
+from merganser.client.sync import SyncClient, SyncCrdt, SyncValueTable
+from merganser.client.tables import ValueTable
 from merganser.client.values import Values
+from merganser.model.crdt import Operation
 
-__all__ = ["Client", "ClosedError", "SiblingsError", "SyncClient", "SyncValueTable", "ValueTable", "Values"]
+__all__ = [
+    "Client",
+    "ClosedError",
+    "Crdt",
+    "Operation",
+    "SiblingsError",
+    "SyncClient",
+    "SyncCrdt",
+    "SyncValueTable",
+    "ValueTable",
+    "Values",
+]

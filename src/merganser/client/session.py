@@ -7,7 +7,8 @@
                     |--nothing was done--> the next candidate; after the last a pause, a look at the ring, and again
                     |--a read is slow (p95)--> the next candidate as well, the first answer counts
                     |--a read is lost--> the next candidate
-                    +--a write is lost--> UnknownOutcomeError: never sent twice
+                    |--a write is lost--> UnknownOutcomeError: never sent twice
+                    +--a write that is done once however often it is sent, is lost--> the next candidate
 
 Everything ends by the deadline of the request. The seeds are asked where the cluster is at first, and when nobody whom
 the client knows can be reached. Nodes that are members no more are let go some time after: what they still do for this
@@ -20,14 +21,14 @@ from __future__ import annotations
 
 import asyncio
 import random as randomness
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from merganser.client.errors import ClosedError, did_nothing, unavailable, unknown, wrong_request
 from merganser.client.routes import Routes
 from merganser.core.nearness import Nearness
 from merganser.model.client_messages import ClientGet, ClientReply, ClientRequest, FetchRing
-from merganser.model.errors import CorruptionError, MerganserError, PeerLostError, UnavailableError
+from merganser.model.errors import CorruptionError, MerganserError, PeerLostError, UnavailableError, UnknownOutcomeError
 from merganser.model.ids import NodeId
 from merganser.model.messages import MapIs, Reply
 from merganser.net.transport import Outgoing
@@ -38,12 +39,16 @@ HEDGE_S_MIN, HEDGE_S_MAX = 0.002, 0.1
 PAUSE_S_MIN, PAUSE_S_MAX = 0.02, 0.5
 NODE_SHARE = 0.9
 """Of the time that is left: what the node may take. The rest is for its answer, which says more than no answer does."""
+HALVED_S_MIN = 0.2
+"""Less time than that is given to one node, not to two in turn."""
 LET_GO_S = 10.0
 GRACE_S = 1e-4  # a timer may go off a little early
 
 Coordinated = Literal["replica", "any"]
 Make = Callable[[int], ClientRequest]
 """Makes the request of how long the node may take, in milliseconds."""
+_Asked = tuple[ClientReply | None, MerganserError | None, int]
+"""What came of asking one candidate after the other: the reply, the last failure, and how many were asked."""
 
 
 class Session:
@@ -70,7 +75,9 @@ class Session:
         self.routes = Routes()
         self.nearness = Nearness()
         self.hedges = 0
-        """Requests that were sent twice."""
+        """Reads that were sent twice."""
+        self.repeats = 0
+        """Writes that were sent once more though they may have been done, as doing them again does nothing."""
         self._seeds = list(seeds)
         self._transport = transport
         self._rng = rng
@@ -125,17 +132,36 @@ class Session:
             RequestError: it cannot be answered as it is.
             UnavailableError: no node has answered by ``deadline``.
         """
-        return await self._ask(table, key, make, deadline, is_write=False, patience_s=patience_s)
 
-    async def write(self, table: str, key: bytes | None, make: Make, *, deadline: float) -> ClientReply:
+        def race(candidates: Sequence[NodeId], last: MerganserError | None) -> Awaitable[_Asked]:
+            return _Race(self, candidates, make, deadline, patience_s, last).run()
+
+        return await self._rounds(table, key, race, deadline)
+
+    async def write(
+        self, table: str, key: bytes | None, make: Make, *, deadline: float, is_repeatable: bool = False
+    ) -> ClientReply:
         """Ask what changes something; it is sent again only if nothing was done.
+
+        Args:
+            table: name of the table, for the way to it.
+            key: whose replicas are asked; None: any node is.
+            make: makes the request.
+            deadline: loop time.
+            is_repeatable: nodes see to it that it is done once, so that it may be sent again whatever has become of it.
 
         Raises:
             RequestError: it cannot be done as it is; nothing was written.
             UnavailableError: no node has taken it by ``deadline``; nothing was written.
             UnknownOutcomeError: a node has taken it and not said that it is done.
         """
-        return await self._ask(table, key, make, deadline, is_write=True)
+        writing = _Writing(self, make, deadline, is_repeatable=is_repeatable)
+        try:
+            return await self._rounds(table, key, writing.run, deadline)
+        except MerganserError as error:
+            if writing.lost is None or isinstance(error, UnknownOutcomeError):
+                raise
+            raise unknown(writing.lost if isinstance(error, UnavailableError) else error) from None
 
     async def refresh(self, deadline: float) -> None:
         """Ask for the newest map; returns when somebody has answered, or ``deadline`` is over."""
@@ -143,15 +169,12 @@ class Session:
 
     # Rounds over the candidates.
 
-    async def _ask(
+    async def _rounds(
         self,
         table: str,
         key: bytes | None,
-        make: Make,
+        ask: Callable[[Sequence[NodeId], MerganserError | None], Awaitable[_Asked]],
         deadline: float,
-        *,
-        is_write: bool,
-        patience_s: float | None = None,
     ) -> ClientReply:
         tried, pause_s = 0, PAUSE_S_MIN
         last: MerganserError | None = None
@@ -159,10 +182,7 @@ class Session:
             if self._is_closed:
                 raise ClosedError("the client is closed: open another one")
             candidates = self._candidates(table, key)
-            if is_write:
-                reply, last, asked = await self._write_once(candidates, make, deadline, last)
-            else:
-                reply, last, asked = await _Race(self, candidates, make, deadline, patience_s, last).run()
+            reply, last, asked = await ask(candidates, last)
             tried += asked
             if reply is not None:
                 return reply
@@ -179,24 +199,6 @@ class Session:
             self._rng.shuffle(drawn)
             return drawn
         return self.routes.candidates(table, key, self.nearness, self._loop.time())
-
-    async def _write_once(
-        self, candidates: Sequence[NodeId], make: Make, deadline: float, last: MerganserError | None
-    ) -> tuple[ClientReply | None, MerganserError | None, int]:
-        """Ask one candidate after the other; returns the reply, the last failure, and how many were asked."""
-        for asked, node in enumerate(candidates):
-            if self._loop.time() >= deadline:
-                return None, last, asked
-            try:
-                return await self.send(node, make, deadline), None, asked + 1
-            except MerganserError as error:
-                last = error
-                wrong = wrong_request(error)
-                if wrong is not None:
-                    raise wrong from None
-                if not did_nothing(error):
-                    raise unknown(error) from None
-        return None, last, len(candidates)
 
     # One request.
 
@@ -289,6 +291,48 @@ class Session:
         self.nearness.forget_others(self._known)
 
 
+class _Writing:
+    """A write, sent to one candidate, and to the next if nothing was done, or if it may be sent twice."""
+
+    def __init__(self, session: Session, make: Make, deadline: float, *, is_repeatable: bool) -> None:
+        self.lost: MerganserError | None = None
+        """Why it may have been done by a node that has not said so."""
+        self._session = session
+        self._make = make
+        self._deadline = deadline
+        self._is_repeatable = is_repeatable
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self, candidates: Sequence[NodeId], last: MerganserError | None) -> _Asked:
+        """Ask one candidate after the other.
+
+        Raises:
+            RequestError: the request is wrong.
+            UnknownOutcomeError: it may have been done, and is not to be sent again.
+        """
+        for asked, node in enumerate(candidates):
+            if self._loop.time() >= self._deadline:
+                return None, last, asked
+            self._session.repeats += self.lost is not None
+            try:
+                return await self._session.send(node, self._make, self._until()), None, asked + 1
+            except MerganserError as error:
+                last = error
+                wrong = wrong_request(error)
+                if wrong is not None:
+                    raise wrong from None
+                if not did_nothing(error):
+                    self.lost = error
+                    if not self._is_repeatable:
+                        raise unknown(error) from None
+        return None, last, len(candidates)
+
+    def _until(self) -> float:
+        """Return how long the next candidate may take: half of what is left, if others can be asked after it."""
+        left_s = self._deadline - self._loop.time()
+        return self._deadline - left_s / 2 if self._is_repeatable and left_s > HALVED_S_MIN else self._deadline
+
+
 class _Race:
     """A read, sent to one candidate, and to the next when that fails or is slow: the first answer counts."""
 
@@ -311,8 +355,8 @@ class _Race:
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Future[ClientReply]] = set()
 
-    async def run(self) -> tuple[ClientReply | None, MerganserError | None, int]:
-        """Return the reply, the last failure, and how many were asked."""
+    async def run(self) -> _Asked:
+        """Ask until one answers, or none is left."""
         self._session.nearness.earn_hedge()
         hedge_at = self._begin()
         while self._running and self._loop.time() < self._deadline:

@@ -1,63 +1,218 @@
 """The native client without asyncio: `SyncClient` runs a `Client` on an event loop in a thread of its own.
 
-Any thread may use it, several at once. Merge and change functions are called on that thread.
+Any thread may use it, several at once. Merge and change functions are called on that thread. What the methods take,
+return and raise is what those of the asynchronous classes do (`client.blocking`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import ssl
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
-from merganser.client.client import CONSISTENCY, DEFAULT_SEED, TIMEOUT_S, Client, Data, OnlyIf, ValueTable
-from merganser.client.errors import ClosedError
-from merganser.client.values import Change, Merge, Values
-from merganser.model.cluster import Conflicts
+from merganser.client.blocking import Blocking, Runner, handing_out, one_by_one, waiting, waiting_for_one
+from merganser.client.client import Client
+from merganser.client.crdts import (
+    Counter,
+    Crdt,
+    Distinct,
+    Fields,
+    Flag,
+    GrowCounter,
+    Map,
+    Maximum,
+    Minimum,
+    MultiRegister,
+    Register,
+    Set,
+)
+from merganser.client.tables import ValueTable
 
-T = TypeVar("T")
+F_co = TypeVar("F_co", bound=Fields, covariant=True)
+P = ParamSpec("P")
 
 
-class SyncClient:
-    """A cluster, as its clients see it; a context manager. Arguments and errors are those of `Client`."""
+class SyncValueTable(Blocking[ValueTable]):
+    """A key-value table; made by `SyncClient.table`. See `ValueTable`."""
 
-    def __init__(
-        self,
-        seeds: str | Sequence[str] = DEFAULT_SEED,
-        *,
-        timeout_s: float = TIMEOUT_S,
-        consistency: str = CONSISTENCY,
-        merge: Merge | None = None,
-        name: str = "",
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
+    @property
+    def name(self) -> str:
+        """Of the table."""
+        return self._of.name
+
+    get = waiting(ValueTable.get)
+    put = waiting(ValueTable.put)
+    delete = waiting(ValueTable.delete)
+    update = waiting(ValueTable.update)
+    keys = one_by_one(ValueTable.keys)
+    find = one_by_one(ValueTable.find)
+
+
+class SyncGrowCounter(Blocking[GrowCounter]):
+    """See `GrowCounter`."""
+
+    get = waiting(GrowCounter.get)
+    fetch = waiting(GrowCounter.fetch)
+    reset = waiting(GrowCounter.reset)
+    increment = waiting(GrowCounter.increment)
+
+
+class SyncCounter(Blocking[Counter]):
+    """See `Counter`."""
+
+    get = waiting(Counter.get)
+    fetch = waiting(Counter.fetch)
+    reset = waiting(Counter.reset)
+    increment = waiting(Counter.increment)
+    decrement = waiting(Counter.decrement)
+
+
+class SyncSet(Blocking[Set]):
+    """See `Set`."""
+
+    get = waiting(Set.get)
+    fetch = waiting(Set.fetch)
+    reset = waiting(Set.reset)
+    add = waiting(Set.add)
+    remove = waiting(Set.remove)
+
+
+class SyncRegister(Blocking[Register]):
+    """See `Register`."""
+
+    get = waiting(Register.get)
+    fetch = waiting(Register.fetch)
+    reset = waiting(Register.reset)
+    assign = waiting(Register.assign)
+
+
+class SyncMultiRegister(Blocking[MultiRegister]):
+    """See `MultiRegister`."""
+
+    get = waiting(MultiRegister.get)
+    fetch = waiting(MultiRegister.fetch)
+    reset = waiting(MultiRegister.reset)
+    assign = waiting(MultiRegister.assign)
+
+
+class SyncFlag(Blocking[Flag]):
+    """See `Flag`, and `DisableFlag`."""
+
+    get = waiting(Flag.get)
+    fetch = waiting(Flag.fetch)
+    reset = waiting(Flag.reset)
+    enable = waiting(Flag.enable)
+    disable = waiting(Flag.disable)
+
+
+class SyncDistinct(Blocking[Distinct]):
+    """See `Distinct`."""
+
+    get = waiting(Distinct.get)
+    fetch = waiting(Distinct.fetch)
+    reset = waiting(Distinct.reset)
+    add = waiting(Distinct.add)
+
+
+class SyncMaximum(Blocking[Maximum]):
+    """See `Maximum`."""
+
+    get = waiting(Maximum.get)
+    fetch = waiting(Maximum.fetch)
+    reset = waiting(Maximum.reset)
+    raise_to = waiting(Maximum.raise_to)
+
+
+class SyncMinimum(Blocking[Minimum]):
+    """See `Minimum`."""
+
+    get = waiting(Minimum.get)
+    fetch = waiting(Minimum.fetch)
+    reset = waiting(Minimum.reset)
+    lower_to = waiting(Minimum.lower_to)
+
+
+def _map(runner: Runner, of: Map) -> SyncMap:
+    return SyncMap(runner, of)
+
+
+class SyncFields(Blocking[F_co], Generic[F_co]):
+    """See `Fields`."""
+
+    counter = handing_out(Fields.counter, SyncCounter)
+    grow_counter = handing_out(Fields.grow_counter, SyncGrowCounter)
+    set = handing_out(Fields.set, SyncSet)
+    map = handing_out(Fields.map, _map)
+    register = handing_out(Fields.register, SyncRegister)
+    multi_register = handing_out(Fields.multi_register, SyncMultiRegister)
+    flag = handing_out(Fields.flag, SyncFlag)
+    disable_flag = handing_out(Fields.disable_flag, SyncFlag)
+    distinct = handing_out(Fields.distinct, SyncDistinct)
+    maximum = handing_out(Fields.maximum, SyncMaximum)
+    minimum = handing_out(Fields.minimum, SyncMinimum)
+
+
+class SyncMap(SyncFields[Map]):
+    """See `Map`."""
+
+    get = waiting(Map.get)
+    fetch = waiting(Map.fetch)
+    reset = waiting(Map.reset)
+    remove = waiting(Map.remove)
+
+
+class SyncCrdt(SyncFields[Crdt]):
+    """A key of a table whose values merge themselves; made by `SyncClient.crdt`. See `Crdt`."""
+
+    get = waiting(Crdt.get)
+    fetch = waiting(Crdt.fetch)
+    update = waiting(Crdt.update)
+    reset = waiting(Crdt.reset)
+
+
+def _like(
+    made: Callable[P, Client],
+) -> Callable[[Callable[[SyncClient, Client], None]], Callable[Concatenate[SyncClient, P], None]]:
+    """Give a constructor the arguments of ``made``."""
+
+    def decorate(
+        take: Callable[[SyncClient, Client], None],
+    ) -> Callable[Concatenate[SyncClient, P], None]:
+        def construct(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            take(self, made(*args, **kwargs))
+
+        construct.__doc__ = take.__doc__
+        return construct
+
+    return decorate
+
+
+class SyncClient(Blocking[Client]):
+    """A cluster, as its clients see it; a context manager. See `Client`."""
+
+    @_like(Client)
+    def __init__(self, client: Client) -> None:
         """Prepare a client; see `Client`."""
-        self._client = Client(seeds, timeout_s=timeout_s, consistency=consistency, merge=merge, name=name, tls=tls)
-        self._runner: _Runner | None = None
+        super().__init__(Runner(), client)
 
     def open(self) -> Self:
         """Find the cluster; see `Client.open`."""
-        if self._runner is None:
-            runner = _Runner()
+        if not self._runner.is_running:
+            self._runner.start()
             try:
-                runner.run(self._client.open)
+                self._runner.run(self._of.open)
             except BaseException:
-                runner.close()
+                self._runner.stop()
                 raise
-            self._runner = runner
         return self
 
     def close(self) -> None:
         """Fail what is under way, and close all connections; nothing is left running."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
+        if self._runner.is_running:
             try:
-                runner.run(self._client.close)
+                self._runner.run(self._of.close)
             finally:
-                runner.close()
+                self._runner.stop()
 
     def __enter__(self) -> Self:
         """Open."""
@@ -69,153 +224,8 @@ class SyncClient:
         """Close."""
         self.close()
 
-    def table(self, name: str, *, merge: Merge | None = None, consistency: str | None = None) -> SyncValueTable:
-        """Return a key-value table to work with; see `Client.table`."""
-        return SyncValueTable(self, self._client.table(name, merge=merge, consistency=consistency))
-
-    def create_table(
-        self,
-        name: str,
-        *,
-        n: int = 3,
-        conflicts: Conflicts = "siblings",
-        if_absent: bool = False,
-        timeout_s: float | None = None,
-        merge: Merge | None = None,
-    ) -> SyncValueTable:
-        """Make a key-value table; see `Client.create_table`."""
-        made = self.run(
-            lambda: self._client.create_table(
-                name, n=n, conflicts=conflicts, if_absent=if_absent, timeout_s=timeout_s, merge=merge
-            )
-        )
-        return SyncValueTable(self, made)
-
-    def drop_table(self, name: str, *, timeout_s: float | None = None) -> None:
-        """Drop a key-value table; see `Client.drop_table`."""
-        self.run(lambda: self._client.drop_table(name, timeout_s=timeout_s))
-
-    def tables(self, *, timeout_s: float | None = None) -> list[str]:
-        """Return the names of all key-value tables; see `Client.tables`."""
-        return self.run(lambda: self._client.tables(timeout_s=timeout_s))
-
-    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what ``work`` comes to on the thread of the client."""
-        if self._runner is None:
-            raise ClosedError("the client is not open: open() it, or use it in a with statement")
-        return self._runner.run(work)
-
-
-class SyncValueTable:
-    """A key-value table; made by `SyncClient.table`. Arguments and errors are those of `ValueTable`."""
-
-    def __init__(self, client: SyncClient, table: ValueTable) -> None:
-        """Be ``table``."""
-        self.name = table.name
-        self._client = client
-        self._table = table
-
-    def get(self, key: Data, *, consistency: str | None = None, timeout_s: float | None = None) -> Values:
-        """Return the values of a key, and the context to replace them with; see `ValueTable.get`."""
-        return self._client.run(lambda: self._table.get(key, consistency=consistency, timeout_s=timeout_s))
-
-    def put(
-        self,
-        key: Data,
-        value: Data,
-        *,
-        context: bytes | None = None,
-        ttl_s: int | None = None,
-        content_type: str = "",
-        metadata: Mapping[str, str] | None = None,
-        tags: Iterable[tuple[str, int | bytes]] = (),
-        only_if: OnlyIf | None = None,
-        consistency: str | None = None,
-        timeout_s: float | None = None,
-    ) -> bytes:
-        """Put a value in the place of what was seen; see `ValueTable.put`."""
-        return self._client.run(
-            lambda: self._table.put(
-                key,
-                value,
-                context=context,
-                ttl_s=ttl_s,
-                content_type=content_type,
-                metadata=metadata,
-                tags=tags,
-                only_if=only_if,
-                consistency=consistency,
-                timeout_s=timeout_s,
-            )
-        )
-
-    def delete(
-        self,
-        key: Data,
-        *,
-        context: bytes | None = None,
-        only_if: OnlyIf | None = None,
-        consistency: str | None = None,
-        timeout_s: float | None = None,
-    ) -> bytes:
-        """Delete what was seen; see `ValueTable.delete`."""
-        return self._client.run(
-            lambda: self._table.delete(
-                key, context=context, only_if=only_if, consistency=consistency, timeout_s=timeout_s
-            )
-        )
-
-    def update(
-        self,
-        key: Data,
-        change: Change,
-        *,
-        ttl_s: int | None = None,
-        consistency: str | None = None,
-        timeout_s: float | None = None,
-    ) -> bytes | None:
-        """Read, change, and put; see `ValueTable.update`."""
-        return self._client.run(
-            lambda: self._table.update(key, change, ttl_s=ttl_s, consistency=consistency, timeout_s=timeout_s)
-        )
-
-    def keys(self, *, consistency: str | None = None, timeout_s: float | None = None) -> Iterator[bytes]:
-        """Yield every key that can be read; see `ValueTable.keys`."""
-        found = self._table.keys(consistency=consistency, timeout_s=timeout_s)
-        try:
-            while (key := self._client.run(lambda: _next(found))) is not None:
-                yield key
-        finally:
-            self._client.run(lambda: _close(found))
-
-
-class _Runner:
-    """A thread with an event loop; it lives until `close`, or until the process ends."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="merganser client", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if threading.current_thread() is self._thread:
-            raise ClosedError("merge and change functions cannot use the client that calls them")
-        running: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(work(), self._loop)
-        try:
-            return running.result()
-        except BaseException:  # KeyboardInterrupt in this thread: nobody wants the answer any more
-            running.cancel()
-            raise
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _next(found: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(found, None)
-
-
-async def _close(found: Any) -> None:
-    await found.aclose()
+    table = handing_out(Client.table, SyncValueTable)
+    crdt = handing_out(Client.crdt, SyncCrdt)
+    create_table = waiting_for_one(Client.create_table, SyncValueTable)
+    drop_table = waiting(Client.drop_table)
+    tables = waiting(Client.tables)

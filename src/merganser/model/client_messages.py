@@ -10,12 +10,13 @@ Fields are added at the end, with a default that means what their absence meant 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
 from merganser.model.cluster import Conflicts
-from merganser.model.contents import Tag
+from merganser.model.contents import Tag, TaggedKey
+from merganser.model.crdt import Operation, OperationId, Session, Shown
 
 NOT_FOR_CLIENTS: Final = "not_for_clients"
 """Code of the refusal of what only nodes may ask."""
@@ -77,6 +78,10 @@ class MakeTable(msgspec.Struct, frozen=True, array_like=True, tag=74):
     unique_id: str
     """Drawn by the client: a repeated request makes no second table."""
     timeout_ms: int
+    replicas: str = ""
+    """By data centre, as `core.policies.parsed` reads it; empty: ``n``."""
+    data_centers: str = ""
+    zones: str = ""
 
 
 class DropTable(msgspec.Struct, frozen=True, array_like=True, tag=75):
@@ -90,6 +95,55 @@ class FindTable(msgspec.Struct, frozen=True, array_like=True, tag=76):
     """Look for a key-value table, at the voters of the map if need be. Answered by `TableIs`."""
 
     name: str
+    timeout_ms: int
+
+
+class ClientGetCrdt(msgspec.Struct, frozen=True, array_like=True, tag=77):
+    """What a key of a table whose values merge themselves reads as. Answered by `CrdtIs`."""
+
+    table: str
+    key: bytes
+    level: str
+    timeout_ms: int
+
+
+class ClientUpdate(msgspec.Struct, frozen=True, array_like=True, tag=78):
+    """Make operations of a key, all or none. Answered by `UpdateIs`."""
+
+    table: str
+    key: bytes
+    operations: tuple[Operation, ...]
+    update: OperationId | None
+    """Under which it is made once, however often it is asked for."""
+    context: bytes
+    """Nothing but what it has seen is removed; empty: what the node reads is."""
+    level: str
+    timeout_ms: int
+
+
+class AskSession(msgspec.Struct, frozen=True, array_like=True, tag=79):
+    """Open a session to number updates of any keys under. Answered by `SessionIs`."""
+
+    table: str
+    """One whose values merge themselves."""
+    life_s: int
+    timeout_ms: int
+
+
+class AskTagged(msgspec.Struct, frozen=True, array_like=True, tag=80):
+    """A page of the keys whose values have a tag, in its order. Answered by `TaggedKeysAre`."""
+
+    table: str
+    tag: str
+    low: int | bytes | None
+    """None: no bound; both bounds are included."""
+    high: int | bytes | None
+    is_integer: bool
+    """Which of the two indexes of that name is meant."""
+    resume: bytes | None
+    """Of the page before; None: from the beginning."""
+    limit: int
+    level: str
     timeout_ms: int
 
 
@@ -143,10 +197,56 @@ class TableIs(msgspec.Struct, frozen=True, array_like=True, tag=173):
     n: int
     conflicts: Conflicts
     map_epoch: int
+    policy: str = ""
+    """Where its replicas are, in words; empty: wherever they may be."""
 
 
-ClientRequest = FetchRing | ClientGet | ClientPut | AskKeys | MakeTable | DropTable | FindTable
-ClientReply = ValuesAre | PutIs | KeysAre | TableIs
-CLIENT_REQUESTS: Final[frozenset[type]] = frozenset(
-    (FetchRing, ClientGet, ClientPut, AskKeys, MakeTable, DropTable, FindTable)
+class CrdtIs(msgspec.Struct, frozen=True, array_like=True, tag=174):
+    """What a key reads as."""
+
+    values: tuple[Shown, ...]
+    """One, or none, or one of each type that clients made of the key at once."""
+    context: bytes
+    """What this read has seen."""
+    map_epoch: int
+
+
+class UpdateIs(msgspec.Struct, frozen=True, array_like=True, tag=175):
+    """The update is made."""
+
+    has_changed: bool
+    """False: there was nothing to change."""
+    map_epoch: int
+
+
+class SessionIs(msgspec.Struct, frozen=True, array_like=True, tag=176):
+    """A session, which has been opened for who asked."""
+
+    session: Session
+    map_epoch: int
+
+
+class TaggedKeysAre(msgspec.Struct, frozen=True, array_like=True, tag=177):
+    """A page of keys, which may be empty and not the last."""
+
+    found: tuple[TaggedKey, ...]
+    resume: bytes | None
+    """What to go on with; None: there is no more."""
+    map_epoch: int
+
+
+ClientRequest = (
+    FetchRing
+    | ClientGet
+    | ClientPut
+    | AskKeys
+    | MakeTable
+    | DropTable
+    | FindTable
+    | ClientGetCrdt
+    | ClientUpdate
+    | AskSession
+    | AskTagged
 )
+ClientReply = ValuesAre | PutIs | KeysAre | TableIs | CrdtIs | UpdateIs | SessionIs | TaggedKeysAre
+CLIENT_REQUESTS: Final[frozenset[type]] = frozenset(get_args(ClientRequest))

@@ -30,6 +30,15 @@ class Tag(NamedTuple):
     value: int | bytes
 
 
+class TaggedKey(NamedTuple):
+    """A key that was found by a tag of its values."""
+
+    value: int | bytes
+    """Of the tag."""
+    key: bytes
+    """The client's."""
+
+
 class Content(msgspec.Struct, frozen=True):
     """A value and what is kept with it."""
 

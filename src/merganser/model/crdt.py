@@ -21,7 +21,7 @@ ANY: Final = "any"
 """Whatever type there is: only for `reset`."""
 
 
-class Operation(msgspec.Struct, frozen=True):
+class Operation(msgspec.Struct, frozen=True, array_like=True):
     """One change of one value."""
 
     type: str
@@ -52,16 +52,16 @@ class OperationId(NamedTuple):
     """From 1 on, one more with each update of the same key."""
 
 
-class Shown(msgspec.Struct, frozen=True):
+class Shown(msgspec.Struct, frozen=True, array_like=True):
     """A value as it is read."""
 
     type: str
-    value: int | bool | bytes | tuple[bytes, ...] | tuple[Field, ...]
+    value: int | bool | bytes | tuple[bytes | Field, ...]
     """Of counters, `distinct`, `max` and `min` a number; of flags a truth; of a register its value; of a set and a
     multi-register all there are, ascending; of a map its fields, by name and then type."""
 
 
-class Field(msgspec.Struct, frozen=True):
+class Field(msgspec.Struct, frozen=True, array_like=True):
     """One field of a map."""
 
     name: bytes

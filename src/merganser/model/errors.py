@@ -74,6 +74,10 @@ class PreconditionFailedError(RequestError):
     """What a put or delete was to depend on is not so; nothing was written. Read the key again."""
 
 
+class SessionError(RequestError):
+    """The session of an update has ended, or updates before it have not been made; nothing was written."""
+
+
 class TransactionInProgressError(RequestError):
     """A transaction with the same token is under way; this one was not begun."""
 

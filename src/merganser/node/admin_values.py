@@ -223,7 +223,7 @@ async def _keys(member: Member, query: Query, _body: bytes) -> object:
     )
     resume = None if page.resume is None else base64.urlsafe_b64encode(page.resume).decode()
     prefix = query.get("prefix", "").encode("latin-1")
-    is_there = reading.values if table.conflicts == "crdt" else bool  # what is left of a counter is no value
+    is_there = reading.is_there if table.conflicts == "crdt" else bool
     found = [keys.split_row_key(key)[2] for key, row in page.rows if is_there(row)]
     return {"keys": [as_json(key) for key in found if key.startswith(prefix)], "from": resume}
 

@@ -13,36 +13,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from merganser.core import snapshots
+from merganser.core import policies, snapshots
+from merganser.core.crdt import reading
 from merganser.core.token import token_of
 from merganser.model.client_messages import (
     AskKeys,
+    AskSession,
+    AskTagged,
     ClientGet,
+    ClientGetCrdt,
     ClientPut,
+    ClientUpdate,
+    CrdtIs,
     DropTable,
     FetchRing,
     FindTable,
     KeysAre,
     MakeTable,
     PutIs,
+    SessionIs,
     TableIs,
+    TaggedKeysAre,
+    UpdateIs,
     ValueIs,
     ValuesAre,
 )
 from merganser.model.cluster import KEY_VALUE_WIRE, ClusterMap, Table
-from merganser.model.consistency import Consistency, Levels, parse_levels
+from merganser.model.consistency import Consistency, Levels, ReadLevel, parse_levels
 from merganser.model.contents import Condition, Content
 from merganser.model.errors import RequestError
 from merganser.model.ids import NodeId
 from merganser.model.messages import MapIs, Reply
+from merganser.model.policy import Policy
 from merganser.service.admission import Requests
 from merganser.service.catalog import Catalog
 from merganser.service.coordinator import Coordinator
+from merganser.service.crdt_values import CrdtValues
 from merganser.service.key_values import KeyValues
+from merganser.service.tag_queries import TagQueries
 from merganser.service.topology import Topology
 from merganser.storage import keys
 
@@ -56,6 +68,14 @@ TIMEOUT_S_MAX: Final = 60.0
 """Nobody waits longer; a client that says so is told before."""
 
 
+class ValueServices(NamedTuple):
+    """What a member does with tables of keys and values."""
+
+    key_values: KeyValues
+    crdt_values: CrdtValues
+    tag_queries: TagQueries
+
+
 class ClientRequests:
     """This node's side of its native clients; see the module's docstring."""
 
@@ -64,7 +84,7 @@ class ClientRequests:
         topology: Topology,
         catalog: Catalog,
         coordinator: Coordinator,
-        key_values: KeyValues,
+        values: ValueServices,
         *,
         places: Requests,
     ) -> None:
@@ -72,7 +92,7 @@ class ClientRequests:
         self._topology = topology
         self._catalog = catalog
         self._coordinator = coordinator
-        self._key_values = key_values
+        self._key_values, self._crdt_values, self._tag_queries = values
         self._places = places
         self._loop = asyncio.get_running_loop()
         self._ring: MapIs | None = None
@@ -81,6 +101,10 @@ class ClientRequests:
             ClientGet: self.get,
             ClientPut: self.put,
             AskKeys: self.keys,
+            AskTagged: self.find,
+            ClientGetCrdt: self.get_crdt,
+            ClientUpdate: self.update,
+            AskSession: self.open_session,
             MakeTable: self.make_table,
             DropTable: self.drop_table,
             FindTable: self.find_table,
@@ -176,8 +200,77 @@ class ClientRequests:
                 bytes_max=PAGE_BYTES,
                 deadline=deadline,
             )
-        found = tuple([keys.split_row_key(key)[2] for key, _ in page.rows])
+        is_there = reading.is_there if table.conflicts == "crdt" else bool
+        found = tuple([keys.split_row_key(key)[2] for key, row in page.rows if is_there(row)])
         return KeysAre(found, page.resume, self._topology.map.epoch)
+
+    async def find(self, _sender: NodeId, request: AskTagged) -> Reply:
+        """Tell a page of the keys whose values have a tag.
+
+        Raises:
+            as `TagQueries.find`; OverloadedError.
+        """
+        async with self._places:
+            deadline = self._deadline(request.timeout_ms)
+            page = await self._tag_queries.find(
+                await self._table(request.table, deadline),
+                request.tag,
+                low=request.low,
+                high=request.high,
+                is_integer=request.is_integer,
+                resume=request.resume,
+                most=request.limit,
+                level=_levels(request.level).read or Consistency.QUORUM,
+                deadline=deadline,
+            )
+        return TaggedKeysAre(tuple(page.found), page.resume, self._topology.map.epoch)
+
+    async def get_crdt(self, _sender: NodeId, request: ClientGetCrdt) -> Reply:
+        """Read a key of values that merge themselves.
+
+        Raises:
+            as `CrdtValues.get`; OverloadedError.
+        """
+        async with self._places:
+            deadline = self._deadline(request.timeout_ms)
+            table = await self._table(request.table, deadline)
+            level = _levels(request.level).read or Consistency.QUORUM
+            found = await self._crdt_values.get(table, _key(table, request.key), level=level, deadline=deadline)
+        return CrdtIs(tuple(found.values), found.context, self._topology.map.epoch)
+
+    async def update(self, _sender: NodeId, request: ClientUpdate) -> Reply:
+        """Make operations of a key, all or none.
+
+        Raises:
+            as `CrdtValues.update`; OverloadedError.
+        """
+        async with self._places:
+            deadline = self._deadline(request.timeout_ms)
+            table = await self._table(request.table, deadline)
+            levels = _levels(request.level)
+            has_changed = await self._crdt_values.update(
+                table,
+                _key(table, request.key),
+                request.operations,
+                update=request.update,
+                context=request.context,
+                level=levels.write or Consistency.QUORUM,
+                read_level=_to_read_before(levels),
+                deadline=deadline,
+            )
+        return UpdateIs(has_changed, self._topology.map.epoch)
+
+    async def open_session(self, _sender: NodeId, request: AskSession) -> Reply:
+        """Open a session to number updates under.
+
+        Raises:
+            as `CrdtValues.open_session`; OverloadedError.
+        """
+        async with self._places:
+            deadline = self._deadline(request.timeout_ms)
+            table = await self._table(request.table, deadline)
+            session = await self._crdt_values.open_session(table, b"", life_s=request.life_s, deadline=deadline)
+        return SessionIs(session, self._topology.map.epoch)
 
     async def make_table(self, _sender: NodeId, request: MakeTable) -> Reply:
         """Make a key-value table.
@@ -193,7 +286,7 @@ class ClientRequests:
         made = await self._catalog.create_table(
             wire=KEY_VALUE_WIRE,
             name=request.name,
-            n=request.n,
+            policy=_policy(request),
             definition=b"",
             unique_id=request.unique_id,
             conflicts=request.conflicts,
@@ -228,7 +321,9 @@ class ClientRequests:
         return await self._catalog.table(KEY_VALUE_WIRE, name, deadline=deadline)
 
     def _told(self, table: Table) -> TableIs:
-        return TableIs(table.name, table.n, table.conflicts, self._topology.map.epoch)
+        policy = self._topology.map.policy_of(table)
+        where = str(policy) if policy.is_bound else ""
+        return TableIs(table.name, table.n, table.conflicts, self._topology.map.epoch, where)
 
     def _deadline(self, timeout_ms: int) -> float:
         if not 0 < timeout_ms <= TIMEOUT_S_MAX * 1000:
@@ -254,6 +349,20 @@ def _levels(text: str) -> Levels:
         return parse_levels(text)
     except ValueError as error:
         raise RequestError(f"consistency: {error}") from None
+
+
+def _to_read_before(levels: Levels) -> ReadLevel:
+    """Return how many replicas an update reads of: ANY, and numbers for writes alone, say nothing of it."""
+    return Consistency.QUORUM if levels.read is None or levels.read is Consistency.ANY else levels.read
+
+
+def _policy(request: MakeTable) -> Policy:
+    try:
+        return policies.parsed(
+            n=request.n, replicas=request.replicas, data_centers=request.data_centers, zones=request.zones
+        )
+    except ValueError as error:
+        raise RequestError(str(error)) from None
 
 
 def _condition(text: str) -> Condition | None:

@@ -32,7 +32,7 @@ from merganser.core.crdt import counters, reading, types, updates
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
 from merganser.model.crdt import Operation, OperationId, Session, Shown
-from merganser.model.errors import RequestError, UnavailableError
+from merganser.model.errors import RequestError, SessionError, UnavailableError
 from merganser.model.row import Context, Row
 from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.service.admission import timed
@@ -118,9 +118,10 @@ class CrdtValues:
             deadline: loop time.
 
         Raises:
-            RequestError: the operations cannot be made of what is there; or, of an update with an id, its session has
-                ended, or one before it has not been made, or a level is too weak. Nothing was written. Otherwise as
-                `Coordinator.read` and `Coordinator.write`.
+            RequestError: the operations cannot be made of what is there; or, of an update with an id, a level is too
+                weak. Nothing was written.
+            SessionError: of an update with an id: its session has ended, or one before it has not been made.
+            and as `Coordinator.read` and `Coordinator.write`.
         """
         check_kind(table)
         types.check(operations)
@@ -172,7 +173,7 @@ class CrdtValues:
         if delta is None:
             return None
         if session is not None and max(span.high for span in spans) > session.ends_us:
-            raise RequestError(
+            raise SessionError(
                 "the session of this update has ended; what was not known of it until then stays unknown: open "
                 "another one for what comes next"
             )

@@ -57,7 +57,7 @@ from merganser.service.admission import Admission
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S, AntiEntropy
 from merganser.service.asking import Asker
 from merganser.service.catalog import Catalog
-from merganser.service.client_requests import ClientRequests
+from merganser.service.client_requests import ClientRequests, ValueServices
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.copying import Copying
@@ -247,11 +247,12 @@ class Member:
             ahead_us_max=CLOCK_AHEAD_US_MAX,
         )
         self.crdt_values = CrdtValues(self.topology, self.coordinator, self.key_values)
-        self.client_requests = ClientRequests(
-            self.topology, self.catalog, self.coordinator, self.key_values, places=self.admission.requests
-        )
         self.tag_queries = TagQueries(
             self.topology, asker, self.coordinator, self.replica, self.tags, catch_up=self.catalog.catch_up
+        )
+        values = ValueServices(self.key_values, self.crdt_values, self.tag_queries)
+        self.client_requests = ClientRequests(
+            self.topology, self.catalog, self.coordinator, values, places=self.admission.requests
         )
         self.hints = HintStore(
             self.topology,

@@ -26,7 +26,7 @@ from merganser.core import tags
 from merganser.core.tags import TagPage
 from merganser.model.cluster import Table
 from merganser.model.consistency import Part, ReadLevel, name_of
-from merganser.model.contents import Tag, check_tag
+from merganser.model.contents import Tag, TaggedKey, check_tag
 from merganser.model.errors import RefusedError, RequestError, UnavailableError
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.messages import FindTagged, TaggedAre
@@ -46,19 +46,10 @@ READS_AT_ONCE: Final = 16
 Cover = dict[PartitionId, tuple[NodeId, ...]]
 
 
-class Tagged(NamedTuple):
-    """A row that was found."""
-
-    value: int | bytes
-    """Of the tag."""
-    key: bytes
-    """The client's."""
-
-
 class TaggedPage(NamedTuple):
     """Rows in the order of their tags."""
 
-    found: list[Tagged]
+    found: list[TaggedKey]
     """Perhaps fewer than asked for, even none, though there are more."""
     resume: bytes | None
     """What to go on with; None: nothing is left."""
@@ -222,7 +213,7 @@ class TagQueries:
 
     async def _looked_at(
         self, table: Table, name: str, places: Sequence[tuple[bytes, bool]], level: ReadLevel, deadline: float
-    ) -> list[Tagged]:
+    ) -> list[TaggedKey]:
         """Return what is at ``places``, after a look at those that are doubtful."""
         turns = asyncio.Semaphore(READS_AT_ONCE)
 
@@ -239,7 +230,7 @@ class TagQueries:
                 raise error
         gone = {place for place, is_there in zip(doubtful, looked_at, strict=True) if not is_there}
         return [
-            Tagged(tags.value_at(place), keys.split_row_key(_row_at(table, place))[2])
+            TaggedKey(tags.value_at(place), keys.split_row_key(_row_at(table, place))[2])
             for place, _ in places
             if place not in gone
         ]

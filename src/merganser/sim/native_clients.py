@@ -5,8 +5,9 @@ What they ask and hear goes into the history as that of `sim.value_clients`, and
 
 from __future__ import annotations
 
-from merganser.client.client import Client, ValueTable
+from merganser.client.client import Client
 from merganser.client.session import Session
+from merganser.client.tables import ValueTable
 from merganser.model.errors import MerganserError, RequestError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients

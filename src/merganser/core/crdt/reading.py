@@ -23,6 +23,11 @@ def values(row: Row | None) -> list[Shown]:
     return [] if row is None else values_at(row.cells, b"")
 
 
+def is_there(row: Row | None) -> bool:
+    """Tell whether a key reads as anything: what is left of a counter is no value."""
+    return row is not None and bool(types_at(row.cells, b""))
+
+
 def values_at(cells: Iterable[Cell], begin: bytes) -> list[Shown]:
     """Return the values, by type, whose tags stand right after ``begin`` in the paths of ``cells``."""
     found = [_shown(types.NAMES[tag], begin + bytes((tag,)), held) for tag, held in _by_tag(cells, begin)]

@@ -31,7 +31,7 @@ from merganser.core.crdt import counters, reading, sketch, types
 from merganser.core.crdt.counters import Tally
 from merganser.model import crdt
 from merganser.model.crdt import Operation, OperationId, Session
-from merganser.model.errors import RequestError
+from merganser.model.errors import RequestError, SessionError
 from merganser.model.row import Cell, Context, Dot, Row, Span
 from merganser.model.timestamp import BEGINNING
 
@@ -56,11 +56,11 @@ def was_made(held: Row | None, update: OperationId) -> bool:
     """Tell whether an update has been made already, by what all acknowledged ones have left behind.
 
     Raises:
-        RequestError: one before it has not.
+        SessionError: one before it has not.
     """
     last = 0 if held is None else counters.made(held.cells, update.session)
     if update.sequence > last + 1:
-        raise RequestError(
+        raise SessionError(
             f"update {update.sequence} of a session that has made {last} of this key: make them one after another, and "
             "each again under its own number until it is known to be made"
         )
