@@ -1,9 +1,9 @@
 """Values that merge themselves under random walks, beside a model that is obviously right: sets of events.
 
 In the model a replica is the set of the events it has heard of. Each event is an operation at one place (an element of
-a set, a register, a counter), together with the events of that place that its coordinator had seen, which it replaces;
-an increment replaces nothing. What a replica reads are the events that no other event there replaces: of a counter,
-their sum.
+a set, a register, also one of a sketch, a counter, a maximum), together with the events of that place that its
+coordinator had seen, which it replaces; an increment replaces nothing. What a replica reads are the events that no
+other event there replaces: of a counter, their sum.
 Whoever hears of an increment has heard of its session's earlier ones.
 
 Clients count under sessions, at quorums of two, and send an update again until a replica that was asked says that it
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from merganser.core import causal_rows, causality, horizon, rows
-from merganser.core.crdt import reading, types, updates
+from merganser.core.crdt import reading, sketch, types, updates
 from merganser.model import crdt
 from merganser.model.crdt import Operation, OperationId, Session, Shown
 from merganser.model.errors import RequestError
@@ -31,6 +31,18 @@ from merganser.model.row import Context, Row, Span
 STEPS = 80
 KEY = b"k"
 Place = tuple[bytes, ...]
+COUNTERS = (crdt.COUNTER, crdt.GROW_COUNTER)
+
+
+def crowded(element: bytes) -> bytes:
+    """Return another element that raises the register of ``element``, to something else."""
+    register, run = sketch.place_of(element)
+    others = (b"%d" % number for number in range(10**6))
+    return next(one for one in others if sketch.place_of(one)[0] == register and sketch.place_of(one)[1] != run)
+
+
+SEEN = (b"x", crowded(b"x"), b"y", b"z")
+"""Elements of a sketch, of which the first two share a register."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -70,8 +82,12 @@ class Counting(msgspec.Struct):
 
 
 def place_of(operation: Operation) -> Place:
-    element = (operation.value,) if operation.type == crdt.SET and isinstance(operation.value, bytes) else ()
-    return (*operation.path, operation.type.encode(), *element)
+    here = (*operation.path, operation.type.encode())
+    if not isinstance(operation.value, bytes) or operation.type not in (crdt.SET, crdt.DISTINCT):
+        return here
+    if operation.type == crdt.SET:
+        return (*here, operation.value)
+    return (*here, b"%d" % sketch.place_of(operation.value)[0])
 
 
 class Walk:
@@ -119,7 +135,7 @@ class Walk:
     def run(self) -> str | None:
         habits: list[Callable[[], None]] = [
             *([self.count] * 4),
-            *([self.change] * 3),
+            *([self.change] * 5),
             *([self.reset] * 1),
             *([self.send] * 2),
             *([self.receive] * 3),
@@ -168,12 +184,17 @@ class Walk:
                 for one in self.events.values()
                 if one.number in heard and any(where[: len(begin)] == begin for where in one.places)
             ]
-            counters = {where for number in inside for where in self.events[number].places if where[-1] == b"counter"}
+            counters = {
+                where
+                for number in inside
+                if self.events[number].operation.type in COUNTERS
+                for where in self.events[number].places
+            }
             again = frozenset(
                 number for number in all_heard if counters & self.events[number].places
             )  # a floor is a total
             return Event(len(self.events), frozenset(), again.union(inside), operation)
-        if counting is not None and operation.type == crdt.COUNTER:
+        if counting is not None and operation.type in COUNTERS:
             before = frozenset(counting.increments.get(place, ()))
             return Event(len(self.events), frozenset({place}), frozenset(), operation, before)
         places = frozenset() if operation.action == "remove" else frozenset({place})
@@ -217,6 +238,8 @@ class Walk:
         counting.operations, counting.events = (), ()
 
     def increment(self) -> Operation:
+        if self.random.random() < 0.25:
+            return Operation(crdt.GROW_COUNTER, "increment", self.random.randint(1, 9), (b"m", b"g"))
         action = self.random.choice(["increment", "increment", "decrement"])
         path = self.random.choice([(b"c",), (b"m", b"c")])
         return Operation(crdt.COUNTER, action, self.random.randint(1, 9), path)
@@ -236,6 +259,7 @@ class Walk:
             Operation(crdt.MAP, types.RESET, path=(b"m",)),
             Operation(crdt.COUNTER, types.RESET, path=(b"c",)),
             Operation(crdt.ANY, types.RESET, path=(b"s",)),
+            Operation(crdt.DISTINCT, types.RESET, path=(b"n",)),
         ]
         self.resets += 1
         self.update(self.random.choice(targets), held, heard, None)
@@ -250,8 +274,14 @@ class Walk:
         self.spread(Copy(delta, frozenset({event.number}), A_CLIENTS))
 
     def drawn(self) -> Operation:
-        kind = self.random.choice([crdt.SET, crdt.SET, crdt.SET, crdt.REGISTER, crdt.FLAG, crdt.DISABLE_FLAG])
+        flags, numbers = [crdt.FLAG, crdt.DISABLE_FLAG], [crdt.DISTINCT, crdt.MAXIMUM, crdt.MINIMUM]
+        kind = self.random.choice([*[crdt.SET] * 3, crdt.REGISTER, *flags, *numbers, *numbers])
         path = self.random.choice([(), (b"m",)])
+        if kind == crdt.DISTINCT:
+            return Operation(kind, "add", self.random.choice(SEEN), (b"n",))
+        if kind in (crdt.MAXIMUM, crdt.MINIMUM):
+            action = "raise" if kind == crdt.MAXIMUM else "lower"
+            return Operation(kind, action, self.random.randint(-9, 9), (b"m", kind.encode()))
         if kind == crdt.SET:
             action = self.random.choice(["add", "add", "remove"])
             return Operation(kind, action, self.random.choice([b"x", b"xx", b""]), (*path, b"s"))
@@ -338,14 +368,18 @@ class Walk:
         for number in sorted(heard - self.replaced(heard)):
             for place in self.events[number].places:
                 alive.setdefault(place, []).append(self.events[number])
-        return {place: self.worth(events) for place, events in alive.items()}
+        found = {place: self.worth(events) for place, events in alive.items()}
+        registers = [place for place in found if place[:-1] == (b"n", crdt.DISTINCT.encode())]
+        if registers:
+            found[registers[0][:-1]] = len(registers)  # of so few elements a sketch counts what it has in registers
+        return {place: worth for place, worth in found.items() if place not in registers}
 
     def replaced(self, heard: frozenset[int]) -> frozenset[int]:
         return frozenset[int]().union(*(self.events[number].replaces for number in heard))
 
     def worth(self, events: list[Event]) -> object:
         kind = events[0].operation.type
-        if kind == crdt.COUNTER:
+        if kind in COUNTERS:
             return sum(amount(event.operation) for event in events)
         if kind == crdt.SET:
             return True
@@ -354,6 +388,8 @@ class Walk:
         if kind == crdt.DISABLE_FLAG:
             return all(event.operation.action == "enable" for event in events)
         written = [event.operation.value for event in events]
+        if kind in (crdt.MAXIMUM, crdt.MINIMUM):
+            return (max if kind == crdt.MAXIMUM else min)(value for value in written if isinstance(value, int))
         return written[-1] if kind == crdt.REGISTER else sorted(written, key=str)
 
 

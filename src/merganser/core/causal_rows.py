@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 
 from merganser.core import causality
 from merganser.model.row import Cell, Context, Dot, Row
@@ -81,18 +82,19 @@ def purged(row: Row, cells: tuple[Cell, ...], horizon_us: int) -> Row | None:
     return row if cells is row.cells and context is row.context else Row(cells, BEGINNING, context)
 
 
-def later(row: Row, horizon_us: int) -> Row | None:
+def later(row: Row, horizon_us: int, *, stays: Callable[[Cell], bool] = lambda _cell: False) -> Row | None:
     """Return what ``row`` says of the time after ``horizon_us``, and what it says was overwritten.
 
-    Of an older cell it says nothing any more, not even that it was ever seen. None if nothing is left.
+    Of an older cell it says nothing any more, not even that it was ever seen, unless the cell ``stays``: it contains
+    others, which the row says were overwritten. None if nothing is left.
     """
-    old = [cell for cell in row.cells if cell.written_at.micros <= horizon_us]
+    old = {cell.name: cell for cell in row.cells if cell.written_at.micros <= horizon_us and not stays(cell)}
     if not old:
         return row
-    context = causality.without(row.context, map(dot_of, old))
+    context = causality.without(row.context, map(dot_of, old.values()))
     if not context:
         return None
-    return Row(tuple(cell for cell in row.cells if cell.written_at.micros > horizon_us), BEGINNING, context)
+    return Row(tuple(cell for cell in row.cells if cell.name not in old), BEGINNING, context)
 
 
 def flaw_of(row: Row) -> str:

@@ -51,6 +51,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from merganser.core import causal_rows, rows
+from merganser.core.crdt import counters
 from merganser.model.ids import NodeId
 from merganser.model.messages import A_CLIENTS
 from merganser.model.row import Cell, Row
@@ -163,7 +164,7 @@ def admissible(incoming: Row, *, horizon_us: int, vouched_us: int) -> Row | None
 def later(row: Row, horizon_us: int) -> Row | None:
     """Return what ``row`` says of the time after ``horizon_us``; ``row`` itself if that is all; None if nothing."""
     if row.context:
-        return causal_rows.later(row, horizon_us)
+        return causal_rows.later(row, horizon_us, stays=counters.is_base)
     cells = row.cells
     if any(cell.written_at.micros <= horizon_us for cell in cells):
         cells = tuple(cell for cell in cells if cell.written_at.micros > horizon_us)

@@ -15,8 +15,9 @@ A session ends at a time that is part of its name, and has no event after it. So
 all chains that have ended into one cell, the base, which says up to which end it contains all chains. Of two bases the
 one that goes further contains the other, and all chains that have ended by then. The base is one of the cells that it
 was made of, with a value that outranks what the cell had before, so that a merge with somebody who has not folded yet
-ends in the base. Which cell that is, and what it says, follows from the chains alone, and so replicas fold alike. What
-a reset had seen of chains that are in the base by now still counts against it.
+ends in the base. Replicas that know all about the time of that cell take a copy of it all the same (`is_base`), because
+the copy says of the other cells that they are gone. Which cell that is, and what it says, follows from the chains
+alone, and so replicas fold alike. What a reset had seen of chains that are in the base by now still counts against it.
 
 So a counter takes one cell for each session that has not ended, one for all others, and one for its resets. The last
 two stay behind of a counter that is not there any more: what it has counted must not come back with a late copy.
@@ -162,6 +163,14 @@ def is_of(cell: Cell, session: Session) -> bool:
     """Tell whether a cell is one of a chain of ``session``."""
     begin = counter_of(cell)
     return begin is not None and _session_at(begin, cell) == session
+
+
+def is_base(cell: Cell) -> bool:
+    """Tell whether a cell stands for chains that have ended, and have no cells of their own any more."""
+    if not types.of_cell(cell):
+        return False
+    begin = counter_of(cell)
+    return begin is not None and _session_at(begin, cell) is not None and _decode(cell.value or b"").ends_us > 0
 
 
 def path_of_floors(begin: bytes) -> bytes:
