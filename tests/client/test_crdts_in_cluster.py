@@ -83,6 +83,10 @@ async def test_what_was_not_seen_is_not_removed_and_several_operations_are_made_
         await ben.crdt("values", "cart").set().remove("milk", context=context)
         assert await cart.set().get() == {b"milk"}
         page = ann.crdt("values", "page")
+        _, nothing = await ben.crdt("values", "later").set().fetch()
+        await ann.crdt("values", "later").set().add("milk")
+        assert not await ben.crdt("values", "later").set().remove("milk", context=nothing)
+        assert await ben.crdt("values", "later").reset()
         add = Operation(crdt.SET, "add", b"ann", (b"readers",))
         count = Operation(crdt.COUNTER, "increment", 2, (b"visits",))
         assert await page.update(add, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 import subprocess
 import sys
@@ -77,12 +78,16 @@ def seeds(cluster: LocalCluster) -> list[str]:
     return [node.addresses["peers"] for node in cluster.nodes]
 
 
-def test_programs_of_the_guide_run_and_no_acknowledged_put_is_lost_when_a_node_is_killed(cluster: LocalCluster) -> None:
+def test_programs_of_the_guide_run_and_no_acknowledged_put_is_lost_when_a_node_is_killed(
+    cluster: LocalCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick_start = program("README.md", "SyncClient").replace("127.0.0.1:7700", cluster.nodes[0].addresses["peers"])
     assert len(quick_start.splitlines()) <= 12
     assert run(quick_start) == "bread, milk\n"
-    guide = program("docs/user-guide.md", "asyncio.run").replace("127.0.0.1:7700", cluster.nodes[0].addresses["peers"])
+    guide = program("docs/user-guide.md", "merge=union").replace("127.0.0.1:7700", cluster.nodes[0].addresses["peers"])
     assert run(guide) == "bread, eggs, milk\n"
+    merging = program("docs/user-guide.md", "client.crdt(").replace("127.0.0.1:7700", seeds(cluster)[1])
+    assert run(merging) == "{b'readers': frozenset({b'ann'}), b'visits': 1}\n"
 
     async def scenario() -> None:
         # one seed is enough, even if it dies
@@ -102,6 +107,13 @@ def test_programs_of_the_guide_run_and_no_acknowledged_put_is_lost_when_a_node_i
             assert len(load.unknown) <= WORKERS  # what was on its way to the node that died
 
     asyncio.run(scenario())
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    assert importlib.import_module("crdt_cart").shop(cluster)  # which kills a node as well
+    told = capsys.readouterr().out
+    assert "it holds ['bread', 'milk'], and there was nothing to merge" in told
+    assert "80 items were put in, 0 are missing, 80 were counted" in told
+    assert "it holds ['eggs', 'milk']: the bread stays out" in told
+    assert "it holds ['eggs', 'milk']: whoever puts in wins" in told
 
 
 @pytest.mark.soak

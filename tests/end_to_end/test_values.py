@@ -1,4 +1,4 @@
-"""`merganser table`, `put`, `get`, `delete` and `resolve` on real processes: conflicts are kept, then resolved."""
+"""`merganser table`, `put`, `get`, `update` and so on, on real processes: conflicts are kept, resolved, or merge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 Command = Callable[..., Any]
 
 
-def test_siblings_stand_side_by_side_until_they_are_resolved_and_come_back_from_a_snapshot(
+def test_siblings_stand_side_by_side_until_they_are_resolved_others_merge_and_all_come_back_from_a_snapshot(
     cluster: LocalCluster, command: Command, tmp_path: Path
 ) -> None:
     admins = [node.addresses["admin"] for node in cluster.nodes]
@@ -45,6 +45,14 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_and_come_back_from_
     assert run("find", "carts", "age", "5", "--int", through=1) == "5\tcat\n"
     assert run("keys", "carts", "--prefix", "c", through=2) == "cat\n"
     run("put", "carts", "cat", "more", "--if", "none_match", status=2)
+    assert run("table", "create", "pages", "--conflicts", "crdt", through=1).startswith("table pages")
+    session = run("session", "pages").strip()
+    count = ("update", "pages", "home", "counter", "increment", "5", "--field", "visits", "--id")
+    assert run(*count, f"{session}:1") == "made\n"
+    assert run(*count, f"{session}:1", through=2) == "made\n"  # and counts once
+    run(*count, f"{session}:3", through=1, status=2)
+    run("update", "pages", "home", "set", "add", "ann", "--field", "readers", through=1)
+    assert run("get", "pages", "home", through=2) == '{"readers":["ann"],"visits":5}\n'
     advice = json.loads(run("advise", "carts", "--json", "--r", "1", "--w", "1"))
     assert 0 < advice["choices"][0]["fresh_at_once"] <= 1
     run("snapshot", "create", str(tmp_path / "repository"), "--name", "one")
@@ -53,7 +61,10 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_and_come_back_from_
     assert [value["text"] for value in told["values"]] == ["tea", "coffee"]
     run("resolve", "old-carts", "bob", "water")
     assert run("get", "old-carts", "bob", through=2) == "water"
+    assert run("get", "old-pages", "home", through=2) == '{"readers":["ann"],"visits":5}\n'
     cluster.nodes[0].kill()
+    run(*count[:5], "2", *count[6:], f"{session}:2", through=1)
+    assert run("get", "pages", "home", through=2) == '{"readers":["ann"],"visits":7}\n'
     assert run("get", "carts", "ann", through=1) == "milk, eggs and bread"
     run("delete", "carts", "ann", through=2)
     assert run("get", "carts", "ann", through=1, status=1) == ""

@@ -11,6 +11,7 @@ from merganser.sim.scenario import Scenario
 HARD = Scenario(nodes=5, partitions=8, loss=0.5, clock_jump_s=40.0, operations=50, hot_keys=1)
 
 FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
+    (56, Scenario(workload="native-crdts"), "a removal whose context had seen nothing took what its node saw"),
     (0, Scenario(clock_jump_s=120.0), "a write that one replica took and two refused was called unwritten"),
     (100_670, HARD, "repairs were judged before clocks had caught up with rows more than a minute ahead"),
     (2, Scenario(workload="tables", nodes=3), "a table was made, dropped by another, and its maker told it never was"),

@@ -112,7 +112,7 @@ class At(msgspec.Struct, frozen=True):
                 self.table,
                 self.key,
                 lambda within_ms: ClientUpdate(
-                    self.table, self.key, tuple(operations), update, context or b"", level, within_ms
+                    self.table, self.key, tuple(operations), update, context, level, within_ms
                 ),
                 deadline=deadline,
                 kind=UpdateIs,

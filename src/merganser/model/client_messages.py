@@ -115,8 +115,8 @@ class ClientUpdate(msgspec.Struct, frozen=True, array_like=True, tag=78):
     operations: tuple[Operation, ...]
     update: OperationId | None
     """Under which it is made once, however often it is asked for."""
-    context: bytes
-    """Nothing but what it has seen is removed; empty: what the node reads is."""
+    context: bytes | None
+    """Nothing but what it has seen is removed; an empty one has seen nothing. None: what the node reads is removed."""
     level: str
     timeout_ms: int
 

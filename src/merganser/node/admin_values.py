@@ -176,7 +176,7 @@ async def _updated(member: Member, table: Table, query: Query, operations: list[
         _key(table, query),
         operations,
         update=counters.parse_id(query["id"]) if "id" in query else None,
-        context=query.get("context", "").encode("latin-1"),
+        context=query["context"].encode("latin-1") if "context" in query else None,
         level=write_level,
         read_level=read_level,
         deadline=_in(TIMEOUT_S),

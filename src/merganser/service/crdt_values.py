@@ -100,7 +100,7 @@ class CrdtValues:
         operations: Sequence[Operation],
         *,
         update: OperationId | None = None,
-        context: bytes = b"",
+        context: bytes | None = None,
         level: WriteLevel,
         read_level: ReadLevel,
         deadline: float,
@@ -112,7 +112,8 @@ class CrdtValues:
             key: of a row.
             operations: one after another.
             update: an id, under which this is done once, however often it is asked for.
-            context: of a `get`: what it has not seen is not removed. None: what this node reads is.
+            context: of a `get`: what it has not seen is not removed; an empty one has seen nothing. None: what is
+                removed is what this node reads.
             level: how many nodes must have it.
             read_level: how many replicas are asked what there is to be removed, or replaced.
             deadline: loop time.
@@ -187,8 +188,8 @@ class CrdtValues:
         began = await self._key_values.timestamp(deadline)
         return Session(began.micros + life_us, began.writer, began.micros)
 
-    def _seen(self, key: bytes, context: bytes) -> Context | None:
-        return causality.decode(key, context) if context else None
+    def _seen(self, key: bytes, context: bytes | None) -> Context | None:
+        return None if context is None else causality.decode(key, context)
 
     def _check_exact(self, update: OperationId, level: WriteLevel, read_level: ReadLevel) -> None:
         if level not in _EXACT or read_level not in _EXACT:

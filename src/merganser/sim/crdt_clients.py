@@ -6,7 +6,7 @@ through any node, until it is known to be made, or the session has ended.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -55,7 +55,7 @@ class CrdtClients:
         is_answered, found = await self._ask(machine, key, work, f"get {name_of(key)} at {level.value}", client, level)
         if not is_answered:
             return None
-        hits, elements = _flat(found.values)
+        hits, elements = flat(found.values)
         read = CrdtRead(key, hits, elements, began_s, self._loop.time(), client)
         self._history.crdt_reads.append(read)
         return found.context, read
@@ -125,7 +125,9 @@ class CrdtClients:
             await self.clients.think()
         return True
 
-    async def _update(self, machine: Machine, write: CrdtWrite, operation: Operation, *, context: bytes = b"") -> None:
+    async def _update(
+        self, machine: Machine, write: CrdtWrite, operation: Operation, *, context: bytes | None = None
+    ) -> None:
         outcome = await self._attempt(machine, write, operation, context=context)
         write.is_certainly_unwritten = outcome in ("refused", "unwritten")
 
@@ -136,7 +138,7 @@ class CrdtClients:
         operation: Operation,
         *,
         update: OperationId | None = None,
-        context: bytes = b"",
+        context: bytes | None = None,
     ) -> str:
         table, level = self.clients.table, Consistency.QUORUM
         work = member_of(machine).crdt_values.update(
@@ -207,7 +209,7 @@ def _item(action: str, element: str) -> Operation:
     return Operation(crdt.SET, action, element.encode(), (ITEMS.encode(),))
 
 
-def _flat(values: list[Shown]) -> tuple[int, frozenset[str]]:
+def flat(values: Iterable[Shown]) -> tuple[int, frozenset[str]]:
     """Return what the counter and the set of a key say."""
     hits, elements = 0, frozenset[str]()
     for shown in values:

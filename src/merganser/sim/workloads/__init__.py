@@ -33,6 +33,7 @@ from merganser.sim.workloads.items import Items
 from merganser.sim.workloads.last_writes import LastWrites
 from merganser.sim.workloads.levels import Levels
 from merganser.sim.workloads.native import Native
+from merganser.sim.workloads.native_crdts import NativeCrdtUse
 from merganser.sim.workloads.registers import Registers
 from merganser.sim.workloads.scans import Scans
 from merganser.sim.workloads.sessions import Sessions
@@ -83,6 +84,7 @@ WORKLOADS: dict[str, Callable[[Clients, int], Workload]] = {
     "expiries": Expiries,
     "index-changes": IndexChanges,
     "native": Native,
+    "native-crdts": NativeCrdtUse,
     "data-centers": DataCenters,
 }
 """By name; each is made of the clients and the number of keys that all of them share."""
@@ -109,10 +111,11 @@ CONFLICTS: dict[str, Conflicts] = {
     "shoppers": "siblings",
     "crdts": "crdt",
     "crdt-carts": "crdt",
+    "native-crdts": "crdt",
 }
 """What becomes of conflicts in the table, for those that work on one where the last write does not win."""
 
-WIRES = {"native": KEY_VALUE_WIRE, "last-writes": KEY_VALUE_WIRE}
+WIRES = dict.fromkeys(("native", "native-crdts", "last-writes"), KEY_VALUE_WIRE)
 """Whose table it is, for those on tables that only that wire makes."""
 
 INDEXED = {"indexes": INDEXES}
