@@ -188,10 +188,14 @@ class _Layout:
             if not owner:
                 self._note_free(at, apart)
         surplus = {number: -lack for number, lack in self._lacking.items() if lack < 0}
+        owned: dict[int, list[int]] = {number: [] for number in surplus}
+        for at, owner in enumerate(self.owners):
+            if owner in owned:
+                owned[owner].append(at)
         while surplus:
             number = max(surplus, key=lambda number: (surplus[number] / (self._quotas[number] or 1), -number))
-            mine = (at for at, owner in enumerate(self.owners) if owner == number)
-            at = max(mine, key=lambda at: (self._cost(at, number), apart[at], -at))
+            at = max(owned[number], key=lambda at: (self._cost(at, number), apart[at], -at))
+            owned[number].remove(at)
             self.owners[at] = 0
             self._note_free(at, apart)
             surplus[number] -= 1
@@ -253,11 +257,13 @@ class _Layout:
 
     @staticmethod
     def _note_free(at: int, apart: list[int]) -> None:
-        count = len(apart)
-        for other in range(count):
-            step = abs(other - at)
-            distance = min(step, count - step)
-            if distance < apart[other]:
+        """Take note that nobody owns ``at``: whoever is nearer to it than to another such position lies around it."""
+        count, apart[at] = len(apart), 0
+        for way in 1, -1:
+            for distance in range(1, count // 2 + 1):
+                other = (at + way * distance) % count
+                if apart[other] < distance:
+                    break
                 apart[other] = distance
 
     def _nearness(self) -> list[tuple[int, list[_Side]]]:
