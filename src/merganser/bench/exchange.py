@@ -113,7 +113,7 @@ async def _table(one: Member, other: Member) -> Table:
     table = await one.catalog.create_table(
         wire="bench", name="exchange", n=2, definition=b"", unique_id="exchange", deadline=deadline
     )
-    await other.catalog.catch_up(one.topology.node)
+    await other.catalog.news.catch_up(one.topology.node)
     return table
 
 

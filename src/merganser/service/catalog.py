@@ -31,7 +31,6 @@ from merganser.core.register import (
 from merganser.model.cluster import ClusterMap, Conflicts, Replication, Table
 from merganser.model.errors import (
     InvariantError,
-    MerganserError,
     RequestError,
     StorageFailedError,
     TableNotFoundError,
@@ -43,9 +42,7 @@ from merganser.model.index import IndexRequest
 from merganser.model.messages import (
     Accept,
     Accepted,
-    Adopt,
     Ballot,
-    Done,
     FetchMap,
     MapIs,
     Prepare,
@@ -55,15 +52,14 @@ from merganser.model.messages import (
 )
 from merganser.model.policy import Policy
 from merganser.service.acceptor import Acceptor
-from merganser.service.asking import Asker, Reading, Writing
+from merganser.service.asking import Asker, Reading
+from merganser.service.map_news import GOSSIP_INTERVAL_S, ROUND_TIMEOUT_S, MapNews
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
 
 REPLICAS_DEFAULT = 3  # N of Dynamo: one may fail and a quorum is left
-GOSSIP_INTERVAL_S = 1.0
-ROUND_TIMEOUT_S = 1.0
 ROUND_HEDGE_S = 0.05
 BACKOFF_S_MAX = 0.1
 CHANGE_TIMEOUT_S = 5.0
@@ -116,6 +112,7 @@ class Catalog:
         self._asker = asker
         self._engine = engine
         self._rng = rng
+        self.news = MapNews(topology, asker, rng=rng)
         self._loop = asyncio.get_running_loop()
         self._highest_seen = NO_BALLOT
         self._highest_used = _load_round(engine)
@@ -343,17 +340,6 @@ class Catalog:
         self.is_forgetful = False
         return newest
 
-    async def catch_up(self, peer: NodeId) -> None:
-        """Take the peer's map if it is newer; silently goes on without it if the peer does not answer."""
-        try:
-            reply = await self._asker.ask(peer, FetchMap(self.current.epoch), timeout_s=ROUND_TIMEOUT_S)
-            if isinstance(reply, MapIs) and reply.map is not None:
-                await self._topology.learn(reply.map)
-        except InvariantError:
-            raise
-        except MerganserError:
-            return
-
     async def look_for_news(self) -> None:
         """Ask a majority of the voters for news, as far as one answers; for a node that was away."""
         try:
@@ -376,24 +362,6 @@ class Catalog:
         """Tell whether the map says that of this node already."""
         current = self.current
         return cluster_map.with_presence(current, self._asker.node, wire_addresses, speaks=speaks) is current
-
-    async def gossip(self) -> None:
-        """Ask a random peer for news every second, for as long as the node lives."""
-        while True:
-            await asyncio.sleep(GOSSIP_INTERVAL_S * self._rng.uniform(0.8, 1.2))
-            peers = [node.id for node in self.current.nodes if node.id != self._asker.node]
-            if peers:
-                await self.catch_up(self._rng.choice(peers))
-
-    def answer_fetch(self, request: FetchMap) -> MapIs:
-        """Answer a peer that asks for news."""
-        current = self.current
-        return MapIs(current.epoch, current if current.epoch > request.known_epoch else None)
-
-    async def adopt(self, request: Adopt) -> Done:
-        """Take a map that a peer pushed, durably."""
-        await self._topology.learn(request.map)
-        return Done()
 
     async def _ballot_to_use(self, *, is_offered: bool) -> Ballot:
         kind = UnknownOutcomeError if is_offered else UnavailableError
@@ -441,20 +409,9 @@ class Catalog:
 
     async def _spread_at_last(self, newest: ClusterMap, deadline: float) -> None:
         try:
-            await self._spread(newest, deadline)
+            await self.news.push(newest, deadline)
         except StorageFailedError as error:
             raise UnknownOutcomeError(f"the change was accepted, but this node cannot keep it: {error}") from None
-
-    async def _spread(self, newest: ClusterMap, deadline: float) -> None:
-        """Push the map to everyone; returns once this node and a majority of the voters know it."""
-        await self._topology.learn(newest)
-        voters = self._voters()
-        learning = Writing(voters, required=len(voters) // 2 + 1)
-        for node in newest.nodes:
-            push = self._asker.ask(node.id, Adopt(newest), timeout_s=ROUND_TIMEOUT_S)
-            learning.watch(node.id, push)
-        if await learning.settled(deadline) is not Verdict.SUCCEEDED:
-            raise UnknownOutcomeError("the change was accepted, but too few nodes confirmed that they know it")
 
     async def _refresh(self, deadline: float) -> None:
         """Learn what a majority of the voters knows now; callers share a round that began after all of them asked."""

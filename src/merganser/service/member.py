@@ -226,7 +226,7 @@ class Member:
             local,
             durable_answers=self._durable_answers,
             wall_us=wall_us,
-            catch_up=self.catalog.catch_up,
+            catch_up=self.catalog.news.catch_up,
         )
         self.coordinator = Coordinator(
             self.topology,
@@ -234,7 +234,7 @@ class Member:
             self.timestamps,
             wall_us=wall_us,
             rng=rng,
-            catch_up=self.catalog.catch_up,
+            catch_up=self.catalog.news.catch_up,
             under_way=self.admission.operations,
             probe_s=probe_s,
         )
@@ -248,7 +248,7 @@ class Member:
         )
         self.crdt_values = CrdtValues(self.topology, self.coordinator, self.key_values)
         self.tag_queries = TagQueries(
-            self.topology, asker, self.coordinator, self.replica, self.tags, catch_up=self.catalog.catch_up
+            self.topology, asker, self.coordinator, self.replica, self.tags, catch_up=self.catalog.news.catch_up
         )
         values = ValueServices(self.key_values, self.crdt_values, self.tag_queries)
         self.client_requests = ClientRequests(
@@ -260,7 +260,7 @@ class Member:
             self.horizons,
             wall_us=wall_us,
             observe=self.timestamps.observe,
-            catch_up=self.catalog.catch_up,
+            catch_up=self.catalog.news.catch_up,
         )
         self.handoff = HintedHandoff(
             self.topology,
@@ -268,7 +268,7 @@ class Member:
             self.hints,
             wall_us=wall_us,
             rng=rng,
-            catch_up=self.catalog.catch_up,
+            catch_up=self.catalog.news.catch_up,
             admit=self.admission.background,
             standstill=self.standstill,
         )
@@ -282,7 +282,7 @@ class Member:
             wall_us=wall_us,
             rng=rng,
             observe=self.timestamps.observe,
-            catch_up=self.catalog.catch_up,
+            catch_up=self.catalog.news.catch_up,
             admit=self.admission.background,
             interval_s=repair_interval_s,
         )
@@ -295,7 +295,7 @@ class Member:
             engine,
             wall_us=wall_us,
             rng=rng,
-            catch_up=self.catalog.catch_up,
+            catch_up=self.catalog.news.catch_up,
             synchronise=self.anti_entropy.synchronise,
             rewrite=self.trees.write,
             has_hints=self.hints.has_hints,
@@ -336,7 +336,7 @@ class Member:
             wall_us=wall_us,
             check_clock=self.clock_watch.check_compared,
             rng=rng,
-            catch_up=self.catalog.catch_up,
+            catch_up=self.catalog.news.catch_up,
             on_error=on_error,
             local=local,
             durable_answers=self._durable_answers,
@@ -352,7 +352,7 @@ class Member:
             self.anti_entropy,
             self.leader_tables,
             rng=rng,
-            catch_up=self.catalog.catch_up,
+            catch_up=self.catalog.news.catch_up,
             admit=self.admission.background,
             has_lost=lambda: self.wholeness.has_lost,
             in_flight_s=in_flight_s,
@@ -510,7 +510,7 @@ class Member:
         self._wire_addresses = wire_addresses
         self.topology.when_changed(self._tell_again)
         self.failure_detector.start()
-        self._background.append(self._begin(self.catalog.gossip()))
+        self._background.append(self._begin(self.catalog.news.run()))
         self._telling = self._begin(self._tell())
         for work in (
             self._table_ends.run(),
@@ -585,7 +585,7 @@ class Member:
         return task
 
     async def _fetch_map(self, _sender: NodeId, request: FetchMap) -> Reply:
-        return self.catalog.answer_fetch(request)
+        return self.catalog.news.answer(request)
 
     async def _introduce(self, _sender: NodeId, _request: Introduce) -> Reply:
         return Introduced(self.topology.me, self.topology.map)
@@ -594,7 +594,7 @@ class Member:
         return await admitted(self.topology, self.catalog, request)
 
     async def _adopt(self, _sender: NodeId, request: Adopt) -> Reply:
-        return await self.catalog.adopt(request)
+        return await self.catalog.news.adopt(request)
 
     async def _prepare(self, _sender: NodeId, request: Prepare) -> Reply:
         return await self._acceptor.prepare(request)

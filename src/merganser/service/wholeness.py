@@ -245,7 +245,7 @@ class Wholeness:
             return NO_OTHER_VOTER
         for node in self._topology.map.nodes:
             if node.id != self._topology.node:
-                await self._catalog.catch_up(node.id)
+                await self._catalog.news.catch_up(node.id)
         await self._catalog.rejoin(self._acceptor, deadline=self._loop.time() + STEP_TIMEOUT_S)
         await self._remember()
         return None
