@@ -6,7 +6,7 @@ What they ask and hear goes into the history as that of `sim.value_clients`, and
 from __future__ import annotations
 
 from merganser.client.client import Client
-from merganser.client.session import Session
+from merganser.client.session import Coordinated, Session
 from merganser.client.tables import ValueTable
 from merganser.model.errors import MerganserError, RequestError, UnavailableError
 from merganser.model.ids import NodeId
@@ -18,12 +18,14 @@ from merganser.sim.value_clients import Known, ValueClients
 from merganser.sim.world import World
 
 
-def native_client(world: World, name: str, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Client:
+def native_client(
+    world: World, name: str, *, timeout_s: float = REQUEST_TIMEOUT_S, coordinated: Coordinated = "replica"
+) -> Client:
     """Return a client on the network of ``world``, with all machines for seeds; it is to be opened and closed."""
     node = NodeId(f"{world.rng.getrandbits(64):016x}")
     transport = SimulatedTransport(world.network, Incarnation(name), name, node, world.rng, is_client=True)
     seeds = [machine.address for machine in world.machines]
-    session = Session(seeds, transport, rng=world.rng)
+    session = Session(seeds, transport, rng=world.rng, coordinated=coordinated)
     return Client(seeds, timeout_s=timeout_s, session=session)
 
 
