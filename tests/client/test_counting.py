@@ -184,7 +184,17 @@ async def test_what_cannot_be_is_told_before_anybody_is_asked() -> None:
     counted = Counted()
     async with client_of(counted.nodes) as client:
         home = client.crdt("t", "k")
-        for wrong in (home.counter().increment(0), home.set().add(b"e" * 4097), home.update(), home.map().remove("")):
+        large = home.set("s").add(*(b"%4096d" % number for number in range(101)))
+        megabyte = bytes(1024 * 1024)
+        larger = home.update(*(Operation("register", "assign", megabyte, (b"%d" % number,)) for number in range(9)))
+        for wrong in (
+            home.counter().increment(0),
+            home.set().add(b"e" * 4097),
+            home.update(),
+            home.map().remove(""),
+            large,
+            larger,
+        ):
             with pytest.raises(RequestError):
                 await wrong
         with pytest.raises(TypeError, match="a value is bytes or text, not float"):

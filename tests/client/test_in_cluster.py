@@ -115,6 +115,9 @@ async def test_keys_come_page_by_page_and_each_once(world: World) -> None:
         await table.delete("gone")
         found = [key async for key in table.keys()]  # noqa: SIM118
         assert sorted(found) == sorted(names)
+        assert sorted([key async for key in table.keys(prefix="key-3")]) == sorted(
+            name for name in names if name.startswith(b"key-3")
+        )
 
 
 @simulated()

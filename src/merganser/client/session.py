@@ -27,7 +27,7 @@ from typing import Literal
 from merganser.client.errors import ClosedError, did_nothing, unavailable, unknown, wrong_request
 from merganser.client.routes import Routes
 from merganser.core.nearness import Nearness
-from merganser.model.client_messages import ClientGet, ClientReply, ClientRequest, FetchRing
+from merganser.model.client_messages import ClientGet, ClientGetCrdt, ClientReply, ClientRequest, FetchRing
 from merganser.model.errors import CorruptionError, MerganserError, PeerLostError, UnavailableError, UnknownOutcomeError
 from merganser.model.ids import NodeId
 from merganser.model.messages import MapIs, Reply
@@ -209,7 +209,10 @@ class Session:
         node_ms = min(max(1, int(left_s * NODE_SHARE * 1000)), 60_000)
         self.nearness.sent(node)
         request = make(node_ms)
-        is_get = type(request) is ClientGet  # the others take longer, and are not what is hedged by the percentile
+        is_get = type(request) in (
+            ClientGet,
+            ClientGetCrdt,
+        )  # the others take longer, and are not what is hedged by the percentile
         answer = self._transport.request(node, request, timeout_s=left_s)
         answer.add_done_callback(lambda ended: self._note(node, began, ended, is_get=is_get))
         return answer  # type: ignore[return-value]  # what clients ask is answered by what clients are told

@@ -6,6 +6,7 @@ return and raise is what those of the asynchronous classes do (`client.blocking`
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -181,7 +182,7 @@ def _like(
         def construct(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> None:
             take(self, made(*args, **kwargs))
 
-        construct.__doc__ = take.__doc__
+        functools.update_wrapper(construct, Client.__init__)
         return construct
 
     return decorate

@@ -156,15 +156,19 @@ class ValueTable:
             await self._put(key, value, found.context, made, consistency, deadline)
         return value
 
-    async def keys(self, *, consistency: str | None = None, timeout_s: float | None = None) -> AsyncIterator[bytes]:
-        """Yield every key that can be read, in the order of the ring; a page at a time, the next when it is wanted.
+    async def keys(
+        self, *, prefix: Data = b"", consistency: str | None = None, timeout_s: float | None = None
+    ) -> AsyncIterator[bytes]:
+        """Yield every key that begins with ``prefix``, in the order of the ring; the next page when it is wanted.
 
         ``timeout_s`` is for each page.
 
         Raises:
             as `get`.
         """
-        asked = AskKeys(self.name, None, PAGE_KEYS, consistency or self._consistency, 0)
+        asked = AskKeys(
+            self.name, None, PAGE_KEYS, consistency or self._consistency, 0, prefix=as_bytes(prefix, "prefix")
+        )
         while True:
             page = await self._page(partial(_within, asked), KeysAre, timeout_s)
             for key in page.keys:

@@ -67,6 +67,8 @@ class AskKeys(msgspec.Struct, frozen=True, array_like=True, tag=73):
     limit: int
     level: str
     timeout_ms: int
+    prefix: bytes = b""
+    """Of the keys; others are left out."""
 
 
 class MakeTable(msgspec.Struct, frozen=True, array_like=True, tag=74):

@@ -201,8 +201,9 @@ class ClientRequests:
                 deadline=deadline,
             )
         is_there = reading.is_there if table.conflicts == "crdt" else bool
-        found = tuple([keys.split_row_key(key)[2] for key, row in page.rows if is_there(row)])
-        return KeysAre(found, page.resume, self._topology.map.epoch)
+        found = [keys.split_row_key(key)[2] for key, row in page.rows if is_there(row)]
+        found = [key for key in found if key.startswith(request.prefix)]
+        return KeysAre(tuple(found), page.resume, self._topology.map.epoch)
 
     async def find(self, _sender: NodeId, request: AskTagged) -> Reply:
         """Tell a page of the keys whose values have a tag.

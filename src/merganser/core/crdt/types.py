@@ -83,11 +83,14 @@ def check(operations: Iterable[Operation]) -> None:
     Raises:
         RequestError: they cannot; says what is wrong with which.
     """
-    count = 0
+    count = size = 0
     for count, operation in enumerate(operations, start=1):
         if count > OPERATIONS_MAX:
             raise RequestError(f"more than {OPERATIONS_MAX} operations in one update: split it")
         _check(operation)
+        size += len(operation.value) if isinstance(operation.value, bytes) else 0
+        if size > KEY_BYTES_MAX:
+            raise RequestError(f"an update of more than {KEY_BYTES_MAX:,} bytes, which is all that a key can hold")
     if not count:
         raise RequestError("an update without an operation")
 
