@@ -13,7 +13,8 @@ from merganser.model import messages
 from merganser.model.client_messages import CLIENT_REQUESTS, NOT_FOR_CLIENTS, FetchRing
 from merganser.model.errors import PeerUnreachableError, RefusedError
 from merganser.model.ids import NodeId
-from merganser.model.messages import AskTime, FetchMap, Join, MapIs, Mint, Read, Reply, Request
+from merganser.model.messages import AskTime, FetchMap, Join, MapIs, Read, Reply, Request
+from merganser.model.value_messages import Mint
 from merganser.model.versions import CLIENTS_SINCE, NEWEST, Versions
 from merganser.net.frame_bodies import Hello
 from merganser.net.handshake import Identity

@@ -45,9 +45,12 @@ import enum
 import msgspec
 
 from merganser.model.leader_messages import Change, Copies, ReadLed, ReadRangeLed, Replicate, Touch, TouchRange
-from merganser.model.messages import Apply, FindTagged, Hint, Read, ReadHint, ReadRange
+from merganser.model.messages import Apply, Hint, Read, ReadHint, ReadRange
+from merganser.model.value_messages import FindTagged, ListRange
 
-FOREGROUND = frozenset((Apply, Read, ReadRange, FindTagged, Hint, ReadHint, Replicate, Copies, Touch, TouchRange))
+FOREGROUND = frozenset(
+    (Apply, Read, ReadRange, ListRange, FindTagged, Hint, ReadHint, Replicate, Copies, Touch, TouchRange)
+)
 """What a replica refuses when it has too much to do. All else is rare, small, and what the cluster lives on."""
 
 LED = frozenset((Change, ReadLed, ReadRangeLed))

@@ -54,7 +54,6 @@ from merganser.model.messages import (
     Accept,
     Apply,
     FetchMap,
-    FindTagged,
     Hint,
     LookAgain,
     Meet,
@@ -64,6 +63,7 @@ from merganser.model.messages import (
     ReadRange,
     Request,
 )
+from merganser.model.value_messages import FindTagged, ListRange
 
 LOST = "lost"
 SHORT = "short_of_disk"
@@ -72,7 +72,7 @@ NOTHING_WRITTEN = (LOST, SHORT, FAILED)
 """Codes of refusals after which nothing was written."""
 
 _WRITES = (Apply, Hint, Meet, Change, Replicate, Copies, Restore)
-_ROWS = (Read, ReadRange, FindTagged, ReadHint, Hint)
+_ROWS = (Read, ReadRange, ListRange, FindTagged, ReadHint, Hint)
 _VOTES = (Prepare, Accept, FetchMap)
 OfGroup = (
     Touch

@@ -14,8 +14,8 @@ from merganser.model.gossip import Packet
 from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.leader_messages import LeaderReply, LeaderRequest
 from merganser.model.refusal import Refused
-from merganser.model.row import Span
 from merganser.model.timestamp import Timestamp
+from merganser.model.value_messages import FindTagged, ListRange, Mint, PutValue, ValueReply, ValueRequest
 from merganser.model.versions import CLIENTS_SINCE
 
 
@@ -117,50 +117,6 @@ class ReadHint(msgspec.Struct, frozen=True, array_like=True, tag=11):
     map_epoch: int
     table: TableId
     key: bytes
-
-
-class Mint(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    """Name an event on ``key`` that the sender is about to bring about. Answered by `Minted`."""
-
-    map_epoch: int
-    table: TableId
-    key: bytes
-    is_blind: bool
-    """It replaces nothing: refused if the key has too many values already."""
-    count: int = 1
-    """Of events. Who does not know of this names one."""
-
-
-class PutValue(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """Put or delete a value if a condition holds, as who sees to such puts of its key. Answered by `ValuePut`."""
-
-    map_epoch: int
-    table: TableId
-    key: bytes
-    kind: bytes
-    value: bytes | None
-    """A cell of that kind (`core.contents`); None: a delete."""
-    context: bytes
-    """As the client gave it."""
-    expires_at_s: int | None
-    condition: str
-    """Of `model.contents.Condition`."""
-    level: str
-    """As `model.consistency.name_of` writes it."""
-    read_level: str
-    timeout_ms: int
-
-
-class FindTagged(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """Tell which rows of these partitions have tags of a name, in a range of places (`core.tags`): `TaggedAre`."""
-
-    map_epoch: int
-    table: TableId
-    partitions: tuple[PartitionId, ...]
-    name: str
-    start: bytes
-    end: bytes
-    most: int
 
 
 class LookAtTree(msgspec.Struct, frozen=True, array_like=True, tag=20):
@@ -300,27 +256,6 @@ class Merged(msgspec.Struct, frozen=True, array_like=True, tag=108):
     """The row is merged and durable; ``outranked_by`` is what the key held already that is as new or newer."""
 
     outranked_by: Timestamp | None = None
-
-
-class Minted(msgspec.Struct, frozen=True, array_like=True, tag=109):
-    """The dot at the end of ``span`` names one event, and no other event is within it."""
-
-    span: Span
-    more: tuple[Span, ...] = ()
-    """As many more as were asked for."""
-
-
-class ValuePut(msgspec.Struct, frozen=True, array_like=True, tag=110):
-    """The condition held, and it is done; ``context`` is what the client puts with next."""
-
-    context: bytes
-
-
-class TaggedAre(msgspec.Struct, frozen=True, array_like=True, tag=111):
-    """Places, ascending, with the fingerprints of their rows; ``stopped_at`` None: all there are."""
-
-    entries: tuple[tuple[bytes, int], ...]
-    stopped_at: bytes | None
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=102):
@@ -491,9 +426,7 @@ Request = (
     | Prepare
     | Accept
     | Handoff
-    | Mint
-    | PutValue
-    | FindTagged
+    | ValueRequest
     | AskTime
     | CountItems
     | Purging
@@ -506,9 +439,7 @@ Request = (
 Reply = (
     Done
     | Merged
-    | Minted
-    | ValuePut
-    | TaggedAre
+    | ValueReply
     | Found
     | Rows
     | MapIs
@@ -528,7 +459,7 @@ Reply = (
 
 SINCE: dict[type[Request], int] = {
     **dict.fromkeys((Mint, AskMoves, Join), 3),
-    **dict.fromkeys((PutValue, FindTagged, LookAtTwigs, TallyTogether), 4),
+    **dict.fromkeys((PutValue, FindTagged, ListRange, LookAtTwigs, TallyTogether), 4),
     **dict.fromkeys(CLIENT_REQUESTS, CLIENTS_SINCE),
 }
 """The version that each kind of request came with, if it is newer than `versions.OLDEST`."""

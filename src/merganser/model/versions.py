@@ -18,8 +18,9 @@ How something changes without breaking an older peer:
 3  greetings tell a range; the map tells what its members speak; tables whose rows have a causal context;
    partitions that change hands
 4  data centres, and tables with a policy; native clients; values that are described (content type, metadata,
-   tags), tables of keys and values where the last write wins; rings that are cut finer; values that merge
-   themselves; twigs of hash trees, and several tallies together, of replicas that compare a partition
+   tags), tables of keys and values where the last write wins; lists of keys without their values; rings that are cut
+   finer; values that merge themselves; twigs of hash trees, and several tallies together, of replicas that compare a
+   partition
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ POLICIES_SINCE = 4
 DESCRIBED_SINCE = 4
 """Values with content type, metadata, tags or a client's name, and tables of values where the last write wins: an older
 node would show what is said about a value as a part of it, and keep no index of its tags."""
+LISTS_SINCE = 4
+"""Lists of keys without their values: an older replica does not know that question."""
 SPLITS_SINCE = 4
 """Rings that are cut finer: an older replica would go on with what it keeps by partition, under other numbers."""
 

@@ -37,9 +37,8 @@ from urllib.parse import parse_qsl
 import orjson
 
 from merganser.core import policies
-from merganser.core.crdt import counters, reading
+from merganser.core.crdt import counters
 from merganser.core.crdt.types import RESET
-from merganser.core.token import token_of
 from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, parse_value_levels
 from merganser.model.crdt import ANY, Operation
@@ -49,20 +48,14 @@ from merganser.net.http import Request, Response
 from merganser.node import admin_crdts
 from merganser.node.admin_contents import ABOUT, as_json, condition_of, content_of, tag_as_json, tag_value, told
 from merganser.service.member import Member
-from merganser.storage import keys
+from merganser.service.value_rules import LIMIT_MAX, REPLICAS_MAX, TTL_S_MAX, check_table_name, row_key
 
 PREFIX: Final = b"/values/"
 WIRE: Final = KEY_VALUE_WIRE
 CONFLICTS: Final[dict[str, Conflicts]] = {"siblings": "siblings", "lww": "lww", "crdt": "crdt"}
-KEY_BYTES_MAX: Final = 2048
-TABLE_CHARACTERS_MAX: Final = 255
 REPLICAS: Final = 3
-REPLICAS_MAX: Final = 16
 MAP_TIMEOUT_S: Final = 10.0
 TIMEOUT_S: Final = 5.0
-TTL_S_MAX: Final = 10**9  # thirty years
-LIMIT_MAX: Final = 1000
-PAGE_BYTES: Final = 1024 * 1024  # of values, which are read and not told
 
 _JSON = [(b"content-type", b"application/json")]
 _NAMES: Final[dict[bytes, frozenset[str]]] = {
@@ -211,21 +204,16 @@ async def _delete(member: Member, query: Query, _body: bytes) -> object:
 
 async def _keys(member: Member, query: Query, _body: bytes) -> object:
     table = await _table(member, query)
-    low, high = keys.table_range(table.id)
-    page = await member.coordinator.read_range(
+    page = await member.key_lists.page(
         table,
-        _start(query, low, high),
-        high,
+        resume=_token(query),
+        prefix=query.get("prefix", "").encode("latin-1"),
+        most=_number(query, "limit", LIMIT_MAX, low=1, high=LIMIT_MAX),
         level=parse_level(query, table)[1],
-        rows_max=_number(query, "limit", LIMIT_MAX, low=1, high=LIMIT_MAX),
-        bytes_max=PAGE_BYTES,
         deadline=_in(TIMEOUT_S),
     )
     resume = None if page.resume is None else base64.urlsafe_b64encode(page.resume).decode()
-    prefix = query.get("prefix", "").encode("latin-1")
-    is_there = reading.is_there if table.conflicts == "crdt" else bool
-    found = [keys.split_row_key(key)[2] for key, row in page.rows if is_there(row)]
-    return {"keys": [as_json(key) for key in found if key.startswith(prefix)], "from": resume}
+    return {"keys": [as_json(key) for key in page.keys], "from": resume}
 
 
 async def _find(member: Member, query: Query, _body: bytes) -> object:
@@ -303,10 +291,7 @@ def _text(query: Query, name: str) -> str:
 
 def _table_name(query: Query) -> str:
     name = _text(query, "table")
-    if not 1 <= len(name) <= TABLE_CHARACTERS_MAX or not name.isprintable():
-        raise RequestError(
-            f"table must be 1 to {TABLE_CHARACTERS_MAX} characters that can be printed, not {name!r:.80}"
-        )
+    check_table_name(name)
     return name
 
 
@@ -325,20 +310,7 @@ async def _table(member: Member, query: Query) -> Table:
 
 
 def _key(table: Table, query: Query) -> bytes:
-    key = query.get("key", "").encode("latin-1")
-    if not 1 <= len(key) <= KEY_BYTES_MAX:
-        raise RequestError(f"key must be 1 to {KEY_BYTES_MAX:,} bytes, not {len(key):,}")
-    return keys.row_key(table.id, token_of(key), key)
-
-
-def _start(query: Query, low: bytes, high: bytes) -> bytes:
-    """Return where a page begins; raises a RequestError if no page of the table ended there."""
-    start = _token(query)
-    if start is None:
-        return low
-    if not low <= start < high:
-        raise RequestError("from must be what the page before told; leave it out to begin anew")
-    return start
+    return row_key(table, query.get("key", "").encode("latin-1"))
 
 
 def _token(query: Query) -> bytes | None:

@@ -28,12 +28,13 @@ from merganser.core.admission import (
 from merganser.model.errors import OverloadedError
 from merganser.model.leader_messages import Change, Copies, Replicate, TouchRange
 from merganser.model.load import Load
-from merganser.model.messages import Apply, FindTagged, Hint, ReadRange, Request
+from merganser.model.messages import Apply, Hint, ReadRange, Request
+from merganser.model.value_messages import FindTagged, ListRange
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_PAGES = frozenset((ReadRange, FindTagged, TouchRange))
+_PAGES = frozenset((ReadRange, ListRange, FindTagged, TouchRange))
 """Whose answers take as long as they are large."""
 
 _SIZES: dict[type, Callable[[Any], int]] = {

@@ -18,8 +18,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from merganser.core import policies, snapshots
-from merganser.core.crdt import reading
-from merganser.core.token import token_of
 from merganser.model.client_messages import (
     AskKeys,
     AskSession,
@@ -53,17 +51,18 @@ from merganser.service.admission import Requests
 from merganser.service.catalog import Catalog
 from merganser.service.coordinator import Coordinator
 from merganser.service.crdt_values import CrdtValues
+from merganser.service.key_lists import KeyLists
 from merganser.service.key_values import KeyValues
 from merganser.service.tag_queries import TagQueries
 from merganser.service.topology import Topology
-from merganser.storage import keys
+from merganser.service.value_rules import (
+    REPLICAS_MAX,
+    TABLE_CHARACTERS_MAX,
+    TTL_S_MAX,
+    check_table_name,
+    row_key,
+)
 
-KEY_BYTES_MAX: Final = 2048
-TABLE_CHARACTERS_MAX: Final = 255
-REPLICAS_MAX: Final = 16
-TTL_S_MAX: Final = 10**9  # thirty years
-LIMIT_MAX: Final = 1000
-PAGE_BYTES: Final = 1024 * 1024  # of values, which are read and not told
 TIMEOUT_S_MAX: Final = 60.0
 """Nobody waits longer; a client that says so is told before."""
 
@@ -74,6 +73,7 @@ class ValueServices(NamedTuple):
     key_values: KeyValues
     crdt_values: CrdtValues
     tag_queries: TagQueries
+    key_lists: KeyLists
 
 
 class ClientRequests:
@@ -92,7 +92,7 @@ class ClientRequests:
         self._topology = topology
         self._catalog = catalog
         self._coordinator = coordinator
-        self._key_values, self._crdt_values, self._tag_queries = values
+        self._key_values, self._crdt_values, self._tag_queries, self._key_lists = values
         self._places = places
         self._loop = asyncio.get_running_loop()
         self._ring: MapIs | None = None
@@ -129,7 +129,7 @@ class ClientRequests:
             deadline = self._deadline(request.timeout_ms)
             table = await self._table(request.table, deadline)
             level = _levels(request.level).read or Consistency.QUORUM
-            found = await self._key_values.get(table, _key(table, request.key), level=level, deadline=deadline)
+            found = await self._key_values.get(table, row_key(table, request.key), level=level, deadline=deadline)
         values = tuple(
             [
                 ValueIs(
@@ -156,7 +156,7 @@ class ClientRequests:
         async with self._places:
             deadline = self._deadline(request.timeout_ms)
             table = await self._table(request.table, deadline)
-            key = _key(table, request.key)
+            key = row_key(table, request.key)
             level = _levels(request.level).write or Consistency.QUORUM
             only_if = _condition(request.only_if)
             if request.value is None:
@@ -180,30 +180,20 @@ class ClientRequests:
         """Tell a page of the keys that can be read.
 
         Raises:
-            as `Coordinator.read_range`; OverloadedError.
+            as `KeyLists.page`; OverloadedError.
         """
         async with self._places:
             deadline = self._deadline(request.timeout_ms)
             table = await self._table(request.table, deadline)
-            low, high = keys.table_range(table.id)
-            start = low if request.start is None else request.start
-            if not low <= start < high:
-                raise RequestError("start must be where the page before ended: begin anew, the table is another one")
-            if not 1 <= request.limit <= LIMIT_MAX:
-                raise RequestError(f"limit must be 1 to {LIMIT_MAX}, not {request.limit}")
-            page = await self._coordinator.read_range(
+            page = await self._key_lists.page(
                 table,
-                start,
-                high,
+                resume=request.start,
+                prefix=request.prefix,
+                most=request.limit,
                 level=_levels(request.level).read or Consistency.QUORUM,
-                rows_max=request.limit,
-                bytes_max=PAGE_BYTES,
                 deadline=deadline,
             )
-        is_there = reading.is_there if table.conflicts == "crdt" else bool
-        found = [keys.split_row_key(key)[2] for key, row in page.rows if is_there(row)]
-        found = [key for key in found if key.startswith(request.prefix)]
-        return KeysAre(tuple(found), page.resume, self._topology.map.epoch)
+        return KeysAre(tuple(page.keys), page.resume, self._topology.map.epoch)
 
     async def find(self, _sender: NodeId, request: AskTagged) -> Reply:
         """Tell a page of the keys whose values have a tag.
@@ -236,7 +226,7 @@ class ClientRequests:
             deadline = self._deadline(request.timeout_ms)
             table = await self._table(request.table, deadline)
             level = _levels(request.level).read or Consistency.QUORUM
-            found = await self._crdt_values.get(table, _key(table, request.key), level=level, deadline=deadline)
+            found = await self._crdt_values.get(table, row_key(table, request.key), level=level, deadline=deadline)
         return CrdtIs(tuple(found.values), found.context, self._topology.map.epoch)
 
     async def update(self, _sender: NodeId, request: ClientUpdate) -> Reply:
@@ -251,7 +241,7 @@ class ClientRequests:
             levels = _levels(request.level)
             has_changed = await self._crdt_values.update(
                 table,
-                _key(table, request.key),
+                row_key(table, request.key),
                 request.operations,
                 update=request.update,
                 context=request.context,
@@ -279,7 +269,7 @@ class ClientRequests:
         Raises:
             as `Catalog.create_table`; RequestError also for a name or a number that cannot be.
         """
-        _check_name(request.name)
+        check_table_name(request.name)
         if not 1 <= request.n <= REPLICAS_MAX:
             raise RequestError(f"n must be 1 to {REPLICAS_MAX}, not {request.n}")
         if not 1 <= len(request.unique_id) <= TABLE_CHARACTERS_MAX:
@@ -318,7 +308,7 @@ class ClientRequests:
         known = self._catalog.known(KEY_VALUE_WIRE, name)
         if known is not None:
             return known
-        _check_name(name)
+        check_table_name(name)
         return await self._catalog.table(KEY_VALUE_WIRE, name, deadline=deadline)
 
     def _told(self, table: Table) -> TableIs:
@@ -373,16 +363,3 @@ def _condition(text: str) -> Condition | None:
         return Condition(text)
     except ValueError:
         raise RequestError(f"only_if is {' or '.join(one.value for one in Condition)}, not {text!r:.80}") from None
-
-
-def _key(table: Table, key: bytes) -> bytes:
-    if not 1 <= len(key) <= KEY_BYTES_MAX:
-        raise RequestError(f"key must be 1 to {KEY_BYTES_MAX:,} bytes, not {len(key):,}")
-    return keys.row_key(table.id, token_of(key), key)
-
-
-def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= TABLE_CHARACTERS_MAX or not name.isprintable():
-        raise RequestError(
-            f"table must be 1 to {TABLE_CHARACTERS_MAX} characters that can be printed, not {name!r:.80}"
-        )

@@ -37,8 +37,8 @@ from merganser.model.errors import (
 )
 from merganser.model.gossip import State
 from merganser.model.ids import NodeId
-from merganser.model.messages import PutValue, ValuePut
 from merganser.model.row import Context
+from merganser.model.value_messages import PutValue, ValuePut
 from merganser.net.transport import refusal_code
 from merganser.service.asking import Asker, error_of, wrote_nothing
 from merganser.service.replica import NO_SUCH_TABLE

@@ -26,7 +26,6 @@ from typing import cast
 
 from merganser.core import levels, rows
 from merganser.core.quorum import ReadQuorum, Verdict
-from merganser.core.ring import Ring
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need, ReadLevel, WriteLevel
 from merganser.model.errors import (
@@ -39,22 +38,21 @@ from merganser.model.errors import (
 )
 from merganser.model.holders import Holders
 from merganser.model.ids import NodeId
-from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Reply, Rows
+from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Reply, Request, Rows
 from merganser.model.row import Mutation, Row
 from merganser.model.timestamp import Timestamp
 from merganser.net.transport import Traffic
 from merganser.service.admission import UnderWay, counted, timed
-from merganser.service.asking import SILENT_S, Asker, Reading
+from merganser.service.asking import Asker, Reading
 from merganser.service.hedging import Hedging
 from merganser.service.hinting import HintedWriting, Hinting
-from merganser.service.range_merge import RangePage, merge_pages
+from merganser.service.range_merge import RangePage, Run, merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.shortfall import OUTRANKED, Shortfall
 from merganser.service.staleness import Staleness
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
-from merganser.storage import keys
 from merganser.storage.values import decode_row, encode_row
 
 LOOK_CHANCE = 0.01  # costs 2 % of the reads at ONE, and finds what was missed on every item read some hundred times
@@ -246,59 +244,76 @@ class Coordinator:
             as `read`; UnavailableError also when too many such reads are under way until ``deadline``.
         """
         async with self.range_turns.one(deadline):
-            while True:
-                try:
-                    return await self._read_run(
-                        table,
-                        start,
-                        end,
-                        reverse=reverse,
-                        level=level,
-                        rows_max=rows_max,
-                        bytes_max=bytes_max,
-                        deadline=deadline,
-                    )
-                except _MovedError:
-                    continue
+            run = await self.ask_run(
+                table,
+                start,
+                end,
+                reverse=reverse,
+                level=level,
+                deadline=deadline,
+                make=lambda epoch, low, high: ReadRange(epoch, table.id, low, high, reverse, rows_max, bytes_max),
+            )
+            return RangePage([], None) if run is None else await self._merged(table, start, end, run, reverse, deadline)
 
-    async def _read_run(
+    async def ask_run(
         self,
         table: Table,
         start: bytes,
         end: bytes,
         *,
-        reverse: bool,
+        reverse: bool = False,
         level: ReadLevel,
-        rows_max: int,
-        bytes_max: int,
         deadline: float,
+        make: Callable[[int, bytes, bytes], Request],
+    ) -> Run | None:
+        """Ask replicas of the first partitions of ``start <= key < end`` that have the same; None: the range is empty.
+
+        Args:
+            table: without leaders.
+            start: where it begins.
+            end: where it ends, exclusive.
+            reverse: the first ones are the last.
+            level: how many replicas are to be asked.
+            deadline: loop time.
+            make: the question, answered by `Rows`, for the range from one key to another, by the map of an epoch.
+
+        Raises:
+            as `read`.
+        """
+        while True:
+            found = self._topology.run(table, start, end, reverse=reverse)
+            if found is None:
+                return None
+            low, high, holders = found
+            need = self.needed_to_read(table, holders, level)
+            need = Need(
+                need.nodes, need.nodes, need.parts
+            )  # fallbacks hold hints by key and target, not ranges of them
+            replicas, question = levels.askable(holders, need), make(self._topology.map.epoch, low, high)
+            ask = partial(self._ask_page, question)
+            try:
+                reading = await self._ask_replicas(table, replicas, (), need, level, deadline, ask)
+            except _MovedError:
+                continue
+            pages = {node: cast("Rows", reply) for node, reply in reading.quorum.replies.items()}
+            return Run(low, high, replicas, need, pages)
+
+    def _ask_page(self, question: Request, node: NodeId, timeout_s: float) -> asyncio.Future[Reply]:
+        return self._asker.ask(node, question, timeout_s=timeout_s, traffic=Traffic.BULK)
+
+    async def _merged(
+        self, table: Table, start: bytes, end: bytes, run: Run, reverse: bool, deadline: float
     ) -> RangePage:
-        ring, run = self._topology.ring, self._topology.run(table, start, end, reverse=reverse)
-        if run is None:
-            return RangePage([], None)
-        low, high, holders = run
-        need = self.needed_to_read(table, holders, level)
-        need = Need(need.nodes, need.nodes, need.parts)  # fallbacks hold hints by key and target, not ranges of them
-        replicas = levels.askable(holders, need)
-        question = ReadRange(self._topology.map.epoch, table.id, low, high, reverse, rows_max, bytes_max)
-        reading = await self._ask_replicas(
-            table,
-            replicas,
-            (),
-            need,
-            level,
-            deadline,
-            lambda node, timeout_s: self._asker.ask(node, question, timeout_s=timeout_s, traffic=Traffic.BULK),
-        )
-        pages = {node: cast("Rows", reply) for node, reply in reading.quorum.replies.items()}
-        merged = merge_pages(pages, reverse=reverse)
+        """Return what replicas say of a run together, once those that had less are repaired."""
+        low, high, ring = run.low, run.high, self._topology.ring
+        merged = merge_pages(run.pages, reverse=reverse)
         found: list[tuple[bytes, Row]] = []
         repairs: list[Awaitable[None]] = []
         now_s = self.wall_us() // 1_000_000
         for key, answers in merged.answers:
-            one = reconcile(key, answers, partial(_horizon_at, ring, key, low, pages))
+            one = reconcile(key, answers, partial(run.horizon_at, ring, key))
             if one.stale:
-                repairs.append(self._bring_up(table, key, one, answers, replicas, need, deadline))
+                repairs.append(self._bring_up(table, key, one, answers, run.replicas, run.need, deadline))
             if one.row is not None and not rows.is_tombstone(one.row, now_s):
                 found.append((key, one.row))
         if repairs:
@@ -440,46 +455,11 @@ class Coordinator:
         need: Need,
         deadline: float,
     ) -> None:
-        """Return once as many primaries hold what was found as had to be read.
-
-        Fallbacks that answered with less are left alone. A sloppy read waits for the primaries it has read, but
-        not long: nothing is promised of it.
-        """
+        """Return once as many primaries hold what was found as had to be read."""
         assert found.row is not None
         row = encode_row(key, found.row)
         newest = Apply(self._topology.map.epoch, table.id, key, row, vouched_us=found.vouched_us)
-        stale = [node for node in found.stale if node in replicas]
-        holding = sum(node in replicas for node in answers) - len(stale)
-        if len(need.parts) > 1:  # each of them has to have as many: that is so of those who were asked
-            await self._bring_up_all(newest, stale, deadline)
-            return
-        if not stale or (need.is_strict and holding >= need.primaries):
-            for node in stale:
-                self.repairs.repair(node, newest)
-            return
-        patience = deadline if holding < need.primaries else min(deadline, self._loop.time() + SILENT_S)
-        holding += await self.repairs.settle(
-            newest,
-            stale=stale,
-            unasked=[node for node in replicas if node not in answers],
-            required=need.primaries - holding if holding < need.primaries else len(stale),
-            deadline=patience,
-        )
-        if holding < need.primaries:
-            raise UnavailableError(
-                f"the replicas differ, and {holding} of {need.primaries} hold the newest row in time: a later read "
-                "might not see it, try again"
-            )
-
-    async def _bring_up_all(self, newest: Apply, stale: Sequence[NodeId], deadline: float) -> None:
-        if not stale:
-            return
-        holding = await self.repairs.settle(newest, stale=stale, unasked=(), required=len(stale), deadline=deadline)
-        if holding < len(stale):
-            raise UnavailableError(
-                f"the replicas differ, and {holding} of {len(stale)} that lacked the newest row hold it in time: a "
-                "later read might not see it, try again"
-            )
+        await self.repairs.bring_up(newest, found.stale, answers.keys(), replicas, need, deadline)
 
     def needed_to_read(self, table: Table, holders: Holders, level: ReadLevel) -> Need:
         """Return what a read at ``level`` needs; raises a RequestError if the table cannot give that."""
@@ -522,10 +502,3 @@ class _MovedError(Exception):
 def _unknown(error: Exception) -> UnknownOutcomeError:
     """Return what a write comes to that ended with ``error`` after an attempt that some may have taken."""
     return UnknownOutcomeError(f"{error}; an attempt before that may have been written, read the item or try again")
-
-
-def _horizon_at(ring: Ring, key: bytes, low: bytes, pages: Mapping[NodeId, Rows], node: NodeId) -> int:
-    """Return the horizon of ``node`` for the partition of ``key``, a row of the range that begins at ``low``."""
-    horizons = pages[node].horizons
-    place = ring.partition_of(keys.token_in(key)) - ring.partition_of(keys.token_in(low))
-    return horizons[place] if horizons else 0

@@ -33,9 +33,9 @@ from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
 from merganser.model.contents import VALUE_BYTES_MAX, Condition, Content, check
 from merganser.model.errors import ClockSkewError, RefusedError, RequestError, StorageFailedError, UnavailableError
 from merganser.model.ids import NodeId
-from merganser.model.messages import Mint, Minted
 from merganser.model.row import Context, Row, Span
 from merganser.model.timestamp import Timestamp
+from merganser.model.value_messages import Mint, Minted
 from merganser.model.versions import DESCRIBED_SINCE
 from merganser.net.transport import refusal_code
 from merganser.service.admission import timed

@@ -27,7 +27,6 @@ from merganser.model.messages import (
     Complete,
     CountItems,
     FetchMap,
-    FindTagged,
     Gossip,
     Hint,
     Introduce,
@@ -39,9 +38,7 @@ from merganser.model.messages import (
     LookAtTree,
     LookAtTwigs,
     Meet,
-    Mint,
     Prepare,
-    PutValue,
     Read,
     ReadHint,
     ReadRange,
@@ -57,13 +54,11 @@ from merganser.service.admission import Admission
 from merganser.service.anti_entropy import REPAIR_INTERVAL_S, AntiEntropy
 from merganser.service.asking import Asker
 from merganser.service.catalog import Catalog
-from merganser.service.client_requests import ClientRequests, ValueServices
 from merganser.service.clock_watch import ClockWatch
 from merganser.service.coordinator import Coordinator
 from merganser.service.copying import Copying
 from merganser.service.counting import Counting
 from merganser.service.counts import Measure
-from merganser.service.crdt_values import CrdtValues
 from merganser.service.damage import Damage
 from merganser.service.durable_answers import DurableAnswers
 from merganser.service.expirer import LOOK_S as EXPIRY_LOOK_S
@@ -75,7 +70,6 @@ from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
 from merganser.service.joining import admitted
-from merganser.service.key_values import KeyValues
 from merganser.service.leader_repair import LeaderRepair
 from merganser.service.leader_tables import LeaderTables
 from merganser.service.leftovers import Leftovers
@@ -92,9 +86,9 @@ from merganser.service.standstill import Standstill
 from merganser.service.steps import Evaluator, Indexer
 from merganser.service.table_ends import Ends, TableEnds
 from merganser.service.tag_index import TagIndex
-from merganser.service.tag_queries import TagQueries
 from merganser.service.timestamps import Timestamps, load_ceiling
 from merganser.service.topology import Topology
+from merganser.service.value_tables import ValueTables
 from merganser.service.wholeness import Wholeness
 from merganser.storage.engine import Engine
 
@@ -238,22 +232,19 @@ class Member:
             under_way=self.admission.operations,
             probe_s=probe_s,
         )
-        self.key_values = KeyValues(
+        self.values = ValueTables(
             self.topology,
             asker,
+            self.catalog,
             self.coordinator,
             self.replica,
             self.timestamps,
+            self.tags,
             ahead_us_max=CLOCK_AHEAD_US_MAX,
+            places=self.admission.requests,
         )
-        self.crdt_values = CrdtValues(self.topology, self.coordinator, self.key_values)
-        self.tag_queries = TagQueries(
-            self.topology, asker, self.coordinator, self.replica, self.tags, catch_up=self.catalog.news.catch_up
-        )
-        values = ValueServices(self.key_values, self.crdt_values, self.tag_queries)
-        self.client_requests = ClientRequests(
-            self.topology, self.catalog, self.coordinator, values, places=self.admission.requests
-        )
+        self.key_values, self.crdt_values = self.values.key_values, self.values.crdt_values
+        self.tag_queries, self.key_lists = self.values.tag_queries, self.values.key_lists
         self.hints = HintStore(
             self.topology,
             engine,
@@ -410,9 +401,6 @@ class Member:
             ReadRange: self.replica.read_range,
             Hint: self.hints.keep,
             ReadHint: self.hints.read,
-            Mint: self.key_values.mint,
-            FindTagged: self.tag_queries.answer,
-            PutValue: self.key_values.conditional_puts.answer,
             FetchMap: self._fetch_map,
             Introduce: self._introduce,
             Join: self._join,
@@ -433,7 +421,7 @@ class Member:
             ListKeys: answers.list_keys,
             LookAgain: answers.look_again,
             Meet: answers.meet,
-            **self.client_requests.handlers,
+            **self.values.handlers,
             **self.leader_tables.handlers,
             **self.leader_repair.handlers,
         }

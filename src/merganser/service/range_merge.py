@@ -8,13 +8,35 @@ key that a replica's page lacks within that reach is a key it does not hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
+from merganser.core.ring import Ring
+from merganser.model.consistency import Need
 from merganser.model.ids import NodeId
 from merganser.model.messages import Rows
 from merganser.model.row import Row
 from merganser.storage import keys
+
+
+class Run(NamedTuple):
+    """What replicas tell of some partitions that they all hold, one after another on the ring."""
+
+    low: bytes
+    high: bytes
+    """Exclusive."""
+    replicas: tuple[NodeId, ...]
+    """All that could be asked."""
+    need: Need
+    pages: dict[NodeId, Rows]
+    """Of those that were."""
+
+    def horizon_at(self, ring: Ring, key: bytes, node: NodeId) -> int:
+        """Return the horizon of ``node`` for the partition of ``key``."""
+        horizons = self.pages[node].horizons
+        place = ring.partition_of(keys.token_in(key)) - ring.partition_of(keys.token_in(self.low))
+        return horizons[place] if horizons else 0
 
 
 class MergedPage(msgspec.Struct, frozen=True):

@@ -15,12 +15,13 @@ Source: DeCandia 2007 §5; blocking repair and why: Cassandra, CASSANDRA-4456 an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, cast
 
 from merganser.core import horizon
 from merganser.core.quorum import Verdict
-from merganser.model.errors import MerganserError
+from merganser.model.consistency import Need
+from merganser.model.errors import MerganserError, UnavailableError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Apply, Found, Read, Reply, Request
 from merganser.model.row import Row
@@ -89,6 +90,56 @@ class ReadRepair:
             spreading.widen()
             await spreading.settled(deadline)
         return spreading.quorum.acks
+
+    async def bring_up(
+        self,
+        newest: Apply,
+        stale: Sequence[NodeId],
+        answered: Collection[NodeId],
+        replicas: Sequence[NodeId],
+        need: Need,
+        deadline: float,
+    ) -> None:
+        """Return once as many primaries hold what a read found as it had to ask.
+
+        Fallbacks that answered with less are left alone. A sloppy read waits for the primaries it has read, but
+        not long: nothing is promised of it.
+
+        Raises:
+            UnavailableError: too few do by ``deadline``.
+        """
+        stale = [node for node in stale if node in replicas]
+        holding = sum(node in replicas for node in answered) - len(stale)
+        if len(need.parts) > 1:  # each of them has to have as many: that is so of those who were asked
+            await self._bring_up_all(newest, stale, deadline)
+            return
+        if not stale or (need.is_strict and holding >= need.primaries):
+            for node in stale:
+                self.repair(node, newest)
+            return
+        patience = deadline if holding < need.primaries else min(deadline, self._loop.time() + SILENT_S)
+        holding += await self.settle(
+            newest,
+            stale=stale,
+            unasked=[node for node in replicas if node not in answered],
+            required=need.primaries - holding if holding < need.primaries else len(stale),
+            deadline=patience,
+        )
+        if holding < need.primaries:
+            raise UnavailableError(
+                f"the replicas differ, and {holding} of {need.primaries} hold the newest row in time: a later read "
+                "might not see it, try again"
+            )
+
+    async def _bring_up_all(self, newest: Apply, stale: Sequence[NodeId], deadline: float) -> None:
+        if not stale:
+            return
+        holding = await self.settle(newest, stale=stale, unasked=(), required=len(stale), deadline=deadline)
+        if holding < len(stale):
+            raise UnavailableError(
+                f"the replicas differ, and {holding} of {len(stale)} that lacked the newest row hold it in time: a "
+                "later read might not see it, try again"
+            )
 
     def repair(self, replica: NodeId, newest: Apply) -> None:
         """Bring ``replica`` up to ``newest`` in the background."""

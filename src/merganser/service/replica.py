@@ -23,9 +23,10 @@ from merganser.core.clock import HybridClock
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import NodeId, PartitionId, TableId
-from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Mint, Read, ReadRange, Reply, Rows
+from merganser.model.messages import A_CLIENTS, Apply, Found, Merged, Read, ReadRange, Reply, Rows
 from merganser.model.row import Row
 from merganser.model.timestamp import Timestamp
+from merganser.model.value_messages import Mint
 from merganser.service.damage import Damage
 from merganser.service.durable_answers import DurableAnswers
 from merganser.service.hash_trees import HashTrees

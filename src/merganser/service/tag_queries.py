@@ -29,7 +29,7 @@ from merganser.model.consistency import Part, ReadLevel, name_of
 from merganser.model.contents import Tag, TaggedKey, check_tag
 from merganser.model.errors import RefusedError, RequestError, UnavailableError
 from merganser.model.ids import NodeId, PartitionId
-from merganser.model.messages import FindTagged, TaggedAre
+from merganser.model.value_messages import FindTagged, TaggedAre
 from merganser.model.versions import DESCRIBED_SINCE
 from merganser.net.transport import Traffic
 from merganser.service.asking import Asker, error_of

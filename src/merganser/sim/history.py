@@ -149,6 +149,16 @@ class ValuesRead(msgspec.Struct, frozen=True):
     client: int = 0
 
 
+class KeyList(msgspec.Struct, frozen=True):
+    """One list of all keys of a table that was told to its end, page by page."""
+
+    keys: tuple[bytes, ...]
+    """Those of the rows, as they came."""
+    began_s: float
+    ended_s: float
+    client: int = 0
+
+
 class TagQuery(msgspec.Struct, frozen=True):
     """One query by tag that was answered to its end, page by page."""
 
@@ -240,6 +250,7 @@ class History:
         """Of key-value tables, all at QUORUM, as are"""
         self.value_reads: list[ValuesRead] = []
         self.tag_queries: list[TagQuery] = []
+        self.key_lists: list[KeyList] = []
         self.crdt_writes: list[CrdtWrite] = []
         self.crdt_reads: list[CrdtRead] = []
         self.table_changes: list[TableChange] = []

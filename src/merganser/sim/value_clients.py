@@ -14,7 +14,7 @@ from merganser.model.contents import Condition, Content, Tag
 from merganser.model.errors import MerganserError, PreconditionFailedError, RequestError, UnavailableError
 from merganser.service.shortfall import OUTRANKED
 from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients, member_of, name_of
-from merganser.sim.history import Failure, TagQuery, ValuePut, ValuesRead
+from merganser.sim.history import Failure, KeyList, TagQuery, ValuePut, ValuesRead
 from merganser.sim.machine import Machine
 from merganser.storage import keys
 
@@ -183,6 +183,30 @@ class ValueClients:
             if resume is None:
                 break
         self._history.tag_queries.append(TagQuery(low, high, tuple(found), began_s, self._loop.time(), client))
+        return True
+
+    async def list_keys(self, machine: Machine, *, client: int) -> bool:
+        """List all keys, page by page, at QUORUM; returns whether all was answered."""
+        began_s, resume = self._loop.time(), None
+        found: list[bytes] = []
+        table = self.clients.table
+        while True:
+            deadline = self._loop.time() + REQUEST_TIMEOUT_S
+            work = member_of(machine).key_lists.page(
+                table, resume=resume, most=PAGE, level=Consistency.QUORUM, deadline=deadline
+            )
+            task = await self.clients.ask(machine, work, "list keys", client)
+            error = task.exception() if task.done() else None
+            if error is not None and not isinstance(error, MerganserError):
+                raise error
+            if not task.done() or error is not None or machine.member is None:
+                return False
+            page = task.result()
+            found += [keys.row_key(table.id, token_of(key), key) for key in page.keys]
+            resume = page.resume
+            if resume is None:
+                break
+        self._history.key_lists.append(KeyList(tuple(found), began_s, self._loop.time(), client))
         return True
 
     def _seen_with(self, values: frozenset[bytes]) -> frozenset[bytes]:

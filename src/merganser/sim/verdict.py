@@ -177,8 +177,7 @@ class Verdict:
         items = ItemClients(self._clients)
         for key in sorted({operation.key for operation in self._history.items.operations}):
             await self._through_any(functools.partial(items.read_item, key=key, client=JUDGE), name_of(key))
-        if isinstance(self._workload, Concluding):
-            await self._through_any(functools.partial(self._workload.conclude, client=JUDGE), "what was asked last")
+        await self._conclude()
         for is_reverse in False, True:
             for is_consistent in False, True:
                 scan = functools.partial(items.scan, client=JUDGE, is_reverse=is_reverse, is_consistent=is_consistent)
@@ -202,6 +201,11 @@ class Verdict:
                 get = functools.partial(values.get, key=key, client=JUDGE, level=level)
                 await self._through_any(get, f"{name_of(key)} at {level.value}")
         await self._repaired()
+        await self._conclude()
+
+    async def _conclude(self) -> None:
+        if isinstance(self._workload, Concluding):
+            await self._through_any(functools.partial(self._workload.conclude, client=JUDGE), "what was asked last")
 
     async def _through_any(self, look: Callable[[Machine], Awaitable[object]], what: str) -> None:
         await self._until(lambda: look(self._any_machine()), what)

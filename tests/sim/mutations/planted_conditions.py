@@ -6,14 +6,15 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
-from merganser.core import causality, last_writes, preconditions
+from merganser.core import briefs, causality, last_writes, preconditions
 from merganser.model.consistency import Consistency
 from merganser.model.contents import Condition
 from merganser.model.errors import PreconditionFailedError, UnavailableError, UnknownOutcomeError
 from merganser.model.row import Context
-from merganser.service import conditional_puts
+from merganser.service import conditional_puts, key_lists, range_merge
 from merganser.service.asking import Writing
 from merganser.service.conditional_puts import ConditionalPuts
 from merganser.service.key_values import KeyValues
@@ -44,7 +45,7 @@ def each_node_decides_about_conditions_by_itself(patch: pytest.MonkeyPatch) -> N
     nemesis="partitions",
     nodes=3,
     hot_keys=1,
-    likely=8,
+    likely=11,
     repair_interval_s=1e9,
 )
 def condition_is_looked_up_on_one_replica(patch: pytest.MonkeyPatch) -> None:
@@ -97,7 +98,7 @@ def refused_put_is_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "_decide", decide)
 
 
-@planted("siblings", mechanism=CONDITIONS, workload="conditions", likely=1)
+@planted("siblings", mechanism=CONDITIONS, workload="conditions")
 def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     real = conditional_puts._told
 
@@ -119,6 +120,29 @@ def last_write_is_not_modified_by_a_later_one(patch: pytest.MonkeyPatch) -> None
         return min(seen)
 
     patch.setattr(preconditions, "last_writes", _With(last_writes, newest=newest))
+
+
+@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="partitions", likely=7)
+def list_takes_the_word_of_the_first_replica(patch: pytest.MonkeyPatch) -> None:
+    """Where replicas differ, nobody looks."""
+    real = briefs.is_there
+    patch.setattr(briefs, "is_there", lambda told, now_s: real(list(told)[:1], now_s))
+
+
+@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="none")
+def list_takes_what_was_deleted_for_a_key(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(briefs, "lasts_until_s", lambda _row, _conflicts: briefs.FOREVER_S)
+
+
+@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="none")
+def list_goes_on_behind_the_key_that_comes_next(patch: pytest.MonkeyPatch) -> None:
+    real = range_merge.merge_pages
+
+    def merged(pages: Any, *, reverse: bool) -> Any:
+        page = real(pages, reverse=reverse)
+        return page if page.resume is None else msgspec.structs.replace(page, answers=page.answers[:-1])
+
+    patch.setattr(key_lists, "merge_pages", merged)
 
 
 class _With:

@@ -35,6 +35,7 @@ from merganser.sim.checkers.items import (
     pages_out_of_order,
     versions_that_fell,
 )
+from merganser.sim.checkers.key_lists import keys_that_are_told_wrong
 from merganser.sim.checkers.last_writes import last_writes_that_lost
 from merganser.sim.checkers.leaders import (
     broken_promises,
@@ -75,6 +76,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "siblings": lost_siblings,
     "last writes": last_writes_that_lost,
     "conditions": conditions_not_kept,
+    "keys": keys_that_are_told_wrong,
     "tags": tags_that_lie,
     "crdts": values_that_do_not_add_up,
     "timestamps": timestamps_that_fell,
@@ -126,6 +128,7 @@ PROMISES = {
     "siblings": "a put stays until one that saw it takes its place, and then goes",
     "last writes": "where the last write wins, nothing that came before an acknowledged put is read after it",
     "conditions": "a put that depends on what is there is done, or refused, for a reason",
+    "keys": "a list of keys tells each once, all that were there all along, and none that is gone",
     "tags": "a query by tag tells of each value that has it, and of nothing that has lost it",
     "crdts": "what was added counts once, until a removal that saw it, and then no more",
     "timestamps": "a node mints each timestamp once and always later ones, over all its lives",

@@ -1,4 +1,4 @@
-"""Conditions: puts and deletes of a few keys that depend on what is there, beside others that do not.
+"""Conditions: puts and deletes of a few keys that depend on what is there, beside others that do not, and lists.
 
 Contexts are those of the client's last answer, or of any earlier time. Some keys are new ones, for which several put
 if there is none; and some clients ask for the same thing twice at once, through two nodes.
@@ -13,6 +13,7 @@ from merganser.sim.clients import Clients
 from merganser.sim.machine import Machine
 from merganser.sim.value_clients import NOTHING_KNOWN, Known, ValueClients
 
+LISTS = 0.06
 READS = 0.3
 NOT_MODIFIED = 0.5
 """Of the puts and deletes,"""
@@ -46,7 +47,9 @@ class Conditions:
             if machine is None:
                 continue
             key, drawn = rng.choice(self._keys), rng.random()
-            if rng.random() < READS:
+            if rng.random() < LISTS:
+                await self._values.list_keys(machine, client=number)
+            elif rng.random() < READS:
                 await self._values.get(machine, key, client=number)
             elif drawn < NOT_MODIFIED:
                 await self._put(machine, other, key, number, Condition.NOT_MODIFIED)
@@ -55,6 +58,10 @@ class Conditions:
             else:
                 await self._put(machine, None, key, number, None)
             self._earlier.setdefault(key, [NOTHING_KNOWN]).append(self._values.known(number, key))
+
+    async def conclude(self, machine: Machine, client: int) -> bool:
+        """List all keys once more."""
+        return await self._values.list_keys(machine, client=client)
 
     def _perhaps_new(self, key: bytes) -> bytes:
         rng = self._clients.rng
