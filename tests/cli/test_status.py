@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from merganser.cli.status import _show_leaders, _show_membership
+from merganser.cli.status import _show_leaders, _show_membership, _show_staleness
 
 
 def believed(state: str, *accusers: str) -> dict[str, Any]:
@@ -61,3 +61,35 @@ def test_of_a_cluster_without_leaders_nothing_is_said_of_them() -> None:
     nobody = {"number": 1, "leadership": {"groups_led": 0, "groups_without_leader": 0}}
     _show_leaders(Console(file=screen, width=80), [nobody])
     assert screen.getvalue() == ""
+
+
+def view(fresh: float, after_ms: float, answers: int, behind: int) -> dict[str, object]:
+    return {
+        "fresh_at_once": fresh,
+        "visible_after_ms": {"0.9": 0.5, "0.99": after_ms, "0.999": -1.0},
+        "answers": answers,
+        "answers_behind": behind,
+    }
+
+
+def staleness_of(*staleness: dict[str, object]) -> str:
+    screen = io.StringIO()
+    _show_staleness(Console(file=screen, width=100), [*({"staleness": one} for one in staleness), {"number": 9}])
+    return screen.getvalue()
+
+
+def test_how_stale_reads_are_is_told_of_each_table_by_the_best_and_the_worst_node() -> None:
+    told = staleness_of(
+        {"carts": view(0.951, 3.5, 1000, 7), "log": view(1.0, 0.0, 0, 0)}, {"carts": view(0.98, 2, 500, 1)}
+    )
+    carts, log = told.splitlines()[2:4]
+    assert carts.split() == ["carts", "95.1%", "to", "98.0%", "3.5", "ms", "8", "of", "1,500", "answers"]
+    assert log.split() == ["log", "100.0%", "0.0", "ms"]
+
+
+def test_a_table_that_some_replica_never_hears_of_is_never_fresh_enough() -> None:
+    assert "never" in staleness_of({"t": view(0.5, -1.0, 10, 5)})
+
+
+def test_of_a_cluster_that_nothing_was_written_to_nothing_is_said_of_staleness() -> None:
+    assert staleness_of({}) == ""

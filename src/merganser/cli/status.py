@@ -45,6 +45,7 @@ def show_status(admin: str, *, as_json: bool) -> None:
     _show_membership(console, status, ring, nodes)
     _show_policies(console, status)
     _show_leaders(console, nodes)
+    _show_staleness(console, nodes)
     for known, node in zip(ring["nodes"], nodes, strict=True):
         if node.get("failure"):
             what = "recovers" if node["state"] == "recovering" else "takes no writes"
@@ -77,6 +78,31 @@ def _show_leaders(console: Console, nodes: list[dict[str, Any]]) -> None:
         if view["groups_without_leader"]:
             words = f"node {number} holds {view['groups_without_leader']} groups that nobody leads"
             console.print(Text(words, style="red"))
+
+
+def _show_staleness(console: Console, nodes: list[dict[str, Any]]) -> None:
+    """Print how stale reads of leaderless tables are, as the nodes measure it: the best and the worst of them."""
+    views: dict[str, list[dict[str, Any]]] = {}
+    for node in nodes:
+        for name, view in node.get("staleness", {}).items():
+            views.setdefault(name, []).append(view)
+    if not views:
+        return
+    table = _table("table", "fresh at once", "99 % after", "replicas behind")
+    for name in sorted(views):
+        fresh = [view["fresh_at_once"] for view in views[name]]
+        after_ms = [view["visible_after_ms"]["0.99"] for view in views[name]]
+        answers, behind = (sum(view[what] for view in views[name]) for what in ("answers", "answers_behind"))
+        table.add_row(
+            name,
+            f"{min(fresh):.1%}" if len(fresh) == 1 else f"{min(fresh):.1%} to {max(fresh):.1%}",
+            "never" if min(after_ms) < 0 else f"{max(after_ms):.1f} ms",
+            f"{behind:,} of {answers:,} answers" if answers else "",
+        )
+    console.print(
+        "reads at ONE of what was written at ONE, as measured (other levels: merganser advise):", highlight=False
+    )
+    console.print(table)
 
 
 def _show_membership(
