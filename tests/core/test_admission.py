@@ -13,12 +13,10 @@ from merganser.core.admission import (
     TICK_S,
     AdmissionLimits,
     BackgroundShare,
-    Entry,
     Measured,
-    RequestGate,
-    RequestLimit,
     is_busy,
 )
+from merganser.core.request_gate import Entry, RequestGate, RequestLimit
 
 LIMITS = AdmissionLimits()
 LEAST = 1 / 64

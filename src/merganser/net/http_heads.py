@@ -22,6 +22,7 @@ _LEFT_TO_THE_PARSER: Final = frozenset(
     (b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"expect", b"te", b"trailer")
 )
 _IS_NAME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9-]*").fullmatch
+_PLAIN: Final = bytes(range(32, 127))
 HEAD_BYTES_MAX: Final = 4096
 """More than SDKs send, session token included."""
 LINES_MAX: Final = 512
@@ -93,4 +94,4 @@ class Heads:
 
 def _is_plain(value: bytes) -> bool:
     """Tell whether a value is of visible ASCII characters, with spaces between them at most."""
-    return bool(value) and value.isascii() and value.decode().isprintable() and value == value.strip()
+    return bool(value) and not value.translate(None, _PLAIN) and value == value.strip()

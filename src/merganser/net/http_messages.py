@@ -4,30 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import msgspec
-
 
 def _has_room(_bytes: int) -> bool:
     return True
 
 
-class Request(msgspec.Struct, gc=False):
-    """A whole request."""
+class Request:
+    """A whole request. No struct, which could not be compiled: its members are read some thirty times."""
 
-    method: bytes
-    path: bytes
-    """The target as it was sent, query and escapes included: signatures are computed over it."""
-    headers: list[tuple[bytes, bytes]]
-    """Names in lower case, in the order sent."""
-    body: bytes
-    peer: str
-    """host:port of the client."""
-    room: Callable[[int], bool] = _has_room
-    """Takes bytes from the server's budget of bodies, if they fit; see `hold`."""
-    held_bytes: int = 0
-    """Beyond the body, until the request is answered."""
-    named: Mapping[bytes, bytes] | None = None
-    """See `first_of_each`, where whoever made the request knew it already."""
+    __slots__ = ("body", "headers", "held_bytes", "method", "named", "path", "peer", "room")
+
+    def __init__(
+        self,
+        method: bytes,
+        path: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        peer: str,
+        room: Callable[[int], bool] = _has_room,
+        held_bytes: int = 0,
+        named: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        """Hold what was sent.
+
+        Args:
+            method: as it was sent.
+            path: the target as it was sent, query and escapes included: signatures are computed over it.
+            headers: names in lower case, in the order sent.
+            body: whole.
+            peer: host:port of the client.
+            room: takes bytes from the server's budget of bodies, if they fit; see `hold`.
+            held_bytes: beyond the body, until the request is answered.
+            named: see `first_of_each`, where whoever made the request knew it already.
+        """
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.peer = peer
+        self.room = room
+        self.held_bytes = held_bytes
+        self.named = named
 
     def hold(self, count: int) -> bool:
         """Charge the request for more bytes than it was sent; returns False if there is no room for them."""
@@ -48,14 +65,18 @@ class Request(msgspec.Struct, gc=False):
         return None
 
 
-class Response(msgspec.Struct, gc=False):
+class Response:
     """What to answer. Length, date and connection headers are the server's to add."""
 
-    status: int
-    """200 to 599."""
-    headers: bytes | list[tuple[bytes, bytes]] = b""
-    """Lines that each end in CRLF (made once and used again), or pairs."""
-    body: bytes | list[bytes] = b""
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(
+        self, status: int, headers: bytes | list[tuple[bytes, bytes]] = b"", body: bytes | list[bytes] = b""
+    ) -> None:
+        """Answer with ``status`` (200 to 599), ``headers`` (lines that each end in CRLF, or pairs) and ``body``."""
+        self.status = status
+        self.headers = headers
+        self.body = body
 
 
 def text_response(status: int, message: str) -> Response:

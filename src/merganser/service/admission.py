@@ -1,4 +1,5 @@
-"""What this node takes on: client requests, reads and writes of rows, and background work. Decided in `core.admission`.
+"""What this node takes on: client requests, reads and writes of rows, and background work. Decided in `core.admission`
+and `core.request_gate`.
 
     client request --`requests`--> operation(s) of the coordinator --`operations`--> replicas --`begin`--> engine
 
@@ -20,11 +21,10 @@ from merganser.core.admission import (
     TICK_S,
     AdmissionLimits,
     BackgroundShare,
-    Entry,
     Measured,
-    RequestGate,
     is_busy,
 )
+from merganser.core.request_gate import Entry, RequestGate
 from merganser.model.errors import OverloadedError
 from merganser.model.leader_messages import Change, Copies, Replicate, TouchRange
 from merganser.model.load import Load
@@ -51,7 +51,7 @@ _NEVER = float("inf")
 
 
 class Requests:
-    """Client requests being served: an asynchronous context for each; see `core.admission.RequestGate`."""
+    """Client requests being served: an asynchronous context for each; see `core.request_gate`."""
 
     def __init__(self, limits: AdmissionLimits, wake: Callable[[], None]) -> None:
         """Serve within ``limits``; ``wake`` starts the timer that calls `tick`."""

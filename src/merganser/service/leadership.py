@@ -99,7 +99,8 @@ class Led:
     def next_version(self) -> Version:
         """Return the version of the next write; the caller makes it."""
         self.sequence += 1
-        return Version(*self.epoch, self.sequence)
+        number, leader = self.epoch
+        return Version(number, leader, self.sequence)
 
 
 async def _is_quiet(_led: Led, _deadline: float) -> bool:

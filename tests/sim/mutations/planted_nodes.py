@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from merganser.core import horizon, suspicion
-from merganser.core.admission import Entry, RequestGate
 from merganser.core.hash_tree import HashTree
 from merganser.core.membership import Changed, Membership
+from merganser.core.request_gate import Entry, RequestGate
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need
 from merganser.model.errors import (

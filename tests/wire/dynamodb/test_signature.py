@@ -351,6 +351,28 @@ USUAL = b"AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=0f"
 @example(USUAL.replace(b"host", b""))
 @example(USUAL.replace(b"0f", b""))
 def test_what_is_let_in_at_a_glance_is_what_the_expression_reads(said: bytes) -> None:
-    request = Request(b"POST", b"/", [], b"{}", "127.0.0.1:5")
-    glanced = _is_usual(request, {b"authorization": said, b"x-amz-date": b"20260921T141320Z"})
-    assert glanced is (_usual_claim(said, b"20260921T141320Z") is not None)
+    assert _is_usual(said) is (_usual_claim(said, b"20260921T141320Z") is not None)
+
+
+LONG = USUAL.replace(b"0f", b"0f" * 32)
+
+
+@given(st.builds(bytes.replace, st.just(LONG), pieces, pieces))
+@example(LONG[:-1] + b",")
+@example(LONG[:-1] + b" ")
+@example(LONG[:-1])
+@example(LONG + b"0")
+@example(LONG.replace(b"a/b", b""))
+def test_what_another_claim_began_like_is_let_in_as_if_it_was_the_first(said: bytes) -> None:
+    def is_let_in(verifier: Verifier) -> bool:
+        headers = {b"authorization": said, b"x-amz-date": b"20260921T141320Z"}
+        try:
+            verifier.verify(Request(b"POST", b"/", list(headers.items()), b"{}", "127.0.0.1:5"), headers)
+        except ApiError:
+            return False
+        return True
+
+    knowing = Verifier({}, wall_us=lambda: 0)
+    first = {b"authorization": LONG, b"x-amz-date": b"20260921T141320Z"}
+    knowing.verify(Request(b"POST", b"/", list(first.items()), b"{}", "127.0.0.1:5"), first)
+    assert is_let_in(knowing) is is_let_in(Verifier({}, wall_us=lambda: 0))

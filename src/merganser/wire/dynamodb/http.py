@@ -167,7 +167,7 @@ class DynamoDBApplication:
         status = 200
         try:
             body = self._serve(request, headers)
-            if not isinstance(body, bytes | list):
+            if not isinstance(body, (bytes, list)):
                 return self._served(body, headers, content_type)
         except Exception as error:  # noqa: BLE001 (the root of a request)
             status, body = self._fault(error)

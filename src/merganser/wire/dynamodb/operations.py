@@ -128,29 +128,32 @@ class DynamoDB:
         shapes.check(operation, request, deep=False)
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         session = self._meters.session(levels=levels, deadline=deadline)
-        session.region = region
+        if region is not None:
+            session.region = region
         try:
             answer = serve(session, request)
         except RequestError as error:
             _look_for_worse(operation, body, error)
             raise
-        if isinstance(answer, bytes | list):
+        if isinstance(answer, (bytes, list)):  # a tuple: `bytes | list` would be put together at each call
             return answer
-        return _awaited(answer, operation, body, lambda: serve(session, request))
+        return _awaited(answer, operation, body, serve, session, request)
 
 
 async def _awaited(
     answer: Coroutine[Any, Any, Answer],
     operation: str,
     body: bytes,
-    serve_again: Callable[[], Answer | Coroutine[Any, Any, Answer]],
+    serve: Operation,
+    session: Session,
+    request: dict[str, Any],
 ) -> Answer:
     try:
         try:
             return await answer
         except TableNotFoundError:  # dropped while we looked, and perhaps made anew: its key has another id
-            again = serve_again()
-            return again if isinstance(again, bytes | list) else await again
+            again = serve(session, request)
+            return again if isinstance(again, (bytes, list)) else await again
     except RequestError as error:
         _look_for_worse(operation, body, error)
         raise
