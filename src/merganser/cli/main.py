@@ -11,7 +11,9 @@ import typer
 
 from merganser.cli import standard_streams
 from merganser.cli.operations import operations
+from merganser.cli.options import ADMIN_DEFAULT, AdminOption, JsonOption
 from merganser.cli.snapshot import snapshot
+from merganser.cli.value_commands import tables, values
 from merganser.model.errors import ConfigurationError, CorruptionError
 
 app = typer.Typer(
@@ -21,29 +23,11 @@ app = typer.Typer(
     add_completion=False,
 )
 cluster = typer.Typer(help="A local cluster of several nodes.", no_args_is_help=True)
-tables = typer.Typer(help="Tables of keys and values, whose conflicting writes are kept.", no_args_is_help=True)
 app.add_typer(cluster, name="cluster")
 app.add_typer(snapshot, name="snapshot")
 app.add_typer(tables, name="table")
+app.add_typer(values)
 app.add_typer(operations)
-
-AdminOption = Annotated[
-    str, typer.Option("--admin", help="HOST:PORT of any node's admin port.", envvar="MERGANSER_ADMIN")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="Made with merganser table create.")]
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY")]
-ValueArgument = Annotated[str, typer.Argument(metavar="VALUE", help="- reads it from standard input.")]
-ContextOption = Annotated[str | None, typer.Option("--context", help="As get --json, put or delete printed it.")]
-ConsistencyOption = Annotated[
-    str, typer.Option("--consistency", help="ONE, QUORUM, ALL and so on, or numbers: w=2,pw=1 or r=2,pr=1.")
-]
-ConditionOption = Annotated[
-    str | None,
-    typer.Option("--if", help="not_modified: only if the context has seen all there is; none_match: if there is none."),
-]
-ADMIN_DEFAULT = "127.0.0.1:7800"
-QUORUM = "QUORUM"
 
 
 def _print_version(is_asked: bool) -> None:
@@ -254,215 +238,6 @@ def undrain(admin: AdminOption = ADMIN_DEFAULT) -> None:
     from merganser.cli.drain import undrain as undrain_node
 
     undrain_node(admin)
-
-
-@tables.command("create")
-def table_create(
-    table: Annotated[str, typer.Argument(metavar="TABLE")],
-    replicas: Annotated[
-        str, typer.Option(help="Of each key: a number, or one for each data centre, such as eu=3,us=2.")
-    ] = "3",
-    data_centers: Annotated[
-        str, typer.Option("--data-centers", help="That replicas may be in, if it is not said how many in which [all].")
-    ] = "",
-    zones: Annotated[str, typer.Option(help="That anything of the table may be in, such as a,b [all].")] = "",
-    conflicts: Annotated[
-        str,
-        typer.Option(
-            help="siblings: conflicting values stand side by side; lww: the last write wins; crdt: they merge."
-        ),
-    ] = "siblings",
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
-    """Make a table of keys and values."""
-    from merganser.cli import values
-
-    values.create(admin, table, replicas=replicas, data_centers=data_centers, zones=zones, conflicts=conflicts)
-
-
-@tables.command("list")
-def table_list(admin: AdminOption = ADMIN_DEFAULT, json: JsonOption = False) -> None:
-    """List such tables."""
-    from merganser.cli import values
-
-    values.list_tables(admin, as_json=json)
-
-
-@tables.command("drop")
-def table_drop(table: TableArgument, admin: AdminOption = ADMIN_DEFAULT) -> None:
-    """Drop such a table, and all it holds."""
-    from merganser.cli import values
-
-    values.drop(admin, table)
-
-
-@app.command()
-def get(
-    table: TableArgument,
-    key: KeyArgument,
-    consistency: ConsistencyOption = QUORUM,
-    admin: AdminOption = ADMIN_DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """Print the value of a key, or all its siblings, with who wrote them when; exit status 1 if there is none."""
-    from merganser.cli import values
-
-    if not values.get(admin, table, key, consistency=consistency, as_json=json):
-        raise typer.Exit(1)
-
-
-@app.command()
-def keys(
-    table: TableArgument,
-    prefix: Annotated[str, typer.Option(help="Only those that begin so.")] = "",
-    consistency: ConsistencyOption = QUORUM,
-    admin: AdminOption = ADMIN_DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """List the keys of a table, one a line, in the order of the ring."""
-    from merganser.cli import values
-
-    values.list_keys(admin, table, prefix=prefix, consistency=consistency, as_json=json)
-
-
-@app.command()
-def find(
-    table: TableArgument,
-    tag: Annotated[str, typer.Argument(metavar="TAG", help="Name of a tag.")],
-    value: Annotated[str | None, typer.Argument(metavar="[VALUE]", help="Of the tag [any].")] = None,
-    low: Annotated[str | None, typer.Option("--from", help="The least value.")] = None,
-    high: Annotated[str | None, typer.Option("--to", help="The greatest value.")] = None,
-    integer: Annotated[bool, typer.Option("--int", help="Values are integers, put with --tag-int.")] = False,
-    consistency: ConsistencyOption = QUORUM,
-    admin: AdminOption = ADMIN_DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """List the keys whose values have a tag, in the order of the tag, and its value before each."""
-    from merganser.cli import values
-
-    values.find(
-        admin,
-        table,
-        tag,
-        value=value,
-        low=low,
-        high=high,
-        is_integer=integer,
-        consistency=consistency,
-        as_json=json,
-    )
-
-
-@app.command()
-def put(
-    table: TableArgument,
-    key: KeyArgument,
-    value: ValueArgument,
-    context: ContextOption = None,
-    ttl: Annotated[int | None, typer.Option(min=1, help="Seconds until it is gone [never].")] = None,
-    content_type: Annotated[str | None, typer.Option(help="As HTTP has it.")] = None,
-    meta: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="Kept with the value; repeat.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(metavar="NAME=TEXT", help="To be found by; repeat.")] = None,
-    tag_int: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Likewise.")] = None,
-    client: Annotated[str | None, typer.Option(help="Who puts it.")] = None,
-    only_if: ConditionOption = None,
-    consistency: ConsistencyOption = QUORUM,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
-    """Put a value in the place of what the context has seen, and print the next context.
-
-    Without a context it replaces nothing, and stands beside what is there; in a table where the last write wins, it
-    takes the place of everything.
-    """
-    from merganser.cli import values
-
-    said = values.about(
-        content_type=content_type, client=client, metadata=meta or [], tags=tag or [], integer_tags=tag_int or []
-    )
-    options = {"context": context, "ttl_s": None if ttl is None else str(ttl), "if": only_if, **said}
-    values.put(admin, table, key, _value(value), consistency=consistency, **options)
-
-
-@app.command()
-def delete(
-    table: TableArgument,
-    key: KeyArgument,
-    context: ContextOption = None,
-    only_if: ConditionOption = None,
-    consistency: ConsistencyOption = QUORUM,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
-    """Delete what the context has seen, or, without one, all that is there now."""
-    from merganser.cli import values
-
-    values.delete(admin, table, key, context=context, condition=only_if, consistency=consistency)
-
-
-@app.command()
-def update(
-    table: TableArgument,
-    key: KeyArgument,
-    kind: Annotated[str, typer.Argument(metavar="TYPE", help="counter, set, register, flag, distinct, max ...")],
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="increment, add, remove, assign, reset ...")],
-    value: Annotated[str | None, typer.Argument(metavar="[VALUE]", help="A number, or text.")] = None,
-    field: Annotated[list[str] | None, typer.Option(help="Of a map; again for one in that [the key itself].")] = None,
-    identity: Annotated[
-        str | None, typer.Option("--id", help="SESSION:1, then SESSION:2 ...: made once, however often it is sent.")
-    ] = None,
-    consistency: ConsistencyOption = QUORUM,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
-    """Change a value that merges itself, in a table made with --conflicts crdt."""
-    from merganser.cli import crdts
-
-    operation = {"type": kind, "action": action, "value": crdts.typed(kind, action, value), "path": field or []}
-    crdts.update(admin, table, key, operation, identity=identity, consistency=consistency)
-
-
-@app.command()
-def session(
-    table: TableArgument,
-    life: Annotated[int, typer.Option(min=1, max=86_400, help="Seconds.")] = 3600,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
-    """Open a session, to number updates under, so that each is made once: see update --id."""
-    from merganser.cli import crdts
-
-    crdts.session(admin, table, life_s=life)
-
-
-@app.command()
-def resolve(
-    table: TableArgument,
-    key: KeyArgument,
-    value: ValueArgument,
-    consistency: ConsistencyOption = QUORUM,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
-    """Put one value in the place of all siblings that are there now."""
-    from merganser.cli import values
-
-    values.resolve(admin, table, key, _value(value), consistency=consistency)
-
-
-@app.command()
-def advise(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="One without leaders, that is written to.")],
-    n: Annotated[int | None, typer.Option("--n", min=1, max=16, help="Replicas of each key [as it has].")] = None,
-    r: Annotated[int | None, typer.Option("--r", min=1, max=16, help="Replicas that are read [each number].")] = None,
-    w: Annotated[int | None, typer.Option("--w", min=1, max=16, help="Acks of a write [each number].")] = None,
-    plot: Annotated[bool, typer.Option("--plot", help="Draw how fast writes become visible.")] = False,
-    admin: AdminOption = ADMIN_DEFAULT,
-    json: JsonOption = False,
-) -> None:
-    """Tell how stale reads of a table are, and would be with other numbers, by what its nodes have measured."""
-    from merganser.cli.advise import advise as advise_on
-
-    advise_on(admin, table, n=n, r=r, w=w, is_plotted=plot, as_json=json)
-
-
-def _value(given: str) -> bytes:
-    return sys.stdin.buffer.read() if given == "-" else given.encode()
 
 
 @app.command()

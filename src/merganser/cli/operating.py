@@ -242,6 +242,8 @@ def _told(running: dict[str, Any]) -> str:
 def show_plan(console: Console, plan: dict[str, Any]) -> None:
     """Print what an operation would do, and what speaks against it."""
     moves = f"{plan['moves']} of {plan['partitions']} partitions change their owner"
+    if plan["kind"] == "policy":
+        moves = "replicas are made and dropped while it is served"
     if plan["kind"] == "split":
         moves = "nothing moves; it cannot be undone"
     console.print(f"plan: {plan['told']}; {moves}")

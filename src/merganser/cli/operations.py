@@ -1,143 +1,126 @@
-"""Commands that change who is a member and who holds what: plan, ask, begin, and watch until it is done."""
+"""Commands that change who is a member and who holds what: plan, ask, begin, and watch until it is done.
+
+Each is a function that returns what is wanted (`node.admin_operations.Wanted`); `command` gives it the options that
+all have, and does the rest.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, ParamSpec
 
 import typer
 
+from merganser.cli.options import ADMIN_DEFAULT, AdminOption, JsonOption
+from merganser.model.errors import ConfigurationError
+
 operations = typer.Typer()
 """Its commands are those of merganser itself."""
+
+P = ParamSpec("P")
+Wanted = dict[str, object]
 
 NodesArgument = Annotated[
     list[str], typer.Argument(metavar="NODE...", help="Id, number, or peer or admin address of a member.")
 ]
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Id, number, or peer or admin address of a member.")]
 WeightOption = Annotated[float, typer.Option(help="Share of the ring, in relation to the others' weights.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DetachOption = Annotated[bool, typer.Option("--detach", help="Begin it, and do not wait for its end.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Whatever speaks against it.")]
-AdminOption = Annotated[
-    str, typer.Option("--admin", help="HOST:PORT of any node's admin port.", envvar="MERGANSER_ADMIN")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ADMIN_DEFAULT = "127.0.0.1:7800"
 
 
-@operations.command("join")
-def join(
-    nodes: NodesArgument,
-    weight: WeightOption = 1.0,
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
+def _common(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Begin it, and do not wait for its end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Whatever speaks against it.")] = False,
     admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
+) -> Callable[[Wanted], None]:
+    """Return what does a thing that is wanted as these options have it."""
+    from merganser.cli import operating
+
+    def operate(wanted: Wanted) -> None:
+        _end(
+            operating.operate(admin, {**wanted, "forced": force}, asks=not yes, is_detached=detach, is_dry_run=dry_run)
+        )
+
+    return operate
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[P, Wanted]], Callable[P, Wanted]]:
+    """Make a function that returns what is wanted the command ``name`` of ``group``."""
+
+    def made(wanted: Callable[P, Wanted]) -> Callable[P, Wanted]:
+        own, common = (inspect.signature(each, eval_str=True).parameters for each in (wanted, _common))
+
+        def run(**given: object) -> None:
+            options = {key: given.pop(key) for key in common}
+            operate: Callable[..., Callable[[Wanted], None]] = _common
+            asked: Callable[..., Wanted] = wanted
+            operate(**options)(asked(**given))
+
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own.values(), *common.values())]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        run.__doc__ = wanted.__doc__
+        group.command(name)(run)
+        return wanted
+
+    return made
+
+
+@command(operations, "join")
+def join(nodes: NodesArgument, weight: WeightOption = 1.0) -> Wanted:
     """Give nodes that were started with --join their share of the ring."""
-    wanted: dict[str, object] = {"kind": "join", "nodes": nodes, "weight": weight}
-    _operate(admin, wanted, yes=yes, detach=detach, dry_run=dry_run, force=force)
+    return {"kind": "join", "nodes": nodes, "weight": weight}
 
 
-@operations.command("leave")
-def leave(
-    nodes: NodesArgument,
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
+@command(operations, "leave")
+def leave(nodes: NodesArgument) -> Wanted:
     """Have nodes hand over what they hold, and end."""
-    _operate(admin, {"kind": "leave", "nodes": nodes}, yes=yes, detach=detach, dry_run=dry_run, force=force)
+    return {"kind": "leave", "nodes": nodes}
 
 
-@operations.command("remove")
-def remove(
-    nodes: NodesArgument,
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
+@command(operations, "remove")
+def remove(nodes: NodesArgument) -> Wanted:
     """Go on without nodes that are lost for good: the others make new copies of what they held."""
-    _operate(admin, {"kind": "remove", "nodes": nodes}, yes=yes, detach=detach, dry_run=dry_run, force=force)
+    return {"kind": "remove", "nodes": nodes}
 
 
-@operations.command("replace")
+@command(operations, "replace")
 def replace(
     node: Annotated[str, typer.Argument(metavar="DEAD", help="A member that is lost for good.")],
     by: Annotated[str, typer.Option(help="A node that was started with --join, and owns nothing yet.")],
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
+) -> Wanted:
     """Put a new node in the place of one that is lost for good; nothing else moves."""
-    wanted: dict[str, object] = {"kind": "replace", "nodes": [node], "by": by}
-    _operate(admin, wanted, yes=yes, detach=detach, dry_run=dry_run, force=force)
+    return {"kind": "replace", "nodes": [node], "by": by}
 
 
-@operations.command("move")
-def move(
-    node: NodeArgument,
-    weight: WeightOption,
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
+@command(operations, "move")
+def move(node: NodeArgument, weight: WeightOption) -> Wanted:
     """Have a node own more or less of the ring; 0: nothing, and it stays a member."""
-    wanted: dict[str, object] = {"kind": "weights", "nodes": [node], "weight": weight}
-    _operate(admin, wanted, yes=yes, detach=detach, dry_run=dry_run, force=force)
+    return {"kind": "weights", "nodes": [node], "weight": weight}
 
 
-@operations.command("rebalance")
-def rebalance(
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
+@command(operations, "rebalance")
+def rebalance() -> Wanted:
     """Have each node own what its weight says, and replicas in as many zones as there are."""
-    _operate(admin, {"kind": "rebalance"}, yes=yes, detach=detach, dry_run=dry_run, force=force)
+    return {"kind": "rebalance"}
 
 
-@operations.command("split")
-def split(
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
+@command(operations, "split")
+def split() -> Wanted:
     """Cut each partition of the ring in two, so that more nodes can share it evenly; nothing moves. For good."""
-    _operate(admin, {"kind": "split"}, yes=yes, detach=detach, dry_run=dry_run, force=force)
+    return {"kind": "split"}
 
 
-@operations.command("zones")
-def zones(
-    pairs: Annotated[list[str], typer.Argument(metavar="NODE=ZONE...")],
-    yes: YesOption = False,
-    detach: DetachOption = False,
-    dry_run: DryRunOption = False,
-    force: ForceOption = False,
-    admin: AdminOption = ADMIN_DEFAULT,
-) -> None:
+@command(operations, "zones")
+def zones(pairs: Annotated[list[str], typer.Argument(metavar="NODE=ZONE...")]) -> Wanted:
     """Tell the cluster that nodes stand in other zones, and move what that takes."""
-    from merganser.model.errors import ConfigurationError
-
     parts = [pair.partition("=") for pair in pairs]
     wrong = [pair for pair, (node, separator, _) in zip(pairs, parts, strict=True) if not (node and separator)]
     if wrong:
         raise ConfigurationError(f"{wrong[0]!r} is not NODE=ZONE: say which node is in which zone, as in 4=rack-2")
-    wanted: dict[str, object] = {"kind": "zones", "zones": {node: zone for node, _, zone in parts}}
-    _operate(admin, wanted, yes=yes, detach=detach, dry_run=dry_run, force=force)
+    return {"kind": "zones", "zones": {node: zone for node, _, zone in parts}}
 
 
 @operations.command("operation")
@@ -156,12 +139,6 @@ def operation(
         _end(operating.watch_running(admin))
     else:
         operating.show(admin, as_json=json)
-
-
-def _operate(admin: str, wanted: dict[str, object], *, yes: bool, detach: bool, dry_run: bool, force: bool) -> None:
-    from merganser.cli import operating
-
-    _end(operating.operate(admin, {**wanted, "forced": force}, asks=not yes, is_detached=detach, is_dry_run=dry_run))
 
 
 def _end(is_done: bool) -> None:

@@ -88,10 +88,12 @@ def with_table(
     indexes: Sequence[IndexRequest] = (),
     conflicts: Conflicts = "lww",
     policy: Policy | None = None,
+    policy_number: int = 0,
 ) -> ClusterMap:
     """Return ``cluster_map`` with one table more, or ``cluster_map`` itself if that very table is or was there.
 
-    It has ``n`` replicas, or what ``policy`` says. Its global ``indexes`` are active at once, as there is nothing to
+    It has ``n`` replicas, or what ``policy`` says, or what the map has under ``policy_number``.
+    Its global ``indexes`` are active at once, as there is nothing to
     fill them with; the tables of their entries are made in the same step.
 
     Raises:
@@ -117,12 +119,12 @@ def with_table(
         check_spoken(cluster_map, versions.DESCRIBED_SINCE, what="tables of values where the last write wins")
     if policy is not None and policy.is_bound:
         check_spoken(cluster_map, versions.POLICIES_SINCE, what="tables that say where they may be")
-    number, known_policies = policies.numbered(cluster_map, policy or Policy(n))
+    number, known_policies, policy = policies.chosen(cluster_map, policy, policy_number, n=n)
     table = Table(
         id=TableId(cluster_map.next_table_id),
         name=name,
         wire=wire,
-        n=n if policy is None else policy.n,
+        n=policy.n,
         definition=definition,
         unique_id=unique_id,
         replication=replication,

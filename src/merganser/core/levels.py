@@ -9,12 +9,15 @@ have the same number of replicas in a data centre: one that says so, or one that
     EACH_QUORUM        2 of A B C  and  2 of D E
 
 While a change of the ring is pending, each data centre has as many more to answer as it has newcomers (`Holders`), so
-that two LOCAL_QUORUMs of one data centre always share a replica.
+that two LOCAL_QUORUMs of one data centre always share a replica. Where a table is to leave a data centre, what is
+written at a local level there needs as much of those who will hold it; where it is to come to another, EACH_QUORUM
+counts the newcomers there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from merganser.core.ring import Ring, holders_of
 from merganser.model.consistency import (
@@ -28,6 +31,8 @@ from merganser.model.consistency import (
 )
 from merganser.model.holders import Holders
 from merganser.model.ids import NodeId
+
+Level = TypeVar("Level", WriteLevel, ReadLevel)
 
 
 def to_write(level: WriteLevel, holders: Holders, *, ring: Ring, rule: int, coordinator: NodeId) -> Need:
@@ -44,15 +49,15 @@ def to_write(level: WriteLevel, holders: Holders, *, ring: Ring, rule: int, coor
         ValueError: the table cannot give that; the message says what to choose.
     """
     if isinstance(level, Consistency) and level.is_by_data_center:
-        return _by_data_center(level, holders, ring, rule, coordinator)
-    return holders.needed(needed_to_write(level, len(holders.serving)))
+        return _by_data_center(level, holders, ring, rule, coordinator, is_write=True)
+    return _joint(level, holders, needed_to_write)
 
 
 def to_read(level: ReadLevel, holders: Holders, *, ring: Ring, rule: int, coordinator: NodeId) -> Need:
     """Return what a read at ``level`` needs; arguments and errors as `to_write`."""
     if isinstance(level, Consistency) and level.is_by_data_center:
-        return _by_data_center(level, holders, ring, rule, coordinator)
-    return holders.needed(needed_to_read(level, len(holders.serving)))
+        return _by_data_center(level, holders, ring, rule, coordinator, is_write=False)
+    return _joint(level, holders, needed_to_read)
 
 
 def askable(holders: Holders, need: Need) -> tuple[NodeId, ...]:
@@ -62,23 +67,48 @@ def askable(holders: Holders, need: Need) -> tuple[NodeId, ...]:
     return tuple(node for part in need.parts for node in part.members)
 
 
-def _by_data_center(level: Consistency, holders: Holders, ring: Ring, rule: int, coordinator: NodeId) -> Need:
+def _joint(level: Level, holders: Holders, needed: Callable[[Level, int], Need]) -> Need:
+    """Return what ``level`` needs by those who serve and by those who will; numbers that there will not be, by now."""
+    need = needed(level, len(holders.serving))
+    if len(holders.next) == len(holders.serving):
+        return holders.needed(need)
+    try:
+        return holders.needed(need, needed(level, len(holders.next)))
+    except ValueError:
+        return holders.needed(need)
+
+
+def _by_data_center(
+    level: Consistency, holders: Holders, ring: Ring, rule: int, coordinator: NodeId, *, is_write: bool
+) -> Need:
     counted_in = ring.counted_in(rule)
     if counted_in is None:
         raise ValueError(
             f"{level.value} counts the replicas of a data centre, and this table says no number for any: choose "
             "QUORUM, or create a table with a number for each, such as eu=3 us=3"
         )
-    names = sorted(counted_in) if level is Consistency.EACH_QUORUM else [ring.data_centers[coordinator]]
+    is_each = level is Consistency.EACH_QUORUM
+    names = {*counted_in} if is_each else {ring.data_centers[coordinator]}
+    if is_each and is_write and holders.extra:
+        names |= ring.to_be_counted_in(rule) or set()
     parts = []
-    for name in names:
+    for name in sorted(names):
         local = _within(holders, name, ring.data_centers)
-        if not local.serving:
+        if not local.serving and not (is_each and local.next):
             raise ValueError(_none_there(level, name, counted_in))
-        required = local.needed(Need(count := level.required(len(local.serving)), count)).primaries
-        parts.append(Part(local.members, required))
+        parts.append(Part(local.members, _required(level, local)))
+        if is_write and not local.next and not is_each:
+            parts.append(Part(holders.next, level.required(len(holders.next))))
     total = sum(part.required for part in parts)
     return Need(total, total, tuple(parts))
+
+
+def _required(level: Consistency, local: Holders) -> int:
+    """Return how many of a data centre must answer, by those who serve it and by those who will."""
+    now, later = (level.required(len(nodes)) if nodes else 0 for nodes in (local.serving, local.next))
+    if not now or not later:
+        return now or later
+    return local.needed(Need(now, now), Need(later, later)).primaries
 
 
 def _within(holders: Holders, name: str, data_centers: Mapping[NodeId, str]) -> Holders:

@@ -9,11 +9,11 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from merganser.core import planner, policies
+from merganser.core import planner, policies, policy_changes, reshaping, snapshots
 from merganser.core.index_tables import is_index
 from merganser.core.leadership import majority
 from merganser.core.reshaping import Plan
-from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.model.cluster import SYSTEM_WIRE, ClusterMap, NodeRecord, Operation, Table
 from merganser.model.errors import RequestError
 from merganser.model.ids import NodeId
 
@@ -52,6 +52,26 @@ def member_named(cluster_map: ClusterMap, name: str) -> NodeId:
     )
 
 
+def table_named(cluster_map: ClusterMap, name: str, *, wire: str = "") -> Table:
+    """Return the table that clients know as ``name``, through ``wire`` if that is said.
+
+    Raises:
+        RequestError: there is none, or there are several.
+    """
+    known = [
+        table
+        for table in cluster_map.tables
+        if table.name == name and wire in ("", table.wire) and table.wire != SYSTEM_WIRE
+        if not is_index(table) and not snapshots.is_hidden(table)
+    ]
+    if not known:
+        raise RequestError(f"no table is called {name!r:.80}")
+    if len(known) > 1:
+        there = ", ".join(table.wire for table in known)
+        raise RequestError(f"{len(known)} tables are called {name!r:.80}: say of which front door, {there}")
+    return known[0]
+
+
 def judged(cluster_map: ClusterMap, plan: Plan, alive: Collection[NodeId]) -> Verdict:
     """Tell what speaks against ``plan``, made for ``cluster_map``, if just the nodes of ``alive`` answer."""
     operation = plan.operation
@@ -76,6 +96,9 @@ def judged(cluster_map: ClusterMap, plan: Plan, alive: Collection[NodeId]) -> Ve
         for node in coming
         if node.id not in alive
     ]
+    if operation.policy is not None:
+        objections += _away(cluster_map, operation, alive)
+        objections += policies.short_of(cluster_map, operation.policy)
     objections += _too_few_replicas(cluster_map, plan)
     objections += _too_few_voters(cluster_map, plan, alive)
     return Verdict(tuple(objections), tuple(_warnings(cluster_map, plan, alive)))
@@ -84,6 +107,15 @@ def judged(cluster_map: ClusterMap, plan: Plan, alive: Collection[NodeId]) -> Ve
 def _newly_owning(cluster_map: ClusterMap, plan: Plan) -> Sequence[NodeRecord]:
     more = {node for node, (before, after) in plan.owned.items() if after > before}
     return [node for node in cluster_map.nodes if node.id in more]
+
+
+def _away(cluster_map: ClusterMap, operation: Operation, alive: Collection[NodeId]) -> list[str]:
+    """Object to nodes that are away, and have to give or to be given what changes with a policy."""
+    begun = policy_changes.forked(msgspec.structs.replace(cluster_map, operation=operation))
+    coming = msgspec.structs.replace(begun, pending=policy_changes.pending(begun))
+    records = {node.id: node for node in cluster_map.nodes}
+    away = [node for node in reshaping.concerned(coming) if node not in alive]
+    return [f"node {_told(records[node])} is away, and has to take part: start it first" for node in away[:_NAMED_MAX]]
 
 
 def _too_few_replicas(cluster_map: ClusterMap, plan: Plan) -> list[str]:

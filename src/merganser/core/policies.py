@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
-from merganser.model.cluster import ClusterMap, NodeRecord, Operation, Table
+from merganser.model.cluster import NO_TABLE, ClusterMap, NodeRecord, Operation, Table
 from merganser.model.errors import RequestError
 from merganser.model.policy import FIRST_POLICY, Policy
 
@@ -59,6 +59,33 @@ def parsed(*, replicas: str = "", data_centers: str = "", zones: str = "", n: in
     return Policy(wanted, data_centers=centers, zones=allowed)
 
 
+def written(policy: Policy) -> dict[str, str]:
+    """Return a policy as somebody would write it for `parsed`."""
+    return {
+        "replicas": " ".join(f"{name}={count}" for name, count in policy.replicas) or str(policy.n),
+        "data_centers": " ".join(policy.data_centers),
+        "zones": " ".join(policy.zones),
+    }
+
+
+def rewritten(
+    policy: Policy, *, replicas: str | None = None, data_centers: str | None = None, zones: str | None = None
+) -> Policy:
+    """Return ``policy`` with what somebody wrote in the place of its parts; what is None stays as it is.
+
+    Raises:
+        ValueError: as `parsed`.
+    """
+    said = written(policy)
+    if data_centers is not None and replicas is None and policy.replicas:
+        said["replicas"] = str(policy.n)
+    if replicas is not None and "=" in replicas and data_centers is None:
+        said["data_centers"] = ""
+    given = {"replicas": replicas, "data_centers": data_centers, "zones": zones}
+    said |= {name: text for name, text in given.items() if text is not None}
+    return parsed(**said, n=policy.n)
+
+
 def check_places(cluster_map: ClusterMap, policy: Policy) -> None:
     """Return if there are nodes in every place that ``policy`` names.
 
@@ -70,6 +97,21 @@ def check_places(cluster_map: ClusterMap, policy: Policy) -> None:
             raise RequestError(flaw)
 
 
+def changed(cluster_map: ClusterMap, wanted: Collection[tuple[int, Policy]]) -> ClusterMap:
+    """Return ``cluster_map`` with other policies under some of its numbers, and all that follows; its epoch stays."""
+    others = dict(wanted)
+    if not others:
+        return cluster_map
+    return msgspec.structs.replace(
+        cluster_map,
+        policies=tuple((number, others.get(number, policy)) for number, policy in cluster_map.policies),
+        tables=tuple(
+            msgspec.structs.replace(table, n=others[table.policy].n) if table.policy in others else table
+            for table in cluster_map.tables
+        ),
+    )
+
+
 def check_left(cluster_map: ClusterMap, operation: Operation) -> None:
     """Return if ``operation`` leaves nodes for every table.
 
@@ -78,7 +120,7 @@ def check_left(cluster_map: ClusterMap, operation: Operation) -> None:
     """
     after = _owning_after(cluster_map, operation)
     for table in cluster_map.tables:
-        policy = cluster_map.policy_of(table)
+        policy = _policy_after(cluster_map, table, operation)
         if not _allowed(policy, after):
             raise RequestError(
                 f"table {table.name!r} keeps {policy}, and no node that may hold it would be left: drop the table, or "
@@ -94,12 +136,52 @@ def numbered(cluster_map: ClusterMap, policy: Policy) -> tuple[int, tuple[tuple[
     """
     if not policy.is_bound:
         return 0, cluster_map.policies
-    known = {one: number for number, one in cluster_map.policies}
+    changing = changing_number(cluster_map)
+    known = {one: number for number, one in cluster_map.policies if number != changing}
     if policy in known:
         return known[policy], cluster_map.policies
     check_places(cluster_map, policy)
+    return with_number_of_its_own(cluster_map, policy)
+
+
+def chosen(
+    cluster_map: ClusterMap, policy: Policy | None, number: int, *, n: int
+) -> tuple[int, tuple[tuple[int, Policy], ...], Policy]:
+    """Return the number of the policy of a new table, the policies of the map with it, and the policy.
+
+    Args:
+        cluster_map: the newest one.
+        policy: as asked for; None: ``n`` replicas.
+        number: of one that the map has, whatever it is by now; 0: that of ``policy``.
+        n: how many there are if nothing else is said.
+
+    Raises:
+        RequestError: as `numbered`, or the map has no policy of that number.
+    """
+    if not number:
+        wanted = policy or Policy(n)
+        return *numbered(cluster_map, wanted), wanted
+    known = dict(cluster_map.policies).get(number)
+    if known is None:
+        raise RequestError(f"no table has policy {number} any more")
+    return number, cluster_map.policies, known
+
+
+def changing_number(cluster_map: ClusterMap) -> int:
+    """Return the number of the policy of the table whose policy changes, 0 if none does: nobody else is to have it."""
+    operation = cluster_map.operation
+    table = operation.table if operation is not None else NO_TABLE
+    return next((known.policy for known in cluster_map.tables if known.id == table), 0)
+
+
+def with_number_of_its_own(cluster_map: ClusterMap, policy: Policy) -> tuple[int, tuple[tuple[int, Policy], ...]]:
+    """Return a number that no policy had, and the policies of the map with ``policy`` under it.
+
+    Raises:
+        RequestError: the map has too many.
+    """
     in_use = {table.policy for table in cluster_map.tables}
-    last = max(known.values(), default=FIRST_POLICY - 1)
+    last = max((number for number, _ in cluster_map.policies), default=FIRST_POLICY - 1)
     kept = tuple((number, one) for number, one in cluster_map.policies if number in in_use)
     if len(kept) >= POLICIES_MAX or last + 1 >= _NUMBERS_END:
         raise RequestError(f"this cluster's tables have {len(kept)} different policies already: use one of them")
@@ -147,6 +229,15 @@ def lost_by(cluster_map: ClusterMap, tables: Iterable[Table], operation: Operati
                 )
 
 
+def short_of(cluster_map: ClusterMap, policy: Policy) -> Iterator[str]:
+    """Yield what keeps a table of ``policy`` from having as many replicas as that says."""
+    nodes = _owning(cluster_map)
+    for name, wanted, _, there in _counted(policy, nodes, nodes):
+        if there < wanted:
+            where = f"in data centre {name!r}" if name else "where it may be"
+            yield f"{wanted} replicas of each key are wanted {where}, and {there} nodes can hold them: have others join"
+
+
 def _counted(
     policy: Policy, now: Sequence[NodeRecord], after: Sequence[NodeRecord]
 ) -> Iterator[tuple[str, int, int, int]]:
@@ -154,6 +245,13 @@ def _counted(
     parts = [(name, count, Policy(count, ((name, count),), zones=policy.zones)) for name, count in policy.replicas]
     for name, count, part in parts or [("", policy.n, policy)]:
         yield name, count, _allowed(part, now), _allowed(part, after)
+
+
+def _policy_after(cluster_map: ClusterMap, table: Table, operation: Operation | None) -> Policy:
+    """Return the policy of a table once ``operation`` is done."""
+    if operation is not None and operation.policy is not None and operation.table == table.id:
+        return operation.policy
+    return cluster_map.policy_of(table)
 
 
 def _allowed(policy: Policy, nodes: Sequence[NodeRecord]) -> int:

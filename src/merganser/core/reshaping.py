@@ -20,14 +20,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from merganser.core import planner, policies, splitting
+from merganser.core import planner, policies, policy_changes, splitting
 from merganser.core.cluster_map import check_spoken, check_version, node_by_id
 from merganser.core.map_flaws import NUMBER_MAX, VOTERS_MAX
 from merganser.core.placement import data_centers_in_turn
 from merganser.core.ring import Ring, settled
 from merganser.model.cluster import ClusterMap, Move, NodeRecord, Operation, OperationKind, Pending
 from merganser.model.errors import RequestError
-from merganser.model.ids import NodeId, PartitionId
+from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.policy import Policy
 from merganser.model.versions import MOVES_SINCE, POLICIES_SINCE
 
 MOVES_AT_ONCE = 32
@@ -86,6 +87,9 @@ def begun(cluster_map: ClusterMap, operation: Operation, weights: Mapping[int, f
     if not named <= numbers or not is_same:
         raise RequestError("the cluster has changed since this was planned: plan it again")
     policies.check_left(cluster_map, operation)
+    if operation.policy is not None:
+        check_spoken(cluster_map, POLICIES_SINCE, what="changes of policies")
+        policy_changes.check(cluster_map, operation.table, operation.policy)
     nodes = tuple(
         msgspec.structs.replace(node, weight=weights[node.number]) if node.number in weights else node
         for node in cluster_map.nodes
@@ -116,13 +120,16 @@ def given_up(cluster_map: ClusterMap, placed: int) -> ClusterMap:
 def next_pending(cluster_map: ClusterMap, *, at_once: int = MOVES_AT_ONCE) -> Pending | None:
     """Return what the operation under way is to change next; None if nobody is to hold anything else any more.
 
-    Owners first, some partitions apart, so that few preference lists get two newcomers at a time; then the zones, one
-    node after the other. A node that is lost for good never becomes a newcomer on the way: where zones would have it
-    so, all that is left moves in one step, after which it owns nothing and is on no list.
+    A policy by itself (`core.policy_changes`). Owners first, some partitions apart, so that few preference lists get
+    two newcomers at a time; then the zones, one node after the other. A node that is lost for good never becomes a
+    newcomer on the way: where zones would have it so, all that is left moves in one step, after which it owns nothing
+    and is on no list.
     """
     operation = cluster_map.operation
     if operation is None or splitting.is_due(cluster_map):
         return None
+    if operation.policy is not None:
+        return policy_changes.pending(cluster_map)
     apart = max([planner.REPLICAS, *(table.n for table in cluster_map.tables)])
     moves: list[Move] = []
     for partition, (owner, wanted) in enumerate(zip(cluster_map.owners, operation.owners, strict=True)):
@@ -234,6 +241,8 @@ def ended(cluster_map: ClusterMap) -> ClusterMap:
     operation = cluster_map.operation
     if operation is None or cluster_map.pending or cluster_map.settling or splitting.is_due(cluster_map):
         return cluster_map
+    if policy_changes.is_fork_due(cluster_map):
+        return cluster_map
     if next_pending(cluster_map) is not None:
         return cluster_map
     if set(operation.gone) & set(cluster_map.voters):
@@ -258,6 +267,7 @@ def is_done(cluster_map: ClusterMap, operation: Operation) -> bool:
         cluster_map.owners == operation.owners
         and not set(operation.gone) & nodes.keys()
         and all(nodes[number].zone == zone for number, zone in operation.zones if number in nodes)
+        and policy_changes.is_done(cluster_map, operation)
     )
 
 
@@ -349,6 +359,23 @@ def planned(
     policies.check_left(cluster_map, operation)
     owned = {node.id: (cluster_map.owners.count(node.number), owners.count(node.number)) for node in cluster_map.nodes}
     return Plan(operation, new_weights, owned)
+
+
+def planned_policy(cluster_map: ClusterMap, table: TableId, policy: Policy, *, operation_id: str, now_us: int) -> Plan:
+    """Return what comes of giving a table another policy; arguments and errors as `planned`."""
+    known = policy_changes.check(cluster_map, table, policy)
+    operation = Operation(
+        id=operation_id,
+        kind="policy",
+        told=f"policy of table {known.name}: {cluster_map.policy_of(known)} becomes {policy}",
+        owners=cluster_map.owners,
+        began_us=now_us,
+        table=table,
+        policy=policy,
+    )
+    policies.check_left(cluster_map, operation)
+    owned = {node.id: (count := cluster_map.owners.count(node.number), count) for node in cluster_map.nodes}
+    return Plan(operation, {}, owned)
 
 
 def _planned_owners(cluster_map: ClusterMap, nodes: Sequence[NodeRecord], *, moves_for_zones: bool) -> tuple[int, ...]:

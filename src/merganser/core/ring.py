@@ -13,10 +13,10 @@ centre of the first node that the policy allows clockwise from the partition com
 The nodes further along the walk are the fallbacks of the partition, in that order (core.hint_policy).
 
 While a change of the ring is pending, each partition has two lists: those who *serve* it, by the ring as it is, and
-the *next* ones, by the ring as it will be. Who is on the second alone is a newcomer, and comes last on the preference
-list: it is sent what the others are, and its answers count, but it leads nothing and answers for nobody alone. A
-`quorum` of the list has a majority of either among it, whichever nodes make it up, so that it meets what any majority
-of the serving ones has done before, and any majority of the next ones will meet it.
+the *next* ones, by the ring, and the policies, as they will be. Who is on the second alone is a newcomer, and comes
+last on the preference list: it is sent what the others are, and its answers count, but it leads nothing and answers for
+nobody alone. A `quorum` of the list has a majority of either among it, whichever nodes make it up, so that it meets
+what any majority of the serving ones has done before, and any majority of the next ones will meet it.
 
 Invariants: the list for N is the beginning of the list for N+1, newcomers aside; its first node is the partition's
 owner, if the rule allows it; no two serving nodes are on one machine; serving nodes and fallbacks together are every
@@ -35,6 +35,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from merganser.core import policies
 from merganser.core.leadership import majority
 from merganser.core.placement import far_apart_first
 from merganser.core.token import TOKEN_MIN
@@ -57,6 +58,7 @@ class Ring:
         "_next",
         "_now",
         "_policies",
+        "_policies_next",
         "_shift",
         "_walks",
         "data_centers",
@@ -73,6 +75,7 @@ class Ring:
         self._now = cluster_map
         self._next = settled(cluster_map)
         self._policies: dict[int, Policy] = dict(cluster_map.policies)
+        self._policies_next: dict[int, Policy] = dict(self._next.policies)
         self._counted_in: dict[int, frozenset[str] | None] = {}
         self._walks: dict[tuple[bool, Policy], _Walk] = {}
         self._lists: dict[int, tuple[tuple[NodeId, ...], ...]] = {}
@@ -116,6 +119,9 @@ class Ring:
         if found is None:
             members = self.preference_list(partition, rule)
             allowed = self._walk(self._policy(rule)).whole(partition)
+            if self._policy(rule) != self._policy(rule, is_next=True):
+                wanted = set(self._walk(self._policy(rule, is_next=True)).whole(partition))
+                allowed = tuple(node for node in allowed if node in wanted)
             found = tuple(node for node in allowed if node not in members)
             self._fallbacks[partition, rule] = found
         return found
@@ -125,8 +131,9 @@ class Ring:
         return node in self.preference_list(partition, rule)
 
     def allows(self, node: NodeRecord, rule: int) -> bool:
-        """Tell whether ``node`` may keep anything of tables of ``rule``, hints included."""
-        return self._policy(rule).allows(node.data_center, node.zone)
+        """Tell whether ``node`` may keep anything of tables of ``rule``, hints included; by their next policy, too."""
+        both = self._policy(rule), self._policy(rule, is_next=True)
+        return all(policy.allows(node.data_center, node.zone) for policy in both)
 
     def counted_in(self, rule: int) -> frozenset[str] | None:
         """Return the data centres that each have a number of replicas of their own, the same of every key.
@@ -137,14 +144,19 @@ class Ring:
             self._counted_in[rule] = self._data_centers_of(self._policy(rule))
         return self._counted_in[rule]
 
+    def to_be_counted_in(self, rule: int) -> frozenset[str] | None:
+        """Return the same as `counted_in`, once what is pending is done."""
+        return self._data_centers_of(self._policy(rule, is_next=True))
+
     def _data_centers_of(self, policy: Policy) -> frozenset[str] | None:
         if policy.replicas:
             return frozenset(name for name, _ in policy.replicas)
         places = {node.data_center for node in self._now.nodes if policy.allows(node.data_center, node.zone)}
         return frozenset(places) if len(places) == 1 else None
 
-    def _policy(self, rule: int) -> Policy:
-        return self._policies.get(rule) or Policy(rule if rule < FIRST_POLICY else 0)
+    def _policy(self, rule: int, *, is_next: bool = False) -> Policy:
+        known = self._policies_next if is_next else self._policies
+        return known.get(rule) or Policy(rule if rule < FIRST_POLICY else 0)
 
     def _walk(self, policy: Policy, *, is_next: bool = False) -> _Walk:
         is_other = is_next and self._next is not self._now
@@ -160,7 +172,7 @@ class Ring:
         return lists
 
     def _firsts(self, rule: int, *, is_next: bool) -> list[tuple[NodeId, ...]]:
-        policy = self._policy(rule)
+        policy = self._policy(rule, is_next=is_next)
         if not policy.replicas:
             return self._walk(policy, is_next=is_next).firsts(policy.n)
         parts = {
@@ -187,7 +199,8 @@ def settled(cluster_map: ClusterMap) -> ClusterMap:
         msgspec.structs.replace(node, zone=zones[node.number]) if node.number in zones else node
         for node in cluster_map.nodes
     )
-    return msgspec.structs.replace(cluster_map, owners=tuple(owners), nodes=nodes, pending=None)
+    settled_map = msgspec.structs.replace(cluster_map, owners=tuple(owners), nodes=nodes, pending=None)
+    return policies.changed(settled_map, pending.policies)
 
 
 def holders_of(serving: tuple[NodeId, ...], coming: tuple[NodeId, ...]) -> Holders:

@@ -89,6 +89,8 @@ class Index(msgspec.Struct, frozen=True):
     """Epoch of the map that it was added in; 0: it was made with its table, so that who knows one knows the other."""
 
 
+SYSTEM_WIRE = "system"
+"""Of tables that belong to no client."""
 KEY_VALUE_WIRE = "values"
 """The front door of tables of keys and values: the admin port, the command line, the native client."""
 
@@ -154,9 +156,15 @@ class Pending(msgspec.Struct, frozen=True):
     moves: tuple[Move, ...] = ()
     zones: tuple[tuple[int, str], ...] = ()
     """Numbers of nodes, and the zones that they will be in."""
+    policies: tuple[tuple[int, Policy], ...] = ()
+    """Numbers of policies, and what they will ask for: of all tables that have them."""
 
 
-OperationKind = Literal["join", "leave", "remove", "replace", "weights", "rebalance", "zones", "split"]
+OperationKind = Literal["join", "leave", "remove", "replace", "weights", "rebalance", "zones", "split", "policy"]
+
+
+NO_TABLE = TableId(0)
+"""Tables are numbered from 1."""
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -179,6 +187,10 @@ class Operation(msgspec.Struct, frozen=True):
     """Partitions that had to change their owner when it began."""
     began_us: int = 0
     """Microseconds since 1970."""
+    table: TableId = NO_TABLE
+    """Whose policy changes, if one does."""
+    policy: Policy | None = None
+    """What it asks for in the end."""
 
 
 class ClusterMap(msgspec.Struct, frozen=True):

@@ -29,13 +29,20 @@ class Holders(msgspec.Struct, frozen=True):
             return 0
         return len(self.members) - min(len(self.serving), len(self.next))
 
-    def needed(self, need: Need) -> Need:
-        """Return what comes to ``need`` by the serving and by the next nodes, whichever members answer."""
-        extra = self.extra
-        if not extra:
+    def needed(self, need: Need, later: Need | None = None) -> Need:
+        """Return what comes to ``need`` by the serving and to ``later`` by the next nodes, whichever members answer.
+
+        ``later`` is the same level for as many replicas as there will be; None: that is the same.
+        """
+        if not self.extra:
             return need
-        primaries = min(need.primaries + extra, len(self.members)) if need.primaries else 0
-        return Need(primaries if need.is_strict else need.nodes + extra, primaries)
+        later = need if later is None else later
+        besides, besides_next = len(self.members) - len(self.serving), len(self.members) - len(self.next)
+        primaries = 0
+        if need.primaries:
+            primaries = min(max(need.primaries + besides, later.primaries + besides_next), len(self.members))
+        nodes = max(need.nodes + besides, later.nodes + besides_next)
+        return Need(primaries if need.is_strict else nodes, primaries)
 
     @property
     def newcomers(self) -> tuple[NodeId, ...]:

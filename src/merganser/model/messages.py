@@ -394,7 +394,7 @@ class Moves(msgspec.Struct, frozen=True, array_like=True, tag=134):
     leftovers: int
     """Places of which it may hold something though it is no replica; -1: it does not know."""
     hints: int
-    """That it keeps for others."""
+    """That it keeps for others; when a policy has changed, 1 or more if any are of tables that it may not keep."""
     is_well: bool
     """Its disk has neither failed nor lost anything that it has not got back."""
     problem: str

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 import msgspec
 import orjson
 
-from merganser.core import operation_checks, reshaping
+from merganser.core import operation_checks, policies, reshaping
 from merganser.core.reshaping import Plan
 from merganser.model.cluster import ClusterMap, OperationKind
 from merganser.model.errors import MerganserError, RequestError
@@ -47,6 +47,12 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: str = ""
     """Who takes the place of one that is replaced."""
     zones: dict[str, str] = {}
+    table: str = ""
+    """Whose policy changes."""
+    wire: str = ""
+    """The front door that knows the table by that name; "": the only one that does."""
+    policy: dict[str, str] = {}
+    """What of it is to be otherwise: replicas, data_centers, zones, as in `policies.parsed`."""
     forced: bool = False
     """Whatever speaks against it."""
 
@@ -67,6 +73,7 @@ class Planned(msgspec.Struct, frozen=True):
     owned_after: int
 
 
+_POLICY_PARTS: Final = frozenset({"replicas", "data_centers", "zones"})
 _WANTED = msgspec.json.Decoder(Wanted)
 
 
@@ -171,6 +178,8 @@ def _plan(current: ClusterMap, wanted: Wanted) -> Plan:
         RequestError: it makes no sense, and why.
     """
     _check(wanted)
+    if wanted.kind == "policy":
+        return _policy_plan(current, wanted)
     nodes = [operation_checks.member_named(current, name) for name in wanted.nodes]
     records = {node.id: node for node in current.nodes}
     weights: dict[str, float] = {}
@@ -195,13 +204,22 @@ def _plan(current: ClusterMap, wanted: Wanted) -> Plan:
     )
 
 
+def _policy_plan(current: ClusterMap, wanted: Wanted) -> Plan:
+    table = operation_checks.table_named(current, wanted.table, wire=wanted.wire)
+    try:
+        policy = policies.rewritten(current.policy_of(table), **wanted.policy)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    return reshaping.planned_policy(current, table.id, policy, operation_id=wanted.id, now_us=time.time_ns() // 1000)
+
+
 def _check(wanted: Wanted) -> None:
     """Check that what is given is what the kind of operation takes.
 
     Raises:
         RequestError: not.
     """
-    takes_nodes = wanted.kind not in ("rebalance", "zones", "split")
+    takes_nodes = wanted.kind not in ("rebalance", "zones", "split", "policy")
     if takes_nodes != bool(wanted.nodes):
         raise RequestError(f"{wanted.kind} takes {'the nodes that it is for' if takes_nodes else 'no nodes'}")
     if len(set(wanted.nodes)) < len(wanted.nodes):
@@ -212,6 +230,13 @@ def _check(wanted: Wanted) -> None:
         raise RequestError("replace takes one node and the one that takes its place")
     if (wanted.kind == "zones") != bool(wanted.zones):
         raise RequestError("zones takes NODE=ZONE, and nothing else takes it")
+    if (wanted.kind == "policy") != bool(wanted.table):
+        raise RequestError("policy takes a table, and nothing else takes it")
+    if (wanted.kind == "policy") != bool(wanted.policy):
+        raise RequestError("say what of the policy is to be otherwise: replicas, data centres or zones")
+    unknown = wanted.policy.keys() - _POLICY_PARTS
+    if unknown:
+        raise RequestError(f"a policy has no {min(unknown)}: how a table is kept otherwise stays as it was made")
     if wanted.kind == "weights" and wanted.weight is None:
         raise RequestError("move needs --weight")
     if wanted.weight is not None and wanted.kind not in ("join", "weights"):

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
 
 import msgspec
 
 from merganser.core import cluster_map, snapshots
-from merganser.core.index_tables import index_named
 from merganser.core.quorum import ReadQuorum, Verdict
 from merganser.core.register import (
     NO_BALLOT,
@@ -28,9 +26,8 @@ from merganser.core.register import (
     others_needed,
     rejoining_ballot,
 )
-from merganser.model.cluster import ClusterMap, Conflicts, Replication, Table
+from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import (
-    InvariantError,
     RequestError,
     StorageFailedError,
     TableNotFoundError,
@@ -38,7 +35,6 @@ from merganser.model.errors import (
     UnknownOutcomeError,
 )
 from merganser.model.ids import NodeId
-from merganser.model.index import IndexRequest
 from merganser.model.messages import (
     Accept,
     Accepted,
@@ -50,40 +46,26 @@ from merganser.model.messages import (
     Reply,
     Request,
 )
-from merganser.model.policy import Policy
 from merganser.service.acceptor import Acceptor
 from merganser.service.asking import Asker, Reading
 from merganser.service.map_news import GOSSIP_INTERVAL_S, ROUND_TIMEOUT_S, MapNews
+from merganser.service.table_changes import REPLICAS_DEFAULT as REPLICAS_DEFAULT
+from merganser.service.table_changes import Change as Change
+from merganser.service.table_changes import TableChanges
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
 from merganser.storage.values import seal, unseal
 
-REPLICAS_DEFAULT = 3  # N of Dynamo: one may fail and a quorum is left
 ROUND_HEDGE_S = 0.05
 BACKOFF_S_MAX = 0.1
 CHANGE_TIMEOUT_S = 5.0
 
 _ROUND_KEY = keys.metadata_key("register_round")
 
-Change = Callable[[ClusterMap], ClusterMap]
-"""Returns the next map, or the same object to change nothing; may raise a RequestError to give up."""
-
 
 def _too_few(answered: int, needed: int) -> UnavailableError:
     return UnavailableError(f"{answered} of the other voters of the cluster map answered, and {needed} are needed")
-
-
-def _same(current: ClusterMap, table: Table) -> Table:
-    """Return ``table`` as it is by now.
-
-    Raises:
-        TableNotFoundError: it is gone.
-    """
-    for known in current.tables:
-        if known.id == table.id:
-            return known
-    raise TableNotFoundError(f"table {table.name} does not exist")
 
 
 def _load_round(engine: Engine) -> int:
@@ -103,7 +85,7 @@ def _applied(change: Change, newest: ClusterMap) -> tuple[ClusterMap, RequestErr
         return newest, refusal
 
 
-class Catalog:
+class Catalog(TableChanges):
     """This node's hand on the cluster map; see the module's docstring."""
 
     def __init__(self, topology: Topology, asker: Asker, engine: Engine, *, rng: random.Random) -> None:
@@ -155,132 +137,6 @@ class Catalog:
         if known is None:
             raise TableNotFoundError(f"table {name} does not exist")
         return known
-
-    async def create_table(
-        self,
-        *,
-        wire: str,
-        name: str,
-        definition: bytes,
-        unique_id: str,
-        deadline: float,
-        n: int = REPLICAS_DEFAULT,
-        replication: Replication = "leaderless",
-        indexes: Sequence[IndexRequest] = (),
-        conflicts: Conflicts = "lww",
-        policy: Policy | None = None,
-    ) -> Table:
-        """Add a table, with global indexes; repeating the call with the same ``unique_id`` adds no second one.
-
-        It has ``n`` replicas, or what ``policy`` says. Where there are too few machines it keeps one replica on each,
-        and more as the cluster grows.
-
-        Raises:
-            RequestError: no node is where the policy wants it to be.
-            TableExistsError: another table has the name.
-            UnavailableError: no majority of the voters; nothing was changed.
-            UnknownOutcomeError: the change may still come into force.
-        """
-        changed = await self.change(
-            lambda current: cluster_map.with_table(
-                current,
-                wire=wire,
-                name=name,
-                n=n,
-                definition=definition,
-                unique_id=unique_id,
-                replication=replication,
-                indexes=indexes,
-                conflicts=conflicts,
-                policy=policy,
-            ),
-            deadline=deadline,
-        )
-        if unique_id in changed.dropped:
-            raise UnknownOutcomeError(f"table {name} was created, and dropped by another request before this one ended")
-        table = cluster_map.table_named(changed, wire, name)
-        if table is None:
-            raise InvariantError(f"the map of epoch {changed.epoch} lacks the table {name} that it was made for")
-        return table
-
-    async def redefine_table(self, table: Table, definition: bytes, *, deadline: float) -> Table:
-        """Give exactly this table another definition, if it and its indexes are still as ``table`` says; returns it so.
-
-        Raises:
-            TableNotFoundError: it is gone, perhaps because of what an earlier attempt of this call said of it.
-            TableChangedError: somebody else gave it another one, or its indexes came, went or moved on; this node
-                knows that by then.
-            UnavailableError: no majority of the voters; nothing was changed.
-            UnknownOutcomeError: the change may still come into force.
-        """
-        changed = await self.change(
-            lambda current: cluster_map.with_definition(current, before=table, definition=definition),
-            deadline=deadline,
-        )
-        return _same(changed, table)
-
-    async def drop_table(self, table: Table, *, deadline: float) -> None:
-        """Remove exactly this table (not one made anew under its name), if it is still defined as ``table`` says.
-
-        Raises:
-            TableChangedError: it is defined otherwise, perhaps such that it may not be removed.
-            and as `create_table`.
-        """
-        await self.change(
-            lambda current: cluster_map.without_table(
-                current, wire=table.wire, name=table.name, unique_id=table.unique_id, definition=table.definition
-            ),
-            deadline=deadline,
-        )
-
-    async def add_index(
-        self, table: Table, index: IndexRequest, *, unique_id: str, deadline: float, definition: bytes | None = None
-    ) -> Table:
-        """Add a global index to a table with leaders; returns the table with the index, which is then being filled.
-
-        In the same step the table gets another ``definition``, if one is given. Repeating the call with the same
-        ``unique_id`` adds no second one. The index is active once it holds all that was there; the map says so then.
-
-        Raises:
-            IndexExistsError: another index of the table has the name.
-            TableChangedError: it is defined otherwise than ``table`` says, or has other indexes; this node knows
-                that by then.
-            TableNotFoundError: the table is gone.
-            UnavailableError: no majority of the voters; nothing was changed.
-            UnknownOutcomeError: the change may still come into force.
-        """
-        changed = await self.change(
-            lambda current: cluster_map.with_index(
-                current,
-                before=table,
-                index=index,
-                unique_id=unique_id,
-                definition=table.definition if definition is None else definition,
-            ),
-            deadline=deadline,
-        )
-        return _same(changed, table)
-
-    async def drop_index(self, table: Table, name: str, *, deadline: float, definition: bytes | None = None) -> Table:
-        """Begin to drop the index that ``table`` has under that name; returns the table as it is then.
-
-        In the same step the table gets another ``definition``, if one is given. The index is gone from the map soon
-        after.
-
-        Raises:
-            as `add_index`.
-        """
-        index = index_named(table, name)
-        wanted = table.definition if definition is None else definition
-        if index is None:
-            return await self.redefine_table(table, wanted, deadline=deadline)
-        changed = await self.change(
-            lambda current: cluster_map.with_index_deleting(
-                current, before=table, index=index.table, definition=wanted
-            ),
-            deadline=deadline,
-        )
-        return _same(changed, table)
 
     async def change(self, change: Change, *, deadline: float) -> ClusterMap:
         """Apply ``change`` to the newest map and return the result, known to a majority of the voters.

@@ -469,7 +469,7 @@ class Coordinator:
                 level,
                 holders,
                 ring=ring,
-                rule=table.rule,
+                rule=self._topology.rule_of(table),
                 coordinator=self._asker.node,
             )
         except ValueError as error:
@@ -482,7 +482,7 @@ class Coordinator:
                 level,
                 holders,
                 ring=ring,
-                rule=table.rule,
+                rule=self._topology.rule_of(table),
                 coordinator=self._asker.node,
             )
         except ValueError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
+from merganser.core.policy_changes import Forks
 from merganser.core.splitting import halves
 from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import PartitionId
@@ -70,6 +71,13 @@ class Generations:
             key = keys.group_key(_PREFIX, *group)
             self._engine.commit(Batch().put(key, seal(key, _GENERATION.pack(number, leader, raised))))
             self._kept[group] = Epoch(number, leader), raised
+
+    def fork(self, forks: Forks) -> None:
+        """Have the groups of new rules inherit the generations of those before them; see `Topology.when_forked`."""
+        for group, kept in list(self._kept.items()):
+            for new, old in forks:
+                if group.rule == old:
+                    self.begin(Group(new, group.partition), kept)
 
     def split(self, batch: Batch, factor: int) -> Callable[[], None]:
         """Have each part of a partition inherit the generation of its group; see `Topology.when_split`."""

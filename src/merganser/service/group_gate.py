@@ -122,11 +122,15 @@ class GroupGate:
         )
 
 
-def not_leading(node: NodeId, group: Group, known: Epoch) -> RefusedError:
-    """Return what to raise on ``node`` when it is asked as a leader and is none; it knows of epoch ``known``."""
+def not_leading(node: NodeId, group: Group, known: Epoch, *, map_epoch: int = 0) -> RefusedError:
+    """Return what to raise on ``node`` when it is asked as a leader and is none; it knows of epoch ``known``.
+
+    Whoever goes by an older map than that of ``map_epoch`` may take it for another group's.
+    """
     return RefusedError(
         NOT_LEADING,
         f"node {node} takes no requests for partition {group.partition} in that epoch; "
         f"it knows of epoch {known.number} of node {known.leader}",
+        map_epoch=map_epoch,
         epoch=known,
     )

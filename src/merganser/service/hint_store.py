@@ -175,6 +175,16 @@ class HintStore:
         """Return how many hints are stored, for whomever."""
         return sum(held.hints for held in self._held.values())
 
+    def has_misplaced(self) -> bool:
+        """Tell whether hints are stored for tables that this node may not keep anything of."""
+        outside = {table.id for table in self._topology.map.tables if not self._topology.may_keep(table)}
+        if not outside or not self.total():
+            return False
+        return any(
+            keys.table_in(keys.split_hint_key(key)[1]) in outside
+            for key, _ in self._engine.scan(*keys.all_hints_range())
+        )
+
     def summary(self) -> list[Summary]:
         """Return what is stored for whom."""
         now_us = self._wall_us()

@@ -10,7 +10,8 @@ For each target that has hints and can be reached there is one pass at a time, i
 A hint is an ordinary write to its target, over the bulk connection, so repeating it after a crash of either side
 is harmless. A slice is as wide as `Pace` allows: back-pressure of the target narrows it. A hint that the
 target refuses stays where it is, and the pass goes on behind it. When the map no longer makes the target
-a replica of the key, the hint becomes hints for those that are.
+a replica of the key, the hint becomes hints for those that are; on a node that may keep none of that table any more it
+goes to all of them at once.
 
 Source: DeCandia 2007 §4.6.
 """
@@ -176,6 +177,8 @@ class HintedHandoff:
             replicas = self._replicas(hint)
             if node is not None and (node in replicas or not replicas):
                 mine.append(hint)
+            elif replicas and self._is_misplaced(hint):
+                await self._hand_on(target, hint, replicas)
             else:
                 self._move(target, hint, replicas)
         if node is None or not mine:
@@ -201,6 +204,21 @@ class HintedHandoff:
         numbers = [number for node in replicas if (number := self._topology.number_of(node)) is not None]
         if numbers:  # else the table is gone, and its hints are about to go
             self._store.retarget(target, hint, numbers)
+            self.moved += 1
+
+    def _is_misplaced(self, hint: StoredHint) -> bool:
+        """Tell whether this node may not keep it any more, so that it makes no other hints of it."""
+        table = self._topology.table(keys.table_in(hint.key))
+        return table is not None and not self._topology.may_keep(table)
+
+    async def _hand_on(self, target: int, hint: StoredHint, replicas: Sequence[NodeId]) -> None:
+        """Give up a hint once all who hold the row by now have it; else it stays, and is tried again."""
+        epoch = self._topology.map.epoch
+        futures = [self._send(node, hint, epoch) for node in replicas]
+        await asyncio.wait(futures)
+        if all(fate(error_of(future), map_epoch=epoch) is Fate.DELIVERED for future in futures):
+            await self._standstill.over()
+            self._store.delivered(target, [hint])
             self.moved += 1
 
     def _replicas(self, hint: StoredHint) -> Sequence[NodeId]:

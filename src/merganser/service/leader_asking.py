@@ -173,7 +173,7 @@ class LeaderAsking:
             UnknownOutcomeError: it is no read, and may be done, now or later.
         """
         while True:
-            if errand.partitions != self._topology.ring.partitions:
+            if not self._is_current(errand):
                 self._follow(errand)
             replicas = self._topology.ring.preference_list(errand.group.partition, errand.group.rule)
             epoch = self._leaders.known(errand.group)
@@ -198,23 +198,33 @@ class LeaderAsking:
             if what_next is Course.TELL:
                 raise _for_clients(answer)
 
+    def _is_current(self, errand: Errand) -> bool:
+        """Tell whether the group is still what the table has there, by the ring and by its policy."""
+        topology = self._topology
+        is_uncut = errand.partitions == topology.ring.partitions
+        return is_uncut and errand.group.rule == topology.rule_of(errand.table)
+
     def _follow(self, errand: Errand) -> None:
-        """Go on with the group that the key is of since the ring was cut.
+        """Go on with the group that the key is of since the ring was cut, or the table has another policy.
 
         Raises:
             PartitionCutError: it is of more than one key; nothing is done.
         """
-        ring = self._topology.ring
-        if errand.key is None:
+        ring, rule = self._topology.ring, self._topology.rule_of(errand.table)
+        if errand.key is not None:
+            partition = ring.partition_of(keys.token_in(errand.key))
+        elif errand.partitions == ring.partitions:
+            partition = errand.group.partition
+        else:
             raise PartitionCutError(
                 f"partition {errand.group.partition} was cut meanwhile; nothing was done, try again"
             )
-        errand.group = Group(errand.group.rule, ring.partition_of(keys.token_in(errand.key)))
+        errand.group = Group(rule, partition)
         errand.partitions = ring.partitions
         errand.search = LeaderSearch()
 
     def _heard_of(self, errand: Errand, epoch: Epoch) -> None:
-        if errand.partitions == self._topology.ring.partitions:
+        if self._is_current(errand):
             self._leaders.learned(errand.group, epoch)
 
     def _others(self, replicas: Iterable[NodeId]) -> Sequence[NodeId]:
@@ -302,7 +312,9 @@ class LeaderAsking:
 
     def _hear(self, errand: Errand, ended: asyncio.Future[Reply]) -> None:
         error = error_of(ended)
-        if isinstance(error, RefusedError) and error.code == NOT_LEADING:
+        if not isinstance(error, RefusedError) or error.code != NOT_LEADING:
+            return
+        if error.map_epoch <= self._topology.map.epoch:  # else it may speak of another group
             self._heard_of(errand, error.epoch)
 
     async def _learn(self, errand: Errand, node: NodeId, error: BaseException, map_epoch: int) -> None:
@@ -313,6 +325,8 @@ class LeaderAsking:
         """
         if isinstance(error, RefusedError):
             if error.code == NOT_LEADING:
+                if error.map_epoch > self._topology.map.epoch:  # by which it may speak of another group
+                    await self._catch_up(node)
                 self._heard_of(errand, error.epoch)
             elif error.code == NO_SUCH_TABLE:
                 await self._shortfall.raise_if_dropped(errand.table, {node: error}, map_epoch)

@@ -276,10 +276,10 @@ class LeaderBased:
         topology = self._topology
         partition = topology.ring.partition_of(keys.token_in(key))
         if (
-            len(topology.ring.preference_list(partition, table.rule)) > 1
+            len(topology.ring.preference_list(partition, rule := topology.rule_of(table))) > 1
         ):  # whom the leader asks whether it still is one
             return None
-        epoch = self._leaders.known(Group(table.rule, partition))
+        epoch = self._leaders.known(Group(rule, partition))
         if topology.node_of(epoch.leader) != self._asker.node:
             return None
         return cast("Led | None", self._asker.at_once(ReadLed(topology.map.epoch, table.id, key, epoch)))
@@ -317,14 +317,14 @@ class LeaderBased:
         Raises:
             MerganserError: no leader was found, or it could not answer.
         """
-        group = Group(table.rule, partition)
+        group = Group(self._topology.rule_of(table), partition)
         partitions = self._topology.ring.partitions
         errand = Errand(table, group, partitions=partitions, now=self._loop.time(), deadline=deadline, traffic=traffic)
         return await self._asking.ask(errand, question_in, is_read=True)
 
     def _errand(self, table: Table, key: bytes, deadline: float) -> Errand:
         ring = self._topology.ring
-        group = Group(table.rule, ring.partition_of(keys.token_in(key)))
+        group = Group(self._topology.rule_of(table), ring.partition_of(keys.token_in(key)))
         return Errand(table, group, partitions=ring.partitions, now=self._loop.time(), deadline=deadline, key=key)
 
     async def _timed(self, errand: Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
@@ -384,7 +384,7 @@ class LeaderBased:
 
         errand = Errand(
             table,
-            Group(table.rule, part.partition),
+            Group(self._topology.rule_of(table), part.partition),
             partitions=part.partitions,
             now=self._loop.time(),
             deadline=deadline,

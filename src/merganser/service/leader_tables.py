@@ -133,6 +133,8 @@ class LeaderTables:
         self.generations = Generations(engine)
         topology.when_split(self.promises.split)
         topology.when_split(self.generations.split)
+        topology.when_forked(self.promises.fork)
+        topology.when_forked(self.generations.fork)
         self.leadership = Leadership(
             topology,
             asker,

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from merganser.core.leadership import PULSE_S, Elections, Joint, succession
+from merganser.core.policy_changes import Forks
 from merganser.model.cluster import ClusterMap
 from merganser.model.errors import MerganserError
 from merganser.model.holders import Holders
@@ -30,13 +31,13 @@ from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import Campaign, Confirm, Pulse, TakeOver
 from merganser.model.leadership import Epoch, Group, LeadershipView
 from merganser.model.messages import Done, Reply
-from merganser.model.register import Version
 from merganser.service.asking import Asker
 from merganser.service.campaigning import Campaigning, Roots
 from merganser.service.confirming import Confirmations
 from merganser.service.hash_trees import HashTrees
 from merganser.service.promises import Promises
 from merganser.service.pulses import Pulses
+from merganser.service.terms import Led as Led
 from merganser.service.topology import Topology
 from merganser.service.voting import Voting
 from merganser.storage.engine import Batch, Engine
@@ -48,59 +49,6 @@ CLOSE_S = 1.0  # for what is in flight when a node stops
 LINGER_S = 0.25
 """After that, changes that were on their way here are told who leads; lost with a connection, nobody would know what
 became of them."""
-
-
-class Led:
-    """One term of this node as the leader of a group."""
-
-    __slots__ = (
-        "deposed",
-        "epoch",
-        "generation",
-        "group",
-        "is_standing",
-        "meets",
-        "placed",
-        "quorum",
-        "replicas",
-        "roots",
-        "sequence",
-    )
-
-    def __init__(self, group: Group, epoch: Epoch, holders: Holders, placed: int, roots: Roots) -> None:
-        """Begin the term."""
-        self.group = group
-        self.epoch = epoch
-        self.are(holders, placed)
-        self.roots = roots
-        """Of the hash trees of the replicas that promised, before anything was written in this epoch."""
-        self.is_standing = True
-        """False for ever once deposed."""
-        self.deposed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.sequence = 0
-        """Of the last write."""
-        self.generation = 0
-        """Of what is sent to replicas: raised when tombstones are dropped (`service.tombstones`)."""
-
-    def are(self, holders: Holders, placed: int) -> None:
-        """Take the replicas of the group as they are since the map of epoch ``placed``."""
-        self.replicas = holders.members
-        """The preference list, this node included."""
-        self.quorum = holders.quorum
-        """How many of them have to hold a write."""
-        self.meets = holders.meets
-        """How many of them meet all by whom one was held."""
-        self.placed = placed
-
-    def followers(self, leader: NodeId) -> list[NodeId]:
-        """Return the replicas other than ``leader``, which is this node."""
-        return [node for node in self.replicas if node != leader]
-
-    def next_version(self) -> Version:
-        """Return the version of the next write; the caller makes it."""
-        self.sequence += 1
-        number, leader = self.epoch
-        return Version(number, leader, self.sequence)
 
 
 async def _is_quiet(_led: Led, _deadline: float) -> bool:
@@ -175,6 +123,7 @@ class Leadership:
         Then changes are taken again; after true they are until it is deposed, in the same turn of the loop."""
         promises.when_promised(self._promised)
         topology.when_split(self._split)
+        topology.when_forked(self._fork)
         topology.when_changed(self._take)
 
     # What is led, and by whom
@@ -303,6 +252,16 @@ class Leadership:
         self._elections.forget()
         self._pulses.forget()
         self._handing_over.clear()
+
+    def _fork(self, forks: Forks) -> None:
+        """Lead nothing any more of what tables go over from: a leader of before must not vouch for what others lead.
+
+        What is left of it is led again in a later epoch, and so is what they go over to.
+        """
+        left = {old for _, old in forks}
+        for led in self.leading():
+            if led.group.rule in left:
+                self._depose(led.group)
 
     def _succession(self, group: Group, holders: Holders) -> tuple[int, ...]:
         """Return who is to lead, those first who stay: whoever leaves hands over before it goes."""

@@ -46,6 +46,7 @@ class Terms:
         """Told of a replica that lacks a write of a term, and will not be sent it again."""
         self.when_begun: Callable[[Term], None] = lambda _term: None
         self.when_ended: Callable[[Term], None] = lambda _term: None
+        self._topology = topology
         self._asker = asker
         self._leadership = leadership
         self._loop = asyncio.get_running_loop()
@@ -94,7 +95,8 @@ class Terms:
 
     def not_leading(self, group: Group) -> RefusedError:
         """Return what says that this node does not lead a group, and who does as far as it knows."""
-        return not_leading(self._asker.node, group, self._leadership.known(group))
+        known, map_epoch = self._leadership.known(group), self._topology.map.epoch
+        return not_leading(self._asker.node, group, known, map_epoch=map_epoch)
 
     def learned(self, term: Term, error: RefusedError) -> None:
         """Take note of a refusal that names a later epoch."""

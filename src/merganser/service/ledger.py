@@ -17,7 +17,7 @@ import msgspec
 
 from merganser.core import cluster_map, policies, transaction
 from merganser.core.token import token_of
-from merganser.model.cluster import ClusterMap, Replication, Table
+from merganser.model.cluster import SYSTEM_WIRE, ClusterMap, Replication, Table
 from merganser.model.errors import (
     RequestError,
     TableNotFoundError,
@@ -30,8 +30,7 @@ from merganser.model.transaction import LedgerStep, Record
 from merganser.service.steps import TRANSACTIONS
 from merganser.storage import keys
 
-WIRE: Final = "system"
-"""Of tables that belong to no client."""
+WIRE: Final = SYSTEM_WIRE
 NAME: Final = "transactions"
 """Of the table without a policy; others have the number of theirs behind it."""
 ID_SIZE: Final = 16
@@ -71,6 +70,7 @@ class Tables(Protocol):
         n: int = ...,
         replication: Replication = ...,
         policy: Policy | None = ...,
+        policy_number: int = ...,
     ) -> Table:
         """Make a table; raises as `Catalog.create_table`."""
 
@@ -105,7 +105,7 @@ def id_within(transaction_id: bytes, current: ClusterMap, tables: Iterable[Table
         RequestError: nowhere can there be a record that names items of all of them.
     """
     assert len(transaction_id) == ID_SIZE
-    known = dict(current.policies)
+    known = {number: policy for number, policy in current.policies if policy.is_bound}
     bound = {table.policy: table for table in tables if table.policy in known}
     if not bound:
         return transaction_id
@@ -172,6 +172,7 @@ class Ledger:
                 unique_id=f"{UNIQUE_ID}/{number}" if number else UNIQUE_ID,
                 replication="leader",
                 policy=policy,
+                policy_number=number,
                 deadline=deadline,
             )
         except UnknownOutcomeError as error:

@@ -129,8 +129,8 @@ class LedgerSweep:
     async def _scan(self) -> None:
         """Go through the partitions that were not gone through lately, or not in this term."""
         now = self._loop.time()
-        tables = {table.rule: table for table in self._ledger.tables()}
-        led = [(tables[term.group.rule], term) for term in self._leading() if term.group.rule in tables]
+        tables = self._ledger.tables()
+        led = [(table, term) for term in self._leading() for table in tables if table.rule == term.group.rule]
         terms = [(term.group, term.epoch) for _, term in led]
         self._visits = {term: self._visits.get(term) or _Visits(now) for term in terms}
         for table, term in led:

@@ -4,6 +4,8 @@ It is kept as long as something is pending or settling: until all who hold it no
 goes, and with it all that was kept about it, so that a node that gets a partition back begins with nothing: what it
 held before would bring back what was deleted, and purged, meanwhile. Nobody becomes a newcomer before it has said,
 by the newest placement, that it holds nothing of what it does not hold (`service.rebalancer`).
+
+Of a table that this node may keep nothing of by now nothing is left in its files either.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 
 from merganser.model.cluster import Table
 from merganser.model.errors import CorruptionError
-from merganser.model.ids import PartitionId
+from merganser.model.ids import PartitionId, TableId
 from merganser.service.expiry_index import ExpiryIndex
 from merganser.service.hash_trees import HashTrees
 from merganser.service.horizons import Horizons
@@ -46,6 +48,8 @@ class Leftovers:
         self._expiries = expiries
         self._tags = tags
         self._looked_at = UNKNOWN
+        self._forbidden: dict[TableId, None] = {}
+        """Tables that something was removed of, and that this node may keep nothing of."""
         self.removed = 0
         """Places, since the start of this node."""
 
@@ -72,8 +76,21 @@ class Leftovers:
             self._clear(table, partition)
         if self.removed != removed:
             await self._engine.durable()
+        await self._erase()
         if self._topology.map.placed == placed and self._topology.map.pending is None:
             self._looked_at = placed
+
+    async def erase_hints(self) -> None:
+        """Have hints that are gone leave the files."""
+        await self._engine.erase(*keys.all_hints_range())
+
+    async def _erase(self) -> None:
+        """Have what may not be here any more leave the files as well."""
+        for table in list(self._forbidden):
+            start, end = keys.table_range(table)
+            await self._engine.erase(start, end)
+            await self._engine.erase(*keys.all_metadata_range())
+            self._forbidden.pop(table, None)
 
     def _others(self) -> Iterator[tuple[Table, PartitionId]]:
         ring, me = self._topology.ring, self._topology.node
@@ -94,6 +111,8 @@ class Leftovers:
         self._tags.forget(place, batch)
         self._horizons.forget(place, batch)
         self._engine.commit(batch)
+        if not self._topology.may_keep(table):
+            self._forbidden[table.id] = None
         self._trees.forget(*place)
         self.removed += 1
 

@@ -378,6 +378,7 @@ class Member:
             Copying(self.topology, asker, engine, self.leader_tables.leadership, admit=self.admission.background),
             Leftovers(self.topology, engine, self.trees, self.horizons, self.expiries, self.tags),
             hints=self.hints.total,
+            has_misplaced_hints=self.hints.has_misplaced,
             is_well=lambda: engine.failure is None and self.wholeness.condition.lost is None,
         )
         self.rebalancer = Rebalancer(self.topology, asker, self.catalog)

@@ -60,11 +60,13 @@ class Moving:
         leftovers: Leftovers,
         *,
         hints: Callable[[], int],
+        has_misplaced_hints: Callable[[], bool],
         is_well: Callable[[], bool],
     ) -> None:
         """Do it with the means of this node's repair.
 
-        ``hints`` tells how many this node keeps for others, ``is_well`` whether its disk is.
+        ``hints`` tells how many this node keeps for others, ``has_misplaced_hints`` whether it may not keep some of
+        them, ``is_well`` whether its disk is.
         """
         self._topology = topology
         self._asker = asker
@@ -76,6 +78,8 @@ class Moving:
         self._copied: dict[tuple[Place, NodeId], None] = {}
         self.leftovers = leftovers
         self._hints = hints
+        self._has_misplaced_hints = has_misplaced_hints
+        self._has_kept_misplaced = False
         self._is_well = is_well
         self._loop = asyncio.get_running_loop()
         self._placed = topology.map.placed
@@ -100,10 +104,25 @@ class Moving:
             tuple(self._done) if self._placed == self._topology.map.placed else (),
             self._leads_leaving(),
             self.leftovers.count(),
-            self._hints(),
+            self._hints_to_tell(),
             self._is_well(),
             self._problem,
         )
+
+    def _hints_to_tell(self) -> int:
+        current = self._topology.map
+        if current.operation is None or current.operation.policy is None:
+            return self._hints()
+        if current.pending is None and not current.settling and self._has_misplaced_hints():
+            self._has_kept_misplaced = True
+            self._news.set()
+        return int(self._has_kept_misplaced)
+
+    async def _erase_hints(self) -> None:
+        """Have hints that might not be kept here leave the files as well, once they are handed on."""
+        if self._has_kept_misplaced and not self._has_misplaced_hints():
+            await self.leftovers.erase_hints()
+            self._has_kept_misplaced = False
 
     def _look_at(self, current: ClusterMap) -> None:
         if current.placed != self._placed:
@@ -116,7 +135,8 @@ class Moving:
         if current.pending is None and not current.settling:
             with contextlib.suppress(MerganserError):  # the engine has told whoever is to know
                 await self.leftovers.clear()
-            return self.leftovers.count() == 0
+                await self._erase_hints()
+            return self.leftovers.count() == 0 and not self._has_kept_misplaced
         due = [
             (table, partition) for table, partition in self._topology.held() if (table.id, partition) not in self._done
         ]

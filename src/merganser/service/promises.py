@@ -3,7 +3,8 @@
 A promise is durable before anyone hears of it. It is made by the first request of a later epoch, whatever it asks.
 
 Invariant: what is promised to a group never falls, over all lives of the node. The groups of both halves of a partition
-that is cut (`core.splitting`) have been promised what its group had been.
+that is cut (`core.splitting`) have been promised what its group had been, and so has a group that takes over a table
+from another (`core.policy_changes`).
 
 Source: design §5; Lamport 2001, "Paxos Made Simple", §2.2 (P1a).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable
 
+from merganser.core.policy_changes import Forks
 from merganser.core.splitting import halves
 from merganser.model.errors import CorruptionError, RefusedError
 from merganser.model.ids import PartitionId
@@ -40,7 +42,7 @@ class Promises:
         self._promised: dict[Group, Epoch] = {}
         self._undurable: set[Group] = set()
         self._splits = 0
-        """Since the start: what a group was before one is another group after it."""
+        """Since the start, and forks: what was of a group before one may be of another after it."""
         self._listeners: list[Callable[[Group, Epoch], None]] = []
         for key, stored in engine.scan(_PREFIX, keys.prefix_end(_PREFIX)):
             self._promised[_group_in(key)] = _epoch_in(key, stored)
@@ -67,7 +69,7 @@ class Promises:
             splits = self._splits
             await self.durable()
             if self._splits != splits:
-                raise RefusedError(NOT_A_REPLICA, f"partition {group.partition} was cut meanwhile")
+                raise RefusedError(NOT_A_REPLICA, f"partition {group.partition} was cut, or regrouped, meanwhile")
             self.check(group, epoch)
 
     @property
@@ -128,6 +130,16 @@ class Promises:
             for group, epoch in waiting.items():
                 if self._promised[group] == epoch:
                     self._undurable.discard(group)
+
+    def fork(self, forks: Forks) -> None:
+        """Promise the groups of new rules what was promised to those before them; see `Topology.when_forked`."""
+        self.promise(
+            (Group(new, group.partition), epoch)
+            for group, epoch in list(self._promised.items())
+            for new, old in forks
+            if group.rule == old
+        )
+        self._splits += 1
 
     def split(self, batch: Batch, factor: int) -> Callable[[], None]:
         """Have each part of a partition inherit the promise of its group; see `Topology.when_split`."""

@@ -8,7 +8,9 @@ dies is followed by the next.
                                                                      |
                                                                      +--one is not well for long--> nothing pending
 
-A ring is cut finer (`core.splitting`) in one change, for which nothing has to be copied or waited for.
+A ring is cut finer (`core.splitting`) in one change, for which nothing has to be copied or waited for. A policy that
+others have, too, gets a second number in one (`core.policy_changes`), and then changes like everything else. Such an
+operation ends when nobody keeps anything any more that it may not keep.
 
 What is waited for is asked of all members, some times a second, and told to operators.
 """
@@ -21,7 +23,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from merganser.core import reshaping, splitting
+from merganser.core import policy_changes, reshaping, splitting
 from merganser.model.cluster import ClusterMap, Pending
 from merganser.model.errors import InvariantError, MerganserError
 from merganser.model.holders import Holders
@@ -170,13 +172,16 @@ class Rebalancer:
         if splitting.is_due(current):
             self._waiting_for = splitting.objection(current)
             return None if self._waiting_for else splitting.split
+        if policy_changes.is_fork_due(current):
+            self._waiting_for = ""
+            return policy_changes.forked
         pending = reshaping.next_pending(current)
         if pending is not None:
             self._waiting_for = self._unready(current, pending, told)
             return None if self._waiting_for else lambda newest: reshaping.with_pending(newest, pending)
         if reshaping.with_other_voters(current) is not current:
             return reshaping.with_other_voters
-        self._waiting_for = self._still_hinting(current, told)
+        self._waiting_for = self._still_hinting(current, told) or self._still_keeping(current, told)
         return None if self._waiting_for else reshaping.ended
 
     async def _ask_all(self, current: ClusterMap) -> dict[NodeId, Moves]:
@@ -235,6 +240,17 @@ class Rebalancer:
                     return f"node {node.id} is away: when it is lost for good, cancel, and remove it"
                 if told[node.id].hints:
                     return f"node {node.id} keeps {told[node.id].hints} hints for others"
+        return ""
+
+    def _still_keeping(self, current: ClusterMap, told: Mapping[NodeId, Moves]) -> str:
+        """Tell of a node that has something which, by the policy that has changed, it may not keep."""
+        if current.operation is None or current.operation.policy is None:
+            return ""
+        for node, moves in told.items():
+            if moves.leftovers:
+                return f"node {node} is removing what it held before"
+            if moves.hints:
+                return f"node {node} keeps hints that it may not keep, until their targets are back"
         return ""
 
     def _unready(self, current: ClusterMap, pending: Pending, told: Mapping[NodeId, Moves]) -> str:

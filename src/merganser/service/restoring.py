@@ -42,6 +42,7 @@ from itertools import islice
 import msgspec
 
 from merganser.core.exchange import Exchange
+from merganser.core.policy_changes import Forks
 from merganser.core.splitting import halves
 from merganser.model.cluster import Table
 from merganser.model.errors import (
@@ -289,6 +290,7 @@ class Rejoining:
         self._loop = asyncio.get_running_loop()
         self._whole: dict[Group, None] = {}
         topology.when_split(self._split)
+        topology.when_forked(self._fork)
 
     def is_whole(self, group: Group) -> bool:
         """Tell whether this node's word counts in a group."""
@@ -416,6 +418,12 @@ class Rejoining:
             self._whole = whole
 
         return take
+
+    def _fork(self, forks: Forks) -> None:
+        """Take the groups of new rules for what those before them were; see `Topology.when_forked`."""
+        for group in list(self._whole):
+            for new in (new for new, old in forks if group.rule == old):
+                self._whole[Group(new, group.partition)] = None
 
     def _check_asked(self, group: Group, token: int) -> None:
         if token != self._token or self.is_whole(group):

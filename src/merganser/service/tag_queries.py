@@ -193,7 +193,7 @@ class TagQueries:
         ranks = {node: rank for rank, node in enumerate(nearest)}
         found: Cover = {}
         for partition in map(PartitionId, range(ring.partitions)):
-            holders = ring.holders(partition, table.rule)
+            holders = ring.holders(partition, self._topology.rule_of(table))
             need = self._coordinator.needed_to_read(table, holders, level)
             chosen: list[NodeId] = []
             for part in need.parts or (Part(holders.members, need.nodes),):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from merganser.core import cluster_map
+from merganser.core import cluster_map, policy_changes
 from merganser.core.ring import Ring
 from merganser.core.token import TOKEN_MAX, TOKEN_MIN
 from merganser.model import versions
@@ -26,6 +26,9 @@ from merganser.storage.values import seal, unseal
 Splitter = Callable[[Batch, int], Callable[[], None]]
 """Puts into a batch what becomes of what somebody keeps by partition when there are so many times as many; returns what
 takes that over in memory, once the batch is committed."""
+
+Forker = Callable[[policy_changes.Forks], None]
+"""Has the groups of new rules inherit what is kept of those of others, durably before what is committed later."""
 
 _MAP_KEY = keys.metadata_key("cluster_map")
 
@@ -63,6 +66,7 @@ class Topology:
         self._engine = engine
         self._listeners: list[Callable[[ClusterMap], None]] = []
         self._splitters: list[Splitter] = []
+        self._forkers: list[Forker] = []
         self.gone_at = 0
         """Epoch of the map that this node is no member by any more; 0: it is one."""
         self.when_gone: Callable[[], None] = lambda: None
@@ -84,6 +88,10 @@ class Topology:
         """Return the table of that id, None if it is dropped or not known yet."""
         return self._tables.get(table)
 
+    def rule_of(self, table: Table) -> int:
+        """Return the rule of a table as this node knows it by now, which may have changed since ``table`` was found."""
+        return self._tables.get(table.id, table).rule
+
     def led_tables(self, n: int) -> Sequence[Table]:
         """Return the tables of the groups of ``n`` replicas, which have leaders."""
         return [table for table in self.map.tables if table.has_leaders and table.rule == n]
@@ -98,15 +106,15 @@ class Topology:
 
     def fallbacks(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
         """Return the nodes after the primaries of ``key``, in the order in which they stand in."""
-        return self.ring.fallbacks(self.ring.partition_of(keys.token_in(key)), table.rule)
+        return self.ring.fallbacks(self.ring.partition_of(keys.token_in(key)), self.rule_of(table))
 
     def may_keep(self, table: Table) -> bool:
         """Tell whether this node may keep anything of ``table``: hints, for who holds its keys."""
-        return self.ring.allows(self.me, table.rule)
+        return self.ring.allows(self.me, self.rule_of(table))
 
     def replicas(self, table: Table, key: bytes) -> tuple[NodeId, ...]:
         """Return the preference list of ``key``, primaries only."""
-        return self.ring.preference_list(self.ring.partition_of(keys.token_in(key)), table.rule)
+        return self.ring.preference_list(self.ring.partition_of(keys.token_in(key)), self.rule_of(table))
 
     def held(self) -> Sequence[tuple[Table, PartitionId]]:
         """Return every partition of a table that this node holds a replica of, in the order of their keys."""
@@ -140,7 +148,7 @@ class Topology:
 
     def holders(self, table: Table, key: bytes) -> Holders:
         """Return the replicas of ``key``, and how many of them decide."""
-        return self.ring.holders(self.ring.partition_of(keys.token_in(key)), table.rule)
+        return self.ring.holders(self.ring.partition_of(keys.token_in(key)), self.rule_of(table))
 
     def run(self, table: Table, start: bytes, end: bytes, *, reverse: bool) -> tuple[bytes, bytes, Holders] | None:
         """Return the longest stretch from where a read of a range begins that one set of replicas holds, and those.
@@ -151,11 +159,12 @@ class Topology:
         if not partitions:
             return None
         ordered = partitions[::-1] if reverse else partitions
-        holders = self.ring.holders(ordered[0], table.rule)
+        rule = self.rule_of(table)
+        holders = self.ring.holders(ordered[0], rule)
         serving, coming = set(holders.serving), set(holders.next)
         last = ordered[0]
         for partition in ordered[1:]:
-            others = self.ring.holders(partition, table.rule)
+            others = self.ring.holders(partition, rule)
             if set(others.serving) != serving or set(others.next) != coming:
                 break
             last = partition
@@ -173,6 +182,13 @@ class Topology:
         """
         self._splitters.append(splitter)
 
+    def when_forked(self, forker: Forker) -> None:
+        """Call ``forker`` with the rules that tables have by a newer map, and those that they had by this one.
+
+        It is called before that map is in force, or kept (`core.policy_changes`), in the same turn of the loop.
+        """
+        self._forkers.append(forker)
+
     async def learn(self, newer: ClusterMap) -> None:
         """Take ``newer`` if it is; returns once the newest map is durable here.
 
@@ -187,6 +203,7 @@ class Topology:
         if cluster_map.node_by_id(newer, self.node) is None:
             self._note_gone(newer)
         elif newer.epoch > self.map.epoch:
+            self._fork(newer)
             batch = self._step_to(newer)
             taking = self._divided(newer, batch)
             self._engine.commit(batch)
@@ -202,6 +219,12 @@ class Topology:
         if newer.epoch > self.map.epoch and not self.gone_at:
             self.gone_at = newer.epoch
             self.when_gone()
+
+    def _fork(self, newer: ClusterMap) -> None:
+        """Have what is new inherit; after a crash before ``newer`` is kept, it does so again."""
+        forks = policy_changes.forks(self.map, newer)
+        for forker in self._forkers if forks else ():
+            forker(forks)
 
     def _step_to(self, newer: ClusterMap) -> Batch:
         batch = Batch().put(_MAP_KEY, seal(_MAP_KEY, msgspec.msgpack.encode(newer)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from merganser.model.cluster import ClusterMap
+from merganser.model.cluster import SYSTEM_WIRE, ClusterMap
 from merganser.sim.checkers import Violation
 from merganser.sim.checkers.residency import Place, forbidden
 from merganser.sim.machine import Machine
@@ -40,9 +40,13 @@ class WatchedEngine(MemoryEngine):
 class Watch:
     """One run's; see the module's docstring."""
 
-    def __init__(self, world: World) -> None:
-        """Look at the machines of ``world``."""
+    def __init__(self, world: World, *, has_changes: bool = False) -> None:
+        """Look at the machines of ``world``.
+
+        If there are changes of policies, a transaction that began before one has its record where it was.
+        """
         self._world = world
+        self._has_changes = has_changes
         self._told: set[bytes] = {_VALUES}
         """What only clients write: how values begin, and the partition keys that were seen so far."""
         self.violations: list[Violation] = []
@@ -77,7 +81,9 @@ class Watch:
         maps = [current] if machine.member is None else [current, machine.member.topology.map]
         records = [node for one in maps for node in one.nodes if node.id == machine.node]
         zones = tuple(dict.fromkeys((machine.zone, *(node.zone for node in records))))
-        return forbidden(current, Place(machine.node, machine.data_center, zones), stored, self._told)
+        spared = {one.id for one in current.tables if one.wire == SYSTEM_WIRE and not one.policy}
+        place = Place(machine.node, machine.data_center, zones)
+        return forbidden(maps, place, stored, self._told, spared=spared if self._has_changes else ())
 
     def _add(self, sentences: Iterable[str]) -> None:
         if len(self.violations) < TOLD_MAX:

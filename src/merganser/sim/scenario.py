@@ -48,6 +48,8 @@ THINK_S = (0.03, 0.1, 0.1, 0.3)
 NODES = (3, 3, 4, 5)
 """With three every node holds every row; with more, some coordinate and keep hints for what they do not hold."""
 DATA_CENTERS = 2
+CHANGES_OF_POLICIES = {"policies", "zones-of-tables"}
+"""Nemeses."""
 CREATE_TIMEOUT_S = 60.0
 UNNOTICED_SHARE = 0.5  # a process that dies is found out at once, a machine that does is not
 NEVER_S = 1e9
@@ -129,6 +131,16 @@ class Scenario(msgspec.Struct, frozen=True):
         return bool(self.data_centers) or self.workload in IN_DATA_CENTERS
 
     @property
+    def is_watched(self) -> bool:
+        """Tell whether tables are to be in some places only."""
+        return self.is_in_data_centers or self.changes_policies
+
+    @property
+    def changes_policies(self) -> bool:
+        """Tell whether the policies of tables change."""
+        return bool(CHANGES_OF_POLICIES & set(self.nemesis.split("+")))
+
+    @property
     def machines(self) -> int:
         """How many there are if they are in data centres and nobody says how many; 0: drawn."""
         return (self.data_centers or DATA_CENTERS) * self.zones if self.is_in_data_centers else 0
@@ -178,7 +190,7 @@ def run_scenario(seed: int, scenario: Scenario = Scenario()) -> Outcome:  # noqa
         zones=scenario.zones,
         data_centers=(scenario.data_centers or DATA_CENTERS) if scenario.is_in_data_centers else 0,
         partitions=scenario.partitions,
-        engine_type=WatchedEngine if scenario.is_in_data_centers else MemoryEngine,
+        engine_type=WatchedEngine if scenario.is_watched else MemoryEngine,
     )
     repair_interval_s, margin_us = drawn.choice(REPAIR_INTERVALS_S), drawn.choice(PURGE_MARGINS_US)
     pace = Pace()
@@ -218,7 +230,7 @@ class _Run:
         self._policy = _policy(world) if scenario.is_in_data_centers else None
         n = min(3, len(world.machines)) if self._policy is None else self._policy.n
         self._history = History(n, {} if self._policy is None else dict(self._policy.replicas))
-        self._watch = Watch(world)
+        self._watch = Watch(world, has_changes=scenario.changes_policies)
         self._arena = Arena(world, loss=scenario.loss, clock_jump_s=scenario.clock_jump_s, lasts_s=pace.lasts_s)
         self._history.troubles = self._arena.troubles
         self._history.has_purges = any(machine.purge_interval_s < NEVER_S for machine in world.machines)
@@ -244,14 +256,14 @@ class _Run:
         table = await self._create_table()
         clients = Clients(self._world, table, self._history, think_s=self._world.rng.choice(self._pace.think_s))
         workload = NAMED[self._scenario.workload](clients, self._scenario.hot_keys)
-        if self._policy is not None:
+        if self._scenario.is_watched:
             self._watch.begin()
         await self._work(workload, upgrade)
         await self._world.start()
         await self._arena.finish()
         await asyncio.sleep(self._ahead_s())
         self._violations += await Verdict(clients, self._history, workload).violations()
-        if self._policy is not None:
+        if self._scenario.is_watched:
             self._watch.look()
             self._violations += self._watch.violations
         self._violations += [Violation("versions", told) for told in behind_members(self._world.machines)]

@@ -125,5 +125,12 @@ class Engine(Readable, Protocol):
             StorageFailedError: it is unknown whether it did.
         """
 
+    async def erase(self, start: bytes, end: bytes) -> None:
+        """Return once nothing that was deleted of ``start <= key < end`` is in any file; that may take long.
+
+        Raises:
+            StorageFailedError: it may be there.
+        """
+
     def close(self) -> None:
         """Release the directory; what was committed and not durable may be lost."""

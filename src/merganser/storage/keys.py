@@ -154,6 +154,11 @@ def metadata_key(name: str) -> bytes:
     return _TABLE.pack(METADATA) + name.encode()
 
 
+def all_metadata_range() -> tuple[bytes, bytes]:
+    """Return the range of all that is kept and is no row, hints included; end exclusive."""
+    return metadata_key(""), _TABLE.pack(METADATA + 1)
+
+
 def group_key(prefix: bytes, rule: int, partition: int) -> bytes:
     """Return the metadata key, below ``prefix``, of what is kept for the groups of a rule in a partition."""
     if rule < _POLICIES_FROM:

@@ -209,6 +209,9 @@ class MemoryEngine:
         self._lost = None
         self._changes += 1
 
+    async def erase(self, start: bytes, end: bytes) -> None:
+        """Wait for nothing: what is deleted is gone."""
+
     def close(self) -> None:
         """Take no more writes."""
         self._group.stop("the engine is closed")

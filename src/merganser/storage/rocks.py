@@ -234,6 +234,17 @@ class RocksEngine:
         await self.durable()
         await self._in_other_thread(lambda: Checkpoint(self._database).create_checkpoint(str(path)))
 
+    async def erase(self, start: bytes, end: bytes) -> None:
+        """Return once nothing that was deleted of ``start <= key < end`` is in any file, the log included.
+
+        A compaction of the range writes out what is in memory first, after which the log before it is deleted.
+
+        Raises:
+            StorageFailedError: it may be there.
+        """
+        await self.durable()
+        await self._in_other_thread(lambda: self._database.compact_range(start, end))
+
     def close(self) -> None:
         """Release the directory, after the fsync in flight; what was not durable may be lost.
 

@@ -37,10 +37,10 @@ ROW = keys.row_key(BOUND.tables[0].id, token_of(b"name"), b"name")
     ],
 )
 def test_what_is_outside_is_told(key: bytes, value: bytes) -> None:
-    assert len(list(forbidden(BOUND, OUTSIDE, [(key, value)], {b"name"}))) == 1
-    assert not list(forbidden(BOUND, INSIDE, [(key, value)], {b"name"}))
+    assert len(list(forbidden([BOUND], OUTSIDE, [(key, value)], {b"name"}))) == 1
+    assert not list(forbidden([BOUND], INSIDE, [(key, value)], {b"name"}))
 
 
 def test_what_is_of_no_table_with_a_policy_may_be_anywhere() -> None:
-    assert not list(forbidden(BOUND, OUTSIDE, [(keys.metadata_key("epoch"), b"1")], {b"name"}))
-    assert not list(forbidden(map_with(None), OUTSIDE, [(ROW, b"v")], {b"name"}))
+    assert not list(forbidden([BOUND], OUTSIDE, [(keys.metadata_key("epoch"), b"1")], {b"name"}))
+    assert not list(forbidden([map_with(None)], OUTSIDE, [(ROW, b"v")], {b"name"}))

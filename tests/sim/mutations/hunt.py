@@ -25,6 +25,7 @@ from sim.mutations import (  # noqa: F401  # they plant
     planted_local_indexes,
     planted_moves,
     planted_nodes,
+    planted_policies,
     planted_siblings,
     planted_splits,
     planted_tags,

@@ -45,7 +45,11 @@ def the_walk_goes_everywhere(patch: pytest.MonkeyPatch) -> None:
 @planted("residency", mechanism=DATA_CENTERS, likely=8, workload="items", data_centers=2, nemesis="none")
 def zones_are_forgotten_where_data_centers_are_counted(patch: pytest.MonkeyPatch) -> None:
     real = Ring._policy
-    patch.setattr(Ring, "_policy", lambda self, rule: msgspec.structs.replace(real(self, rule), zones=()))
+
+    def policy(self: Ring, rule: int, *, is_next: bool = False) -> Policy:
+        return msgspec.structs.replace(real(self, rule, is_next=is_next), zones=())
+
+    patch.setattr(Ring, "_policy", policy)
 
 
 @planted(
@@ -54,8 +58,10 @@ def zones_are_forgotten_where_data_centers_are_counted(patch: pytest.MonkeyPatch
 def local_levels_count_all_replicas(patch: pytest.MonkeyPatch) -> None:
     real = levels._by_data_center
 
-    def by_data_center(level: Consistency, holders: Holders, ring: Ring, rule: int, coordinator: NodeId) -> Need:
-        need = real(level, holders, ring, rule, coordinator)
+    def by_data_center(
+        level: Consistency, holders: Holders, ring: Ring, rule: int, coordinator: NodeId, *, is_write: bool
+    ) -> Need:
+        need = real(level, holders, ring, rule, coordinator, is_write=is_write)
         return Need(need.nodes, need.primaries) if level is not Consistency.EACH_QUORUM else need
 
     patch.setattr(levels, "_by_data_center", by_data_center)
@@ -67,8 +73,10 @@ def local_levels_count_all_replicas(patch: pytest.MonkeyPatch) -> None:
 def each_quorum_is_met_by_one_data_center(patch: pytest.MonkeyPatch) -> None:
     real = levels._by_data_center
 
-    def by_data_center(level: Consistency, holders: Holders, ring: Ring, rule: int, coordinator: NodeId) -> Need:
-        need = real(level, holders, ring, rule, coordinator)
+    def by_data_center(
+        level: Consistency, holders: Holders, ring: Ring, rule: int, coordinator: NodeId, *, is_write: bool
+    ) -> Need:
+        need = real(level, holders, ring, rule, coordinator, is_write=is_write)
         first = need.parts[0]
         return Need(first.required, first.required, (first,))
 

@@ -44,7 +44,7 @@ def a_lost_node_is_to_be_given_something(patch: pytest.MonkeyPatch) -> None:
 
 @planted("held", "acknowledged", mechanism=MOVING, likely=1, nemesis="moves")
 def newcomers_count_as_any_other(patch: pytest.MonkeyPatch) -> None:
-    def needed(_self: Holders, need: Need) -> Need:
+    def needed(_self: Holders, need: Need, _later: Need | None = None) -> Need:
         return need
 
     patch.setattr(Holders, "needed", needed)

@@ -45,6 +45,7 @@ EXPIRY, SIBLINGS, VERSIONS_OF_NODES = "expiry of items", "siblings", "versions o
 MOVING, CLIENTS, SPLITTING = "moving partitions", "native clients", "cutting the ring finer"
 TAGS, DATA_CENTERS = "tags of values", "data centres"
 CRDTS, CONDITIONS = "values that merge themselves", "conditional puts and last writes"
+POLICIES = "changes of policies"
 MECHANISMS = (
     *(DURABILITY, QUORUMS, VERSIONS, TOMBSTONES, CLOCKS, READ_REPAIR, HANDOFF, RANGES, TABLES),
     *(HASH_TREES, ANTI_ENTROPY, HEALING, WHOLENESS, DISKS, MEMBERSHIP, OVERLOAD),
@@ -57,6 +58,7 @@ MECHANISMS = (
     DATA_CENTERS,
     CRDTS,
     CONDITIONS,
+    POLICIES,
 )
 
 

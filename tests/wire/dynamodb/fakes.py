@@ -355,6 +355,18 @@ class FakeCatalog:
         self._take_over()
         return redefined
 
+    def policy_to_be(self, table: Table) -> Policy:
+        return self.policies.get(table.name) or Policy(table.n)
+
+    async def change_policy(
+        self, table: Table, policy: Policy, *, definition: bytes, now_us: int, deadline: float
+    ) -> Table:
+        if "nowhere" in policy.allowed:
+            raise RequestError("no node that owns anything is in data centre 'nowhere'")
+        self._check_same(table)
+        self.policies[table.name] = policy
+        return await self.redefine_table(table, definition, deadline=deadline)
+
     async def add_index(
         self, table: Table, index: IndexRequest, *, unique_id: str, definition: bytes, deadline: float
     ) -> Table:

@@ -194,9 +194,27 @@ def test_places_that_make_no_sense_are_refused(cluster: Cluster, wrong: dict[str
     assert "abc" not in cluster.catalog.policies
 
 
-def test_tags_do_not_change_where_a_table_is_kept(cluster: Cluster) -> None:
-    for changed in (
-        cluster.call("TagResource", {"ResourceArn": ARN, "Tags": [tag("merganser:zones", "a")]}),
-        cluster.call("TagResource", {"ResourceArn": ARN, "Tags": [tag("merganser:replicas", "5")]}),
-    ):
-        assert "chooses where a table is kept when it is created, for its whole life" in changed
+def test_tags_change_where_a_table_is_kept(cluster: Cluster) -> None:
+    done(cluster, "TagResource", Tags=[tag("merganser:zones", "a"), tag("b", "1")])
+    assert cluster.catalog.policies["str"] == Policy(3, zones=("a",))
+    done(cluster, "TagResource", Tags=[tag("merganser:replicas", "5")])
+    assert cluster.catalog.policies["str"] == Policy(5, zones=("a",))
+    assert tags(cluster) == {"Tags": [tag("merganser:zones", "a"), tag("b", "1"), tag("merganser:replicas", "5")]}
+    done(cluster, "UntagResource", TagKeys=["merganser:zones", "merganser:replicas"])
+    assert cluster.catalog.policies["str"] == Policy(3)
+    assert tags(cluster) == {"Tags": [tag("b", "1")]}
+
+
+def test_tags_tell_of_a_policy_that_was_changed_without_them(cluster: Cluster) -> None:
+    done(cluster, "TagResource", Tags=[tag("merganser:zones", "a")])
+    cluster.catalog.policies["str"] = Policy(4, replicas=(("eu", 2), ("us", 2)))
+    assert tags(cluster) == {"Tags": [tag("merganser:replicas", "eu=2 us=2")]}
+    done(cluster, "TagResource", Tags=[tag("merganser:zones", "b")])
+    assert cluster.catalog.policies["str"] == Policy(4, replicas=(("eu", 2), ("us", 2)), zones=("b",))
+
+
+def test_a_policy_that_makes_no_sense_changes_neither_tags_nor_table(cluster: Cluster) -> None:
+    wanted = {"ResourceArn": ARN, "Tags": [tag("merganser:replicas", "nowhere=1"), tag("b", "1")]}
+    assert cluster.call("TagResource", wanted) == INVALID + "no node that owns anything is in data centre 'nowhere'"
+    assert tags(cluster) == {"Tags": []}
+    assert cluster.catalog.policies["str"] is None

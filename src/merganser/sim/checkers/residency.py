@@ -6,10 +6,11 @@ and once by looking for the bytes of the clients' own keys and values in all tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
+from merganser.core.ring import settled
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.ids import NodeId, TableId
 from merganser.storage import keys
@@ -27,29 +28,39 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def forbidden(
-    current: ClusterMap, place: Place, stored: Iterable[tuple[bytes, bytes]], told: Collection[bytes]
+    maps: Sequence[ClusterMap],
+    place: Place,
+    stored: Iterable[tuple[bytes, bytes]],
+    told: Collection[bytes],
+    *,
+    spared: Collection[TableId] = (),
 ) -> Iterator[str]:
     """Yield a sentence for each piece that a node keeps and may not.
 
     Args:
-        current: the newest map.
+        maps: the newest one, and that which the node knows; while a policy changes, both are let pass.
         place: the node, and where it is.
         stored: all that it keeps, by key.
         told: byte strings that only what clients wrote to tables with a policy has in it.
+        spared: tables that may have them all the same.
     """
-    outside = {
-        table.id: table
-        for table in current.tables
-        if not any(current.policy_of(table).allows(place.data_center, zone) for zone in place.zones)
-    }
+    outside = {table.id: table for table in maps[0].tables if not any(_allows(one, table, place) for one in maps)}
     if not outside:
         return
     for key, value in stored:
         table = outside.get(_table_of(key))
         if table is not None:
             yield f"{_named(place)} keeps {key!r} of table {_told(table)}, which may not be there"
-        elif any(piece in key or piece in value for piece in told):
+        elif _table_of(key) not in spared and any(piece in key or piece in value for piece in told):
             yield f"{_named(place)} keeps {key!r}, and with it what a client wrote, which may not be there"
+
+
+def _allows(current: ClusterMap, table: Table, place: Place) -> bool:
+    """Tell whether a map allows a place to a table, be it by what is pending."""
+    policies = {
+        one.policy_of(known) for one in (current, settled(current)) for known in one.tables if known.id == table.id
+    }
+    return any(policy.allows(place.data_center, zone) for policy in policies for zone in place.zones)
 
 
 def _table_of(key: bytes) -> TableId:

@@ -49,14 +49,16 @@ NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
     **{name: (family,) for name, family in FAMILIES.items()},
     "all": tuple(FAMILIES.values()),
     "moves": ((moves.weights, moves.zones, moves.cancelled),),
+    "policies": ((moves.policies, moves.policies, moves.policies_cancelled),),
+    "zones-of-tables": ((moves.zones_of_tables,),),
     "splits": ((moves.split, moves.split, moves.shares),),
     "membership": (
         (membership.joins, membership.joins, membership.leaves, membership.is_lost, membership.is_replaced),
     ),
     "data-centers": ((data_centers.cut_off, data_centers.cut_off, data_centers.power),),
 }
-"""By name, the families of faults; a family is drawn first, then a fault of it. Moves, splits and membership are no
-faults, and not among all, nor are those of data centres, which few runs have: ``all+moves`` has both."""
+"""By name, the families of faults; a family is drawn first, then a fault of it. Moves, policies, splits and membership
+are no faults, and not among all, nor are those of data centres, which few runs have: ``all+moves`` has both."""
 
 
 def families_of(name: str) -> tuple[tuple[Fault, ...], ...]:

@@ -7,6 +7,8 @@ merganser:data-centers        data centres that they may be in, if that is not s
 merganser:zones               zones that anything of the table may be in, as in a b
 merganser:enforce-throughput  true: the table is held to its throughput (`wire.dynamodb.metering`)
 ============================  ===============================================================================
+
+Where replicas are can be changed later: the replicas move (`core.policy_changes`), and tags tell where they will be.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, Final, get_args
 from merganser.core import policies
 from merganser.model.cluster import Replication
 from merganser.model.policy import Policy
+from merganser.service.table_changes import REPLICAS_DEFAULT
 from merganser.wire.dynamodb.constraints import Violations
 from merganser.wire.dynamodb.errors import ValidationError
 from merganser.wire.dynamodb.table_settings import INVALID
@@ -143,6 +146,29 @@ def policy_in(tags: Mapping[str, str]) -> Policy | None:
         raise ValidationError(f"{INVALID}{' and '.join(said)}: {error}") from None
 
 
+def policy_of(tags: Tags) -> Policy:
+    """Return the policy that a table with these tags is to have.
+
+    Raises:
+        ValidationError: they make no sense.
+    """
+    return policy_in(dict(tags)) or Policy(REPLICAS_DEFAULT)
+
+
+def telling(tags: Tags, policy: Policy) -> Tags:
+    """Return ``tags`` such that they tell of ``policy``, as somebody may have changed it without them."""
+    try:
+        if policy_of(tags) == policy:
+            return tags
+    except ValidationError:  # an earlier release took them
+        pass
+    others = tuple((key, value) for key, value in tags if key not in _POLICY_TAGS)
+    said = policies.written(policy)
+    said["replicas"] = said["replicas"] if policy.replicas or policy.n != REPLICAS_DEFAULT else ""
+    told = zip(_POLICY_TAGS, (said["replicas"], said["data_centers"], said["zones"]), strict=True)
+    return (*others, *((key, value) for key, value in told if value))
+
+
 def is_enforced(tags: Tags) -> bool:
     """Tell whether a table with these tags is held to its throughput."""
     return (ENFORCEMENT_TAG, "true") in tags
@@ -152,11 +178,5 @@ def _check_replication(before: Tags, after: Mapping[str, str]) -> None:
     if replication_in(dict(before)) != replication_in(after):
         raise ValidationError(
             f"{INVALID}The tag {REPLICATION_TAG} chooses how a table is kept when it is created, for its whole life: "
-            "create another table"
-        )
-    changed = [tag for tag in _POLICY_TAGS if dict(before).get(tag) != after.get(tag)]
-    if changed:
-        raise ValidationError(
-            f"{INVALID}The tag {changed[0]} chooses where a table is kept when it is created, for its whole life: "
             "create another table"
         )
