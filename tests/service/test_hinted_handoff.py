@@ -232,8 +232,7 @@ def storms(seeds: range) -> Iterator[str]:
             world.run(stormy)
         except (AssertionError, TimeoutError) as error:
             yield f"seed {seed}: {error!r}"
-        for error in world.errors():
-            yield f"seed {seed}: {error!r}"
+        yield from (f"seed {seed}: {unheard!r}" for unheard in world.errors())
 
 
 def test_after_a_storm_hints_drain_to_zero_and_replicas_are_equal_without_a_read() -> None:
