@@ -73,6 +73,9 @@ async def test_what_is_said_about_a_value_comes_back_and_a_put_may_depend_on_wha
         with pytest.raises(PreconditionFailedError, match="modified by somebody"):
             await table.delete("k", context=context, only_if="not_modified")
         assert (await table.get("k")).value == b"w"
+        await table.put("j", "v", only_if="none_match", consistency="n=3,dw=2,r=2")
+        with pytest.raises(RequestError, match="n=5, and table values has 3 replicas"):
+            await table.get("j", consistency="n=5,r=1")
 
 
 @simulated()

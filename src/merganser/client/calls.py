@@ -9,7 +9,7 @@ from typing import Final, TypeVar, cast
 from merganser.client.errors import ClosedError
 from merganser.client.session import Make, Session
 from merganser.model.client_messages import ClientReply
-from merganser.model.consistency import parse_levels
+from merganser.model.consistency import parse_value_levels
 from merganser.model.errors import ConfigurationError, CorruptionError, RequestError
 
 TIMEOUT_S: Final = 5.0
@@ -79,7 +79,7 @@ class Calls:
 
 def checked_level(consistency: str) -> str:
     """Return ``consistency``; raises a RequestError if there is no such level."""
-    checked(parse_levels, consistency)
+    checked(parse_value_levels, consistency)
     return consistency
 
 
@@ -87,7 +87,7 @@ def for_reads(consistency: str | None) -> str | None:
     """Return the level of the read before a write: ANY and numbers for writes alone say nothing of it."""
     if consistency is None:
         return None
-    levels = parse_levels(consistency)
+    levels, _ = parse_value_levels(consistency)
     return consistency if levels.read is not None and consistency.strip().upper() != "ANY" else None
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from merganser.core.ring import Ring, holders_of
+from merganser.model.cluster import Table
 from merganser.model.consistency import (
     Consistency,
     Need,
@@ -28,11 +29,35 @@ from merganser.model.consistency import (
     WriteLevel,
     needed_to_read,
     needed_to_write,
+    parse_value_levels,
 )
+from merganser.model.errors import RequestError
 from merganser.model.holders import Holders
 from merganser.model.ids import NodeId
 
 Level = TypeVar("Level", WriteLevel, ReadLevel)
+
+
+def asked_for(text: str, table: Table) -> tuple[WriteLevel, ReadLevel]:
+    """Return the levels that a client of a table of keys and values asks for, QUORUM where it names none.
+
+    Raises:
+        RequestError: it names none that there is, or as many replicas as the table has not.
+    """
+    try:
+        levels, n = parse_value_levels(text)
+    except ValueError as error:
+        raise RequestError(f"consistency: {error}") from None
+    if n is not None and n != table.n:
+        raise RequestError(
+            f"consistency: n={n}, and table {table.name} has {table.n} replicas of each key, for all of its life"
+        )
+    return levels.write or Consistency.QUORUM, levels.read or Consistency.QUORUM
+
+
+def before_writing(level: ReadLevel) -> ReadLevel:
+    """Return how many replicas are asked what there is to be replaced: of that, ANY says nothing."""
+    return Consistency.QUORUM if level is Consistency.ANY else level
 
 
 def to_write(level: WriteLevel, holders: Holders, *, ring: Ring, rule: int, coordinator: NodeId) -> Need:

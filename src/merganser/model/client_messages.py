@@ -1,7 +1,7 @@
 """What clients ask nodes for: part of `model.messages`, and all that a client may ask (`CLIENT_REQUESTS`).
 
 Tables go by name and keys as the client knows them, so that a client needs to know nothing of how nodes store rows, and
-a table that was dropped and made again is found. Levels are as `model.consistency.parse_levels` reads them; the node
+a table that was dropped and made again is found. Levels are as `core.levels.asked_for` reads them; the node
 may take ``timeout_ms``, and the client waits somewhat longer for its answer. Answers tell the epoch of the node's
 cluster map: a client that knows an older one asks for it (`FetchRing`).
 

@@ -21,7 +21,7 @@ next page is ``from``, if there is one; a page may be empty and not the last. ``
 values, in the order of the tag, both bounds included; of a range of no bounds ``integer`` tells which tags are meant.
 
 Keys are any bytes, percent-encoded. A key or value that is no UTF-8 goes out as base64. Consistency is what
-`model.consistency.parse_value_levels` reads. 400 says what was wrong with the request, 412 that what ``if`` asks for is
+`core.levels.asked_for` reads. 400 says what was wrong with the request, 412 that what ``if`` asks for is
 not so, 503 that nothing was written, and 504 that it is unknown whether it was.
 """
 
@@ -36,11 +36,11 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from merganser.core import policies
+from merganser.core import levels, policies
 from merganser.core.crdt import counters
 from merganser.core.crdt.types import RESET
 from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
-from merganser.model.consistency import Consistency, ReadLevel, WriteLevel, parse_value_levels
+from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
 from merganser.model.crdt import ANY, Operation
 from merganser.model.errors import MerganserError, PreconditionFailedError, RequestError, UnknownOutcomeError
 from merganser.model.policy import Policy
@@ -130,7 +130,7 @@ async def _tables(member: Member, query: Query, _body: bytes) -> object:
 
 async def _get(member: Member, query: Query, _body: bytes) -> object:
     table = await _table(member, query)
-    _, level = parse_level(query, table)
+    _, level = _levels(query, table)
     if table.conflicts == "crdt":
         read = await member.crdt_values.get(table, _key(table, query), level=level, deadline=_in(TIMEOUT_S))
         return {"values": [admin_crdts.told(shown) for shown in read.values], "context": read.context.decode()}
@@ -142,7 +142,7 @@ async def _get(member: Member, query: Query, _body: bytes) -> object:
 async def _put(member: Member, query: Query, body: bytes) -> object:
     table = await _table(member, query)
     ttl_s = _number(query, "ttl_s", 0, low=1, high=TTL_S_MAX)
-    write_level, read_level = parse_level(query, table)
+    write_level, read_level = _levels(query, table)
     context = await member.key_values.put(
         table,
         _key(table, query),
@@ -150,7 +150,7 @@ async def _put(member: Member, query: Query, body: bytes) -> object:
         context=query.get("context", "").encode("latin-1"),
         expires_at_s=member.coordinator.wall_us() // 1_000_000 + ttl_s if ttl_s else None,
         only_if=condition_of(query),
-        read_level=read_level,
+        read_level=levels.before_writing(read_level),
         level=write_level,
         deadline=_in(TIMEOUT_S),
     )
@@ -163,7 +163,7 @@ async def _update(member: Member, query: Query, body: bytes) -> object:
 
 
 async def _updated(member: Member, table: Table, query: Query, operations: list[Operation]) -> bool:
-    write_level, read_level = parse_level(query, table)
+    write_level, read_level = _levels(query, table)
     return await member.crdt_values.update(
         table,
         _key(table, query),
@@ -171,7 +171,7 @@ async def _updated(member: Member, table: Table, query: Query, operations: list[
         update=counters.parse_id(query["id"]) if "id" in query else None,
         context=query["context"].encode("latin-1") if "context" in query else None,
         level=write_level,
-        read_level=read_level,
+        read_level=levels.before_writing(read_level),
         deadline=_in(TIMEOUT_S),
     )
 
@@ -189,13 +189,13 @@ async def _delete(member: Member, query: Query, _body: bytes) -> object:
         if "if" in query:
             raise RequestError("values that merge themselves are deleted as far as they were seen, on no condition")
         return {"made": await _updated(member, table, query, [Operation(ANY, RESET)])}
-    write_level, read_level = parse_level(query, table)
+    write_level, read_level = _levels(query, table)
     context = await member.key_values.delete(
         table,
         _key(table, query),
         context=query.get("context", "").encode("latin-1"),
         only_if=condition_of(query),
-        read_level=read_level,
+        read_level=levels.before_writing(read_level),
         level=write_level,
         deadline=_in(TIMEOUT_S),
     )
@@ -209,7 +209,7 @@ async def _keys(member: Member, query: Query, _body: bytes) -> object:
         resume=_token(query),
         prefix=query.get("prefix", "").encode("latin-1"),
         most=_number(query, "limit", LIMIT_MAX, low=1, high=LIMIT_MAX),
-        level=parse_level(query, table)[1],
+        level=_levels(query, table)[1],
         deadline=_in(TIMEOUT_S),
     )
     resume = None if page.resume is None else base64.urlsafe_b64encode(page.resume).decode()
@@ -231,7 +231,7 @@ async def _find(member: Member, query: Query, _body: bytes) -> object:
         is_integer=any(isinstance(bound, int) for bound in bounds.values()) or query.get("integer") == "true",
         resume=_token(query),
         most=_number(query, "limit", LIMIT_MAX, low=1, high=LIMIT_MAX),
-        level=parse_level(query, table)[1],
+        level=_levels(query, table)[1],
         deadline=_in(TIMEOUT_S),
     )
     found = [{"key": as_json(one.key), "value": tag_as_json(one.value)} for one in page.found]
@@ -252,21 +252,9 @@ _ACTIONS: Final[dict[bytes, Callable[[Member, Query, bytes], Awaitable[object]]]
 }
 
 
-def parse_level(query: Query, table: Table) -> tuple[WriteLevel, ReadLevel]:
-    """Return the levels that a request asks for, QUORUM where it names none.
-
-    Raises:
-        RequestError: it names none that there is, or as many replicas as the table has not.
-    """
-    try:
-        levels, n = parse_value_levels(query.get("consistency", Consistency.QUORUM.value))
-    except ValueError as error:
-        raise RequestError(f"consistency: {error}") from None
-    if n is not None and n != table.n:
-        raise RequestError(
-            f"consistency: n={n}, and table {table.name} has {table.n} replicas of each key, for all of its life"
-        )
-    return levels.write or Consistency.QUORUM, levels.read or Consistency.QUORUM
+def _levels(query: Query, table: Table) -> tuple[WriteLevel, ReadLevel]:
+    """Return the levels to write at, and to read; raises as `levels.asked_for`."""
+    return levels.asked_for(query.get("consistency", Consistency.QUORUM.value), table)
 
 
 def _query(action: bytes, text: bytes) -> Query:

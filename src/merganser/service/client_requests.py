@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from merganser.core import policies, snapshots
+from merganser.core import levels, policies, snapshots
 from merganser.model.client_messages import (
     AskKeys,
     AskSession,
@@ -41,7 +41,6 @@ from merganser.model.client_messages import (
     ValuesAre,
 )
 from merganser.model.cluster import KEY_VALUE_WIRE, ClusterMap, Table
-from merganser.model.consistency import Consistency, Levels, ReadLevel, parse_levels
 from merganser.model.contents import Condition, Content
 from merganser.model.errors import RequestError
 from merganser.model.ids import NodeId
@@ -128,7 +127,7 @@ class ClientRequests:
         async with self._places:
             deadline = self._deadline(request.timeout_ms)
             table = await self._table(request.table, deadline)
-            level = _levels(request.level).read or Consistency.QUORUM
+            _, level = levels.asked_for(request.level, table)
             found = await self._key_values.get(table, row_key(table, request.key), level=level, deadline=deadline)
         values = tuple(
             [
@@ -157,11 +156,18 @@ class ClientRequests:
             deadline = self._deadline(request.timeout_ms)
             table = await self._table(request.table, deadline)
             key = row_key(table, request.key)
-            level = _levels(request.level).write or Consistency.QUORUM
+            level, to_read = levels.asked_for(request.level, table)
+            read_level = levels.before_writing(to_read)
             only_if = _condition(request.only_if)
             if request.value is None:
                 context = await self._key_values.delete(
-                    table, key, context=request.context, only_if=only_if, level=level, deadline=deadline
+                    table,
+                    key,
+                    context=request.context,
+                    only_if=only_if,
+                    read_level=read_level,
+                    level=level,
+                    deadline=deadline,
                 )
             else:
                 context = await self._key_values.put(
@@ -171,6 +177,7 @@ class ClientRequests:
                     context=request.context,
                     expires_at_s=self._expiry(request.ttl_s),
                     only_if=only_if,
+                    read_level=read_level,
                     level=level,
                     deadline=deadline,
                 )
@@ -190,7 +197,7 @@ class ClientRequests:
                 resume=request.start,
                 prefix=request.prefix,
                 most=request.limit,
-                level=_levels(request.level).read or Consistency.QUORUM,
+                level=levels.asked_for(request.level, table)[1],
                 deadline=deadline,
             )
         return KeysAre(tuple(page.keys), page.resume, self._topology.map.epoch)
@@ -203,15 +210,16 @@ class ClientRequests:
         """
         async with self._places:
             deadline = self._deadline(request.timeout_ms)
+            table = await self._table(request.table, deadline)
             page = await self._tag_queries.find(
-                await self._table(request.table, deadline),
+                table,
                 request.tag,
                 low=request.low,
                 high=request.high,
                 is_integer=request.is_integer,
                 resume=request.resume,
                 most=request.limit,
-                level=_levels(request.level).read or Consistency.QUORUM,
+                level=levels.asked_for(request.level, table)[1],
                 deadline=deadline,
             )
         return TaggedKeysAre(tuple(page.found), page.resume, self._topology.map.epoch)
@@ -225,7 +233,7 @@ class ClientRequests:
         async with self._places:
             deadline = self._deadline(request.timeout_ms)
             table = await self._table(request.table, deadline)
-            level = _levels(request.level).read or Consistency.QUORUM
+            _, level = levels.asked_for(request.level, table)
             found = await self._crdt_values.get(table, row_key(table, request.key), level=level, deadline=deadline)
         return CrdtIs(tuple(found.values), found.context, self._topology.map.epoch)
 
@@ -238,15 +246,15 @@ class ClientRequests:
         async with self._places:
             deadline = self._deadline(request.timeout_ms)
             table = await self._table(request.table, deadline)
-            levels = _levels(request.level)
+            level, read_level = levels.asked_for(request.level, table)
             has_changed = await self._crdt_values.update(
                 table,
                 row_key(table, request.key),
                 request.operations,
                 update=request.update,
                 context=request.context,
-                level=levels.write or Consistency.QUORUM,
-                read_level=_to_read_before(levels),
+                level=level,
+                read_level=levels.before_writing(read_level),
                 deadline=deadline,
             )
         return UpdateIs(has_changed, self._topology.map.epoch)
@@ -333,18 +341,6 @@ def for_clients(current: ClusterMap) -> ClusterMap:
     """Return what clients need of ``current``: who owns what, now and next, and the tables that they see."""
     tables = tuple(table for table in current.tables if table.wire == KEY_VALUE_WIRE and not snapshots.is_hidden(table))
     return msgspec.structs.replace(current, tables=tables, settling=(), operation=None, dropped=())
-
-
-def _levels(text: str) -> Levels:
-    try:
-        return parse_levels(text)
-    except ValueError as error:
-        raise RequestError(f"consistency: {error}") from None
-
-
-def _to_read_before(levels: Levels) -> ReadLevel:
-    """Return how many replicas an update reads of: ANY, and numbers for writes alone, say nothing of it."""
-    return Consistency.QUORUM if levels.read is None or levels.read is Consistency.ANY else levels.read
 
 
 def _policy(request: MakeTable) -> Policy:
