@@ -76,6 +76,22 @@ async def test_what_one_node_wrote_any_other_reads(world: World) -> None:
 
 
 @simulated(machines=5)
+async def test_whoever_holds_an_item_gives_its_value_at_once_and_nobody_else_does(world: World) -> None:
+    table = await started(world)
+    await change(world.machines[0], table, b"there", payload_of("put", b"v"))
+    await change(world.machines[0], table, b"gone", payload_of("put", b"v"))
+    await change(world.machines[0], table, b"gone", payload_of("put"))
+    await asyncio.sleep(1.0)  # so that every replica has everything, durably
+    for name, value in (b"there", b"v"), (b"gone", b""), (b"never", b""):
+        holders = replicas_of(world, table, name)
+        for machine in world.machines:
+            key = key_of(table, name)
+            assert coordinator(machine).value_at_once(table, key, is_consistent=True) is None  # others have to be asked
+            found = coordinator(machine).value_at_once(table, key, is_consistent=False)
+            assert found == (value if machine in holders else None)
+
+
+@simulated(machines=5)
 async def test_a_range_is_read_from_all_its_leaders_or_from_replicas(world: World) -> None:
     table = await started(world)
     for number in range(60):

@@ -21,11 +21,11 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from merganser.net.http_connection import Exchange, HttpConnection
+from merganser.net.http_connection import HttpConnection
 from merganser.net.http_encoding import encode_response
 from merganser.net.http_heads import Heads
 from merganser.net.http_limits import HttpLimits
-from merganser.net.http_messages import Request, Response, text_response
+from merganser.net.http_messages import Exchange, Request, Response, text_response
 from merganser.net.listening import port_of
 
 __all__ = ["Application", "BodyBound", "HttpLimits", "HttpServer", "Request", "Response", "TooLarge", "text_response"]

@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from merganser.net.begun import begin
-from merganser.net.http_messages import Request, Response, text_response
+from merganser.net.http_encoding import JOIN_BYTES_MAX
+from merganser.net.http_messages import Exchange, Request, Response, text_response
 
 if TYPE_CHECKING:
     from merganser.net.http import HttpServer
@@ -45,22 +46,6 @@ _LINGER_S = 2.0
 """Enough for an answer to cross the world, too short to be worth an attacker's while."""
 _QUESTIONED_BYTES = 1024 * 1024
 """Whether the application takes a body at all is asked from here on; below it is not worth the call."""
-_JOIN_BYTES_MAX = 64 * 1024
-"""Joining pieces costs less than a scattered write up to about this size."""
-
-
-class Exchange:
-    """A request and the place of its response in the order of answers."""
-
-    __slots__ = ("answer", "is_http_1_0", "is_last", "request")
-
-    def __init__(self, request: Request | None, *, is_last: bool, is_http_1_0: bool = False) -> None:
-        """Take the next place."""
-        self.request = request
-        """None when it could not be read, and once it is answered."""
-        self.is_last = is_last
-        self.is_http_1_0 = is_http_1_0
-        self.answer: list[bytes] | None = None
 
 
 class HttpConnection(asyncio.Protocol):
@@ -521,8 +506,10 @@ class HttpConnection(asyncio.Protocol):
         if self._transport.is_closing() or self._is_paused:
             return
         pieces, self._unwritten = self._unwritten, []
-        if pieces:
-            if sum(map(len, pieces)) <= _JOIN_BYTES_MAX:
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+        elif pieces:
+            if sum(map(len, pieces)) <= JOIN_BYTES_MAX:
                 self._transport.write(b"".join(pieces))
             else:
                 self._transport.writelines(pieces)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import http
+from typing import Final
 
 from merganser.net.http_messages import Response
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+JOIN_BYTES_MAX: Final = 64 * 1024
+"""Joining pieces costs less than a scattered write up to about this size."""
 _WITHOUT_BODY = frozenset((204, 304))
 
 
@@ -29,10 +32,13 @@ def encode_response(response: Response, *, date: bytes, connection: bytes, is_he
         headers = b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
     if status in _WITHOUT_BODY:
         return [b"%b%b%b%b\r\n" % (line, headers, date, connection)]
-    pieces = [body] if isinstance(body, bytes) else _checked(body)
-    length = sum(map(len, pieces))
+    length = len(body) if isinstance(body, bytes) else sum(map(len, body))
     head = b"%b%b%b%bcontent-length: %d\r\n\r\n" % (line, headers, date, connection, length)
-    return [head] if is_head else [head, *pieces]
+    if is_head:
+        return [head]
+    if isinstance(body, bytes):
+        return [head + body] if length <= JOIN_BYTES_MAX else [head, body]
+    return [head, *_checked(body)]
 
 
 def _checked(pieces: list[bytes]) -> list[bytes]:

@@ -56,6 +56,7 @@ class Heads:
         if end < len(_START) or end > HEAD_BYTES_MAX:
             return None
         headers: Head = []
+        named: dict[bytes, bytes] = {}
         lines = self._lines
         for line in data[len(_START) : end].split(b"\r\n"):
             header = lines.get(line)
@@ -64,7 +65,7 @@ class Heads:
                 if header is None:
                     return None
             headers.append(header)
-        named = dict(headers)
+            named[header[0]] = header[1]
         body = data[end + 4 :]
         if len(named) != len(headers) or named.get(_LENGTH) != b"%d" % len(body):
             return None

@@ -1,4 +1,4 @@
-"""An HTTP request as an application sees it, and the response that it gives; no I/O here."""
+"""An HTTP request as an application sees it, the response that it gives, and the place of both in line; no I/O here."""
 
 from __future__ import annotations
 
@@ -77,6 +77,20 @@ class Response:
         self.status = status
         self.headers = headers
         self.body = body
+
+
+class Exchange:
+    """A request and the place of its response in the order of answers."""
+
+    __slots__ = ("answer", "is_http_1_0", "is_last", "request")
+
+    def __init__(self, request: Request | None, *, is_last: bool, is_http_1_0: bool = False) -> None:
+        """Take the next place."""
+        self.request = request
+        """None when it could not be read, and once it is answered."""
+        self.is_last = is_last
+        self.is_http_1_0 = is_http_1_0
+        self.answer: list[bytes] | None = None
 
 
 def text_response(status: int, message: str) -> Response:

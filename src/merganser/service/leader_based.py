@@ -272,6 +272,19 @@ class LeaderBased:
             self.under_way.ended += 1
         return found
 
+    def value_at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
+        """Return the value of what `at_once` does, b"" if there is none, which no item is; None as it."""
+        if is_consistent:
+            led = self.at_once(table, key, is_consistent=True)
+            return None if led is None else led.value or b""
+        found = cast("Found | None", self._asker.at_once(Read(self._topology.map.epoch, table.id, key)))
+        if found is None:
+            return None
+        self.under_way.ended += 1
+        stored = found.row  # whose checksum was looked at
+        value_begins = None if stored is None else value_at(key, stored)
+        return b"" if stored is None or value_begins is None else stored[value_begins:]
+
     def _led_here(self, table: Table, key: bytes) -> Led | None:
         topology = self._topology
         partition = topology.ring.partition_of(keys.token_in(key))

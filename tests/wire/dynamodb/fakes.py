@@ -138,11 +138,11 @@ class FakeLeaderBased:
         """Items are held by other nodes."""
         self._changes = 0
 
-    def at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> Led | None:
+    def value_at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
         if self.is_elsewhere or self.failure(key) is not None:
             return None
         self.are_consistent.append(is_consistent)
-        return Led(self.items.get(key), Version(1, 1, self._changes))
+        return self.items.get(key, b"")
 
     async def change(self, table: Table, key: bytes, kind: int, payload: bytes, *, deadline: float) -> Changed:
         self._admit(key, deadline)

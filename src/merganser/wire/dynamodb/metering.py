@@ -57,7 +57,6 @@ from merganser.wire.dynamodb.tables import definition_of, settings_of
 from merganser.wire.dynamodb.tags import is_enforced
 
 if TYPE_CHECKING:
-    from merganser.model.leader_messages import Led
     from merganser.service.transactions import TransactItem
 
 _NOTHING: Final[Mapping[str, float]] = {}
@@ -225,7 +224,7 @@ class _MeteredSession(Session):
         meter.take(write_units(measured.before, measured.after), measured.indexes)
         return answer if step.measures else measured.attributes
 
-    def item_at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> Led | None:
+    def item_at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
         is_metered = self._meters.reads(table.id) is not None
         return None if is_metered else super().item_at_once(table, key, is_consistent=is_consistent)
 

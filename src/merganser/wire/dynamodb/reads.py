@@ -34,7 +34,7 @@ def get_item(
     key = key_of(definition_of(table).schema, table.id, request["Key"])
     is_consistent = bool(request.get("ConsistentRead"))
     found = session.item_at_once(table, key, is_consistent=is_consistent)
-    return _get_waiting(session, table, key, is_consistent=is_consistent) if found is None else _shown(found.value)
+    return _get_waiting(session, table, key, is_consistent=is_consistent) if found is None else _shown(found)
 
 
 async def _get_waiting(session: Session, table: Table, key: bytes, *, is_consistent: bool) -> bytes | list[bytes]:
@@ -42,7 +42,7 @@ async def _get_waiting(session: Session, table: Table, key: bytes, *, is_consist
 
 
 def _shown(item: bytes | None) -> bytes | list[bytes]:
-    return b"{}" if item is None else joined(b'{"Item":', json_of(item), b"}")
+    return joined(b'{"Item":', json_of(item), b"}") if item else b"{}"
 
 
 async def _get_checked(session: Session, request: dict[str, Any]) -> bytes | list[bytes]:

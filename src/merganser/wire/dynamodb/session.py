@@ -24,8 +24,6 @@ from merganser.model.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from merganser.model.leader_messages import Led
-from merganser.model.register import NO_VERSION
 from merganser.service.steps import WIRES
 from merganser.storage.keys import after
 from merganser.wire.dynamodb.arns import name_of
@@ -62,7 +60,6 @@ INDEX_WIRE: Final = "dynamodb.index"
 """Of the tables of global indexes (`core.cluster_map`)."""
 
 
-_NOTHING: Final = Led(None, NO_VERSION)
 _NOT_FOUND: Final = "Requested resource not found"
 
 
@@ -324,20 +321,17 @@ class Session:
             raise rejection_in(changed.answer).error()
         return changed.answer
 
-    def item_at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> Led | None:
-        """Return what `item` does, first of all, if it is here and nothing has to be waited for; None: ask `item`.
-
-        Of a leaderless table the version says nothing.
-        """
+    def item_at_once(self, table: Table, key: bytes, *, is_consistent: bool) -> bytes | None:
+        """Return what `item` does, b"" for none, if it is here and nothing has to be waited for; None: ask `item`."""
         if table.has_leaders:
             if self._levels is not UNSAID:
                 return None
-            return self._services.leader_based.at_once(table, key, is_consistent=is_consistent)
+            return self._services.leader_based.value_at_once(table, key, is_consistent=is_consistent)
         level = self._reading(table, is_consistent=is_consistent)
         found = self._services.coordinator.at_once(table, key, level=level)
         if found is None:
             return None
-        return _NOTHING if found.row is None else Led(item_in(key, found.row, self._now_s), NO_VERSION)
+        return b"" if found.row is None else item_in(key, found.row, self._now_s) or b""
 
     def item(self, table: Table, key: bytes, *, is_consistent: bool) -> Coroutine[Any, Any, bytes | None]:
         """Return an item in stored form, None if there is none."""
