@@ -10,10 +10,14 @@ from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
 from merganser.model.contents import Condition, Content, Tag
 from merganser.model.errors import PreconditionFailedError, RequestError, UnavailableError, UnknownOutcomeError
 from merganser.model.gossip import State
+from merganser.model.ids import NodeId
+from merganser.model.messages import Reply
+from merganser.model.value_messages import PutValue, ValuePut
+from merganser.service import conditional_puts
 from merganser.service.key_values import Values
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
-from service.plays import QUORUM, TIMEOUT_S, key_of, member, now_s, play, replicas_of, started, until
+from service.plays import QUORUM, TIMEOUT_S, key_of, member, now_s, play, replicas_of, serve_instead, started, until
 
 KINDS: list[Conflicts] = ["siblings", "lww"]
 NONE, SAME = Condition.NONE_MATCH, Condition.NOT_MODIFIED
@@ -160,5 +164,50 @@ def test_a_table_with_leaders_has_no_contexts() -> None:
         table = await world.table("items", replication="leader")
         with pytest.raises(RequestError, match="it has leaders"):
             await put(world.machines[0], table, b"value")
+
+    play(script)
+
+
+@pytest.mark.parametrize("conflicts", KINDS)
+def test_a_request_that_comes_twice_is_done_once_and_answered_alike(conflicts: Conflicts) -> None:
+    async def script(world: World) -> None:
+        table = await made(world, conflicts)
+        first = replicas_of(world, table, b"k")[0]
+        asker = next(machine for machine in world.machines if machine is not first)
+        answers: list[object] = []
+        real = member(first).key_values.conditional_puts.answer
+
+        async def twice(sender: NodeId, request: PutValue) -> Reply:
+            again = await asyncio.gather(real(sender, request), real(sender, request), return_exceptions=True)
+            answers.extend(again)
+            later = await asyncio.gather(real(sender, request), return_exceptions=True)
+            answers.extend(later)
+            if isinstance(later[0], BaseException):
+                raise later[0]
+            return later[0]
+
+        serve_instead(first, PutValue, twice)
+        context = await put(asker, table, b"first", NONE)
+        assert answers == [ValuePut(context)] * 3
+        with pytest.raises(PreconditionFailedError):
+            await put(asker, table, b"second", NONE)
+        assert all(isinstance(answer, PreconditionFailedError) for answer in answers[3:])
+        assert len(answers) == 6
+        assert told(await get(asker, table)) == [b"first"]
+
+    play(script)
+
+
+def test_more_requests_than_can_be_known_again_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditional_puts, "REQUESTS_MAX", 1)
+
+    async def script(world: World) -> None:
+        table = await made(world, "siblings")
+        first = replicas_of(world, table, b"k")[0]
+        asker = next(machine for machine in world.machines if machine is not first)
+        context = await put(asker, table, b"first", NONE)
+        with pytest.raises(UnavailableError, match="more than 1 such puts were handed on"):
+            await put(asker, table, b"second", SAME, context=context)
+        assert told(await get(asker, table)) == [b"first"]
 
     play(script)

@@ -6,6 +6,8 @@ milliseconds, and the mechanism that failed has a test of its own.
 
 from __future__ import annotations
 
+import msgspec
+
 from merganser.sim.scenario import Scenario
 
 HARD = Scenario(nodes=5, partitions=8, loss=0.5, clock_jump_s=40.0, operations=50, hot_keys=1)
@@ -34,4 +36,14 @@ FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
         "a leader that was to go waited to hand over to the one who stayed, and that was lost for good",
     ),
     (1, Scenario(workload="bank"), "an answer told of a promise that was made while it waited for the disk"),
+    (
+        71_006,
+        msgspec.structs.replace(HARD, workload="last-writes"),
+        "a conditional put that was delivered twice was done, and refused, and its client heard of the refusal",
+    ),
+    (
+        71_015,
+        msgspec.structs.replace(HARD, workload="crdt-carts"),
+        "an update by a clock far behind, which enough replicas had refused, was said not to be answered",
+    ),
 ]

@@ -41,6 +41,8 @@ class PutValue(msgspec.Struct, frozen=True, array_like=True, tag=13):
     """As `model.consistency.name_of` writes it."""
     read_level: str
     timeout_ms: int
+    request: bytes = b""
+    """Drawn by the sender: what comes twice is done once. None: it is not known whether it came before."""
 
 
 class FindTagged(msgspec.Struct, frozen=True, array_like=True, tag=14):

@@ -11,16 +11,21 @@ What that is worth: of several such puts that depend on the same state, one is d
 on who answers first, and R + W > N. Across a partition, or while a node only seems to be away, two replicas may let one
 in each. Then both are done: they stand side by side, or the later one wins, as of any two puts that do not know of one
 another. A put without a condition is not held up by those that have one. Who needs more takes a table with leaders.
+
+A request that the network delivers twice is done once, and answered alike: else the second would find what the first
+has written, and if its answer came first, a client would be told that nothing was written of a put that was done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, NamedTuple, cast
 
 from merganser.core import causality, contents, preconditions
+from merganser.core.once import Once
 from merganser.core.siblings import Sibling
 from merganser.model.cluster import Table
 from merganser.model.consistency import ReadLevel, WriteLevel, name_of, parse_levels
@@ -44,6 +49,10 @@ from merganser.service.asking import Asker, error_of, wrote_nothing
 from merganser.service.replica import NO_SUCH_TABLE
 from merganser.service.topology import Topology
 
+KEEP_S: Final = 60.0
+"""That a request is known again: more than a message is on its way."""
+REQUESTS_MAX: Final = 20_000
+"""That are known: so many conditional puts a minute, that others hand on to this node, are taken."""
 MARGIN_S: Final = 0.05
 """Before the client's deadline, the replica has told how it ended."""
 _FAILED: Final = refusal_code(PreconditionFailedError())
@@ -73,6 +82,7 @@ class ConditionalPuts:
         *,
         read: Callable[[Table, bytes, ReadLevel, float], Awaitable[tuple[list[Sibling], Context]]],
         put: Callable[[Change], Awaitable[bytes]],
+        rng: random.Random,
     ) -> None:
         """See to those of the keys that this node is the first replica of.
 
@@ -81,11 +91,14 @@ class ConditionalPuts:
             asker: asks the replicas.
             read: a key as it is at a level.
             put: without a condition.
+            rng: draws the names of requests.
         """
         self._topology = topology
         self._asker = asker
         self._read = read
         self._do = put
+        self._rng = rng
+        self._once: Once[asyncio.Future[bytes]] = Once(keep_s=KEEP_S, most=REQUESTS_MAX)
         self._turns: dict[bytes, _Turn] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -112,6 +125,7 @@ class ConditionalPuts:
 
         Raises:
             as `put`; RefusedError: there is no such table here.
+            UnavailableError: too many came within a minute.
         """
         table = self._topology.table(request.table)
         if table is None:
@@ -133,7 +147,30 @@ class ConditionalPuts:
             level,
             self._loop.time() + request.timeout_ms / 1000,
         )
-        return ValuePut(await self._decide(change, condition, read_level))
+        return ValuePut(await self._decide_once(request.request, change, condition, read_level))
+
+    async def _decide_once(self, request: bytes, change: Change, condition: Condition, read_level: ReadLevel) -> bytes:
+        if not request:
+            return await self._decide(change, condition, read_level)
+        known = self._once.of(request)
+        if known is not None:
+            return await _as_it_ends(known, change.deadline)
+        if self._once.is_full(self._loop.time()):
+            raise UnavailableError(
+                f"more than {REQUESTS_MAX:,} such puts were handed on to this node within {KEEP_S:g} s, try again"
+            )
+        ended: asyncio.Future[bytes] = self._loop.create_future()
+        self._once.note(request, ended, self._loop.time())
+        try:
+            context = await self._decide(change, condition, read_level)
+        except MerganserError as error:
+            _end(ended, error)
+            raise
+        except BaseException:  # this node stops, or has a bug
+            _end(ended, UnknownOutcomeError("the same request, which came before, did not come to its end"))
+            raise
+        ended.set_result(context)
+        return context
 
     async def _decide(self, change: Change, condition: Condition, read_level: ReadLevel) -> bytes:
         async with self._turn(change.key, change.deadline):
@@ -169,6 +206,7 @@ class ConditionalPuts:
             name_of(change.level),
             name_of(read_level),
             max(1, int((timeout_s - MARGIN_S) * 1000)),
+            self._rng.randbytes(16),
         )
         answer = self._asker.ask(node, request, timeout_s=timeout_s)
         await asyncio.wait({answer})
@@ -214,6 +252,20 @@ class _Turn:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.waiting = 0
+
+
+async def _as_it_ends(known: asyncio.Future[bytes], deadline: float) -> bytes:
+    """Return, or raise, what the request comes to that came before."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await asyncio.shield(known)
+    except TimeoutError:
+        raise UnknownOutcomeError("the same request, which came before, has not ended in time") from None
+
+
+def _end(ended: asyncio.Future[bytes], error: MerganserError) -> None:
+    ended.set_exception(error)
+    ended.exception()  # perhaps nobody asks again: it is not lost for that
 
 
 def _told(node: NodeId, error: BaseException) -> MerganserError:

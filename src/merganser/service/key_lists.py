@@ -32,7 +32,7 @@ from merganser.service.range_merge import merge_pages
 from merganser.service.replica import NO_SUCH_TABLE, Replica
 from merganser.service.topology import Topology
 from merganser.storage import keys
-from merganser.storage.values import can_end, decode_row
+from merganser.storage.values import begins_with_a_lasting_value, decode_row
 
 PAGE_MAX: Final = 1_000
 READ_BYTES: Final = 1024 * 1024
@@ -165,7 +165,8 @@ class KeyLists:
 
 
 def _brief_of(table: Table, key: bytes, stored: bytes) -> bytes:
-    until_s = briefs.lasts_until_s(decode_row(key, stored), table.conflicts) if can_end(stored) else briefs.FOREVER_S
+    is_plain = table.conflicts != "crdt" and begins_with_a_lasting_value(stored)  # nearly all: decoding takes 10 us
+    until_s = briefs.FOREVER_S if is_plain else briefs.lasts_until_s(decode_row(key, stored), table.conflicts)
     return briefs.brief(fingerprint(key, stored, 0), until_s)
 
 

@@ -21,6 +21,7 @@ Source: DeCandia 2007 §4.4 to §4.6; design §4.
 from __future__ import annotations
 
 import asyncio
+import random
 from functools import partial
 from typing import cast
 
@@ -77,6 +78,7 @@ class KeyValues:
         timestamps: Timestamps,
         *,
         ahead_us_max: int,
+        rng: random.Random,
     ) -> None:
         """Serve clients through ``coordinator``.
 
@@ -87,6 +89,7 @@ class KeyValues:
             replica: knows how many siblings a key has.
             timestamps: where dots come from.
             ahead_us_max: how far a context may be ahead of this node's clock.
+            rng: draws the names of requests.
         """
         self.under_way = coordinator.under_way
         self._topology = topology
@@ -97,7 +100,7 @@ class KeyValues:
         self._ahead_us_max = ahead_us_max
         self._actors = causality.Actors(topology.me.number)
         self._loop = asyncio.get_running_loop()
-        self.conditional_puts = ConditionalPuts(topology, asker, read=self._current, put=self._changed)
+        self.conditional_puts = ConditionalPuts(topology, asker, read=self._current, put=self._changed, rng=rng)
 
     # For clients
 

@@ -242,6 +242,7 @@ class Member:
             self.tags,
             ahead_us_max=CLOCK_AHEAD_US_MAX,
             places=self.admission.requests,
+            rng=rng,
         )
         self.key_values, self.crdt_values = self.values.key_values, self.values.crdt_values
         self.tag_queries, self.key_lists = self.values.tag_queries, self.values.key_lists

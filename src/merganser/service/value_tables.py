@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -38,6 +39,7 @@ class ValueTables:
         *,
         ahead_us_max: int,
         places: Requests,
+        rng: random.Random,
     ) -> None:
         """Work through the services of this node.
 
@@ -51,8 +53,11 @@ class ValueTables:
             tags: of what this node holds.
             ahead_us_max: how far a context may be ahead of this node's clock.
             places: that native clients take while they are served.
+            rng: draws the names of requests.
         """
-        self.key_values = KeyValues(topology, asker, coordinator, replica, timestamps, ahead_us_max=ahead_us_max)
+        self.key_values = KeyValues(
+            topology, asker, coordinator, replica, timestamps, ahead_us_max=ahead_us_max, rng=rng
+        )
         self.crdt_values = CrdtValues(topology, coordinator, self.key_values)
         self.tag_queries = TagQueries(topology, asker, coordinator, replica, tags, catch_up=catalog.news.catch_up)
         self.key_lists = KeyLists(topology, coordinator, replica)

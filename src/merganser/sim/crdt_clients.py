@@ -16,6 +16,7 @@ from merganser.model import crdt
 from merganser.model.consistency import Consistency, Need
 from merganser.model.crdt import Operation, OperationId, Session, Shown
 from merganser.model.errors import MerganserError, RequestError, UnavailableError
+from merganser.service.shortfall import OUTRANKED
 from merganser.sim.checkers.crdts import HITS
 from merganser.sim.clients import REQUEST_TIMEOUT_S, Clients, member_of, name_of
 from merganser.sim.history import CrdtRead, CrdtWrite, Failure
@@ -179,7 +180,9 @@ class CrdtClients:
             error: BaseException | None = None
         elif (error := task.exception()) is None:
             return True, task.result()
-        if level is not None and not isinstance(error, RequestError):
+        # an update that was made by a clock far behind does not go out again: enough replicas have answered
+        is_sealed = error is not None and OUTRANKED in str(error)
+        if level is not None and not isinstance(error, RequestError) and not is_sealed:
             required = level.required(self.clients.table.n)
             self._history.failures.append(
                 Failure(what, key, machine.node, Need(required, required), began_s, self._loop.time())

@@ -102,6 +102,29 @@ def can_end(stored: bytes) -> bool:
     return len(stored) <= BODY_AT or stored[BODY_AT] != _ONE_CELL
 
 
+def begins_with_a_lasting_value(stored: bytes) -> bool:
+    """Tell whether the first cell of a stored row has a value that never expires, by the look of it.
+
+    Its checksum is right, the caller has seen. False may also mean that it takes a closer look (`decode_row`).
+    """
+    if len(stored) <= BODY_AT:
+        return False
+    at = BODY_AT
+    try:
+        if stored[at] == _ONE_CELL:
+            return True
+        if stored[at] == CAUSAL:
+            at += _SPANS.size + _SPAN.size * int(_SPANS.unpack_from(stored, at)[1])
+            count = _CELLS.unpack_from(stored, at)[0]
+            at += _CELLS.size
+        else:
+            count = _MANY.unpack_from(stored, at)[3] if stored[at] == _GENERAL else 0
+            at += _MANY.size
+        return bool(count) and int(_CELL.unpack_from(stored, at)[2]) == _HAS_VALUE
+    except struct.error:
+        return False
+
+
 def replaces(encoded: bytes, stored: bytes) -> bool:
     """Tell whether a row takes the place of another, whole, by the look of both: one cell of the same name, and later.
 

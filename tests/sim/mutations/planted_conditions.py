@@ -45,8 +45,8 @@ def each_node_decides_about_conditions_by_itself(patch: pytest.MonkeyPatch) -> N
     nemesis="partitions",
     nodes=3,
     hot_keys=1,
-    likely=11,
     repair_interval_s=1e9,
+    likely=12,
 )
 def condition_is_looked_up_on_one_replica(patch: pytest.MonkeyPatch) -> None:
     real = KeyValues._current
@@ -54,9 +54,9 @@ def condition_is_looked_up_on_one_replica(patch: pytest.MonkeyPatch) -> None:
     async def current(values: KeyValues, table: Any, key: bytes, _level: Any, deadline: float) -> Any:
         return await real(values, table, key, Consistency.ONE, deadline)
 
-    def conditional(puts: ConditionalPuts, topology: Any, asker: Any, *, read: Any, put: Any) -> None:
+    def conditional(puts: ConditionalPuts, topology: Any, asker: Any, *, read: Any, put: Any, rng: Any) -> None:
         values = read.__self__
-        init(puts, topology, asker, read=lambda *asked: current(values, *asked), put=put)
+        init(puts, topology, asker, read=lambda *asked: current(values, *asked), put=put, rng=rng)
 
     init = ConditionalPuts.__init__
     patch.setattr(ConditionalPuts, "__init__", conditional)
@@ -72,7 +72,7 @@ def not_modified_asks_for_no_more_than_that_something_was_seen(patch: pytest.Mon
     patch.setattr(preconditions, "causality", _With(causality, covers=covers))
 
 
-@planted("conditions", mechanism=CONDITIONS, workload="conditions", nemesis="none")
+@planted("conditions", mechanism=CONDITIONS, workload="conditions", nemesis="none", likely=5)
 def none_match_takes_a_delete_for_a_value(patch: pytest.MonkeyPatch) -> None:
     real = preconditions.objection
 
@@ -98,7 +98,7 @@ def refused_put_is_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "_decide", decide)
 
 
-@planted("siblings", mechanism=CONDITIONS, workload="conditions")
+@planted("siblings", mechanism=CONDITIONS, workload="conditions", likely=1)
 def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     real = conditional_puts._told
 
@@ -109,7 +109,25 @@ def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytes
     patch.setattr(conditional_puts, "_told", told)
 
 
-@planted("last writes", mechanism=CONDITIONS, workload="last-writes", nemesis="clocks", hot_keys=1)
+@planted(
+    "last writes",
+    "siblings",
+    mechanism=CONDITIONS,
+    workload="last-writes",
+    nodes=5,
+    partitions=8,
+    loss=0.5,
+    hot_keys=1,
+    likely=43,
+)
+def conditional_put_that_comes_twice_is_decided_twice(patch: pytest.MonkeyPatch) -> None:
+    async def decide(puts: ConditionalPuts, _request: bytes, change: Any, condition: Any, read_level: Any) -> bytes:
+        return await puts._decide(change, condition, read_level)
+
+    patch.setattr(ConditionalPuts, "_decide_once", decide)
+
+
+@planted("last writes", mechanism=CONDITIONS, workload="last-writes", nemesis="clocks", hot_keys=1, likely=12)
 def put_is_done_though_a_last_write_of_later_stands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
@@ -122,19 +140,19 @@ def last_write_is_not_modified_by_a_later_one(patch: pytest.MonkeyPatch) -> None
     patch.setattr(preconditions, "last_writes", _With(last_writes, newest=newest))
 
 
-@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="partitions", likely=7)
+@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="partitions", likely=1)
 def list_takes_the_word_of_the_first_replica(patch: pytest.MonkeyPatch) -> None:
     """Where replicas differ, nobody looks."""
     real = briefs.is_there
     patch.setattr(briefs, "is_there", lambda told, now_s: real(list(told)[:1], now_s))
 
 
-@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="none")
+@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="none", likely=1)
 def list_takes_what_was_deleted_for_a_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(briefs, "lasts_until_s", lambda _row, _conflicts: briefs.FOREVER_S)
 
 
-@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="none")
+@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="none", likely=1)
 def list_goes_on_behind_the_key_that_comes_next(patch: pytest.MonkeyPatch) -> None:
     real = range_merge.merge_pages
 
