@@ -19,9 +19,8 @@ has written, and if its answer came first, a client would be told that nothing w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, cast
 
 from merganser.core import causality, contents, preconditions
@@ -48,6 +47,7 @@ from merganser.net.transport import refusal_code
 from merganser.service.asking import Asker, error_of, wrote_nothing
 from merganser.service.replica import NO_SUCH_TABLE
 from merganser.service.topology import Topology
+from merganser.service.turns import KeyedTurns
 
 KEEP_S: Final = 60.0
 """That a request is known again: more than a message is on its way."""
@@ -99,7 +99,7 @@ class ConditionalPuts:
         self._do = put
         self._rng = rng
         self._once: Once[asyncio.Future[bytes]] = Once(keep_s=KEEP_S, most=REQUESTS_MAX)
-        self._turns: dict[bytes, _Turn] = {}
+        self._turns = KeyedTurns("other puts on condition")
         self._loop = asyncio.get_running_loop()
 
     async def put(self, change: Change, condition: Condition, read_level: ReadLevel) -> bytes:
@@ -173,7 +173,7 @@ class ConditionalPuts:
         return context
 
     async def _decide(self, change: Change, condition: Condition, read_level: ReadLevel) -> bytes:
-        async with self._turn(change.key, change.deadline):
+        async with self._turns.one(change.key, change.deadline):
             values, current = await self._read(change.table, change.key, read_level, change.deadline)
             objection = preconditions.objection(
                 condition,
@@ -218,40 +218,6 @@ class ConditionalPuts:
         if isinstance(error, PeerLostError):
             self._asker.note_silence(node)
         raise _told(node, error)
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, key: bytes, deadline: float) -> AsyncIterator[None]:
-        """Be the only one that decides about ``key`` on this node.
-
-        Raises:
-            UnavailableError: others still are by ``deadline``.
-        """
-        turn = self._turns.setdefault(key, _Turn())
-        turn.waiting += 1
-        try:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await turn.lock.acquire()
-            except TimeoutError:
-                raise UnavailableError("other puts of the key that depend on something are under way") from None
-            try:
-                yield
-            finally:
-                turn.lock.release()
-        finally:
-            turn.waiting -= 1
-            if not turn.waiting:
-                del self._turns[key]
-
-
-class _Turn:
-    """Who decides about one key, and how many want to."""
-
-    __slots__ = ("lock", "waiting")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.waiting = 0
 
 
 async def _as_it_ends(known: asyncio.Future[bytes], deadline: float) -> bytes:

@@ -19,10 +19,8 @@ Source: Almeida, Shoker, Baquero 2018, "Delta State Replicated Data Types"; desi
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -32,13 +30,15 @@ from merganser.core.crdt import counters, reading, types, updates
 from merganser.model.cluster import Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
 from merganser.model.crdt import Operation, OperationId, Session, Shown
-from merganser.model.errors import RequestError, SessionError, UnavailableError
+from merganser.model.errors import RequestError, SessionError
 from merganser.model.row import Context, Row
-from merganser.model.timestamp import BEGINNING, Timestamp
+from merganser.model.timestamp import BEGINNING
 from merganser.service.admission import timed
 from merganser.service.coordinator import Coordinator
 from merganser.service.key_values import KeyValues
+from merganser.service.sent_once import SentOnce
 from merganser.service.topology import Topology
+from merganser.service.turns import KeyedTurns
 
 SESSION_S: Final = 3600
 """Of a session that a client opens without saying for how long; what it leaves behind in a key is folded after that."""
@@ -69,7 +69,7 @@ class CrdtValues:
         self._coordinator = coordinator
         self._key_values = key_values
         self._chains: OrderedDict[bytes, _Chain] = OrderedDict()
-        self._turns: dict[bytes, _Turn] = {}
+        self._turns = KeyedTurns("other updates that count")
 
     async def get(self, table: Table, key: bytes, *, level: ReadLevel, deadline: float) -> CrdtFound:
         """Return what a key reads as.
@@ -132,7 +132,7 @@ class CrdtValues:
             return await self._once(_Asked(table, key, operations, seen, level, read_level, deadline), update)
         asked = _Asked(table, key, operations, seen, level, read_level, deadline)
         if updates.counts(operations):
-            async with self._turn(key, deadline):
+            async with self._turns.one(key, deadline):
                 return await self._counted(asked)
         held = await self._read(asked)
         return await self._write(asked, held, None, None) is not None
@@ -178,9 +178,12 @@ class CrdtValues:
                 "the session of this update has ended; what was not known of it until then stays unknown: open "
                 "another one for what comes next"
             )
-        sending = _Sending(delta)
         await self._coordinator.write_row(
-            asked.table, asked.key, sending.stamped, level=asked.level, deadline=asked.deadline
+            asked.table,
+            asked.key,
+            SentOnce(lambda _timestamp: delta).stamped,
+            level=asked.level,
+            deadline=asked.deadline,
         )
         return delta
 
@@ -196,30 +199,6 @@ class CrdtValues:
             raise RequestError("an update with an id is made at QUORUM or ALL, or attempts would not meet one another")
         if update.session.ends_us - update.session.began_us > counters.SESSION_S_MAX * 1_000_000:
             raise RequestError("the session of this update is none that a node has opened")
-
-    @contextlib.asynccontextmanager
-    async def _turn(self, key: bytes, deadline: float) -> AsyncIterator[None]:
-        """Be the only one that counts under this node's session for ``key``.
-
-        Raises:
-            UnavailableError: others still do by ``deadline``.
-        """
-        turn = self._turns.setdefault(key, _Turn())
-        turn.waiting += 1
-        try:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await turn.lock.acquire()
-            except TimeoutError:
-                raise UnavailableError("too many count at this key through this node; nothing was written") from None
-            try:
-                yield
-            finally:
-                turn.lock.release()
-        finally:
-            turn.waiting -= 1
-            if not turn.waiting:
-                del self._turns[key]
 
 
 def check_kind(table: Table) -> None:
@@ -246,14 +225,6 @@ class _Asked(msgspec.Struct, frozen=True):
     deadline: float
 
 
-class _Turn:
-    __slots__ = ("lock", "waiting")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.waiting = 0
-
-
 class _Chain:
     """What this node has counted of a key under one session; all of it is known to be written."""
 
@@ -277,28 +248,3 @@ class _Chain:
         cells = tuple(cell for cell in delta.cells if counters.is_of(cell, self.session))
         row = Row(cells, BEGINNING, delta.context)
         self.row = row if self.row is None else rows.merge(self.row, row)
-
-
-class _Sending:
-    """A delta, which goes out once.
-
-    A replica may have sealed its time, because this node's clock is far behind. Under later dots it would not go out
-    again: who has removed what it adds would find it there once more.
-    """
-
-    __slots__ = ("_delta", "_has_begun")
-
-    def __init__(self, delta: Row) -> None:
-        self._delta = delta
-        self._has_begun = False
-
-    def stamped(self, _timestamp: Timestamp) -> Row:
-        """Return the delta.
-
-        Raises:
-            UnavailableError: it has been sent already.
-        """
-        if self._has_begun:
-            raise UnavailableError("a replica takes no writes of that time any more, so it may have reached too few")
-        self._has_begun = True
-        return self._delta

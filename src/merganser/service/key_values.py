@@ -44,6 +44,7 @@ from merganser.service.asking import SILENT_S, Asker, error_of
 from merganser.service.conditional_puts import Change, ConditionalPuts
 from merganser.service.coordinator import Coordinator
 from merganser.service.replica import Replica
+from merganser.service.sent_once import SentOnce
 from merganser.service.timestamps import Timestamps
 from merganser.service.topology import Topology
 
@@ -252,7 +253,9 @@ class KeyValues:
         minted = await self._minted_by_a_replica(table, request, change.deadline)
         span = None if minted is None else minted.span
         putting = _Putting(self._actors, key, content, seen, change.expires_at_s, span)
-        await self._coordinator.write_row(table, key, putting.stamped, level=change.level, deadline=change.deadline)
+        await self._coordinator.write_row(
+            table, key, SentOnce(putting.row).stamped, level=change.level, deadline=change.deadline
+        )
         return causality.encode(key, putting.seen)
 
     async def _put_last(self, change: Change, seen: Context) -> bytes:
@@ -308,13 +311,9 @@ def _check_kind(table: Table) -> None:
 
 
 class _Putting:
-    """One put: its row, which is made once.
+    """One put."""
 
-    A replica may have sealed its time, because this node's clock is far behind. The put does not go out again under a
-    later dot: who had read and replaced the first meanwhile would find the second beside it.
-    """
-
-    __slots__ = ("_expires_at_s", "_kind", "_mint", "_span", "_value", "has_begun", "seen")
+    __slots__ = ("_expires_at_s", "_kind", "_mint", "_span", "_value", "seen")
 
     def __init__(
         self,
@@ -330,19 +329,11 @@ class _Putting:
         self._kind, self._value = packed
         self._expires_at_s = expires_at_s
         self._span = span
-        self.has_begun = False
         self.seen = seen
         """By the client, once the put is acknowledged."""
 
-    def stamped(self, timestamp: Timestamp) -> Row:
-        """Return the row; ``timestamp`` is for the dot, unless a replica has minted one.
-
-        Raises:
-            UnavailableError: it has been sent already.
-        """
-        if self.has_begun:
-            raise UnavailableError("a replica takes no writes of that time any more, so it may have reached too few")
-        self.has_begun = True
+    def row(self, timestamp: Timestamp) -> Row:
+        """Return the row; ``timestamp`` is for the dot, unless a replica has minted one."""
         span = self._span or self._mint(timestamp.micros)
         row = siblings.put(span, self._value, kind=self._kind, seen=self.seen, expires_at_s=self._expires_at_s)
         self.seen = siblings.seen_by_writer(self.seen, span)

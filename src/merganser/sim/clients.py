@@ -7,7 +7,7 @@ outcome stays unknown. Every answer is told to the timeline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from merganser.core import rows
@@ -61,6 +61,14 @@ class Clients:
         """Return a machine to talk to; None if the one drawn does not answer the phone."""
         machine = self.rng.choice(self.world.machines)
         return machine if machine.is_up and machine.member is not None else None
+
+    async def turns(self, operations: int) -> AsyncIterator[Machine]:
+        """Yield a machine to talk to for each of so many operations, after a pause; who does not answer is left out."""
+        for _ in range(operations):
+            await self.think()
+            machine = self.any_node()
+            if machine is not None:
+                yield machine
 
     def key(self, name: str, sort_key: str = "") -> bytes:
         """Return the key of a row of the table."""

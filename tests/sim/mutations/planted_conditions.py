@@ -18,16 +18,17 @@ from merganser.service import conditional_puts, key_lists, range_merge
 from merganser.service.asking import Writing
 from merganser.service.conditional_puts import ConditionalPuts
 from merganser.service.key_values import KeyValues
+from merganser.service.turns import KeyedTurns
 from sim.mutations.planting import CONDITIONS, planted
 
 
 @planted("conditions", mechanism=CONDITIONS, workload="conditions", nemesis="none", hot_keys=1)
 def conditional_puts_of_a_key_decide_at_once(patch: pytest.MonkeyPatch) -> None:
     @contextlib.asynccontextmanager
-    async def turn(_puts: ConditionalPuts, _key: bytes, _deadline: float) -> AsyncIterator[None]:
+    async def one(_turns: KeyedTurns, _key: bytes, _deadline: float) -> AsyncIterator[None]:
         yield
 
-    patch.setattr(ConditionalPuts, "_turn", turn)
+    patch.setattr(KeyedTurns, "one", one)
 
 
 @planted("conditions", mechanism=CONDITIONS, workload="conditions", nemesis="none", hot_keys=1)

@@ -13,6 +13,7 @@ from merganser.model.row import Context, Row, Span
 from merganser.model.timestamp import BEGINNING, Timestamp
 from merganser.service import key_values
 from merganser.service.replica import Replica
+from merganser.service.sent_once import SentOnce
 from merganser.storage.values import decode_row
 from sim.mutations.planting import SIBLINGS, planted
 
@@ -93,20 +94,25 @@ def merge_forgets_what_the_other_has_seen(patch: pytest.MonkeyPatch) -> None:
 @planted("siblings", mechanism=SIBLINGS, workload="siblings", seeds_max=60, hot_keys=1)
 def put_goes_out_again_under_a_later_dot(patch: pytest.MonkeyPatch) -> None:
     """As a plain write does that a replica holds something newer than."""
-    merge, stamped = Replica._merge, key_values._Putting.stamped
+    merge, stamped, row = Replica._merge, SentOnce.stamped, key_values._Putting.row
 
     def outranked(replica: Replica, *args: Any) -> Merged:
         held = decode_row(args[2], args[3])
         merge(replica, *args)
         return Merged(rows.newest(held)) if rows.newest(held) >= rows.newest(args[4]) else Merged()
 
-    def stamped_again(putting: Any, timestamp: Timestamp) -> Row:
-        if putting.has_begun:
-            putting.has_begun, putting._span = False, None
-        return stamped(putting, timestamp)
+    def stamped_again(once: SentOnce, timestamp: Timestamp) -> Row:
+        once.has_begun = False
+        return stamped(once, timestamp)
+
+    def row_again(putting: Any, timestamp: Timestamp) -> Row:
+        made: Row = row(putting, timestamp)
+        putting._span = None
+        return made
 
     patch.setattr(Replica, "_merge", outranked)
-    patch.setattr(key_values._Putting, "stamped", stamped_again)
+    patch.setattr(SentOnce, "stamped", stamped_again)
+    patch.setattr(key_values._Putting, "row", row_again)
 
 
 def _merges(patch: pytest.MonkeyPatch, keep: Any) -> None:

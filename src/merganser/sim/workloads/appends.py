@@ -31,11 +31,7 @@ class Appends:
     async def client(self, number: int, operations: int) -> None:
         """Append and read through any node."""
         clients = self._clients
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             drawn = clients.rng.random()
             if drawn < SNAPSHOTS:
                 await self._snapshot(machine, self._some(2, 4), number)

@@ -34,11 +34,7 @@ class Bank:
     async def client(self, number: int, operations: int) -> None:
         """Transfer and look through any node."""
         clients = self._clients
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             drawn = clients.rng.random()
             if drawn < LOOKS:
                 await self.conclude(machine, number)

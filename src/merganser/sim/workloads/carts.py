@@ -30,11 +30,7 @@ class Carts:
     async def client(self, number: int, operations: int) -> None:
         """Look at carts and add to them, through any node."""
         clients, rng = self._values.clients, self._values.rng
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             key = rng.choice(self._keys)
             if rng.random() < READS:
                 await self._values.get(machine, key, client=number)

@@ -25,11 +25,7 @@ class Counters:
     async def client(self, number: int, operations: int) -> None:
         """Add to counters and read them through any node."""
         clients = self._clients
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             key, drawn = clients.rng.choice(self._keys), clients.rng.random()
             if drawn < READS:
                 await self._read(machine, key, number)

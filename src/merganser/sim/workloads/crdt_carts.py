@@ -26,11 +26,7 @@ class CrdtCarts:
     async def client(self, number: int, operations: int) -> None:
         """Look into carts, add to them and take out of them, through any node."""
         clients, rng = self._crdts.clients, self._crdts.rng
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             key = rng.choice(self._keys)
             if rng.random() < READS:
                 await self._crdts.get(machine, key, client=number)

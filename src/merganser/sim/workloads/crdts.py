@@ -29,11 +29,7 @@ class Crdts:
         """Read and update through any node."""
         clients, rng = self._crdts.clients, self._crdts.rng
         counting: Counting | None = None
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             key, drawn = rng.choice(self._keys), rng.random()
             if drawn < READS:
                 await self._crdts.get(machine, key, client=number)

@@ -18,11 +18,7 @@ class Deletes:
     async def client(self, number: int, operations: int) -> None:
         """Write, let expire, delete and look again."""
         clients, rng = self._clients, self._clients.rng
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             key, drawn = rng.choice(self._keys), rng.random()
             if drawn < 0.25:
                 await clients.write(machine, key, clients.new_value(), client=number)

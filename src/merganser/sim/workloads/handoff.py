@@ -23,11 +23,7 @@ class Handoff:
     async def client(self, number: int, operations: int) -> None:
         """Write through any node that can be reached, and look at what others wrote."""
         clients, rng = self._clients, self._clients.rng
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             if self._written and rng.random() < READS:
                 key = clients.key(f"handed-{rng.randrange(self._written)}")
                 await clients.read(machine, key, client=number, level=self._read_level)

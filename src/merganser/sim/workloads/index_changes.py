@@ -31,11 +31,7 @@ class IndexChanges:
     async def client(self, number: int, operations: int) -> None:
         """Change items, look at indexes, and, as client 0, make and drop them."""
         clients = self._clients
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             if number == 0 and clients.rng.random() < CHANGES:
                 await self._change(machine, number)
             else:

@@ -49,11 +49,7 @@ class Levels:
     async def client(self, number: int, operations: int) -> None:
         """Write and read at any level through any node."""
         clients, rng = self._clients, self._clients.rng
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             key = rng.choice(self._keys)
             if rng.random() < 0.5:
                 await clients.read(machine, key, client=number, level=rng.choice(self._read_levels))

@@ -21,11 +21,7 @@ class Registers:
     async def client(self, number: int, operations: int) -> None:
         """Read, write and delete through any node."""
         clients = self._clients
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             key = self._key(number)
             if clients.rng.random() < READS:
                 await clients.read(machine, key, client=number)

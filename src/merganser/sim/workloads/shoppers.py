@@ -34,11 +34,7 @@ class Shoppers:
         """Serve customers, through any node."""
         clients, rng = self._values.clients, self._values.rng
         self._fronts = max(self._fronts, number + 1)
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             front = rng.randrange(self._fronts) if rng.random() < TOGETHER else number
             key = clients.key(f"cart-{front}-{rng.randrange(self._carts)}")
             known = await self._values.get(machine, key, client=number)

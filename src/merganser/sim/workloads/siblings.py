@@ -24,11 +24,7 @@ class Siblings:
     async def client(self, number: int, operations: int) -> None:
         """Read, put and delete through any node."""
         clients, rng = self._values.clients, self._values.rng
-        for _ in range(operations):
-            await clients.think()
-            machine = clients.any_node()
-            if machine is None:
-                continue
+        async for machine in clients.turns(operations):
             key, drawn = rng.choice(self._keys), rng.random()
             if drawn < READS:
                 await self._values.get(machine, key, client=number)

@@ -31,11 +31,7 @@ class Tags:
     async def client(self, number: int, operations: int) -> None:
         """Put, replace, delete and look for tags, through any node."""
         rng = self._clients.rng
-        for _ in range(operations):
-            await self._clients.think()
-            machine = self._clients.any_node()
-            if machine is None:
-                continue
+        async for machine in self._clients.turns(operations):
             drawn, key = rng.random(), rng.choice(self._keys)
             if drawn < QUERIES:
                 low = rng.randrange(TAGS)
