@@ -11,6 +11,7 @@ import pytest
 
 from merganser.cli.processes import Orders, _Keeper, check_directory, run_processes, split
 from merganser.model.errors import ConfigurationError
+from merganser.node.reloading import Sources
 from merganser.node.settings import Settings
 
 
@@ -71,7 +72,7 @@ def test_ports_that_overlap_are_refused(settings: dict[str, Any], says: str) -> 
 @pytest.mark.parametrize("process", [None, 0, 4])
 def test_rebuild_is_for_one_of_them(process: int | None) -> None:
     with pytest.raises(ConfigurationError, match="say which with --process 1 to 3"):
-        run_processes(of(), stop_with_stdin=False, rebuild=True, process=process)
+        run_processes(of(), sources=Sources(), stop_with_stdin=False, rebuild=True, process=process)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

@@ -42,7 +42,11 @@ class Processes(LocalNode):
     def __init__(self, directory: Path) -> None:
         first = row_of_free_ports(5)
         ports = ("--dynamodb-port", str(first), "--peer-port", str(first + 1), "--admin-port", str(first + 3))
-        super().__init__(directory, ["--data", str(directory / "data"), "--processes", "2", *ports])
+        self.settings = directory / "merganser.toml"
+        directory.mkdir(parents=True)
+        self.settings.touch()
+        where = ("--data", str(directory / "data"), "--config", str(self.settings))
+        super().__init__(directory, [*where, "--processes", "2", *ports])
 
     def events(self) -> list[dict[str, object]]:
         """The log so far."""
@@ -177,3 +181,80 @@ def test_port_that_somebody_listens_on_is_refused_although_it_could_be_shared(tm
     assert ended.returncode == 2
     assert f"cannot listen on 127.0.0.1:{port} (Address already in use)".encode() in ended.stderr
     assert not (tmp_path / "data").exists()
+
+
+@pytest.fixture
+def other(processes: Processes, tmp_path: Path) -> Iterator[LocalNode]:
+    """A node on another machine that has joined, and has its share."""
+    peer = str(processes.served()[0]["peers"])
+    node = LocalNode(tmp_path / "other", ["--data", str(tmp_path / "other-data"), "--join", peer, *_FREE])
+    try:
+        node.start()
+        node.wait_until_ready()
+        yield node
+    finally:
+        node.stop()
+
+
+_FREE = ("--dynamodb-port", "0", "--peer-port", "0", "--admin-port", "0")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("is_together", [True, False])
+def test_processes_of_a_machine_leave_one_by_one_and_together(
+    *,
+    processes: Processes,
+    things: Things,
+    other: LocalNode,
+    command: Command,
+    connect: Callable[..., DynamoDBClient],
+    eventually: Callable[[Callable[[], object]], None],
+    is_together: bool,
+) -> None:
+    admins = {int(str(event["process"])): str(event["admin"]) for event in processes.served()}
+    assert [things.put(number) for number in range(50)] == list(range(50))
+
+    def run(*arguments: str) -> None:
+        done = command(*arguments, "--yes", "--force", "--admin", other.addresses["admin"])
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run("join", other.addresses["admin"])
+    if is_together:
+        run("leave", admins[1], admins[2])
+    else:
+        run("leave", admins[1])
+        eventually(lambda: any(event["event"] == "a process has left its cluster" for event in processes.events()))
+        assert all(things.has(number) for number in range(50))
+        processes.kill(signal.SIGTERM)
+        assert processes.has_ended(20)
+        processes.start()
+        eventually(processes.all_serve)
+        assert [event["process"] for event in processes.served()] == [2]
+        assert all(things.has(number) for number in range(50))
+        run("leave", admins[2])
+    assert processes.has_ended(20)
+    assert processes.exit_status == 0
+    client = connect(other.dynamodb_url)
+    (table,) = client.list_tables()["TableNames"]
+    assert all(Things(client, table).has(number) for number in range(50))
+    processes.start()
+    assert processes.has_ended(20)
+    assert processes.exit_status == 2
+    assert b"have left their cluster" in processes.log.read_bytes()
+
+
+def test_a_signal_reaches_all_processes(
+    processes: Processes, eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    assert processes.pid is not None
+    processes.settings.write_text("connections_max = 77\n")
+    os.kill(processes.pid, signal.SIGHUP)
+
+    def heeded() -> set[object]:
+        events = [event for event in processes.events() if event["event"] == "settings were read again"]
+        return {(event["process"], str(event["changed"])) for event in events}
+
+    eventually(lambda: heeded() == {(number, "{'connections_max': '77'}") for number in (1, 2)})
+    os.kill(processes.children()[0], signal.SIGKILL)
+    eventually(lambda: len(processes.served()) == 3)

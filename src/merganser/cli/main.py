@@ -115,7 +115,7 @@ def serve(
     Each setting may also stand in the environment (MERGANSER_DYNAMODB_PORT=9000) or in the --config file
     (dynamodb_port = 9000). The command line wins, then the environment, then the file.
     """
-    from merganser.node.settings import load_settings
+    from merganser.node.reloading import Reloading, Sources
 
     given = {
         "data": data,
@@ -136,13 +136,16 @@ def serve(
         "disk_reserve_mib": disk_reserve_mib,
         "table_delay_ms": table_delay_ms,
     }
-    settings = load_settings(given, environment=os.environ, file=config)
+    said: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    sources = Sources(said, None if config is None else str(config))
+    settings = sources.load()
     from merganser.cli.processes import check_directory, run_processes
 
     check_directory(settings)
     if settings.processes > 1:
         run_processes(
             settings,
+            sources=sources,
             stop_with_stdin=stop_with_stdin,
             print_endpoint=print_endpoint,
             rebuild=rebuild,
@@ -158,6 +161,7 @@ def serve(
         print_endpoint=print_endpoint,
         rebuild=rebuild,
         accept_loss=accept_loss,
+        reloading=Reloading(settings, sources.load),
     )
 
 
@@ -230,6 +234,22 @@ def drain(
 
     if not drain_node(admin, timeout_s=timeout):
         raise typer.Exit(1)
+
+
+@app.command()
+def reload(
+    everyone: Annotated[bool, typer.Option("--all", help="Every node of the cluster, or none of them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what has changed.")] = False,
+    admin: AdminOption = ADMIN_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Have a node read its settings again, and go by all that have changed, or by none.
+
+    Exit status 2 if something there is wrong, or needs a restart. SIGHUP does the same.
+    """
+    from merganser.cli.reload import reload as reload_settings
+
+    reload_settings(admin, is_for_all=everyone, is_dry_run=dry_run, as_json=json)
 
 
 @app.command()

@@ -23,17 +23,20 @@ import io
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import uvloop
 
-from merganser.cli.serve import run_node, stopping
+from merganser.cli.serve import run_node, stopping, when_hung_up
 from merganser.model.errors import ConfigurationError, CorruptionError
+from merganser.node.data_directory import known_identity
 from merganser.node.local_cluster import free_ports
 from merganser.node.logs import event, failure, log_to
+from merganser.node.reloading import Reloading, Sources, with_taken_over
 from merganser.node.settings import Settings
 
 OPERATORS_MISTAKE = 2
@@ -53,11 +56,16 @@ class Orders(msgspec.Struct, frozen=True):
     """Descriptor of the bound socket for clients."""
     rebuild: bool = False
     accept_loss: bool = False
+    whole: Settings | None = None
+    """Of all processes together, as they were read at the start."""
+    sources: Sources = Sources()
+    """Where they come from."""
 
 
 def run_processes(
     settings: Settings,
     *,
+    sources: Sources,
     stop_with_stdin: bool,
     print_endpoint: bool = False,
     rebuild: bool = False,
@@ -67,6 +75,7 @@ def run_processes(
     """Run ``settings.processes`` nodes until a signal, or the end of standard input if asked to, stops them.
 
     Args:
+        sources: where the settings come from, and are read again.
         process: the one that ``rebuild`` or ``accept_loss`` is for.
 
     Raises:
@@ -85,9 +94,16 @@ def run_processes(
             door=-1,
             rebuild=rebuild and number == process,
             accept_loss=accept_loss and number == process,
+            whole=settings,
+            sources=sources,
         )
         for number, one in enumerate(split(settings), start=1)
+        if not has_left(one)
     ]
+    if not orders:
+        raise ConfigurationError(
+            f"all nodes in --data {settings.data} have left their cluster: empty the directory to use the machine again"
+        )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         is_well = runner.run(_run(orders, stop_with_stdin=stop_with_stdin, print_endpoint=print_endpoint))
     if not is_well:
@@ -146,6 +162,15 @@ def check_directory(settings: Settings) -> None:
         )
 
 
+def has_left(settings: Settings) -> bool:
+    """Tell whether the node of a directory is a member no more, so that its process is not started."""
+    identity = None if settings.data is None else known_identity(Path(settings.data))
+    if identity is None or not identity.left_at:
+        return False
+    event("a process is not started, its node has left its cluster", data=settings.data, node=identity.node_id)
+    return True
+
+
 def _ports(settings: Settings, name: str, free: Iterator[int]) -> list[int]:
     first: int = getattr(settings, name)
     if not first:
@@ -178,6 +203,7 @@ async def _run(orders: list[Orders], *, stop_with_stdin: bool, print_endpoint: b
     _check_free(settings.host, settings.dynamodb_port)
     with stopping(stop_with_stdin=stop_with_stdin) as stop:
         keepers = [_Keeper(one) for one in orders]
+        when_hung_up(partial(_reload_all, keepers))
         keeping = [asyncio.ensure_future(keeper.keep()) for keeper in keepers]
         stopped = asyncio.ensure_future(stop.wait())
         all_ready = asyncio.gather(*(keeper.is_ready.wait() for keeper in keepers))
@@ -197,6 +223,11 @@ async def _run(orders: list[Orders], *, stop_with_stdin: bool, print_endpoint: b
         await asyncio.gather(*(keeper.stop() for keeper in keepers))
         await asyncio.gather(*keeping)
     return is_well
+
+
+def _reload_all(keepers: Sequence[_Keeper]) -> None:
+    for keeper in keepers:
+        keeper.reload()
 
 
 class _Keeper:
@@ -227,6 +258,12 @@ class _Keeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()
+
+    def reload(self) -> None:
+        """Have the process read its settings again; one that is started later reads them then."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGHUP)
 
     async def stop(self) -> None:
         """Let the process finish what it does; kill it if that takes too long."""
@@ -310,6 +347,22 @@ def _check_free(host: str, port: int) -> None:
         ) from None
 
 
+def _as_by_now(orders: Orders) -> tuple[Settings, Reloading]:
+    """Return the settings of a process that may be started long after the first, and what reads them again."""
+    whole = orders.whole or orders.settings
+    reloading = Reloading(whole, orders.sources.load)
+    try:
+        wanted, _ = reloading.read()
+    except ConfigurationError as error:
+        print(  # noqa: T201  # before there is a log
+            f"merganser: process {orders.process} goes on with the settings of the first start: {error}",
+            file=sys.stderr,
+        )
+        return orders.settings, reloading
+    reloading.taken_over(wanted)
+    return with_taken_over(orders.settings, wanted), reloading
+
+
 def main() -> None:
     """Be one of the processes."""
     stdin = cast("io.BufferedReader", sys.stdin.buffer)
@@ -317,14 +370,16 @@ def main() -> None:
     orders = msgspec.json.decode(unbuffered.readline(), type=Orders)
     door = socket.socket(fileno=orders.door)
     try:
+        settings, reloading = _as_by_now(orders)
         run_node(
-            orders.settings,
+            settings,
             stop_with_stdin=True,
             print_endpoint=True,
             rebuild=orders.rebuild,
             accept_loss=orders.accept_loss,
             door=door,
             process=orders.process,
+            reloading=reloading,
         )
     except (ConfigurationError, CorruptionError) as error:
         print(f"merganser: process {orders.process}: {error}", file=sys.stderr)  # noqa: T201  # a command line speaks

@@ -18,6 +18,7 @@ import uvloop
 from merganser.model.errors import ConfigurationError, CorruptionError
 from merganser.node.logs import event, failure, log_to
 from merganser.node.node import Node, serve
+from merganser.node.reloading import Reloading
 from merganser.node.settings import Settings
 
 DESCRIPTORS_OWN = 1024  # RocksDB's files, peers, the admin port
@@ -35,6 +36,7 @@ def run_node(
     accept_loss: bool = False,
     door: socket.socket | None = None,
     process: int | None = None,
+    reloading: Reloading | None = None,
 ) -> None:
     """Run a node until a signal, or the end of standard input if asked to, stops it.
 
@@ -42,6 +44,7 @@ def run_node(
         print_endpoint: once it serves, one line on standard output is the URL for DynamoDB clients.
         door: a bound socket for DynamoDB clients, instead of one of the node's own.
         process: number of it among several, for the log.
+        reloading: reads the settings again, when SIGHUP, or the admin port, asks for it.
 
     Raises:
         ConfigurationError: the node cannot start.
@@ -59,6 +62,7 @@ def run_node(
                 rebuild=rebuild,
                 accept_loss=accept_loss,
                 door=door,
+                reloading=reloading,
                 on_ready=partial(_ready, print_endpoint=print_endpoint),
             )
             runner.run(stopped)
@@ -81,9 +85,26 @@ def _allow_descriptors(wanted: int) -> None:
 
 
 def _ready(node: Node, *, print_endpoint: bool) -> None:
+    when_hung_up(partial(_reload, node))
     gc.freeze()  # what is there by now stays: it need not be looked through again and again
     if print_endpoint:
         print(f"http://{node.addresses['dynamodb']}", flush=True)  # noqa: T201  # asked for
+
+
+def _reload(node: Node) -> None:
+    try:
+        node.reload()
+        _allow_descriptors(node.settings.connections_max + DESCRIPTORS_OWN)
+    except ConfigurationError as error:
+        failure("settings were not read again", reason=str(error))
+
+
+def when_hung_up(reload: Callable[[], None]) -> None:
+    """Call ``reload`` on the loop at each SIGHUP; unless a terminal goes with it, which hangs up when it is closed."""
+    if sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty():
+        return
+    loop = asyncio.get_running_loop()
+    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(reload))
 
 
 async def _until_stopped(
@@ -93,10 +114,20 @@ async def _until_stopped(
     rebuild: bool,
     accept_loss: bool,
     door: socket.socket | None,
+    reloading: Reloading | None,
     on_ready: Callable[[Node], None],
 ) -> None:
+    when_hung_up(lambda: event("settings are being read: the node is starting"))
     with stopping(stop_with_stdin=stop_with_stdin) as stop:
-        await serve(settings, stop=stop, rebuild=rebuild, accept_loss=accept_loss, door=door, on_ready=on_ready)
+        await serve(
+            settings,
+            stop=stop,
+            rebuild=rebuild,
+            accept_loss=accept_loss,
+            door=door,
+            reloading=reloading,
+            on_ready=on_ready,
+        )
 
 
 @contextlib.contextmanager

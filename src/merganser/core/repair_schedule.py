@@ -53,6 +53,13 @@ class RepairSchedule:
         self._planned: dict[Pair, _Planned] = {}
         self._queue: list[tuple[float, Pair]] = []
 
+    def every(self, interval_s: float, *, now_s: float) -> None:
+        """Plan in another interval from now on; what is due later than that is due by then."""
+        self._interval_s = interval_s
+        for pair, planned in list(self._planned.items()):
+            if not planned.is_under_way and planned.due_s > now_s + interval_s:
+                self._plan(pair, _Planned(now_s + interval_s, planned.failures, planned.completed_s))
+
     def keep(self, pairs: Iterable[Pair], *, now_s: float, share: Callable[[], float]) -> None:
         """Plan for exactly ``pairs``; ``share`` draws from 0 to 1 when in the interval a new one is due first."""
         wanted = set(pairs)

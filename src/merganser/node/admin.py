@@ -6,7 +6,8 @@ does not. ``GET /staleness?table=NAME`` tells what this node has measured of wha
 listens on the same host as everything else.
 
 ``POST /repair?table=NAME&partition=P[&dry_run=1][&scrub_only=1]`` repairs one partition that this node holds, and
-answers when that is done. ``POST /drain`` has the node leave what it leads to others and clients go elsewhere, until
+answers when that is done. ``POST /reload[?dry_run=1]`` has it read its settings again (`node.reloading`), and answers
+with what has changed. ``POST /drain`` has the node leave what it leads to others and clients go elsewhere, until
 ``POST /undrain`` or its end. ``POST /snapshot/...`` is told in `node.admin_snapshots`, ``POST /values/...`` in
 `node.admin_values`, ``GET /operation`` and ``POST /operation/...`` in `node.admin_operations`. ``POST /clean`` drops
 every table, on nodes in memory only, which tests use. Nothing else changes anything, and nobody proves here who they
@@ -19,8 +20,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
+from typing import Protocol
 from urllib.parse import parse_qs
 
 import msgspec
@@ -29,12 +31,13 @@ import orjson
 import merganser
 from merganser.model.build import BUILD
 from merganser.model.cluster import ClusterMap, Pending, Table
-from merganser.model.errors import MerganserError, RequestError
+from merganser.model.errors import ConfigurationError, MerganserError, RequestError
 from merganser.model.ids import PartitionId
 from merganser.net.http import HttpServer, Request, Response
 from merganser.net.peers import Peers
 from merganser.node import admin_operations, admin_values
 from merganser.node.admin_snapshots import PREFIX, SnapshotAdmin
+from merganser.node.reloading import Change
 from merganser.service import clean_slate
 from merganser.service.member import Member
 from merganser.storage import keys
@@ -48,6 +51,13 @@ _HEALTHY = ("serving", "short of disk")
 _JSON = [(b"content-type", b"application/json")]
 
 
+class Reload(Protocol):
+    """Reads the settings again: `node.node.Node.reload`."""
+
+    def __call__(self, *, is_dry_run: bool) -> Sequence[Change]:
+        """Return what has changed; raises a ConfigurationError if it is wrong, or not to be had without a restart."""
+
+
 class Admin:
     """Answers the admin port."""
 
@@ -59,22 +69,25 @@ class Admin:
         is_ephemeral: bool = False,
         snapshots: SnapshotAdmin | None = None,
         door: Callable[[], HttpServer | None] = lambda: None,
+        reload: Reload | None = None,
     ) -> None:
         """Tell about ``member``, once there is one; if ``is_ephemeral``, drop all of its tables when asked to.
 
         What is asked of ``snapshots`` is refused if there are none. ``door`` is that of clients, which draining closes.
+        ``reload`` reads the settings again.
         """
         self._peers = peers
         self._member = member
         self._is_ephemeral = is_ephemeral
         self._snapshots = snapshots
         self._door = door
+        self._reload = reload
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
         path = request.path.partition(b"?")[0]
         if request.method == b"POST" and (
-            path in (b"/repair", b"/clean", b"/drain", b"/undrain")
+            path in (b"/repair", b"/clean", b"/drain", b"/undrain", b"/reload")
             or path.startswith((PREFIX, admin_values.PREFIX, admin_operations.PREFIX))
         ):
             return await self._change(path, request)
@@ -105,6 +118,8 @@ class Admin:
             return await admin_operations.answer(member, request)
         if path in (b"/drain", b"/undrain"):
             return self._drained(member, is_draining=path == b"/drain")
+        if path == b"/reload":
+            return self._reloaded(request)
         if path == b"/repair":
             return await _repaired(member, request)
         if not self._is_ephemeral:
@@ -126,6 +141,17 @@ class Admin:
             return _answer(400, {"error": f"table {name} has leaders: its consistent reads are never stale"})
         told = msgspec.to_builtins(member.coordinator.staleness.told(table.id))
         return _answer(200, {"table": table.name, "n": table.n, **told})
+
+    def _reloaded(self, request: Request) -> Response:
+        """Read the settings again, all or none of what has changed; with ``?dry_run=1`` tell what it would be."""
+        query = parse_qs(request.path.partition(b"?")[2].decode(errors="replace"))
+        if self._reload is None:
+            return _answer(403, {"error": "this node was not started from a command line"})
+        try:
+            changes = self._reload(is_dry_run=query.get("dry_run", ["0"])[-1] not in ("", "0"))
+        except ConfigurationError as error:
+            return _answer(400, {"error": str(error)})
+        return _answer(200, {"changed": msgspec.to_builtins(changes)})
 
     def _drained(self, member: Member, *, is_draining: bool) -> Response:
         """Leave what is led here to others, and have clients go elsewhere; or no more."""

@@ -196,6 +196,14 @@ class DataDirectory:
         return identity
 
 
+def known_identity(path: Path) -> Identity | None:
+    """Return what a directory says of its node, without taking it; None if it says nothing that can be read."""
+    try:
+        return msgspec.json.decode((path / "node.json").read_bytes(), type=Identity)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
 def left_message(node: NodeId, cluster_id: str, epoch: int) -> str:
     """Return what to tell an operator who starts a node that is no member any more."""
     return (

@@ -16,7 +16,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from merganser.node.admin import Admin
 from merganser.node.admin_snapshots import SnapshotAdmin
 from merganser.node.data_directory import DataDirectory, left_message
 from merganser.node.logs import event, failure
+from merganser.node.reloading import Change, Reloading, take_over, with_taken_over
 from merganser.node.settings import Settings, is_loopback
 from merganser.service.founding import Founding, check_address
 from merganser.service.joining import Joining
@@ -68,10 +69,12 @@ class Node:
         rebuild: bool = False,
         accept_loss: bool = False,
         door: socket.socket | None = None,
+        reloading: Reloading | None = None,
     ) -> None:
         """Prepare a node; nothing is opened before `start`.
 
         Args:
+            reloading: reads the settings again when asked to; None: they stay as they are.
             door: a bound socket for DynamoDB clients, instead of one of the node's own.
             rebuild: set the database aside and take everything from the other nodes.
             accept_loss: go on with what is left, if the disk has lost something.
@@ -80,6 +83,8 @@ class Node:
         self._rebuild = rebuild
         self._accept_loss = accept_loss
         self._door = door
+        self._reloading = reloading
+        self._application: DynamoDBApplication | None = None
         self.member: Member | None = None
         self._rng = random.Random(random.SystemRandom().getrandbits(256))
         self._peers: Peers | None = None
@@ -112,6 +117,23 @@ class Node:
         event("stopping")
         await self._closing.aclose()
         event("stopped")
+
+    def reload(self, *, is_dry_run: bool = False) -> Sequence[Change]:
+        """Read the settings again and go by them; returns what has changed. A dry run only tells.
+
+        Raises:
+            ConfigurationError: they are wrong, or some of what has changed needs a restart; nothing was changed.
+        """
+        if self._reloading is None or self.member is None or self._application is None:
+            raise ConfigurationError("this node has yet to serve, or was not started from a command line")
+        wanted, changes = self._reloading.read()
+        if changes and not is_dry_run:
+            self.settings = with_taken_over(self.settings, wanted)
+            take_over(self.settings, self.member, self._doors[-1] if self._doors else None)
+            self._application.let_in(self._verifier(), has_browsers=self._has_browsers)
+            self._reloading.taken_over(wanted)
+            event("settings were read again", changed={one.name: one.after for one in changes})
+        return changes
 
     async def _start(self) -> None:
         node_id, engine = self._open_storage()
@@ -292,6 +314,7 @@ class Node:
             is_ephemeral=self.settings.ephemeral,
             snapshots=snapshots,
             door=lambda: self._doors[-1] if self._doors else None,  # the last to be opened
+            reload=self.reload,
         )
 
     def _dynamodb_server(self) -> http.HttpServer:
@@ -325,19 +348,26 @@ class Node:
 
     def _open_front_doors(self, member: Member) -> None:
         led = member.leader_tables
-        self._dynamodb = DynamoDBApplication(
+        self._dynamodb = self._application = DynamoDBApplication(
             DynamoDB(
                 Services(member.coordinator, led.leader_based, led.transactions, member.catalog, member.counting),
                 rng=self._rng,
                 host=self.addresses["dynamodb"],
                 table_delay_ms=self.settings.table_delay_ms,
             ),
-            Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth),
+            self._verifier(),
             rng=self._rng,
             report=lambda error: failure("client request failed", error),
             places=member.admission.requests,
-            has_browsers=bool(self.settings.access_keys) or self.settings.ephemeral,
+            has_browsers=self._has_browsers,
         )
+
+    def _verifier(self) -> Verifier:
+        return Verifier(self.settings.access_keys, wall_us=wall_us, is_open=self.settings.no_auth)
+
+    @property
+    def _has_browsers(self) -> bool:
+        return bool(self.settings.access_keys) or self.settings.ephemeral
 
 
 def _server(
@@ -395,6 +425,7 @@ async def serve(
     rebuild: bool = False,
     accept_loss: bool = False,
     door: socket.socket | None = None,
+    reloading: Reloading | None = None,
     on_ready: Callable[[Node], None] = lambda _: None,
 ) -> None:
     """Run one node until ``stop`` is set or it has left its cluster; see `Node` for the rest.
@@ -405,7 +436,7 @@ async def serve(
         ConfigurationError: the node cannot start.
         CorruptionError: its files are damaged.
     """
-    node = Node(settings, rebuild=rebuild, accept_loss=accept_loss, door=door)
+    node = Node(settings, rebuild=rebuild, accept_loss=accept_loss, door=door, reloading=reloading)
     starting = asyncio.ensure_future(node.start())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -121,7 +121,6 @@ class AntiEntropy:
         self._asker = asker
         self._wall_us = wall_us
         self._rng = rng
-        self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
         self.when_damaged: Callable[[TableId, bytes], None] = lambda _table, _key: None
         gate = PartitionGate(topology, catch_up=catch_up)
@@ -228,6 +227,11 @@ class AntiEntropy:
         return Comparing(
             self._around, table, partition, peer, map_epoch=epoch, walk=walk, deadline=deadline, settle=settle
         )
+
+    def every(self, interval_s: float) -> None:
+        """Compare each once per ``interval_s`` from now on."""
+        self._schedule.every(interval_s, now_s=self._loop.time())
+        self._news.set()
 
     async def run(self) -> None:
         """Begin what is due, for as long as the node lives."""

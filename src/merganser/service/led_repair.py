@@ -91,6 +91,11 @@ class LedRepair:
         topology.when_changed(self._map_changed)
         topology.when_split(lambda _batch, _factor: self._forget)
 
+    def every(self, interval_s: float) -> None:
+        """Compare each once per ``interval_s`` from now on."""
+        self._schedule.every(interval_s, now_s=self._loop.time())
+        self._news.set()
+
     # In the background
 
     async def run(self) -> None:

@@ -102,7 +102,8 @@ class Purger:
         self._damage = damage
         self._admit = admit
         self._rewrite = rewrite
-        self._interval_s = interval_s
+        self.interval_s = interval_s
+        """May be set at any time; pauses that have begun stay as long as they were."""
         self._margin_us = margin_us
         self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
@@ -240,9 +241,9 @@ class Purger:
             self._rng.shuffle(held)
             epoch = self._topology.map.epoch
             if not held:
-                await asyncio.sleep(min(LOOK_S, self._interval_s))
+                await asyncio.sleep(min(LOOK_S, self.interval_s))
             for table, partition in held:
-                await asyncio.sleep(self._interval_s / len(held) * self._rng.uniform(0.8, 1.2))
+                await asyncio.sleep(self.interval_s / len(held) * self._rng.uniform(0.8, 1.2))
                 if self._topology.map.epoch != epoch:
                     break
                 if self._is_due(table, partition):
@@ -335,7 +336,7 @@ class Purger:
         is_everyone_there = all(self._asker.is_reachable(node.id) for node in self._topology.map.nodes)
         return is_everyone_there and is_due(
             age_us=self._wall_us() - self._horizons.horizon_us(table.id, partition),
-            interval_us=int(self._interval_s * 1e6),
+            interval_us=int(self.interval_s * 1e6),
             rank=replicas.index(self._topology.node),
         )
 

@@ -95,7 +95,8 @@ class Scrubber:
         self._wall_us = wall_us
         self._rng = rng
         self._admit = admit
-        self._interval_s = interval_s
+        self.interval_s = interval_s
+        """May be set at any time; pauses that have begun stay as long as they were."""
         self.position = _load(engine)
         self.passes = 0
         """Completed since the start."""
@@ -117,7 +118,7 @@ class Scrubber:
                 self.passes += 1
                 self._keep(Position(self._wall_us()))
             else:  # it holds nothing
-                await asyncio.sleep(min(LOOK_S, self._interval_s))
+                await asyncio.sleep(min(LOOK_S, self.interval_s))
                 self._keep(Position(self._wall_us()))
 
     async def look_where_suspected(self) -> None:
@@ -204,9 +205,9 @@ class Scrubber:
     def _pause_s(self) -> float:
         """Return how long to wait so that what is left takes the rest of the interval; less behind time, never more."""
         left = len(self._left())
-        until_us = self.position.began_us + int(self._interval_s * 1e6)
+        until_us = self.position.began_us + int(self.interval_s * 1e6)
         pause_s = (until_us - self._wall_us()) / 1e6 / left * self._rng.uniform(0.8, 1.2)
-        return min(max(0.0, pause_s), self._interval_s / left)
+        return min(max(0.0, pause_s), self.interval_s / left)
 
     def _keep(self, position: Position) -> None:
         """Remember how far it is; should that not reach the disk, a restart does some partitions again."""

@@ -234,6 +234,10 @@ class RocksEngine:
         await self.durable()
         await self._in_other_thread(lambda: Checkpoint(self._database).create_checkpoint(str(path)))
 
+    def keep_free(self, reserve_bytes: int) -> None:
+        """Have a `shortage` below another free room from now on; 0 watches nothing."""
+        self._space.reserve(reserve_bytes)
+
     async def erase(self, start: bytes, end: bytes) -> None:
         """Return once nothing that was deleted of ``start <= key < end`` is in any file, the log included.
 

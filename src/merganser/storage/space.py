@@ -48,6 +48,10 @@ class SpaceWatch:
             self._look()
         return self._shortage
 
+    def reserve(self, reserve_bytes: int) -> None:
+        """Keep another number of bytes free, from the next look on."""
+        self._reserve_bytes, self._shortage, self._look_at_s = reserve_bytes, None, self._clock()
+
     def _look(self) -> None:
         try:
             free = self._free()

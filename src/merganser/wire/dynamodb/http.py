@@ -128,6 +128,11 @@ class DynamoDBApplication:
         self._report = report
         self._places = places or _Everywhere()
 
+    def let_in(self, verifier: Verifier, *, has_browsers: bool) -> None:
+        """Go by another verifier from the next request on; arguments as when this was made."""
+        self._verifier = verifier
+        self._answers.has_browsers = has_browsers
+
     def __call__(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
         """Answer one request, at once if nothing has to be waited for."""
         headers = request.first_of_each()
