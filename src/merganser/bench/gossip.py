@@ -29,8 +29,7 @@ from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import FetchMap, MapIs
 from merganser.net.frame_bodies import Answer, Call
 from merganser.net.frames import encode
-from merganser.service.catalog import GOSSIP_INTERVAL_S
-from merganser.service.map_news import PUSHES_MAX
+from merganser.service.map_news import GOSSIP_INTERVAL_S, PUSHES_MAX
 from merganser.sim.detection import Plan, measure
 
 SIZES = (3, 10, 100, 1_000)
