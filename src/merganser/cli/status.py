@@ -100,7 +100,8 @@ def _show_staleness(console: Console, nodes: list[dict[str, Any]]) -> None:
             f"{behind:,} of {answers:,} answers" if answers else "",
         )
     console.print(
-        "reads at ONE of what was written at ONE, as measured (other levels: merganser advise):", highlight=False
+        "reads at ONE of what was written at ONE through the same node, as measured (else: merganser advise):",
+        highlight=False,
     )
     console.print(table)
 
