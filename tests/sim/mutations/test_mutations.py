@@ -8,7 +8,9 @@ from sim.mutations.hunt import hunt
 from sim.mutations.planting import MECHANISMS, PLANTED, Planted
 
 
-@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
+@pytest.mark.parametrize(
+    "bug", [pytest.param(bug, id=bug.name, marks=[pytest.mark.soak] * bug.is_soak) for bug in PLANTED]
+)
 def test_a_planted_bug_is_found(bug: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
     found = hunt(bug, monkeypatch, likely_first=True)
     assert found.is_found, f"{bug.name} survived {found.seeds} seeds; others that spoke up: {found.checkers}"
