@@ -8,42 +8,30 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
-from typing import Any
 
 from merganser.core.admission import AdmissionLimits
 from merganser.core.clock import HybridClock
 from merganser.core.healing import IN_FLIGHT_S
 from merganser.core.leadership import PULSE_S
 from merganser.model.cluster import ClusterMap
-from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId
 from merganser.model.messages import (
-    Accept,
-    Adopt,
     Apply,
     AskMoves,
     AskTime,
     Complete,
     CountItems,
-    FetchMap,
     Gossip,
     Hint,
-    Introduce,
-    Introduced,
-    Join,
     Level,
     ListKeys,
     LookAgain,
     LookAtTree,
     LookAtTwigs,
     Meet,
-    Prepare,
     Read,
     ReadHint,
     ReadRange,
-    Reply,
-    Request,
     Seal,
     Tally,
     TallyTogether,
@@ -69,11 +57,11 @@ from merganser.service.healing import Healing
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.horizons import Horizons
-from merganser.service.joining import admitted
 from merganser.service.leader_repair import LeaderRepair
 from merganser.service.leader_tables import LeaderTables
 from merganser.service.leftovers import Leftovers
 from merganser.service.local_indexes import LocalIndexer, LocalIndexes, LocalMeasurer
+from merganser.service.map_requests import MapRequests
 from merganser.service.moving import Moving
 from merganser.service.purger import MARGIN_US, PURGE_INTERVAL_S, Purger
 from merganser.service.rebalancer import Rebalancer
@@ -81,6 +69,7 @@ from merganser.service.repairing import Repairing
 from merganser.service.replica import Replica
 from merganser.service.restored_rows import RestoredRows
 from merganser.service.scrubber import SCRUB_INTERVAL_S, Scrubber
+from merganser.service.serving import Serving
 from merganser.service.staleness import PROBE_S
 from merganser.service.standstill import Standstill
 from merganser.service.steps import Evaluator, Indexer
@@ -98,7 +87,7 @@ CLOCK_SKEW_MAX_S = 10.0
 restart, what it still mints is 30 s ahead of them at most, half of what they refuse."""
 
 
-class Member:
+class Member(Serving):
     """Replica, coordinator and catalog of one node; see the module's docstring."""
 
     def __init__(
@@ -388,27 +377,22 @@ class Member:
         self._telling: asyncio.Task[None] | None = None
         self._mending: asyncio.Task[None] | None = None
         self._probe_s = probe_s
-        self._at_once: dict[type, Callable[[NodeId, Any], Reply | None]] = {
+        self._at_once = {
             Read: self.replica.read_at_once,
             ReadRange: self.replica.read_range_at_once,
             **self.leader_tables.at_once,
         }
-        self._beginners: dict[type, Callable[[NodeId, Any], asyncio.Future[Reply] | Reply | None]] = {
+        self._beginners = {
             Apply: self.replica.begin_apply,
             **self.leader_tables.beginners,
         }
-        self._serve: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
+        self._serve = {
             Apply: self.replica.apply,
             Read: self.replica.read,
             ReadRange: self.replica.read_range,
             Hint: self.hints.keep,
             ReadHint: self.hints.read,
-            FetchMap: self._fetch_map,
-            Introduce: self._introduce,
-            Join: self._join,
-            Adopt: self._adopt,
-            Prepare: self._prepare,
-            Accept: self._accept,
+            **MapRequests(self.topology, self.catalog, self._acceptor).handlers,
             AskTime: self.clock_watch.answer,
             CountItems: self.counting.answer,
             Gossip: self.failure_detector.answer,
@@ -427,71 +411,6 @@ class Member:
             **self.leader_tables.handlers,
             **self.leader_repair.handlers,
         }
-
-    def serve_at_once(self, sender: NodeId, request: Request) -> Reply | None:
-        """Answer a peer, or this node itself, as `serve` does, if that takes no waiting; None if it does, or fails."""
-        answer = self._at_once.get(type(request))
-        if answer is None or self.wholeness.is_refusing or not self.admission.passes(request):
-            return None
-        try:
-            return answer(sender, request)
-        except MerganserError:
-            return None
-
-    def begin(self, sender: NodeId, request: Request) -> asyncio.Future[Reply] | Reply | None:
-        """Answer a peer, or this node itself, without a task, as far as that goes: a `net.transport.Beginner`.
-
-        Raises:
-            as `serve`.
-        """
-        kind = type(request)
-        if kind is Read:
-            return self.serve_at_once(sender, request)
-        begin = self._beginners.get(kind)
-        if begin is None or self.wholeness.is_refusing:
-            return None
-        admission = self.admission
-        began = admission.begin(request)
-        try:
-            begun = begin(sender, request)
-        except BaseException:
-            admission.end(request, began)
-            raise
-        if isinstance(begun, asyncio.Future):
-            begun.add_done_callback(partial(self._ended, request, began))
-        else:
-            admission.end(request, began)
-        return begun
-
-    def _ended(self, request: Request, began: float, _answer: asyncio.Future[Reply]) -> None:
-        self.admission.end(request, began)
-
-    async def answer(self, sender: NodeId, request: Request) -> Reply:
-        """Answer as whoever has asked `begin` and then, if that leaves it undone, `serve`."""
-        begun = self.begin(sender, request)
-        if begun is None:
-            return await self.serve(sender, request)
-        return await begun if isinstance(begun, asyncio.Future) else begun
-
-    async def serve(self, sender: NodeId, request: Request) -> Reply:
-        """Answer a peer, or this node itself.
-
-        Raises:
-            OverloadedError: there is no place for it; nothing was done.
-            RefusedError: the disk is not well enough for it; nothing was done.
-            MerganserError: as the service that is asked.
-        """
-        if self.wholeness.is_refusing:
-            self.wholeness.check(request)
-        began = self.admission.begin(request)
-        try:
-            return await self._serve[type(request)](sender, request)
-        finally:
-            self.admission.end(request, began)
-
-    def _check_disk(self, request: Request) -> None:
-        if self.wholeness.is_refusing:
-            self.wholeness.check(request)
 
     def start(self, wire_addresses: dict[str, str]) -> None:
         """Know the peers, begin to gossip, and let the others know where clients find this node."""
@@ -573,21 +492,3 @@ class Member:
         task = asyncio.create_task(work)
         task.add_done_callback(self._background_ended)
         return task
-
-    async def _fetch_map(self, _sender: NodeId, request: FetchMap) -> Reply:
-        return self.catalog.news.answer(request)
-
-    async def _introduce(self, _sender: NodeId, _request: Introduce) -> Reply:
-        return Introduced(self.topology.me, self.topology.map)
-
-    async def _join(self, _sender: NodeId, request: Join) -> Reply:
-        return await admitted(self.topology, self.catalog, request)
-
-    async def _adopt(self, _sender: NodeId, request: Adopt) -> Reply:
-        return await self.catalog.news.adopt(request)
-
-    async def _prepare(self, _sender: NodeId, request: Prepare) -> Reply:
-        return await self._acceptor.prepare(request)
-
-    async def _accept(self, _sender: NodeId, request: Accept) -> Reply:
-        return await self._acceptor.accept(request)
