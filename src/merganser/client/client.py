@@ -159,7 +159,7 @@ class Client:
         Args:
             name: of the table.
             n: replicas of each key, if ``replicas`` does not say it.
-            conflicts: what becomes of writes that did not know of one another; for the table's whole life, as the rest.
+            conflicts: what becomes of writes that did not know of one another; for the table's whole life.
             replicas: of each key by data centre; there are none elsewhere. None: wherever it is allowed.
             data_centers: where replicas may be, if it is not said how many in which; none: in all.
             zones: that replicas may be in; none: in all.

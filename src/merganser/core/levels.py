@@ -49,9 +49,7 @@ def asked_for(text: str, table: Table) -> tuple[WriteLevel, ReadLevel]:
     except ValueError as error:
         raise RequestError(f"consistency: {error}") from None
     if n is not None and n != table.n:
-        raise RequestError(
-            f"consistency: n={n}, and table {table.name} has {table.n} replicas of each key, for all of its life"
-        )
+        raise RequestError(f"consistency: n={n}, and table {table.name} has {table.n} replicas of each key")
     return levels.write or Consistency.QUORUM, levels.read or Consistency.QUORUM
 
 
