@@ -70,7 +70,7 @@ class DynamoDB:
         self._meters = Meters(services)
         self._timeout_s = timeout_s
         tables = Administration(
-            wall_us=services.coordinator.wall_us, rng=rng, region=region, account=account, delay_ms=table_delay_ms
+            wall_us=services.wall_us, rng=rng, region=region, account=account, delay_ms=table_delay_ms
         )
         expiries = Expiries(rng=rng, delay_ms=table_delay_ms)
         service = ServiceOperations(host=host)

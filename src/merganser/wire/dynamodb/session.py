@@ -77,6 +77,11 @@ class Services(NamedTuple):
     counting: Counting
     """Knows how many items they have."""
 
+    @property
+    def wall_us(self) -> Callable[[], int]:
+        """The time: microseconds since 1970."""
+        return self.coordinator.wall_us  # asked of here, as compiled modules take no other coordinator for one
+
 
 class Span(NamedTuple):
     """A range of keys and the way through it."""
