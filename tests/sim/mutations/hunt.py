@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -98,18 +99,23 @@ def renewed(name: str) -> Renewed:
     return Renewed(name, best[1] if best else None, best[0] if best else 0.0, tried, found)
 
 
-def write_likely(name: str, seed: int) -> None:
-    """Note in the source of a bug which seed is likely to find it."""
+def write_renewed(notes: Mapping[str, tuple[int, bool]]) -> None:
+    """Note in the source of each bug which seed is likely to find it, and whether the soak alone is to hunt for it."""
+    blocks = {name: _source(name) for name in notes}  # all before any is written, as lines move then
+    for name, (path, block) in blocks.items():
+        seed, is_soak = notes[name]
+        decorator, definition, body = block.partition("\ndef ")
+        without = re.sub(r",\s*(likely=\d+|is_soak=True)", "", decorator)
+        said = f", likely={seed}" * bool(seed) + ", is_soak=True" * is_soak
+        decorator = re.sub(r"mechanism=\w+", rf"\g<0>{said}", without)
+        text = path.read_text()
+        assert text.count(block) == 1, f"{name} in {path}"
+        path.write_text(text.replace(block, decorator + definition + body))
+
+
+def _source(name: str) -> tuple[Path, str]:
     plant = _named(name).plant
-    path = Path(inspect.getsourcefile(plant) or "")
-    lines, first = inspect.getsourcelines(plant)
-    decorator, definition, body = "".join(lines).partition("\ndef ")
-    without = re.sub(r",\s*likely=\d+", "", decorator)
-    if seed:
-        without = re.sub(r"mechanism=\w+", rf"\g<0>, likely={seed}", without)
-    text = path.read_text()
-    assert text.count("".join(lines)) == 1, f"{name} at line {first} of {path}"
-    path.write_text(text.replace("".join(lines), without + definition + body))
+    return Path(inspect.getsourcefile(plant) or ""), "".join(inspect.getsourcelines(plant)[0])
 
 
 def _named(name: str) -> Planted:
