@@ -46,4 +46,9 @@ FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
         msgspec.structs.replace(HARD, workload="crdt-carts"),
         "an update by a clock far behind, which enough replicas had refused, was said not to be answered",
     ),
+    (
+        1000,
+        Scenario(workload="conditions", nemesis="splits+partitions"),
+        "who had to answer was judged by a map in which others held the key by then",
+    ),
 ]

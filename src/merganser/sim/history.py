@@ -238,7 +238,7 @@ class History:
         self.has_losses = False
         """Disks lost what they had synced, one at a time: what one node alone acknowledged or told may be gone."""
         self.has_other_members = False
-        """Nodes have joined or gone: the map in the end does not tell who held what."""
+        """Nodes have joined or gone, or partitions have moved: the map in the end does not tell who held what."""
         self.has_purges = True
         """What was deleted may have left no trace."""
         self.last_write_wins = False

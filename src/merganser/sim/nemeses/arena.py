@@ -47,7 +47,7 @@ class Arena:
         self.troubles: list[Trouble] = []
         self._under_way: dict[asyncio.Task[Any] | None, list[Trouble]] = {}
         self.has_other_members = False
-        """Machines have come or gone."""
+        """Machines have come or gone, or others hold what some have held: the map in the end does not tell who did."""
         self._storms: list[Conditions] = []
         self.unfinished: list[Callable[[], Awaitable[bool]]] = []
         """What has to be done for all to be well in the end."""

@@ -62,19 +62,16 @@ async def split(arena: Arena) -> None:
 
 async def policies(arena: Arena) -> None:
     """Give the table that clients use another policy: other numbers of replicas, in other places."""
-    arena.has_other_members = True
     await operate(arena, "policies", lambda current, name: _other_policy(current, name, _drawn_policy(arena, current)))
 
 
 async def zones_of_tables(arena: Arena) -> None:
     """Have the table that clients use live in other zones, and as many replicas of it in each data centre."""
-    arena.has_other_members = True
     await operate(arena, "zones of tables", lambda now, name: _other_policy(now, name, _drawn_zones(arena, now)))
 
 
 async def policies_cancelled(arena: Arena) -> None:
     """Begin to change a policy, and cancel it."""
-    arena.has_other_members = True
     began = await operate(
         arena,
         "policies, and a change of mind",
@@ -96,6 +93,8 @@ async def operate(arena: Arena, fault: str, planning: Planning) -> str | None:
     changed = await change(arena, begin)
     if changed is None or changed.operation is None:
         return None
+    if changed.operation.kind != "split":
+        arena.has_other_members = True
     arena.note(fault, changed.operation.told, of=[])
     await arena.pass_time()
     return name
