@@ -2,9 +2,10 @@
 
     python -m merganser.bench.gossip
 
-Nothing is started. The ring is planned by `core.planner`, the messages are those that nodes send, in the frames in which
-they travel; what the failure detector says is taken from `sim.detection`, without loss. A node is asked for as much as it
-asks for, so what it receives is as much again. The ring is cut so finely that each node owns at least 16 partitions.
+Nothing is started. The ring is planned by `core.planner`, the messages are those that nodes send, in the frames in
+which they travel; what the failure detector says is taken from `sim.detection`, without loss. A node is asked for as
+much as it asks for, so what it receives is as much again. The ring is cut so finely that each node owns at least 16
+partitions.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def pulses(current: ClusterMap) -> tuple[float, float]:
 
 
 def known_after_s(nodes: int, told: int, *, draws: int = 20) -> float:
-    """Return after how long all know of a change that ``told`` have been told of, the others asking somebody each second."""
+    """Return after how long all know of a change that ``told`` were told of; the others ask somebody each second."""
     total = 0.0
     for seed in range(draws):
         rng = random.Random(seed)
@@ -166,8 +167,8 @@ def lines(found: Sequence[Gossip]) -> list[str]:
     return [
         "nodes      Q  map, KB  planned  detector   news  pulses to  pulses  all, bytes/s  pushed to  known to all",
         *(
-            f"{one.nodes:5,}{one.partitions:7,}{one.map_bytes / 1000:9.1f}{one.planned_s:7.2f} s{one.detector_bytes:10.0f}"
-            f"{one.news_bytes:7.0f}{one.pulse_peers:11.1f}{one.pulse_bytes:8,.0f}"
+            f"{one.nodes:5,}{one.partitions:7,}{one.map_bytes / 1000:9.1f}{one.planned_s:7.2f} s"
+            f"{one.detector_bytes:10.0f}{one.news_bytes:7.0f}{one.pulse_peers:11.1f}{one.pulse_bytes:8,.0f}"
             f"{one.detector_bytes + one.news_bytes + one.pulse_bytes:14,.0f}{one.pushes:11}{one.known_s:12.1f} s"
             for one in found
         ),
