@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from merganser.model.cluster import SYSTEM_WIRE, ClusterMap
+from merganser.model.cluster import ClusterMap
 from merganser.sim.checkers import Violation
 from merganser.sim.checkers.residency import Place, forbidden
 from merganser.sim.machine import Machine
@@ -43,7 +43,8 @@ class Watch:
     def __init__(self, world: World, *, has_changes: bool = False) -> None:
         """Look at the machines of ``world``.
 
-        If there are changes of policies, a transaction that began before one has its record where it was.
+        If there are changes of policies, a transaction that began before one has its record where it was, and other
+        tables, which clients give the same keys, are where they like.
         """
         self._world = world
         self._has_changes = has_changes
@@ -81,7 +82,7 @@ class Watch:
         maps = [current] if machine.member is None else [current, machine.member.topology.map]
         records = [node for one in maps for node in one.nodes if node.id == machine.node]
         zones = tuple(dict.fromkeys((machine.zone, *(node.zone for node in records))))
-        spared = {one.id for one in current.tables if one.wire == SYSTEM_WIRE and not one.policy}
+        spared = {one.id for one in current.tables if not one.policy}
         place = Place(machine.node, machine.data_center, zones)
         return forbidden(maps, place, stored, self._told, spared=spared if self._has_changes else ())
 
