@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Collection
 from itertools import combinations, zip_longest
@@ -249,3 +250,29 @@ def test_without_a_change_a_quorum_is_a_majority_and_nobody_is_new() -> None:
     held = ring.holders(PartitionId(0), 3)
     assert (held.quorum, held.meets, held.extra, held.newcomers, held.leaving) == (2, 2, 0, (), ())
     assert held.members is held.serving
+
+
+@given(cluster_map=maps_with_machines(), rng=st.randoms(use_true_random=False))
+def test_a_ring_that_takes_over_the_walks_of_the_one_before_it_is_as_one_made_anew(
+    cluster_map: ClusterMap, rng: random.Random
+) -> None:
+    current, ring = cluster_map, Ring(cluster_map)
+    for _ in range(4):
+        assert ring.preference_list(PartitionId(0), 3)
+        moved = Move(PartitionId(rng.randrange(current.partitions)), rng.choice(current.nodes).number)
+        anywhere = tuple(rng.choice(current.nodes).number for _ in current.owners)
+        current = rng.choice(
+            [
+                msgspec.structs.replace(current, pending=Pending((moved,))),
+                msgspec.structs.replace(current, pending=Pending(zones=((current.nodes[0].number, "z"),))),
+                msgspec.structs.replace(current, pending=None),
+                msgspec.structs.replace(current, owners=anywhere),
+                settled(current),
+            ]
+        )
+        ring, anew = Ring(current, before=ring), Ring(current)
+        for partition in map(PartitionId, range(current.partitions)):
+            assert ring.owner(partition) == anew.owner(partition)
+            for rule in (1, 3):
+                assert ring.holders(partition, rule) == anew.holders(partition, rule)
+                assert ring.fallbacks(partition, rule) == anew.fallbacks(partition, rule)

@@ -114,7 +114,7 @@ def _away(cluster_map: ClusterMap, operation: Operation, alive: Collection[NodeI
     begun = policy_changes.forked(msgspec.structs.replace(cluster_map, operation=operation))
     coming = msgspec.structs.replace(begun, pending=policy_changes.pending(begun))
     records = {node.id: node for node in cluster_map.nodes}
-    away = [node for node in reshaping.concerned(coming) if node not in alive]
+    away = [node for node in reshaping.reshaped(coming).concerned if node not in alive]
     return [f"node {_told(records[node])} is away, and has to take part: start it first" for node in away[:_NAMED_MAX]]
 
 

@@ -17,6 +17,7 @@ Source: design §3; Ongaro 2014, §4.1 (voters change by one) and §4.3 (joint c
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -136,9 +137,8 @@ def next_pending(cluster_map: ClusterMap, *, at_once: int = MOVES_AT_ONCE) -> Pe
         is_near = moves and partition < moves[-1].partition + apart
         if owner != wanted and not is_near and len(moves) < at_once:
             moves.append(Move(PartitionId(partition), wanted))
-    if moves and _lost(cluster_map, operation) & set(
-        newcomers(msgspec.structs.replace(cluster_map, pending=Pending(tuple(moves))))
-    ):
+    lost = _lost(cluster_map, operation)
+    if moves and lost and lost & set(newcomers(msgspec.structs.replace(cluster_map, pending=Pending(tuple(moves))))):
         pairs = zip(cluster_map.owners, operation.owners, strict=True)
         moves = [Move(PartitionId(p), wanted) for p, (owner, wanted) in enumerate(pairs) if owner != wanted]
     if moves:
@@ -171,32 +171,41 @@ def flipped(cluster_map: ClusterMap, placed: int) -> ClusterMap:
     return msgspec.structs.replace(settled(cluster_map), epoch=epoch, placed=epoch, settling=settling)
 
 
-def changed(cluster_map: ClusterMap) -> list[PartitionId]:
-    """Return the partitions whose replicas are others, for the N of any table, once what is pending is done."""
+class Reshaped(NamedTuple):
+    """What a step changes."""
+
+    partitions: list[PartitionId]
+    """Whose replicas are others, for the N of any table, once it is done."""
+    newcomers: list[NodeId]
+    """Who is to hold something that it does not hold yet."""
+    concerned: list[NodeId]
+    """Who holds, or is to hold, what changes, and is not lost for ever; in the order of the map."""
+
+
+def reshaped(cluster_map: ClusterMap) -> Reshaped:
+    """Return what is changed by what is pending; it takes a walk along the whole ring."""
     ring, known = Ring(cluster_map), rules(cluster_map)
-    partitions = map(PartitionId, range(cluster_map.partitions))
-    return [p for p in partitions if any(ring.holders(p, rule).extra for rule in known)]
+    partitions, newcomers, members = list[PartitionId](), dict[NodeId, None](), dict[NodeId, None]()
+    for partition in map(PartitionId, range(cluster_map.partitions)):
+        changing = [holders for rule in known if (holders := ring.holders(partition, rule)).extra]
+        if changing:
+            partitions.append(partition)
+        for holders in changing:
+            newcomers.update(dict.fromkeys(holders.newcomers))
+            members.update(dict.fromkeys(holders.members))
+    lost = cluster_map.operation.lost if cluster_map.operation is not None else ()
+    concerned = [node.id for node in cluster_map.nodes if node.id in members and node.number not in lost]
+    return Reshaped(partitions, list(newcomers), concerned)
+
+
+def changed(cluster_map: ClusterMap) -> list[PartitionId]:
+    """Return the partitions whose replicas are others once what is pending is done."""
+    return reshaped(cluster_map).partitions
 
 
 def newcomers(cluster_map: ClusterMap) -> list[NodeId]:
     """Return the nodes that hold something by what is pending that they do not hold without it."""
-    ring, found = Ring(cluster_map), dict[NodeId, None]()
-    for partition in changed(cluster_map):
-        for rule in rules(cluster_map):
-            found.update(dict.fromkeys(ring.holders(partition, rule).newcomers))
-    return list(found)
-
-
-def concerned(cluster_map: ClusterMap) -> list[NodeId]:
-    """Return the nodes that hold, or are to hold, what changes by what is pending, and are not lost for ever."""
-    ring, found = Ring(cluster_map), dict[NodeId, None]()
-    for partition in changed(cluster_map):
-        for rule in rules(cluster_map):
-            holders = ring.holders(partition, rule)
-            if holders.extra:
-                found.update(dict.fromkeys(holders.members))
-    lost = cluster_map.operation.lost if cluster_map.operation is not None else ()
-    return [node.id for node in cluster_map.nodes if node.id in found and node.number not in lost]
+    return reshaped(cluster_map).newcomers
 
 
 def rules(cluster_map: ClusterMap) -> Collection[int]:

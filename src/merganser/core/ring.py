@@ -56,6 +56,7 @@ class Ring:
         "_holders",
         "_lists",
         "_next",
+        "_next_walks",
         "_now",
         "_policies",
         "_policies_next",
@@ -66,8 +67,12 @@ class Ring:
         "partitions",
     )
 
-    def __init__(self, cluster_map: ClusterMap) -> None:
-        """Be ready for ``cluster_map``, which has passed `cluster_map.check`."""
+    def __init__(self, cluster_map: ClusterMap, *, before: Ring | None = None) -> None:
+        """Be ready for ``cluster_map``, which has passed `cluster_map.check`.
+
+        What ``before`` knows of walks is true here as well where owners and nodes are the same. When partitions move
+        that is so of two maps in three, on every node of the cluster, in the middle of requests.
+        """
         self.epoch = cluster_map.epoch
         self.partitions = cluster_map.partitions
         """Q."""
@@ -77,7 +82,10 @@ class Ring:
         self._policies: dict[int, Policy] = dict(cluster_map.policies)
         self._policies_next: dict[int, Policy] = dict(self._next.policies)
         self._counted_in: dict[int, frozenset[str] | None] = {}
-        self._walks: dict[tuple[bool, Policy], _Walk] = {}
+        self._walks: dict[Policy, _Walk] = {} if before is None else before._walks_over(self._now)
+        self._next_walks = self._walks
+        if self._next is not self._now:
+            self._next_walks = {} if before is None else before._walks_over(self._next)
         self._lists: dict[int, tuple[tuple[NodeId, ...], ...]] = {}
         self._holders: dict[int, tuple[Holders, ...]] = {}
         self._fallbacks: dict[tuple[PartitionId, int], tuple[NodeId, ...]] = {}
@@ -159,14 +167,22 @@ class Ring:
         return known.get(rule) or Policy(rule if rule < FIRST_POLICY else 0)
 
     def _walk(self, policy: Policy, *, is_next: bool = False) -> _Walk:
-        is_other = is_next and self._next is not self._now
-        walk = self._walks.get((is_other, policy))
+        walks = self._next_walks if is_next else self._walks
+        walk = walks.get(policy)
         if walk is None:
-            walk = self._walks[is_other, policy] = _Walk(self._next if is_other else self._now, policy)
+            walk = walks[policy] = _Walk(self._next if is_next else self._now, policy)
         return walk
 
+    def _walks_over(self, layout: ClusterMap) -> dict[Policy, _Walk]:
+        """Return the walks over the same owners and nodes, to which more may be added."""
+        for known, walks in (self._next, self._next_walks), (self._now, self._walks):
+            if known.owners == layout.owners and known.nodes == layout.nodes:
+                return walks
+        return {}
+
     def _make_lists(self, rule: int) -> tuple[tuple[NodeId, ...], ...]:
-        serving, coming = self._firsts(rule, is_next=False), self._firsts(rule, is_next=True)
+        serving = self._firsts(rule, is_next=False)
+        coming = serving if self._next is self._now else self._firsts(rule, is_next=True)
         holders = self._holders[rule] = tuple(map(holders_of, serving, coming))
         lists = self._lists[rule] = tuple(held.members for held in holders)
         return lists
@@ -236,6 +252,7 @@ class _Walk:
         zones = {node.fate: node.domain for node in owning}
         self._in_zone = Counter(zones.values())
         """Machines in each zone that own anything."""
+        self._firsts: dict[int, list[tuple[NodeId, ...]]] = {}
 
     def firsts(self, n: int) -> list[tuple[NodeId, ...]]:
         """Return the first ``n`` nodes of the walk from each partition, each of another machine.
@@ -243,8 +260,11 @@ class _Walk:
         A walk ends as soon as it is known who they are, after a few steps more than ``n`` as a rule.
         """
         n = min(n, self._in_zone.total())
-        wanted = self._wanted(n)
-        return [self._first(start, wanted) for start in range(len(self.owners))]
+        found = self._firsts.get(n)
+        if found is None:
+            wanted = self._wanted(n)
+            found = self._firsts[n] = [self._first(start, wanted) for start in range(len(self.owners))]
+        return found
 
     def whole(self, partition: PartitionId) -> tuple[NodeId, ...]:
         """Return every node that owns anything and is allowed, in the order of the walk."""

@@ -108,6 +108,8 @@ class Leadership:
         )
         self._led: dict[Group, Led] = {}
         self._terms_begun = 0
+        self._basis: tuple[object, ...] | None = None
+        """What the groups of the last map rest on."""
         self._handing_over: dict[Group, None] = {}
         self._when_elected: list[Callable[[Led], None]] = []
         self._when_deposed: list[Callable[[Led], None]] = []
@@ -224,10 +226,15 @@ class Leadership:
         """Take part in the elections of the groups of a new map, at once."""
         if not self._is_running:
             return
+        rules = sorted({table.rule for table in current.tables if table.has_leaders})
+        basis = current.placed, current.nodes, current.policies, rules
+        if basis == self._basis:  # who replicates what is as before
+            return
+        self._basis = basis
         ring, me = self._topology.ring, self._topology.node
         successions: dict[Group, tuple[int, ...]] = {}
         joint: dict[Group, Joint] = {}
-        for n in sorted({table.rule for table in current.tables if table.has_leaders}):
+        for n in rules:
             for group in (Group(n, PartitionId(p)) for p in range(ring.partitions)):
                 holders = ring.holders(group.partition, n)
                 if me in holders.members:
@@ -250,6 +257,7 @@ class Leadership:
         for led in self.leading():
             self._depose(led.group)
         self._elections.forget()
+        self._basis = None
         self._pulses.forget()
         self._handing_over.clear()
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,7 +28,7 @@ from merganser.core import policy_changes, reshaping, splitting
 from merganser.model.cluster import ClusterMap, Pending
 from merganser.model.errors import InvariantError, MerganserError
 from merganser.model.holders import Holders
-from merganser.model.ids import NodeId
+from merganser.model.ids import NodeId, PartitionId
 from merganser.model.messages import AskMoves, Moves
 from merganser.service.asking import Asker, error_of
 from merganser.service.catalog import Catalog
@@ -69,6 +70,29 @@ class Ended(msgspec.Struct, frozen=True):
     """As planned; otherwise it was cancelled."""
 
 
+class Step(NamedTuple):
+    """What is so by one map: wanted several times a second, and found by a walk along the ring, in milliseconds."""
+
+    map: ClusterMap
+    pending: Pending | None
+    """What is pending, or is to be next."""
+    partitions: list[PartitionId]
+    """Whose replicas are others once that is done, or what is settling."""
+    reshaped: reshaping.Reshaped
+
+    @classmethod
+    def of(cls, current: ClusterMap) -> Step:
+        """Look at ``current``."""
+        nothing = reshaping.Reshaped([], [], [])
+        if current.settling:
+            return cls(current, None, list(current.settling), nothing)
+        pending = current.pending or reshaping.next_pending(current)
+        if pending is None:
+            return cls(current, None, [], nothing)
+        reshaped = reshaping.reshaped(msgspec.structs.replace(current, pending=pending))
+        return cls(current, pending, reshaped.partitions, reshaped)
+
+
 class Rebalancer:
     """Drives; see the module's docstring."""
 
@@ -83,6 +107,7 @@ class Rebalancer:
         """In the step of `_ill_in`."""
         self._ill_in = topology.map.placed
         self._waiting_for = ""
+        self._present: Step | None = None
         self._running = topology.map.operation
         self.last: Ended | None = None
         """The operation that ended last, since this node started."""
@@ -146,6 +171,11 @@ class Rebalancer:
 
     # One step
 
+    def _step_of(self, current: ClusterMap) -> Step:
+        if self._present is None or self._present.map is not current:
+            self._present = Step.of(current)
+        return self._present
+
     async def _step(self, current: ClusterMap) -> None:
         told = await self._ask_all(current)
         try:
@@ -175,9 +205,9 @@ class Rebalancer:
         if policy_changes.is_fork_due(current):
             self._waiting_for = ""
             return policy_changes.forked
-        pending = reshaping.next_pending(current)
+        pending = self._step_of(current).pending
         if pending is not None:
-            self._waiting_for = self._unready(current, pending, told)
+            self._waiting_for = self._unready(current, told)
             return None if self._waiting_for else lambda newest: reshaping.with_pending(newest, pending)
         if reshaping.with_other_voters(current) is not current:
             return reshaping.with_other_voters
@@ -205,10 +235,9 @@ class Rebalancer:
     def _undone(self, current: ClusterMap, told: Mapping[NodeId, Moves]) -> str:
         """Tell of a place of which nobody has said that those who come hold everything."""
         done = {node: set(moves.done) for node, moves in told.items()}
-        partitions = current.settling or reshaping.changed(current)
         left = []
         for table in current.tables:
-            for partition in partitions:
+            for partition in self._step_of(current).partitions:
                 holders = self._topology.ring.holders(partition, table.rule)
                 if current.pending is not None and not holders.extra:
                     continue
@@ -253,15 +282,15 @@ class Rebalancer:
                 return f"node {node} keeps hints that it may not keep, until their targets are back"
         return ""
 
-    def _unready(self, current: ClusterMap, pending: Pending, told: Mapping[NodeId, Moves]) -> str:
+    def _unready(self, current: ClusterMap, told: Mapping[NodeId, Moves]) -> str:
         """Tell of a node that is away or not well, or of a newcomer to be that holds something from before."""
-        coming = msgspec.structs.replace(current, pending=pending)
-        for node in reshaping.concerned(coming):
+        step = self._step_of(current)
+        for node in step.reshaped.concerned:
             if node not in told:
                 return f"node {node} is away"
             if not told[node].is_well:
                 return f"node {node} is getting back what its disk has lost, or its disk has failed"
-        for node in reshaping.newcomers(coming):
+        for node in step.reshaped.newcomers:
             if told[node].leftovers:
                 return f"node {node} is removing what it held before"
         return ""
@@ -271,7 +300,7 @@ class Rebalancer:
         now = self._loop.time()
         if self._ill_in != current.placed:
             self._ill_in, self._ill_since = current.placed, {}
-        ill = [node for node in reshaping.concerned(current) if node not in told or not told[node].is_well]
+        ill = [node for node in self._step_of(current).reshaped.concerned if node not in told or not told[node].is_well]
         self._ill_since = {node: self._ill_since.get(node, now) for node in ill}
         return any(now - since >= REVERT_S for since in self._ill_since.values())
 

@@ -74,6 +74,7 @@ class Topology:
         self.far: set[NodeId] = set()
         """The members in other data centres."""
         self._held: tuple[tuple[Table, PartitionId], ...] | None = None
+        self.ring = Ring(current)
         self._take(current)
 
     @property
@@ -247,7 +248,7 @@ class Topology:
 
     def _take(self, current: ClusterMap) -> None:
         self.map = current
-        self.ring = Ring(current)
+        self.ring = Ring(current, before=self.ring)
         self._held = None
         self._tables = {table.id: table for table in current.tables}
         self._numbers = {node.id: node.number for node in current.nodes}
