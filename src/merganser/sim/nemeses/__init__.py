@@ -15,6 +15,7 @@ from merganser.sim.nemeses import (
     crashes,
     data_centers,
     disks,
+    drains,
     losses,
     membership,
     moves,
@@ -55,10 +56,11 @@ NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
     "membership": (
         (membership.joins, membership.joins, membership.leaves, membership.is_lost, membership.is_replaced),
     ),
+    "drains": ((drains.one, drains.several, drains.restarted),),
     "data-centers": ((data_centers.cut_off, data_centers.cut_off, data_centers.power),),
 }
-"""By name, the families of faults; a family is drawn first, then a fault of it. Moves, policies, splits and membership
-are no faults, and not among all, nor are those of data centres, which few runs have: ``all+moves`` has both."""
+"""By name, the families of faults; a family is drawn first, then a fault of it. Moves, policies, splits, membership
+and drains are no faults, and not among all, nor are those of data centres, which few runs have: ``all+moves`` has both."""
 
 
 def families_of(name: str) -> tuple[tuple[Fault, ...], ...]:
