@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -206,3 +208,30 @@ async def test_a_node_tells_how_far_it_is(world: World) -> None:
     await until(lambda: member(one).moving.leftovers.count() == 0)
     told = await one.spawn(member(one).serve(one.node, AskMoves()))
     assert told == Moves(0, (), 0, 0, 0, True, "")
+
+
+@simulated(machines=5)
+async def test_a_driver_that_is_cut_off_from_the_voters_changes_nothing_and_the_others_go_on(world: World) -> None:
+    table = await started(world)
+    for name in NAMES:
+        await put(world.machines[1], table, name, b"v")
+    driver, *others = world.machines
+    assert member(driver).rebalancer.driver() == driver.node
+    await begin(world, m4=0.0)
+    await until(lambda: all(member(machine).topology.map.pending for machine in world.machines))
+    for other in others:
+        world.network.cut(driver.address, other.address)
+        world.network.cut(other.address, driver.address)
+    stopped_at = member(driver).topology.map.epoch
+    await asyncio.sleep(60.0)
+    alone = member(driver)
+    assert alone.topology.map.epoch == stopped_at
+    assert alone.rebalancer.driver() == driver.node  # it would drive, if it could
+    assert alone.rebalancer.progress() is not None
+    ahead = member(others[0]).topology.map
+    assert ahead.epoch > stopped_at
+    assert ahead.pending is None  # it was given up, as one who gives is away
+    assert member(others[0]).rebalancer.driver() == others[0].node
+    world.network.heal()
+    await ended(world)
+    check_placed_rows(world, table)

@@ -44,6 +44,8 @@ class Case(msgspec.Struct, frozen=True):
     is_lost: bool = False
     of: Callable[[list[NodeId]], dict[str, Any]] = lambda _nodes: {}
     """What is planned beside the kind, given the ids of the machines."""
+    given_up: dict[int, float] = {}
+    """Weights, by position, of an operation that was begun before, and cancelled before anything had moved."""
 
 
 CASES = {
@@ -63,6 +65,7 @@ CASES = {
         Case("weights", 3, 1, of=lambda nodes: {"weights": {nodes[3]: 0.0}}),
         Case("zones", 1, 2, of=lambda nodes: {"zones": {nodes[1]: "b", nodes[3]: "b"}}),
         Case("split", 1, 2),
+        Case("rebalance", 3, 1, given_up={3: 0.2}),
     )
 }
 ROLES = ("driver", "source", "target")
@@ -104,6 +107,8 @@ class Play:
         nodes = [member(machine).topology.node for machine in self.world.machines]
         for number in range(KEYS):
             await self._write(items, rows, number)
+        if self.case.given_up:
+            await self._give_up({nodes[place]: weight for place, weight in self.case.given_up.items()})
         if self.lost is not None:
             self.lost.crash()
         self._role, self._crash_at = role, crash_at
@@ -135,6 +140,17 @@ class Play:
         self._check_members(nodes)
         await self._check(items, rows)
         return self.steps
+
+    async def _give_up(self, weights: dict[NodeId, float]) -> None:
+        """Begin to give nodes other weights, and cancel that: they have them, and own what they owned."""
+
+        def cancelled(newest: ClusterMap) -> ClusterMap:
+            plan = reshaping.planned(newest, "weights", operation_id="before", now_us=EPOCH_US, weights=weights)
+            return reshaping.cancelled(reshaping.begun(newest, plan.operation, plan.weights), "before")
+
+        machine = self.world.machines[0]
+        changed = await machine.spawn(member(machine).catalog.change(cancelled, deadline=now_s() + 5.0))
+        await until(lambda: all(member(one).topology.map.epoch >= changed.epoch for one in self.world.machines))
 
     # Steps
 
@@ -222,6 +238,8 @@ class Play:
             assert owned[nodes[4]] > 0
         if self.case.kind == "weights":
             assert owned[nodes[3]] == 0
+        if self.case.kind == "rebalance":
+            assert 0 < owned[nodes[3]] < PARTITIONS // MACHINES
         if self.case.kind == "zones":
             assert [node.zone for node in current.nodes if node.id in (nodes[1], nodes[3])] == ["b", "b"]
 
