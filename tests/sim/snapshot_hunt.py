@@ -14,7 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from merganser.core import rows, snapshots
+from merganser.core import reshaping, rows, snapshots
 from merganser.core.index_tables import is_index
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.consistency import WriteQuorums
@@ -26,7 +26,7 @@ from merganser.service.copies import Copies, Counted
 from merganser.service.steps import WIRES
 from merganser.service.topology import load_map
 from merganser.service.transactions import TransactItem
-from merganser.sim.machine import Machine
+from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.steps import Put, payload_of
 from merganser.sim.world import World
 from merganser.storage import keys
@@ -87,9 +87,12 @@ class Known:
 
 
 class Hunt:
-    """One cluster, one seed."""
+    """One cluster, one seed; ``moves``: partitions change hands all the time."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, moves: bool = False) -> None:
+        self._moves = moves
+        self.torn = 0
+        """Snapshots that were refused because checkpoints were of several placements."""
         self.rng = random.Random(seed)
         self.world = World(seed, machines=self.rng.choice((3, 3, 4, 5)), partitions=PARTITIONS)
         self.cuts, self.crashes = self.rng.choice(((0.0, 0.0), (1.0, 0.0), (1.0, 0.0), (0.5, 0.5)))
@@ -117,7 +120,8 @@ class Hunt:
         clients += [self._client(self._sloppy_write, "loose", key) for key in SLOPPY]
         clients += [self._client(self._led_write, "led", key) for key in KEYS]
         clients += [self._client(self._pair_write, "led", *pair) for pair in PAIRS]
-        work = [asyncio.ensure_future(one) for one in (*clients, self._trouble(), self._snapshots())]
+        background = [self._trouble(), self._snapshots(), *([self._move_partitions()] if self._moves else [])]
+        work = [asyncio.ensure_future(one) for one in (*clients, *background)]
         await asyncio.sleep(RUN_S)
         self._is_over = True
         for ended in await asyncio.gather(*work, return_exceptions=True):
@@ -177,6 +181,25 @@ class Hunt:
                 await self.world.up(victim)
         self.world.network.heal()
 
+    async def _move_partitions(self) -> None:
+        """Give nodes other weights, again and again; what is under way ends first."""
+        while not self._is_over:
+            await asyncio.sleep(self.rng.uniform(0.05, 0.3))
+            machine = self._any_machine()
+            if machine is None or member(machine).topology.map.operation is not None:
+                continue
+            weights = {node.id: self.rng.choice((0.3, 1.0, 2.0)) for node in member(machine).topology.map.nodes}
+            name = f"{self.rng.getrandbits(32):08x}"
+
+            def begun(newest: ClusterMap, weights: dict[NodeId, float] = weights, name: str = name) -> ClusterMap:
+                plan = reshaping.planned(newest, "weights", operation_id=name, now_us=EPOCH_US, weights=weights)
+                return reshaping.begun(newest, plan.operation, plan.weights)
+
+            asked = machine.spawn(member(machine).catalog.change(begun, deadline=now_s() + 2.0))
+            await asyncio.wait({asked}, timeout=3.0)
+            if asked.done() and not asked.cancelled() and not isinstance(asked.exception(), MerganserError | None):
+                raise asked.exception() or AssertionError
+
     # Snapshots, as the command takes them
 
     async def _snapshots(self) -> None:
@@ -189,6 +212,9 @@ class Hunt:
         began = {place: (set(one.possible), len(one.begun)) for place, one in known.items()}
         images = await self._checkpoints()
         maps = [found for image in images.values() if (found := load_map(image)) is not None]
+        if maps and not snapshots.are_of_one_ring(maps):
+            self.torn += 1
+            return
         if not maps or not is_enough(snapshots.newest(maps), images):
             self.refused += 1
             return

@@ -26,6 +26,25 @@ def test_a_snapshot_holds_what_was_acknowledged_before_it_and_is_restored_so(see
     assert Restore(seed, run.snapshots[-1]).run() == []
 
 
+def test_snapshots_that_are_taken_while_partitions_move_hold_what_was_acknowledged() -> None:
+    run = Hunt(3, moves=True)
+    assert run.run() == []
+    assert any(one.map.pending or one.map.settling for one in run.snapshots)
+    assert Restore(3, run.snapshots[-1]).run() == []
+
+
+@pytest.mark.soak
+def test_a_hundred_clusters_give_snapshots_while_partitions_move() -> None:
+    moving = torn = 0
+    for seed in range(2000, 2100):
+        run = Hunt(seed, moves=True)
+        assert run.run() == [], f"seed {seed}"
+        moving += sum(bool(one.map.pending or one.map.settling) for one in run.snapshots)
+        torn += run.torn
+    assert moving > 100
+    assert torn > 0
+
+
 @pytest.mark.soak
 def test_two_hundred_clusters_give_snapshots_that_hold_what_was_acknowledged() -> None:
     taken = complete = 0
