@@ -27,7 +27,7 @@ def test_every_promise_is_kept_while_nodes_are_drained_and_fail() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("workload", ["items", "counters", "transactions"])
+@pytest.mark.parametrize("workload", ["items", "counters", "bank"])
 def test_every_promise_is_kept_in_many_runs_while_nodes_are_drained_and_fail(workload: str) -> None:
     faults = faults_of(workload, range(40))
     assert faults["drain"] > 10

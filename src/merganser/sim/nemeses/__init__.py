@@ -60,7 +60,7 @@ NEMESES: dict[str, tuple[tuple[Fault, ...], ...]] = {
     "data-centers": ((data_centers.cut_off, data_centers.cut_off, data_centers.power),),
 }
 """By name, the families of faults; a family is drawn first, then a fault of it. Moves, policies, splits, membership
-and drains are no faults, and not among all, nor are those of data centres, which few runs have: ``all+moves`` has both."""
+and drains are no faults and not among all, nor are those of data centres, which few runs have (``all+moves``)."""
 
 
 def families_of(name: str) -> tuple[tuple[Fault, ...], ...]:
