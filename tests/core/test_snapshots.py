@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from merganser.core import cluster_map, snapshots
-from merganser.model.cluster import ClusterMap, NodeRecord
+from merganser.core.ring import settled
+from merganser.model.cluster import ClusterMap, Move, NodeRecord, Pending
 from merganser.model.errors import TableExistsError, TableNotFoundError
-from merganser.model.ids import ClusterId, NodeId, TableId
+from merganser.model.ids import ClusterId, NodeId, PartitionId, TableId
 
 NODES = [NodeRecord(NodeId(f"n{number}"), 0, f"h{number}:1", {}, f"z{number}") for number in range(5)]
 
@@ -55,6 +56,15 @@ def test_maps_that_differ_in_tables_are_of_one_ring_and_in_owners_are_not(curren
     assert not snapshots.are_of_one_ring([current, moved])
     elsewhere = tuple(msgspec.structs.replace(node, zone="elsewhere") for node in current.nodes)
     assert not snapshots.are_of_one_ring([current, msgspec.structs.replace(current, nodes=elsewhere)])
+
+
+def test_what_is_pending_or_settling_makes_no_other_ring_and_a_flip_does(current: ClusterMap) -> None:
+    other = next(node.number for node in current.nodes if node.number != current.owners[0])
+    pending = msgspec.structs.replace(current, epoch=7, placed=7, pending=Pending((Move(PartitionId(0), other),)))
+    flipped = msgspec.structs.replace(settled(pending), epoch=8, placed=8, settling=(PartitionId(0),))
+    assert snapshots.are_of_one_ring([current, pending])
+    assert snapshots.are_of_one_ring([flipped, msgspec.structs.replace(flipped, epoch=9, settling=())])
+    assert not snapshots.are_of_one_ring([pending, flipped])
 
 
 def test_hidden_tables_are_revealed_together_or_not_at_all(current: ClusterMap) -> None:

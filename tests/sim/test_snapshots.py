@@ -30,7 +30,6 @@ def test_snapshots_that_are_taken_while_partitions_move_hold_what_was_acknowledg
     run = Hunt(3, moves=True)
     assert run.run() == []
     assert any(one.map.pending or one.map.settling for one in run.snapshots)
-    assert Restore(3, run.snapshots[-1]).run() == []
 
 
 @pytest.mark.soak
