@@ -168,3 +168,41 @@ def test_a_cluster_grows_to_five_replaces_one_and_shrinks_to_three_through_kills
         assert node.exit_status == 0
         growing.drop(node)
     assert_nothing_lost(growing, connect, read_back)
+
+
+@pytest.mark.soak
+def test_one_node_grows_to_three_and_shrinks_to_one_again(
+    tmp_path: Path, connect: Any, make_table: Any, command: Command, read_back: Any, eventually: Any
+) -> None:
+    config = tmp_path / "merganser.toml"
+    config.write_text("partitions = 8\n")
+    with LocalCluster(tmp_path / "cluster", nodes=1, arguments=("--config", str(config))) as cluster:
+        (first,) = cluster.nodes
+        client = connect(first.dynamodb_url)
+        tables = [make_table(client), make_table(client, is_leaderless=True)]
+        writer = Writer([first.dynamodb_url], tables)
+        growing = Growing(cluster, writer, command)
+        try:
+            second, third = growing.add(), growing.add()
+            addresses = [node.addresses["peers"] for node in (second, third)]
+            assert growing.do("join", *addresses, "--yes").returncode == 0
+            written = {table: set(keys) for table, keys in writer.acknowledged.items()}
+            for node in second, third:  # three replicas of 8 partitions: every node holds everything by itself
+                held = {table: read_back(connect(node.dynamodb_url), table).keys() for table in tables}
+                assert all(written[table] <= held[table] for table in tables)
+            assert growing.do("split", "--yes").stdout.splitlines()[-1].endswith(": done")
+            assert "16 partitions" in " ".join(growing.do("ring").stdout.split())
+            before = writer.count()
+            eventually(lambda: writer.count() > before)
+            refused = growing.do("leave", "2", "3", "--yes")
+            assert "1 nodes would be left to hold them" in " ".join(refused.stdout.split())
+            assert growing.do("leave", "2", "3", "--yes", "--force").returncode == 0
+            for node in second, third:
+                growing.drop(node)
+                assert node.has_ended(20.0)
+                assert node.exit_status == 0
+            before = writer.count()
+            eventually(lambda: writer.count() > before)
+            assert_nothing_lost(growing, connect, read_back)
+        finally:
+            writer.stop()
