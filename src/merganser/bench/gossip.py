@@ -2,10 +2,9 @@
 
     python -m merganser.bench.gossip
 
-Nothing is started. The ring is planned by `core.planner`, the messages are those that nodes send, in the frames in
-which they travel; what the failure detector says is taken from `sim.detection`, without loss. A node is asked for as
-much as it asks for, so what it receives is as much again. The ring is cut so finely that each node owns at least 16
-partitions.
+Nothing is started. The ring has grown from three nodes, twice as many each time, as `core.planner` plans it, and is
+cut so finely that each node owns at least 16 partitions. The messages are those that nodes send, in the frames in which
+they travel; what the failure detector says is taken from `sim.detection`, without loss. A node receives as much again.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Sequence
 
 import msgspec
 
@@ -79,15 +77,23 @@ def ring_of(nodes: int) -> ClusterMap:
         )
         for number in range(1, nodes + 1)
     )
-    owners = spread(records, partitions)
+    owners = spread(records[:3], partitions)
+    size = 3
+    while size < nodes:
+        size = min(2 * size, nodes)
+        owners = plan(owners, [_member(record) for record in records[:size]])
     return ClusterMap(ClusterId("0" * 16), EPOCH, partitions, records, owners, tuple(range(1, min(nodes, 5) + 1)))
+
+
+def _member(record: NodeRecord) -> Member:
+    return Member(record.number, zone=record.zone)
 
 
 def measured(nodes: int) -> Gossip:
     """Return what a cluster of ``nodes`` comes to."""
     current = ring_of(nodes)
     began = time.perf_counter()
-    plan(current.owners, [Member(number, zone=f"zone-{number % 3}") for number in range(1, nodes + 2)])
+    plan(current.owners, [*map(_member, current.nodes), Member(nodes + 1, zone=f"zone-{(nodes + 1) % 3}")])
     planned_s = time.perf_counter() - began
     peers, pulse_bytes = pulses(current)
     asked = encode(Call(_REQUEST_ID, _TIMEOUT_MS, FetchMap(EPOCH)))
@@ -135,7 +141,7 @@ def pulses(current: ClusterMap) -> tuple[float, float]:
 
 
 def known_after_s(nodes: int, told: int, *, draws: int = 20) -> float:
-    """Return after how long all know of a change that ``told`` were told of; the others ask somebody each second."""
+    """Return after how long all know of a change that ``told`` know at once; the others ask somebody each second."""
     total = 0.0
     for seed in range(draws):
         rng = random.Random(seed)
@@ -162,25 +168,28 @@ def _insert(asks: list[tuple[float, int]], one: tuple[float, int]) -> None:
     asks.insert(at, one)
 
 
-def lines(found: Sequence[Gossip]) -> list[str]:
-    """Return a table for people."""
-    return [
-        "nodes      Q  map, KB  planned  detector   news  pulses to  pulses  all, bytes/s  pushed to  known to all",
-        *(
-            f"{one.nodes:5,}{one.partitions:7,}{one.map_bytes / 1000:9.1f}{one.planned_s:7.2f} s"
-            f"{one.detector_bytes:10.0f}{one.news_bytes:7.0f}{one.pulse_peers:11.1f}{one.pulse_bytes:8,.0f}"
-            f"{one.detector_bytes + one.news_bytes + one.pulse_bytes:14,.0f}{one.pushes:11}{one.known_s:12.1f} s"
-            for one in found
-        ),
-    ]
+HEADINGS = "nodes      Q  map, KB  planned  detector   news  pulses to  pulses  all, bytes/s  pushed to  known to all"
+
+
+def line(one: Gossip) -> str:
+    """Return a line below `HEADINGS`."""
+    every = one.detector_bytes + one.news_bytes + one.pulse_bytes
+    return (
+        f"{one.nodes:5,}{one.partitions:7,}{one.map_bytes / 1000:9.1f}{one.planned_s:7.2f} s"
+        f"{one.detector_bytes:10.0f}{one.news_bytes:7.0f}{one.pulse_peers:11.1f}{one.pulse_bytes:8,.0f}"
+        f"{every:14,.0f}{one.pushes:11}{one.known_s:12.1f} s"
+    )
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--nodes", type=int, nargs="+", default=SIZES, help="sizes of cluster")
-    for line in lines([measured(nodes) for nodes in parser.parse_args().nodes]):
-        sys.stdout.write(line + "\n")
+    sizes = parser.parse_args().nodes
+    sys.stdout.write(HEADINGS + "\n")
+    for nodes in sizes:
+        sys.stdout.write(line(measured(nodes)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
