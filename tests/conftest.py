@@ -5,9 +5,14 @@ from __future__ import annotations
 import gc
 
 import pytest
+from hypothesis import settings
 
 from merganser.cli.simulate import OLDER_LOOKS, YOUNG_OBJECTS_MAX
 from merganser.model.build import IS_COMPILED
+
+settings.register_profile("untimed", deadline=None)
+"""How long an example takes says how busy the machine is."""
+settings.load_profile("untimed")
 
 PLAIN = pytest.mark.skip(reason="it replaces code of Merganser's, which compiled code does not look up")
 

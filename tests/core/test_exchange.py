@@ -181,7 +181,6 @@ sides = st.dictionaries(small_keys, st.integers(0, 2), max_size=60)
 
 
 @given(sides, sides, st.booleans(), st.integers(1, 9), st.integers(1, 9), st.booleans())
-@settings(deadline=None)
 def test_exactly_the_keys_that_differ_are_met_each_once(
     one: Rows, other: Rows, confirms: bool, page: int, their_page: int, has_twigs: bool
 ) -> None:
@@ -193,7 +192,6 @@ def test_exactly_the_keys_that_differ_are_met_each_once(
 
 
 @given(sides, sides, st.lists(small_keys, max_size=5))
-@settings(deadline=None)
 def test_a_key_that_is_damaged_on_either_side_is_told_and_not_met(one: Rows, other: Rows, damaged: list[bytes]) -> None:
     mine, theirs = {*damaged[::2]} & {*one}, {*damaged[1::2]} & {*other}
     walk = Walk(Side(one, damaged=mine), Side(other, damaged=theirs)).run()
@@ -253,7 +251,7 @@ def test_of_a_wide_leaf_only_buckets_that_differ_are_listed(rows: int) -> None:
 
 
 @given(st.integers(WIDE_ROWS + 1, 500), st.sets(st.integers(0, 600), max_size=30), st.sets(st.integers(0, 600)))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_wide_leaves_come_to_the_same_as_narrow_ones(rows: int, changed: set[int], missing: set[int]) -> None:
     mine = many(9, rows)
     theirs = {**mine, **{key_in(9, number): -1 for number in changed}}
@@ -312,7 +310,6 @@ def test_damage_between_the_looks_is_told() -> None:
 
 
 @given(sides, sides)
-@settings(deadline=None)
 def test_a_dry_run_counts_the_same_and_meets_nothing(one: Rows, other: Rows) -> None:
     walk = Walk(Side(one), Side(other), confirms=True, meets=False).run()
     assert walk.met == []

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from merganser.core.planner import Member, least_moves, moves, plan, repetitions, shares
@@ -33,7 +33,6 @@ rings = st.integers(0, 6).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(owners=rings, members=clusters)
 @example([1] * 4, [Member(number, weight) for number, weight in enumerate((0.5, 3.5, 1, 1, 1, 2, 3.5, 3.5), start=1)])
 def test_every_member_owns_its_share_by_weight_rounded_up_or_down(owners: list[int], members: list[Member]) -> None:
@@ -44,13 +43,11 @@ def test_every_member_owns_its_share_by_weight_rounded_up_or_down(owners: list[i
         assert abs(owned[member.number] - len(owners) * member.weight / total) < 1
 
 
-@settings(deadline=None)
 @given(owners=rings, members=clusters, data=st.data())
 def test_order_of_members_does_not_matter(owners: list[int], members: list[Member], data: st.DataObject) -> None:
     assert plan(owners, data.draw(st.permutations(members))) == plan(owners, members)
 
 
-@settings(deadline=None)
 @given(owners=rings, members=clusters)
 def test_shares_keep_as_many_partitions_where_they_are_as_any_rounding_could(
     owners: list[int], members: list[Member]

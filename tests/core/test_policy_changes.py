@@ -104,7 +104,7 @@ def test_a_table_that_is_made_meanwhile_takes_no_part(policy: Policy) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_map_on_the_way_is_sound_and_quorums_of_neighbours_meet(data: st.DataObject) -> None:
     draw = data.draw
     first, second = (draw(policy_of_six()) for _ in range(2))

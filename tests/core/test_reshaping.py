@@ -64,7 +64,7 @@ def done(current: ClusterMap) -> ClusterMap:
     return last
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(nodes=st.integers(1, 7), joining=st.integers(0, 3), data=st.data())
 def test_every_map_on_the_way_is_sound_and_the_end_is_what_was_planned(
     nodes: int, joining: int, data: st.DataObject

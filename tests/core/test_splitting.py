@@ -25,7 +25,7 @@ def cut(current: ClusterMap) -> ClusterMap:
     return reshaping.ended(once)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     nodes=st.integers(1, 7),
     zones=st.text("abc", min_size=7, max_size=7),

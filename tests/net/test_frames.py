@@ -42,7 +42,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(frames, max_size=6), st.lists(st.integers(0, 10**6), max_size=8))
 def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(sent: list[Frame], cuts: list[int]) -> None:
     decoder = FrameDecoder()
@@ -57,7 +57,7 @@ def test_frames_come_out_when_the_stream_arrives_byte_by_byte() -> None:
     assert [frame for i in range(len(stream)) for frame in decoder.feed(stream[i : i + 1])] == sent
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=60))
 def test_any_payload_is_a_frame_or_corruption(payload: bytes) -> None:
     decoder = FrameDecoder()
@@ -67,7 +67,7 @@ def test_any_payload_is_a_frame_or_corruption(payload: bytes) -> None:
         pass
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(frames, st.integers(0, 10**6), st.integers(1, 255))
 def test_a_flipped_byte_gives_frames_or_corruption_and_never_another_error(
     frame: Frame, place: int, difference: int

@@ -219,7 +219,7 @@ POSTS = (
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(POSTS)), max_size=20))
 def test_requests_are_the_same_however_the_stream_is_cut(run: Run, cuts: list[int]) -> None:
     seen: list[Request] = []
@@ -241,7 +241,7 @@ def test_requests_are_the_same_however_the_stream_is_cut(run: Run, cuts: list[in
     run(scenario())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, len(POSTS) - 1), noise=st.binary(min_size=1, max_size=8))
 def test_noise_in_the_stream_is_answered_or_closed_and_never_an_error(run: Run, place: int, noise: bytes) -> None:
     async def scenario() -> None:

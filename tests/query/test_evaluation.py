@@ -156,7 +156,7 @@ trees = st.recursive(
 MISSING = object()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(trees, items)
 def test_evaluation_agrees_with_the_model(tree: Tree, item: dict[str, Any]) -> None:
     bound: dict[str, Any] = {}

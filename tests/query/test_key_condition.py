@@ -268,7 +268,7 @@ def test_deep_nesting_is_an_error_and_not_a_crash(text: str) -> None:
 PIECES = "p s #n :a :b = < ( ) , AND OR NOT IN BETWEEN begins_with size . [ ] 0 - é"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(PIECES.split()), max_size=12))
 def test_any_text_is_read_or_refused(pieces: list[str]) -> None:
     with contextlib.suppress(ExpressionError):

@@ -273,7 +273,7 @@ BOUND: dict[str, dict[str, Any]] = {
 }
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(updates, items)
 def test_update_touches_nothing_but_its_paths_whatever_their_order(sections: list[str], item: dict[str, Any]) -> None:
     before = item_of(item)

@@ -70,7 +70,7 @@ class ImpossibleError(Exception):
     """The model's word for an item that is not made for an update."""
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.lists(actions, min_size=1, max_size=4), items)
 def test_update_agrees_with_the_model(chosen: list[Action], item: dict[str, Any]) -> None:
     text = written(chosen)

@@ -23,7 +23,7 @@ def page_of(held: dict[bytes, bytes], start: bytes, end: bytes, rows_max: int, *
     return Rows(tuple((key, held[key]) for key in wanted[:rows_max]), is_last=len(wanted) <= rows_max)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(clusters, st.booleans())
 def test_paging_to_the_end_tells_of_every_key_what_every_replica_holds(
     cluster: list[tuple[dict[bytes, bytes], int]], reverse: bool

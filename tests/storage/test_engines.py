@@ -108,7 +108,7 @@ operations = st.one_of(
 
 
 @given(st.lists(st.lists(operations, max_size=6), max_size=6), keys, keys)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_gets_and_scans_agree_with_a_model(
     engine: Engine,
     batches: list[list[tuple[bytes, bytes | None] | tuple[bytes, bytes, None]]],

@@ -144,7 +144,7 @@ def is_explained(read: Read, made: list[Write]) -> bool:
     return any(state == (read.value, read.timestamp) and state[1] >= floor for state in states)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(writes(), reads())
 def test_the_checker_agrees_with_a_judge_that_tries_every_state(made: list[Write], read: Read) -> None:
     verdict = [told for told in violations(history(*made, read)) if not told.startswith("invisible")] == []

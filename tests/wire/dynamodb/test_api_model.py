@@ -121,7 +121,7 @@ def shared() -> Iterator[Cluster]:
     cluster.close()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(keys, attributes, max_size=10), st.lists(requests, min_size=1, max_size=8), st.integers(1, 4))
 def test_requests_are_answered_as_the_model_answers_them(
     shared: Cluster, stock: dict[Key, Item], chosen: list[Any], rows_max: int

@@ -226,7 +226,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(names, values, max_size=4))
 def test_normal_form_is_stable_and_survives_json(attributes: dict[str, Any]) -> None:
     size = normalise(attributes)
@@ -235,7 +235,7 @@ def test_normal_form_is_stable_and_survives_json(attributes: dict[str, Any]) -> 
     assert again == attributes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(names, values, max_size=4), names, values)
 def test_size_is_the_sum_over_attributes(attributes: dict[str, Any], name: str, value: Any) -> None:
     attributes.pop(name, None)

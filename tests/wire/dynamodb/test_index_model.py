@@ -119,7 +119,7 @@ def shown_of(item: Item, shown: set[str] | None) -> dict[str, Any]:
     return {name: value for name, value in plain(item).items() if shown is None or name in shown}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stocks, st.sampled_from(sorted(INDEXES)), st.data(), st.integers(1, 4))
 def test_indexes_are_queried_and_scanned_as_the_model_says(
     shared: Cluster, stock: list[Item], index: str, data: st.DataObject, rows_max: int

@@ -113,7 +113,7 @@ def test_pages_of_a_scan_are_the_whole_table(full: Cluster, limit: int) -> None:
     assert follow(full, "Scan", {"TableName": "tsn", "Limit": limit}) == whole["Items"]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(total=st.integers(1, 300), limit=st.integers(1, 8))
 def test_segments_partition_the_table(full: Cluster, total: int, limit: int) -> None:
     whole = full.call("Scan", {"TableName": "tsn"})["Items"]

@@ -59,7 +59,7 @@ def delete(cluster: Cluster, place: tuple[str, int]) -> None:
     assert cluster.call("DeleteItem", {"TableName": "tab", "Key": key(place)}) == {}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     stable=st.frozensets(places),
     stock=st.frozensets(places),
