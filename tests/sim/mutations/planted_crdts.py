@@ -71,7 +71,7 @@ def chain_begins_anew_with_each_update(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "tally_of", tally_of)
 
 
-@planted("crdts", mechanism=CRDTS, workload="crdts", likely=20)
+@planted("crdts", mechanism=CRDTS, workload="crdts", likely=58)
 def node_goes_on_with_a_chain_whose_end_it_does_not_know(patch: pytest.MonkeyPatch) -> None:
     """It writes another tally of as many updates as the one whose outcome is unknown."""
     sessions: dict[tuple[int, bytes], Any] = {}
@@ -121,7 +121,7 @@ def add_claims_all_before_it(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(updates._Delta, "row", row)
 
 
-@planted("crdts", "convergence", mechanism=CRDTS, workload="crdt-carts", nemesis="partitions", likely=6)
+@planted("crdts", "convergence", mechanism=CRDTS, workload="crdt-carts", nemesis="partitions", likely=6, is_soak=True)
 def merge_forgets_what_the_other_has_removed(patch: pytest.MonkeyPatch) -> None:
     real = causal_rows.merge
 
