@@ -455,7 +455,7 @@ async def test_an_engine_that_has_failed_gets_no_tree_believed() -> None:
 # After power cuts
 
 
-@pytest.mark.parametrize("first", range(0, 400, 100))
+@pytest.mark.parametrize("first", range(0, 200, 100))
 @on_a_loop
 async def test_image_and_rows_agree_after_every_power_cut(first: int) -> None:
     believed = 0

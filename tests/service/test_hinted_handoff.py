@@ -236,7 +236,7 @@ def storms(seeds: range) -> Iterator[str]:
 
 
 def test_after_a_storm_hints_drain_to_zero_and_replicas_are_equal_without_a_read() -> None:
-    assert list(storms(range(60))) == []
+    assert list(storms(range(40))) == []
 
 
 def test_the_storm_leaves_replicas_apart_when_hints_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
