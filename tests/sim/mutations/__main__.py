@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,10 @@ def _chosen(names: Sequence[str]) -> list[Planted]:
 
 def _each(of: Callable[[str], Any], bugs: Sequence[Planted]) -> list[Any]:
     """Return what comes of each bug, in processes of their own."""
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"), max_tasks_per_child=8) as pool:
-        return list(pool.map(of, [bug.name for bug in bugs]))
+    with get_context("spawn").Pool(
+        os.cpu_count(), maxtasksperchild=8
+    ) as pool:  # what is planted makes objects that stay
+        return list(pool.imap(of, [bug.name for bug in bugs]))
 
 
 def _row(bug: Planted, found: Found) -> str:

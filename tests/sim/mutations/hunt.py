@@ -33,9 +33,9 @@ from sim.mutations import (  # noqa: F401  # they plant
 )
 from sim.mutations.planting import PLANTED, Planted
 
-CHEAP_S = 0.5
+CHEAP_S = 0.8
 """Of CPU: no cheaper seed is looked for."""
-LOOK_S = 8.0
+LOOK_S = 4.0
 
 
 class Found(msgspec.Struct, frozen=True):

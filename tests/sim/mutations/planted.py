@@ -79,12 +79,12 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 # Quorums.
 
 
-@planted("held", "acknowledged", mechanism=QUORUMS, likely=44)
+@planted("held", "acknowledged", mechanism=QUORUMS, likely=2)
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "_needed_to_write")
 
 
-@planted("acknowledged", mechanism=QUORUMS)
+@planted("acknowledged", mechanism=QUORUMS, likely=1)
 def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "needed_to_read")
 
@@ -109,7 +109,7 @@ def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
     patch.setattr(Coordinator, method, short)
 
 
-@planted("origin", mechanism=QUORUMS, likely=10)
+@planted("origin", mechanism=QUORUMS)
 def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "is_certainly_unwritten", True)
 
@@ -129,7 +129,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "begin_apply", lambda _self, _sender, _request: None)
 
 
-@planted("acknowledged", mechanism=VERSIONS, likely=0)
+@planted("acknowledged", mechanism=VERSIONS, likely=1)
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
@@ -144,17 +144,17 @@ def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("timestamps", mechanism=CLOCKS, nemesis="all", clock_jump_s=40.0, likely=11)
+@planted("timestamps", mechanism=CLOCKS, likely=2, nemesis="all", clock_jump_s=40.0)
 def timestamp_ceiling_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(member, "load_ceiling", lambda _engine: 0)
 
 
-@planted("timestamps", mechanism=CLOCKS, nemesis="clocks", likely=1)
+@planted("timestamps", mechanism=CLOCKS, likely=1, nemesis="clocks")
 def clock_that_follows_the_wall_backwards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HybridClock, "mint", lambda self, wall_us: Timestamp(wall_us, self._writer))
 
 
-@planted("resurrection", mechanism=TOMBSTONES, likely=1, workload="deletes")
+@planted("resurrection", mechanism=TOMBSTONES, workload="deletes")
 def replica_drops_a_tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
     real = Batch.put
 
@@ -184,7 +184,7 @@ def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
 # Repair.
 
 
-@planted("convergence", mechanism=READ_REPAIR, likely=36)
+@planted("convergence", mechanism=READ_REPAIR, likely=2)
 def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
         return
@@ -193,7 +193,7 @@ def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
 
 
-@planted("monotonic", mechanism=READ_REPAIR, likely=5, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
+@planted("monotonic", mechanism=READ_REPAIR, likely=2, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
 def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
         return 3
@@ -202,7 +202,7 @@ def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "monotonic", mechanism=READ_REPAIR, likely=41, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1
+    "monotonic", mechanism=READ_REPAIR, likely=24, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1
 )
 def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     async def read(self: Replica, sender: NodeId, request: Read) -> Found:
@@ -216,12 +216,12 @@ def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
 # Hints.
 
 
-@planted("hints", mechanism=HANDOFF)
+@planted("hints", mechanism=HANDOFF, likely=3)
 def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
 
 
-@planted("held", mechanism=HANDOFF, likely=11, workload="handoff", nemesis="partitions", nodes=5)
+@planted("held", mechanism=HANDOFF, likely=16, workload="handoff", nemesis="partitions", nodes=5)
 def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
 
@@ -229,12 +229,12 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
 @planted(
     "held",
     mechanism=HANDOFF,
+    likely=15,
     workload="handoff",
     nemesis="crashes+disks",
     nodes=5,
     operations=50,
     repair_interval_s=1e9,
-    likely=15,
 )
 def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     async def keep(self: HintStore, sender: NodeId, request: Hint) -> Merged:
@@ -259,7 +259,7 @@ def primaries_only(patch: pytest.MonkeyPatch) -> None:
 # Ranges.
 
 
-@planted("scans", "readable", mechanism=RANGES, workload="scans")
+@planted("scans", "readable", mechanism=RANGES, likely=2, workload="scans")
 def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     real = range_merge.merge_pages
 
@@ -270,7 +270,7 @@ def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.coordinator.merge_pages", lossy)
 
 
-@planted("scans", "readable", mechanism=RANGES, workload="scans", likely=7)
+@planted("scans", "readable", mechanism=RANGES, likely=2, workload="scans")
 def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     def reach(pages: Mapping[NodeId, Rows], *, reverse: bool) -> bytes | None:
         stops = [page.rows[-1][0] for page in pages.values() if not page.is_last]
@@ -279,7 +279,7 @@ def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(range_merge, "_reach", reach)
 
 
-@planted("scans", "readable", mechanism=RANGES, workload="scans", nodes=5)
+@planted("scans", "readable", mechanism=RANGES, likely=2, workload="scans", nodes=5)
 def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator.read_range
 
@@ -325,7 +325,7 @@ def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(catalog.Catalog, "_prepare", prepare)
 
 
-@planted("tables", mechanism=TABLES, workload="tables")
+@planted("tables", mechanism=TABLES, likely=1, workload="tables")
 def table_that_is_to_go_stays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TableEnds, "_overdue", lambda self: [])
 

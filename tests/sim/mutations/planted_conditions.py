@@ -42,13 +42,12 @@ def each_node_decides_about_conditions_by_itself(patch: pytest.MonkeyPatch) -> N
 @planted(
     "conditions",
     mechanism=CONDITIONS,
+    likely=12,
     workload="conditions",
     nemesis="partitions",
     nodes=3,
     hot_keys=1,
     repair_interval_s=1e9,
-    likely=12,
-    is_soak=True,
 )
 def condition_is_looked_up_on_one_replica(patch: pytest.MonkeyPatch) -> None:
     real = KeyValues._current
@@ -64,7 +63,7 @@ def condition_is_looked_up_on_one_replica(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "__init__", conditional)
 
 
-@planted("conditions", mechanism=CONDITIONS, workload="conditions", nemesis="none", is_soak=True)
+@planted("conditions", mechanism=CONDITIONS, workload="conditions", nemesis="none")
 def not_modified_asks_for_no_more_than_that_something_was_seen(patch: pytest.MonkeyPatch) -> None:
     """As if who has seen one of two siblings had seen the other."""
 
@@ -74,7 +73,7 @@ def not_modified_asks_for_no_more_than_that_something_was_seen(patch: pytest.Mon
     patch.setattr(preconditions, "causality", _With(causality, covers=covers))
 
 
-@planted("conditions", mechanism=CONDITIONS, workload="conditions", nemesis="none", likely=5)
+@planted("conditions", mechanism=CONDITIONS, likely=5, workload="conditions", nemesis="none")
 def none_match_takes_a_delete_for_a_value(patch: pytest.MonkeyPatch) -> None:
     real = preconditions.objection
 
@@ -86,7 +85,7 @@ def none_match_takes_a_delete_for_a_value(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(preconditions, "objection", objection)
 
 
-@planted("siblings", mechanism=CONDITIONS, workload="conditions", nemesis="none", is_soak=True)
+@planted("siblings", mechanism=CONDITIONS, workload="conditions", nemesis="none")
 def refused_put_is_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     real = ConditionalPuts._decide
 
@@ -100,7 +99,7 @@ def refused_put_is_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "_decide", decide)
 
 
-@planted("siblings", mechanism=CONDITIONS, workload="conditions", likely=1, is_soak=True)
+@planted("siblings", mechanism=CONDITIONS, likely=1, workload="conditions")
 def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     real = conditional_puts._told
 
@@ -115,13 +114,12 @@ def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytes
     "last writes",
     "siblings",
     mechanism=CONDITIONS,
+    likely=43,
     workload="last-writes",
     nodes=5,
     partitions=8,
     loss=0.5,
     hot_keys=1,
-    likely=43,
-    is_soak=True,
 )
 def conditional_put_that_comes_twice_is_decided_twice(patch: pytest.MonkeyPatch) -> None:
     async def decide(puts: ConditionalPuts, _request: bytes, change: Any, condition: Any, read_level: Any) -> bytes:
@@ -130,9 +128,7 @@ def conditional_put_that_comes_twice_is_decided_twice(patch: pytest.MonkeyPatch)
     patch.setattr(ConditionalPuts, "_decide_once", decide)
 
 
-@planted(
-    "last writes", mechanism=CONDITIONS, workload="last-writes", nemesis="clocks", hot_keys=1, likely=12, is_soak=True
-)
+@planted("last writes", mechanism=CONDITIONS, likely=12, workload="last-writes", nemesis="clocks", hot_keys=1)
 def put_is_done_though_a_last_write_of_later_stands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
@@ -145,19 +141,19 @@ def last_write_is_not_modified_by_a_later_one(patch: pytest.MonkeyPatch) -> None
     patch.setattr(preconditions, "last_writes", _With(last_writes, newest=newest))
 
 
-@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="partitions", likely=1)
+@planted("keys", mechanism=CONDITIONS, likely=1, workload="conditions", nemesis="partitions")
 def list_takes_the_word_of_the_first_replica(patch: pytest.MonkeyPatch) -> None:
     """Where replicas differ, nobody looks."""
     real = briefs.is_there
     patch.setattr(briefs, "is_there", lambda told, now_s: real(list(told)[:1], now_s))
 
 
-@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="none", likely=1, is_soak=True)
+@planted("keys", mechanism=CONDITIONS, likely=1, workload="conditions", nemesis="none")
 def list_takes_what_was_deleted_for_a_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(briefs, "lasts_until_s", lambda _row, _conflicts: briefs.FOREVER_S)
 
 
-@planted("keys", mechanism=CONDITIONS, workload="conditions", nemesis="none", likely=1)
+@planted("keys", mechanism=CONDITIONS, likely=1, workload="conditions", nemesis="none")
 def list_goes_on_behind_the_key_that_comes_next(patch: pytest.MonkeyPatch) -> None:
     real = range_merge.merge_pages
 

@@ -39,7 +39,11 @@ def any_node_is_a_fallback_and_takes_the_hint(patch: pytest.MonkeyPatch) -> None
 @planted("residency", mechanism=DATA_CENTERS, workload="data-centers", nemesis="none")
 def the_walk_goes_everywhere(patch: pytest.MonkeyPatch) -> None:
     real = Ring._policy
-    patch.setattr(Ring, "_policy", lambda self, rule: Policy(real(self, rule).n))
+
+    def policy(self: Ring, rule: int, *, is_next: bool = False) -> Policy:
+        return Policy(real(self, rule, is_next=is_next).n)
+
+    patch.setattr(Ring, "_policy", policy)
 
 
 @planted("residency", mechanism=DATA_CENTERS, likely=8, workload="items", data_centers=2, nemesis="none")
@@ -53,7 +57,7 @@ def zones_are_forgotten_where_data_centers_are_counted(patch: pytest.MonkeyPatch
 
 
 @planted(
-    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=7, workload="data-centers", nemesis=FAULTS
+    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=8, workload="data-centers", nemesis=FAULTS
 )
 def local_levels_count_all_replicas(patch: pytest.MonkeyPatch) -> None:
     real = levels._by_data_center
@@ -68,7 +72,7 @@ def local_levels_count_all_replicas(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=5, workload="data-centers", nemesis=FAULTS
+    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=11, workload="data-centers", nemesis=FAULTS
 )
 def each_quorum_is_met_by_one_data_center(patch: pytest.MonkeyPatch) -> None:
     real = levels._by_data_center
@@ -96,7 +100,7 @@ def acks_from_elsewhere_count_for_local_levels(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(levels, "to_write", to_write)
 
 
-@planted("residency", mechanism=DATA_CENTERS, workload="bank", data_centers=2, nemesis="none")
+@planted("residency", mechanism=DATA_CENTERS, likely=1, workload="bank", data_centers=2, nemesis="none")
 def records_of_transactions_are_kept_anywhere(patch: pytest.MonkeyPatch) -> None:
     def id_within(transaction_id: bytes, _current: ClusterMap, _tables: Iterable[Table]) -> bytes:
         return transaction_id

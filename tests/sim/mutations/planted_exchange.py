@@ -18,7 +18,16 @@ from merganser.storage.engine import Batch, Engine
 from sim.mutations.planting import ANTI_ENTROPY, planted
 
 
-@planted("convergence", likely=2, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
+@planted(
+    "convergence",
+    mechanism=ANTI_ENTROPY,
+    likely=2,
+    is_soak=True,
+    nodes=3,
+    partitions=4,
+    operations=15,
+    repair_interval_s=2.0,
+)
 def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
     real = Exchange.looked
 
@@ -30,7 +39,16 @@ def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchange, "looked", looked)
 
 
-@planted("convergence", likely=0, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
+@planted(
+    "convergence",
+    mechanism=ANTI_ENTROPY,
+    likely=3,
+    is_soak=True,
+    nodes=3,
+    partitions=4,
+    operations=15,
+    repair_interval_s=2.0,
+)
 def differing_twig_skipped(patch: pytest.MonkeyPatch) -> None:
     real = Exchange.looked_at_twigs
 
@@ -44,7 +62,16 @@ def differing_twig_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Exchange, "looked_at_twigs", looked_at_twigs)
 
 
-@planted("convergence", likely=1, mechanism=ANTI_ENTROPY, nodes=3, partitions=4, operations=15, repair_interval_s=2.0)
+@planted(
+    "convergence",
+    mechanism=ANTI_ENTROPY,
+    likely=1,
+    is_soak=True,
+    nodes=3,
+    partitions=4,
+    operations=15,
+    repair_interval_s=2.0,
+)
 def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     async def meet(self: ExchangeAnswers, _sender: NodeId, request: Meet) -> Met:
         horizon_us = self._rows._horizons.horizon_us(request.table, request.partition)
@@ -53,7 +80,7 @@ def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExchangeAnswers, "meet", meet)
 
 
-@planted("convergence", mechanism=ANTI_ENTROPY, repair_interval_s=2.0, likely=20)
+@planted("convergence", mechanism=ANTI_ENTROPY, likely=62, is_soak=True, repair_interval_s=2.0)
 def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     async def take(_self: Comparing, _others: object, _other_us: int) -> None:
         return
@@ -62,7 +89,7 @@ def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "hash trees", "convergence", mechanism=ANTI_ENTROPY, nemesis="partitions+crashes", repair_interval_s=2.0, likely=1
+    "hash trees", "convergence", mechanism=ANTI_ENTROPY, likely=2, nemesis="partitions+crashes", repair_interval_s=2.0
 )
 def exchange_that_leaves_the_trees_as_they_were(patch: pytest.MonkeyPatch) -> None:
     def meet(self: ComparedRows, *of_the_meeting: Any, **how: Any) -> Meeting:

@@ -30,7 +30,7 @@ def items_expire_without_a_margin(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(expiry_index, "due_between", due_between)
 
 
-@planted("expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")
+@planted("expiries", mechanism=EXPIRY, likely=2, workload="expiries", nemesis="none")
 def it_is_decided_when_an_entry_is_found_and_not_when_the_item_is_removed(patch: pytest.MonkeyPatch) -> None:
     real = Expirer._remove
 
@@ -54,7 +54,7 @@ def items_from_before_the_table_expires_are_not_walked(patch: pytest.MonkeyPatch
     patch.setattr(ExpiryIndex, "walk", walk)
 
 
-@planted("times", "expiries", mechanism=EXPIRY, workload="expiries", nemesis="none")
+@planted("times", "expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")
 def entries_do_not_move_when_an_item_is_overwritten(patch: pytest.MonkeyPatch) -> None:
     real = ExpiryIndex.changes
 
@@ -66,12 +66,12 @@ def entries_do_not_move_when_an_item_is_overwritten(patch: pytest.MonkeyPatch) -
     patch.setattr(ExpiryIndex, "changes", changes)
 
 
-@planted("times", "expiries", mechanism=EXPIRY, workload="expiries", nemesis="none")
+@planted("times", "expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")
 def trees_do_not_hear_that_a_table_begins_to_expire(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HashTrees, "_look_at", HashTrees._forget_dropped)
 
 
-@planted("times", "expiries", mechanism=EXPIRY, workload="expiries", nemesis="none")
+@planted("times", "expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")
 def an_entry_is_dropped_before_its_item_is_removed(patch: pytest.MonkeyPatch) -> None:
     real = Expirer._remove
 

@@ -36,7 +36,15 @@ PROMISES = ("promises", *REGISTERS)
 # Elections.
 
 
-@planted(*PROMISES, mechanism=ELECTIONS, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(
+    *PROMISES,
+    mechanism=ELECTIONS,
+    likely=1,
+    is_soak=True,
+    workload="counters",
+    nemesis="crashes+partitions",
+    hot_keys=1,
+)
 def promises_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     real = Promises.__init__
 
@@ -63,7 +71,7 @@ def promise_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "durable", at_once)
 
 
-@planted(*PROMISES, mechanism=ELECTIONS, likely=0, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
+@planted(*PROMISES, mechanism=ELECTIONS, likely=1, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
 def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "check", lambda _self, _group, _epoch: None)
 
@@ -112,7 +120,7 @@ def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 
 
-@planted("leaders", mechanism=ELECTIONS, likely=4, workload="items", nemesis="crashes")
+@planted("leaders", mechanism=ELECTIONS, likely=2, workload="items", nemesis="crashes")
 def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "handovers", lambda _self, _now_s: {})
 
@@ -120,7 +128,7 @@ def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
 # Items.
 
 
-@planted(*REGISTERS, mechanism=ITEMS, likely=31, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, likely=20, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     real = Flight.__init__
 
@@ -144,6 +152,7 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ITEMS,
+    likely=14,
     workload="counters",
     nemesis="storms+crashes",
     nodes=3,
@@ -151,7 +160,6 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     hot_keys=1,
     loss=0.3,
     pace="quick",
-    likely=14,
 )
 def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     def keep(self: RegisterReplica, request: Replicate, group: Group) -> None:
@@ -162,14 +170,14 @@ def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "counters", "linearizable", mechanism=ITEMS, likely=3, workload="counters", nemesis="partitions+storms", hot_keys=1
+    "counters", "linearizable", mechanism=ITEMS, likely=1, workload="counters", nemesis="partitions+storms", hot_keys=1
 )
 def repeated_request_done_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(once.Once, "of", lambda _self, _request: None)
 
 
 @planted(
-    "counters", "linearizable", mechanism=ITEMS, likely=0, workload="counters", nemesis="crashes+partitions", hot_keys=1
+    "counters", "linearizable", mechanism=ITEMS, likely=7, workload="counters", nemesis="crashes+partitions", hot_keys=1
 )
 def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leader_asking, "wrote_nothing", lambda _error: True)
@@ -179,7 +187,7 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     "counters",
     "linearizable",
     mechanism=ITEMS,
-    likely=34,
+    likely=8,
     workload="counters",
     nemesis="partitions",
     nodes=3,
@@ -209,7 +217,7 @@ def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
 # First touch.
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=2, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=8, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     def trusting(*of: Any, is_own_intact: bool, **named: Any) -> Touched | None:
         return KNOWN if is_own_intact else touched(*of, is_own_intact=is_own_intact, **named)
@@ -220,13 +228,13 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=FIRST_TOUCH,
+    likely=103,
     workload="items",
     nemesis="partitions",
     nodes=3,
     operations=60,
     hot_keys=6,
     repair_interval_s=1e9,
-    likely=103,
 )
 def nothing_written_back(patch: pytest.MonkeyPatch) -> None:
     """The leader keeps what it has met, under the version that it has, and asks nobody else to."""
@@ -254,12 +262,20 @@ class _Kept:
         self.key, self.request, self.register = key, self, register
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=14, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=8, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def one_hash_tree_counts_for_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(first_touches, "is_known_by_roots", lambda roots, me, _replicas: me in roots)
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=39, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(
+    *REGISTERS,
+    mechanism=FIRST_TOUCH,
+    likely=39,
+    is_soak=True,
+    workload="counters",
+    nemesis="crashes+partitions",
+    hot_keys=1,
+)
 def sequence_compared_before_the_epoch(patch: pytest.MonkeyPatch) -> None:
     def version_of(key: bytes, stored: bytes) -> Version:
         return _SequenceFirst(*registers.version_of(key, stored))
@@ -286,7 +302,15 @@ def _turned(version: Version) -> tuple[int, int, int]:
 # Transactions.
 
 
-@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=1, workload="appends", nemesis="crashes+partitions")
+@planted(
+    "serializable",
+    "bank",
+    mechanism=TRANSACTIONS,
+    likely=2,
+    is_soak=True,
+    workload="appends",
+    nemesis="crashes+partitions",
+)
 def committed_before_all_items_are_prepared(patch: pytest.MonkeyPatch) -> None:
     def outcome(answers: Sequence[PrepareAnswer | None]) -> transaction.Outcome:
         some = any(isinstance(answer, Ready) for answer in answers)
@@ -295,7 +319,15 @@ def committed_before_all_items_are_prepared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "outcome", outcome)
 
 
-@planted("bank", "serializable", mechanism=TRANSACTIONS, workload="bank", nemesis="crashes+partitions", likely=20)
+@planted(
+    "bank",
+    "serializable",
+    mechanism=TRANSACTIONS,
+    likely=42,
+    is_soak=True,
+    workload="bank",
+    nemesis="crashes+partitions",
+)
 def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     def value_seen(content: Content, _fate: transaction.Fate) -> bytes | None:
         return content.value
@@ -303,12 +335,12 @@ def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "value_seen", value_seen)
 
 
-@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=0, workload="appends", nemesis="partitions")
+@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=2, workload="appends", nemesis="partitions")
 def snapshot_in_one_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "moved", lambda earlier, _later: [False] * len(earlier))
 
 
-@planted("serializable", mechanism=TRANSACTIONS, likely=1, workload="appends", nemesis="partitions")
+@planted("serializable", mechanism=TRANSACTIONS, likely=2, workload="appends", nemesis="partitions")
 def lock_ignored_by_single_changes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(steps, "Maker", lambda step_of, meets_intents: _Maker(step_of, True))
 
@@ -319,7 +351,13 @@ class _Maker:
 
 
 @planted(
-    "serializable", "bank", mechanism=TRANSACTIONS, likely=1, workload="bank", nemesis="crashes+partitions", hot_keys=1
+    "serializable",
+    "bank",
+    mechanism=TRANSACTIONS,
+    is_soak=True,
+    workload="bank",
+    nemesis="crashes+partitions",
+    hot_keys=1,
 )
 def intent_of_any_attempt_applied(patch: pytest.MonkeyPatch) -> None:
     def is_of(intent: Intent, _transaction: bytes, _attempt: int) -> bool:
@@ -328,7 +366,7 @@ def intent_of_any_attempt_applied(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "_is_of", is_of)
 
 
-@planted("intents", "ledger", mechanism=TRANSACTIONS, likely=1, workload="appends", nemesis="crashes")
+@planted("intents", "ledger", mechanism=TRANSACTIONS, likely=1, is_soak=True, workload="appends", nemesis="crashes")
 def transaction_of_a_dead_coordinator_left_alone(patch: pytest.MonkeyPatch) -> None:
     async def look(_self: LedgerSweep, _table: object) -> None:
         return

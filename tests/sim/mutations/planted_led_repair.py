@@ -18,7 +18,7 @@ from sim.mutations.planting import LED_REPAIR, planted
 REGISTERS = ("linearizable", "counters", "item versions")
 
 
-@planted("convergence", mechanism=LED_REPAIR, likely=1, workload="counters", nemesis="crashes")
+@planted("convergence", mechanism=LED_REPAIR, likely=2, is_soak=True, workload="counters", nemesis="crashes")
 def leader_settles_nothing(patch: pytest.MonkeyPatch) -> None:
     async def settle(_self: Settlement, _term: Term, _table: Table, _key: bytes, _node: NodeId) -> None:
         return
@@ -29,7 +29,7 @@ def leader_settles_nothing(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=LED_REPAIR,
-    likely=1,
+    likely=10,
     workload="counters",
     nemesis="losses+partitions+crashes",
     nodes=3,
@@ -45,7 +45,7 @@ def lost_replica_votes_as_if_it_were_whole(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=LED_REPAIR,
-    likely=0,
+    likely=1,
     workload="counters",
     nemesis="rot+partitions+crashes",
     nodes=3,

@@ -24,7 +24,7 @@ from sim.mutations.planting import MOVING, planted
 FAULTS = "membership+crashes+partitions+pauses"
 
 
-@planted("held", "acknowledged", "convergence", mechanism=MOVING, likely=6, nemesis="membership")
+@planted("held", "acknowledged", "convergence", mechanism=MOVING, likely=2, is_soak=True, nemesis="membership")
 def flipped_before_those_who_come_hold_everything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Rebalancer, "_undone", lambda *_: "")
 
@@ -37,12 +37,12 @@ def what_is_left_is_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leftovers, "clear", clear)
 
 
-@planted("moves", mechanism=MOVING, nemesis=FAULTS, operations=40)
+@planted("moves", mechanism=MOVING, likely=88, is_soak=True, nemesis=FAULTS, operations=40)
 def a_lost_node_is_to_be_given_something(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reshaping, "_lost", lambda *_: set())
 
 
-@planted("held", "acknowledged", mechanism=MOVING, likely=1, nemesis="moves")
+@planted("held", "acknowledged", mechanism=MOVING, likely=21, nemesis="moves")
 def newcomers_count_as_any_other(patch: pytest.MonkeyPatch) -> None:
     def needed(_self: Holders, need: Need, _later: Need | None = None) -> Need:
         return need
@@ -50,7 +50,7 @@ def newcomers_count_as_any_other(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Holders, "needed", needed)
 
 
-@planted("moves", mechanism=MOVING, nemesis="membership", workload="items")
+@planted("moves", mechanism=MOVING, is_soak=True, nemesis="membership", workload="items")
 def leaders_that_leave_stay(patch: pytest.MonkeyPatch) -> None:
     async def see_to_led(*_: object) -> bool:
         return False
@@ -58,7 +58,7 @@ def leaders_that_leave_stay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Moving, "_see_to_led", see_to_led)
 
 
-@planted("promises", mechanism=MOVING, likely=7, nemesis="membership", workload="items")
+@planted("promises", mechanism=MOVING, likely=2, nemesis="membership", workload="items")
 def newcomers_answer_before_they_are_given_everything(patch: pytest.MonkeyPatch) -> None:
     def answers_for(self: replica.Replica, table: Table, partition: PartitionId) -> bool:
         return self._topology.ring.holds(self._topology.node, partition, table.rule)
@@ -74,7 +74,7 @@ def newcomers_answer_before_they_are_given_everything(patch: pytest.MonkeyPatch)
     patch.setattr(LeaderBased, "_ask_nearest", ask_nearest)
 
 
-@planted("promises", mechanism=MOVING, nemesis="membership")
+@planted("promises", mechanism=MOVING, likely=1, nemesis="membership")
 def several_voters_change_in_one_step(patch: pytest.MonkeyPatch) -> None:
     real = reshaping.with_other_voters
 

@@ -52,7 +52,7 @@ from sim.mutations.planting import (
 # Hash trees.
 
 
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
+@planted("hash trees", mechanism=HASH_TREES, likely=1, nemesis="crashes")
 def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
     real = HashTrees.put
 
@@ -62,7 +62,7 @@ def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HashTrees, "put", put)
 
 
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes", likely=4)
+@planted("hash trees", mechanism=HASH_TREES, likely=4, nemesis="crashes")
 def twigs_stay_when_a_row_is_replaced(patch: pytest.MonkeyPatch) -> None:
     real = HashTree.replace
 
@@ -76,13 +76,13 @@ def twigs_stay_when_a_row_is_replaced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HashTree, "replace", replace)
 
 
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes", likely=1)
+@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
 def image_stays_when_its_rows_change(patch: pytest.MonkeyPatch) -> None:
     real = Batch.delete
     patch.setattr(Batch, "delete", lambda self, key: self if b"tree|" in key else real(self, key))
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=91, nemesis="crashes", operations=50, seeds_max=300)
+@planted("hash trees", mechanism=HASH_TREES, likely=5, is_soak=True, nemesis="crashes", operations=50, seeds_max=300)
 def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.commit
 
@@ -98,7 +98,7 @@ def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "commit", commit)
 
 
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
+@planted("hash trees", mechanism=HASH_TREES, is_soak=True, nemesis="crashes")
 def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hash_trees, "SLICE_ROWS", 1)
     real = HashTrees._count_on
@@ -119,12 +119,12 @@ def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     "held",
     "monotonic",
     mechanism=HEALING,
+    likely=22,
     nemesis="rot+crashes+partitions",
     nodes=3,
     hot_keys=1,
     operations=80,
     repair_interval_s=1e9,
-    likely=144,
     seeds_max=300,
 )
 def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scrubber._Slice, "add", add)
 
 
-@planted("held", "convergence", mechanism=HEALING, workload="levels", nemesis="rot", nodes=3, likely=7)
+@planted("held", "convergence", mechanism=HEALING, likely=18, workload="levels", nemesis="rot", nodes=3)
 def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
     async def scrub(self: scrubber.Scrubber, table: Table, partition: PartitionId, **_: bool) -> scrubber.Scrubbed:
         return scrubber.Scrubbed(0, 0, 0, await self._recount(table, partition, set()))
@@ -159,7 +159,7 @@ def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=2, workload="levels", nemesis="rot", nodes=3
+    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=6, workload="levels", nemesis="rot", nodes=3
 )
 def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
     real = Replica.read
@@ -176,7 +176,7 @@ def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
 # Losses.
 
 
-@planted("acknowledged", "held", mechanism=WHOLENESS, likely=2, nemesis="losses+partitions", nodes=3, hot_keys=1)
+@planted("acknowledged", "held", mechanism=WHOLENESS, likely=5, nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
     real = horizon.Round.teachers
     patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])
@@ -185,7 +185,7 @@ def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> No
 # Disks.
 
 
-@planted("held", mechanism=DISKS, likely=35, nemesis="disks+crashes", nodes=1, operations=20)
+@planted("held", mechanism=DISKS, likely=1, is_soak=True, nemesis="disks+crashes", nodes=1, operations=20)
 def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     real = SimulatedDisk._sync
 
@@ -196,7 +196,7 @@ def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedDisk, "_sync", sync)
 
 
-@planted("held", mechanism=DISKS, likely=42, nemesis="disks")
+@planted("held", mechanism=DISKS, likely=59, nemesis="disks")
 def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
     commit, durable = MemoryEngine.commit, MemoryEngine.durable
 
@@ -215,19 +215,19 @@ def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
 # Membership.
 
 
-@planted("membership", mechanism=MEMBERSHIP, nemesis="pauses+partitions", likely=1)
+@planted("membership", mechanism=MEMBERSHIP, likely=1, nemesis="pauses+partitions")
 def refutation_in_the_same_incarnation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "_answer_claim", lambda _self, _claim: None)
     patch.setattr(FailureDetector, "answered", lambda _self, _node: None)  # or an answered request hides it
 
 
-@planted("membership", mechanism=MEMBERSHIP, nemesis="pauses+partitions", likely=1)
+@planted("membership", mechanism=MEMBERSHIP, likely=1, nemesis="pauses+partitions")
 def greater_state_outranks_a_later_incarnation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(suspicion, "merge", lambda one, other: max(one, other, key=lambda claim: claim.state))
     patch.setattr(FailureDetector, "answered", lambda _self, _node: None)
 
 
-@planted("membership", mechanism=MEMBERSHIP, nemesis="crashes+pauses+partitions")
+@planted("membership", mechanism=MEMBERSHIP, likely=4, is_soak=True, nemesis="crashes+pauses+partitions")
 def change_of_belief_never_taken_back(patch: pytest.MonkeyPatch) -> None:
     real = FailureDetector._note
 
@@ -271,7 +271,7 @@ def place_of_a_failed_request_never_given_back(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Requests, "__aexit__", leave)
 
 
-@planted("origin", mechanism=OVERLOAD, likely=99, workload="bursts", nemesis="none")
+@planted("origin", mechanism=OVERLOAD, likely=15, workload="bursts", nemesis="none")
 def write_refused_and_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     real = Shortfall.of_write
 

@@ -28,7 +28,7 @@ def another_policy_is_in_force_before_replicas_are_there(patch: pytest.MonkeyPat
     patch.setattr(Rebalancer, "_undone", lambda *_: "")
 
 
-@planted("residency", mechanism=POLICIES, nemesis=FAULTS)
+@planted("residency", mechanism=POLICIES, is_soak=True, nemesis=FAULTS)
 def hints_are_made_anew_where_they_may_not_be(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_misplaced", lambda *_: False)
 

@@ -76,7 +76,7 @@ def merge_keeps_what_either_holds(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(causal_rows, "merge", merge)
 
 
-@planted("siblings", "convergence", mechanism=SIBLINGS, workload="siblings", nemesis="partitions")
+@planted("siblings", "convergence", mechanism=SIBLINGS, likely=2, workload="siblings", nemesis="partitions")
 def merge_forgets_what_the_other_has_seen(patch: pytest.MonkeyPatch) -> None:
     """What was replaced on one replica comes back from another."""
     real = causal_rows.merge

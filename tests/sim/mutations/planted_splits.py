@@ -28,12 +28,12 @@ def halves_keep_their_promises_in_memory_only(patch: pytest.MonkeyPatch) -> None
     patch.setattr(Promises, "split", split)
 
 
-@planted(*ITEMS, mechanism=SPLITTING, likely=25, nemesis=FAULTS, workload="items")
+@planted(*ITEMS, mechanism=SPLITTING, likely=9, nemesis=FAULTS, workload="items")
 def leaders_go_on_under_the_old_numbers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leadership, "_forget", lambda _self: None)
 
 
-@planted("hash trees", mechanism=SPLITTING, nemesis=FAULTS)
+@planted("hash trees", mechanism=SPLITTING, is_soak=True, nemesis=FAULTS)
 def images_of_whole_partitions_are_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TreeImages, "forget_all", lambda *_: None)
 
