@@ -18,7 +18,7 @@ def test_every_promise_is_kept_while_nodes_come_and_go_and_fail(workload: str) -
 
 
 def test_nodes_join_leave_are_lost_and_replaced() -> None:
-    outcomes = [run_scenario(seed, Scenario(workload="items", nemesis="membership")) for seed in range(4)]
+    outcomes = [run_scenario(seed, Scenario(workload="items", nemesis="membership")) for seed in range(6)]
     assert [f"seed {o.seed}: {violation}" for o in outcomes for violation in o.violations] == []
     faults = sum((Counter(outcome.faults) for outcome in outcomes), Counter[str]())
     assert faults.keys() == {"joins", "leaves", "loss of a node", "replacement of a node"}

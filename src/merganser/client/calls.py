@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar, cast, get_type_hints
+
+import msgspec
 
 from merganser.client.errors import ClosedError
 from merganser.client.session import Make, Session
-from merganser.model.client_messages import ClientReply
+from merganser.model.client_messages import ClientReply, ClientRequest
 from merganser.model.consistency import parse_value_levels
 from merganser.model.errors import ConfigurationError, CorruptionError, RequestError
 
@@ -59,6 +61,7 @@ class Calls:
         patience_s: float | None = None,
     ) -> T:
         """Ask what changes nothing; see `Session.read`."""
+        check_request(make(1))
         reply = await self.opened.read(table, key, make, deadline=deadline, patience_s=patience_s)
         return _checked_reply(reply, kind)
 
@@ -73,8 +76,31 @@ class Calls:
         is_repeatable: bool = False,
     ) -> T:
         """Ask what changes something; see `Session.write`."""
+        check_request(make(1))
         reply = await self.opened.write(table, key, make, deadline=deadline, is_repeatable=is_repeatable)
         return _checked_reply(reply, kind)
+
+
+def check_request(request: ClientRequest) -> None:
+    """Return if a node can read ``request``: what it cannot read ends the connection, and all that is asked over it.
+
+    Raises:
+        RequestError: an argument is of a wrong type; nothing was sent.
+    """
+    try:
+        msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=type(request))
+    except (msgspec.MsgspecError, TypeError, OverflowError) as error:
+        wrong = next((name for name in request.__struct_fields__ if not _fits(request, name)), "an argument")
+        raise RequestError(f"{wrong} is of a wrong type, nothing was sent: {error}") from None
+
+
+def _fits(request: ClientRequest, name: str) -> bool:
+    kind = get_type_hints(type(request))[name]
+    try:
+        msgspec.msgpack.decode(msgspec.msgpack.encode(getattr(request, name)), type=kind)
+    except (msgspec.MsgspecError, TypeError, OverflowError):
+        return False
+    return True
 
 
 def checked_level(consistency: str) -> str:
