@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from merganser.client.errors import ClosedError
+from merganser.model.errors import UnknownOutcomeError
 
 A = TypeVar("A")
 A_co = TypeVar("A_co", covariant=True)
@@ -33,6 +34,8 @@ class Runner:
 
     def __init__(self) -> None:
         """Be stopped."""
+        self._lock = threading.Lock()
+        """Held to begin work, and to stop: nothing begins on a loop that has stopped, what had begun is given up."""
         self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
     @property
@@ -49,9 +52,13 @@ class Runner:
         self._running = loop, thread
 
     def stop(self) -> None:
-        """Have none any more."""
-        assert self._running is not None
-        (loop, thread), self._running = self._running, None
+        """Have none any more; what is under way on it is given up."""
+        with self._lock:
+            running, self._running = self._running, None
+        if running is None:  # another thread has stopped it
+            return
+        loop, thread = running
+        asyncio.run_coroutine_threadsafe(_given_up(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -61,16 +68,20 @@ class Runner:
 
         Raises:
             ClosedError: there is none; or it is the one that asks, and would wait for itself.
+            UnknownOutcomeError: it was stopped meanwhile.
             and as ``work``.
         """
-        if self._running is None:
-            raise ClosedError("the client is not open: open() it, or use it in a with statement")
-        loop, thread = self._running
-        if threading.current_thread() is thread:
-            raise ClosedError("merge and change functions cannot use the client that calls them")
-        running: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(_awaited(work), loop)
+        with self._lock:
+            if self._running is None:
+                raise ClosedError("the client is not open: open() it, or use it in a with statement")
+            loop, thread = self._running
+            if threading.current_thread() is thread:
+                raise ClosedError("merge and change functions cannot use the client that calls them")
+            running: concurrent.futures.Future[T] = asyncio.run_coroutine_threadsafe(_awaited(work), loop)
         try:
             return running.result()
+        except concurrent.futures.CancelledError:
+            raise UnknownOutcomeError("another thread closed the client: what was asked may have been done") from None
         except BaseException:  # KeyboardInterrupt in this thread: nobody wants the answer any more
             running.cancel()
             raise
@@ -147,6 +158,14 @@ async def _some(found: AsyncIterator[T]) -> list[T]:
         if len(some) == _SOME:
             break
     return some
+
+
+async def _given_up() -> None:
+    """Cancel all that runs on this loop beside this, and return when it has ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _awaited(work: Callable[[], Awaitable[Any]]) -> Any:
