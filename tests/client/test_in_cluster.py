@@ -133,6 +133,10 @@ async def test_tables_are_made_found_and_dropped(world: World) -> None:
         with pytest.raises(TableExistsError, match="'carts' exists"):
             await ben.create_table("carts")
         await ben.create_table("carts", if_absent=True)
+        with pytest.raises(TableExistsError, match="has 3 replicas of each key"):
+            await ben.create_table("carts", n=2, if_absent=True)
+        with pytest.raises(RequestError, match="are those of tables being restored"):
+            await ben.create_table("restoring/carts")
         assert await ben.tables() == ["carts", "values"]
         await ben.drop_table("carts")
         with pytest.raises(TableNotFoundError):

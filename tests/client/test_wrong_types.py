@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from merganser.client import Client
 from merganser.client.calls import check_request
 from merganser.model.client_messages import ClientGet, ClientPut
 from merganser.model.errors import RequestError
@@ -44,3 +45,9 @@ def test_what_is_right_is_let_through() -> None:
 def test_what_is_of_a_wrong_type_is_refused_by_name(wrong: dict[str, Any], name: str) -> None:
     with pytest.raises(RequestError, match=f"^{name} is of a wrong type, nothing was sent"):
         check_request(put(**wrong))
+
+
+def test_the_name_of_a_client_is_text() -> None:
+    name: Any = 5
+    with pytest.raises(RequestError, match="the name of a client is text"):
+        Client(name=name)

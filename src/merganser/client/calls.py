@@ -33,6 +33,8 @@ class Calls:
         Raises:
             RequestError: there is no such level, or a request cannot take that long.
         """
+        if not isinstance(name, str):
+            raise RequestError(f"the name of a client is text, not {name!r:.80}")
         self.session: Session | None = None
         self.consistency = checked_level(consistency)
         self.name = name

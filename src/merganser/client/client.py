@@ -38,6 +38,7 @@ from merganser.net.links import Links
 from merganser.net.sockets import split_address
 
 DEFAULT_SEED: Final = "127.0.0.1:7700"
+REPLICAS_DEFAULT: Final = 3
 
 
 class Client:
@@ -145,7 +146,7 @@ class Client:
         self,
         name: str,
         *,
-        n: int = 3,
+        n: int | None = None,
         conflicts: Conflicts = "siblings",
         replicas: Mapping[str, int] | None = None,
         data_centers: Iterable[str] = (),
@@ -158,7 +159,7 @@ class Client:
 
         Args:
             name: of the table.
-            n: replicas of each key, if ``replicas`` does not say it.
+            n: replicas of each key, if ``replicas`` does not say it; None: 3.
             conflicts: what becomes of writes that did not know of one another; for the table's whole life.
             replicas: of each key by data centre; there are none elsewhere. None: wherever it is allowed.
             data_centers: where replicas may be, if it is not said how many in which; none: in all.
@@ -168,19 +169,19 @@ class Client:
             merge: as for `table`.
 
         Raises:
-            TableExistsError: there is one of that name; with ``if_absent``, one that keeps conflicts otherwise, or is
-                not bound to the places that this one is to be bound to.
+            TableExistsError: there is one of that name; with ``if_absent``, one that keeps conflicts otherwise, has
+                another number of replicas, or is not bound to the places that this one is to be bound to.
             RequestError: no table can be so.
             UnavailableError: most of the nodes that keep the cluster map are away; nothing was made.
             UnknownOutcomeError: it may be made, now or later.
         """
         unique_id, deadline = uuid.uuid4().hex, self._calls.deadline(timeout_s)
-        where, wanted = _places(n, replicas or {}, data_centers, zones)
+        where, wanted = _places(REPLICAS_DEFAULT if n is None else n, replicas or {}, data_centers, zones)
         try:
             await self._calls.write(
                 name,
                 None,
-                lambda within_ms: MakeTable(name, n, conflicts, unique_id, within_ms, *where),
+                lambda within_ms: MakeTable(name, wanted.n, conflicts, unique_id, within_ms, *where),
                 deadline=deadline,
                 kind=TableIs,
             )
@@ -194,6 +195,8 @@ class Client:
                 raise TableExistsError(f"table {name} exists, and its conflicts are {there.conflicts}") from None
             if wanted.is_bound and there.policy != str(wanted):
                 raise TableExistsError(f"table {name} exists, and has replicas {there.policy or 'anywhere'}") from None
+            if n is not None and there.n != n:
+                raise TableExistsError(f"table {name} exists, and has {there.n} replicas of each key") from None
         return self.table(name, merge=merge)
 
     async def drop_table(self, name: str, *, timeout_s: float | None = None) -> None:

@@ -31,8 +31,8 @@ from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import TableExistsError, TableNotFoundError
 from merganser.model.ids import NodeId, PartitionId, TableId
 
-_HIDDEN = "restoring/"
-"""No wire lets a client name a table so: none takes a slash."""
+HIDDEN = "restoring/"
+"""No wire lets a client name a table so: DynamoDB's takes no slash, that of keys and values refuses just this."""
 
 
 def majority(replicas: int) -> int:
@@ -75,12 +75,12 @@ def clients_tables(current: ClusterMap, *, systems: Collection[str]) -> list[Tab
 
 def hidden_name(snapshot: str, name: str) -> str:
     """Return what the table ``name`` is called while it is restored from the snapshot with that checksum."""
-    return f"{_HIDDEN}{snapshot[:16]}/{name}"
+    return f"{HIDDEN}{snapshot[:16]}/{name}"
 
 
 def is_hidden(table: Table) -> bool:
     """Tell whether a table is being restored, and no client can see it."""
-    return table.name.startswith(_HIDDEN)
+    return table.name.startswith(HIDDEN)
 
 
 def with_revealed(current: ClusterMap, *, names: dict[TableId, str]) -> ClusterMap:

@@ -51,9 +51,8 @@ class TableChanges:
     ) -> Table:
         """Add a table, with global indexes; repeating the call with the same ``unique_id`` adds no second one.
 
-        It has ``n`` replicas, or what ``policy`` says, or what the map has under ``policy_number``.
-        Where there are too few machines it keeps one replica on each,
-        and more as the cluster grows.
+        It has ``n`` replicas, or what ``policy`` says, or what the map has under ``policy_number``. Where there are too
+        few machines it keeps one replica on each, and more as the cluster grows.
 
         Raises:
             RequestError: no node is where the policy wants it to be.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from merganser.core import snapshots
 from merganser.core.token import token_of
 from merganser.model.cluster import Table
 from merganser.model.errors import RequestError
@@ -23,6 +24,8 @@ def check_table_name(name: str) -> None:
         raise RequestError(
             f"table must be 1 to {TABLE_CHARACTERS_MAX} characters that can be printed, not {name!r:.80}"
         )
+    if name.startswith(snapshots.HIDDEN):
+        raise RequestError(f"{name!r:.80}: names with {snapshots.HIDDEN} in front are those of tables being restored")
 
 
 def row_key(table: Table, key: bytes) -> bytes:
