@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import msgspec
 import pytest
@@ -93,7 +94,10 @@ def test_a_matrix_tells_what_was_violated_where_it_was() -> None:
 def test_ctrl_c_ends_a_long_hunt_with_the_sum_so_far() -> None:
     command = [sys.executable, "-m", "merganser.cli", "sim", "--seeds", "0:1000000", "--processes", "2", "--trace"]
     command += ["--nemesis", "none", "--operations", "3"]  # runs that were handed out are finished first
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as hunt:
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where these tests run in the background
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeded
+    ) as hunt:
         assert hunt.stdout is not None
         assert " s " in hunt.stdout.readline()  # the first run is over
         hunt.send_signal(signal.SIGINT)

@@ -239,10 +239,25 @@ async def test_a_key_with_too_many_siblings_takes_no_blind_put_and_can_be_resolv
     for _ in range(key_values.SIBLINGS_MAX):
         await put(replicas[0], table, b"v", level=ALL)
     for machine in replicas[0], outsider:
-        with pytest.raises(RequestError, match="has 100 siblings, of 100 at most: read it"):
+        with pytest.raises(
+            RequestError,
+            match=r"has 100 siblings, of [0-9,]+ bytes together, and may have 100, or 8,388,608 bytes: read it",
+        ):
             await put(machine, table, b"one more")
     await put(outsider, table, b"resolved", context=(await get(outsider, table)).context)
     assert told(await get(outsider, table)) == [b"resolved"]
+
+
+@simulated()
+async def test_a_key_with_too_large_siblings_takes_no_blind_put_and_can_be_resolved(world: World) -> None:
+    table = await made(world)
+    machine = world.machines[0]
+    for _ in range(9):
+        await put(machine, table, bytes(VALUE_BYTES_MAX - 1000), level=ALL)
+    with pytest.raises(RequestError, match="and may have 100, or 8,388,608 bytes: read it"):
+        await put(machine, table, b"one more")
+    await put(machine, table, b"resolved", context=(await get(machine, table)).context)
+    assert told(await get(machine, table)) == [b"resolved"]
 
 
 @simulated()

@@ -52,6 +52,9 @@ __all__ = ["SIBLINGS_MAX", "VALUE_BYTES_MAX", "KeyValues", "Values"]
 
 SIBLINGS_MAX = 100
 """A key with more has clients that never read before they put; each further one would make every read dearer."""
+SIBLINGS_BYTES_MAX = 8 * 1024 * 1024
+"""A row is read, written and compared whole; and a search for what comes before it in its file reads it, too: with rows
+of 43 MB each look into an index of tags took 20 ms."""
 SPANS_MAX = 4096
 """That one request asks for: an update with an operation of each, and one that resets some counters."""
 
@@ -186,10 +189,11 @@ class KeyValues:
             CorruptionError: what is stored under the key is damaged.
             UnavailableError: there is no timestamp.
         """
-        held = await self._replica.siblings_of(sender, request)
-        if request.is_blind and held >= SIBLINGS_MAX:
+        held, size = await self._replica.siblings_of(sender, request)
+        if request.is_blind and (held >= SIBLINGS_MAX or size >= SIBLINGS_BYTES_MAX):
             raise RequestError(
-                f"the key has {held} siblings, of {SIBLINGS_MAX} at most: read it, and put what they come to with the "
+                f"the key has {held} siblings, of {size:,} bytes together, and may have {SIBLINGS_MAX}, or "
+                f"{SIBLINGS_BYTES_MAX:,} bytes: read it, and put what they come to with the "
                 "context of that answer"
             )
         count = min(request.count, SPANS_MAX)

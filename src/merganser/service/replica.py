@@ -117,8 +117,8 @@ class Replica:
             return self._take(request.table, partition, request.key, incoming, request.row)
         return self._take_part(request, partition, standing, incoming, newest)
 
-    async def siblings_of(self, sender: NodeId, request: Mint) -> int:
-        """Return how many values this replica holds of a key of a table that keeps siblings.
+    async def siblings_of(self, sender: NodeId, request: Mint) -> tuple[int, int]:
+        """Return how many values this replica holds of a key of a table that keeps siblings, and their bytes.
 
         Raises:
             RefusedError: not a replica of the key, no such table, or one without siblings.
@@ -128,7 +128,7 @@ class Replica:
         self._check_kind(request.table, is_causal=True)
         try:
             stored = self._engine.get(request.key)
-            return 0 if stored is None else len(decode_row(request.key, stored).cells)
+            return (0, 0) if stored is None else (len(decode_row(request.key, stored).cells), len(stored))
         except CorruptionError:
             self._damage.met_row(request.table, request.key)
             raise
