@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from merganser.core import reshaping
@@ -133,6 +135,29 @@ async def test_a_hint_that_may_not_be_kept_any_more_is_handed_on_and_waited_for(
     await machine.spawn(hinted.keep(machine.node, Hint(epoch, table.id, key_of(table, b"k"), row, target)))
     await changed(world, table, Policy(3, replicas=(("dc-0", 3),)))
     assert not hinted.total()
+
+
+@simulated()
+async def test_a_node_that_is_away_is_waited_for_as_it_may_keep_too_much(world: World) -> None:
+    table = await started(world)
+    for number in range(20):
+        await put(world.machines[0], table, b"k%d" % number, b"v", level=ALL)
+    await begin(world, table, Policy(1))
+    driver, *_, away = world.machines
+
+    def has_settled() -> bool:
+        now = member(driver).topology.map
+        is_done = now.policy_of(current(world, table)) == Policy(1)
+        return is_done and now.operation is not None and now.pending is None and not now.settling
+
+    await until(has_settled)
+    away.crash()
+    await asyncio.sleep(30.0)
+    assert not is_over(world)
+    away.start()
+    await world.up(away)
+    await until(lambda: is_over(world))
+    assert member(away).moving.leftovers.count() == 0
 
 
 @simulated(machines=6, data_centers=2)

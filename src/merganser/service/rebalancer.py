@@ -275,10 +275,12 @@ class Rebalancer:
         """Tell of a node that has something which, by the policy that has changed, it may not keep."""
         if current.operation is None or current.operation.policy is None:
             return ""
-        for node, moves in told.items():
-            if moves.leftovers:
+        for node in (node.id for node in current.nodes):
+            if node not in told:
+                return f"node {node} is away, and may keep too much: when it is lost for good, cancel, and remove it"
+            if told[node].leftovers:
                 return f"node {node} is removing what it held before"
-            if moves.hints:
+            if told[node].hints:
                 return f"node {node} keeps hints that it may not keep, until their targets are back"
         return ""
 
