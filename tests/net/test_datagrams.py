@@ -14,6 +14,7 @@ from merganser.model.ids import NodeId
 from merganser.model.messages import Done, Reply, Request
 from merganser.net.datagrams import DatagramPortError
 from merganser.net.peers import Peers
+from merganser.node.local_cluster import free_ports
 
 ANN, BEN = NodeId("ann"), NodeId("ben")
 DEADLINE_S = 5.0
@@ -146,8 +147,8 @@ async def test_garbage_from_anyone_reaches_the_receiver_as_it_is() -> None:
 @on_both_loops
 async def test_a_udp_port_that_is_taken_is_an_error_of_its_own_and_the_tcp_port_is_given_back() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+        (port,) = free_ports("127.0.0.1", 1)  # none that a connection of somebody else has at its own end
+        taken.bind(("127.0.0.1", port))
         node = peers(ANN)
         with pytest.raises(DatagramPortError):
             await node.listen("127.0.0.1", port)
