@@ -69,7 +69,7 @@ async def test_what_cannot_be_healed_is_told_with_the_reason(world: World) -> No
 
 def forget_tree(machine: Machine, table: Table) -> None:
     """Have the tree counted anew: what a test plants goes past it."""
-    member(machine).trees._kept.clear()
+    member(machine).trees._kept.forget_all()
     assert table.n
 
 

@@ -40,36 +40,23 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from merganser.core.hash_tree import (
-    FANOUT,
-    LEAVES,
-    HashTree,
-    fingerprint,
-    leaf_of,
-    seed_of,
-    stretch_tokens,
-    twig_at,
-    twig_shift,
-)
+from merganser.core.hash_tree import LEAVES, fingerprint, leaf_of, seed_of, twig_at
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import CorruptionError, StorageFailedError, UnavailableError
 from merganser.model.ids import PartitionId, TableId
-from merganser.service.counts import Count, Counter, Measure
+from merganser.service.counts import Count, Measure
 from merganser.service.expiry_index import ExpiryIndex
-from merganser.service.kept_tree import KeptTree
+from merganser.service.kept_trees import SLICE_ROWS, KeptTree, KeptTrees, is_intact, named
 from merganser.service.local_indexes import LocalIndexes
 from merganser.service.tag_index import Operations, TagIndex
 from merganser.service.topology import Topology
 from merganser.service.tree_images import Place, TreeImages, image_key
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
-from merganser.storage.values import check_row
 
 LOOK_S = 60.0
 """Between two looks for partitions that are quiet: an image costs 8 KiB, and the next change throws it away."""
 CLOSE_S = 5.0  # a thousand images take 50 ms; what has none is counted at the next start
-SLICE_ROWS = 256  # counted between two turns of the loop: about a millisecond
-SLICE_BYTES = 1_000_000  # the same, where rows are large
 TWIGS_FROM_ROWS = 128 * LEAVES
 """A partition with more has twigs: two bytes a row at most, and of a leaf that differs four rows are read, not 128."""
 
@@ -110,21 +97,24 @@ class HashTrees:
         self._topology = topology
         self._engine = engine
         self._expiries = expiries or ExpiryIndex(topology, engine)
-        self._measures = measures or {}
-        self._tags = tags or TagIndex(topology, engine)
         self._images = TreeImages(engine)
         self._admit = admit
         self._look_s = look_s
         self._twigs_from_rows = twigs_from_rows
-        self._loop = asyncio.get_running_loop()
-        self._kept: dict[Place, KeptTree] = {}
+        self._kept = KeptTrees(
+            topology,
+            engine,
+            self._images,
+            local=self._local,
+            expiries=self._expiries,
+            tags=tags or TagIndex(topology, engine),
+            measures=measures or {},
+            twigs_from_rows=twigs_from_rows,
+        )
         self._news = asyncio.Event()
-        self._shift = twig_shift(topology.ring.partitions)
-        self._forget_dropped(topology.map)
+        self._kept.forget_dropped(topology.map)
         topology.when_changed(self._look_at)
         topology.when_split(self._split)
-        self.counted_rows = 0
-        """Since the start, to build trees."""
 
     # Changes
 
@@ -141,7 +131,7 @@ class HashTrees:
         Raises:
             StorageFailedError: nothing was written, or it is unknown whether it was.
         """
-        kept = self._kept.get((table, partition))
+        kept = self._kept.by_place.get((table, partition))
         if kept is None or not kept.is_plain:
             self.write(((table, key, before, after),))
             return
@@ -149,7 +139,7 @@ class HashTrees:
         if kept.local_keys is not None or kept.expiring is not None or kept.tags is not None:
             batch.operations += self._derived((table, partition), kept, key, before, after)
         self._engine.commit(batch)
-        kept.tree.replace(twig_at(keys.token_in(key), self._shift), key, before, after, kept.seed)
+        kept.tree.replace(twig_at(keys.token_in(key), self._kept.shift), key, before, after, kept.seed)
         kept.counter.change(key, before, after)
 
     def write(self, changes: Iterable[Change], *, is_doubtful: bool = False) -> None:
@@ -166,7 +156,7 @@ class HashTrees:
         batch, wanted, touched = Batch(), [], dict[Place, KeptTree]()
         for table, key, before, after in changes:
             place = (table, self._topology.ring.partition_of(keys.token_in(key)))
-            touched[place] = kept = self._of(place)
+            touched[place] = kept = self._kept.of(place)
             wanted.append((place, kept, key, before, after))
             batch.operations.append((key, after))
             batch.operations += self._derived(place, kept, key, before, after, is_doubtful=is_doubtful)
@@ -215,8 +205,8 @@ class HashTrees:
         if kept.counted_to is not None and key >= kept.counted_to:
             return
         kept.counter.change(key, before, after)
-        twig = twig_at(keys.token_in(key), self._shift)
-        if before is not None and not _is_intact(key, before):  # it may have been counted before it rotted, or after
+        twig = twig_at(keys.token_in(key), self._kept.shift)
+        if before is not None and not is_intact(key, before):  # it may have been counted before it rotted, or after
             self._recount_or_forget(place, leaf_of(twig))
             return
         change = 0 if before is None else fingerprint(key, before, kept.seed)
@@ -228,9 +218,14 @@ class HashTrees:
         try:
             self.recount(*place, leaf)
         except CorruptionError:
-            del self._kept[place]  # there is no image either: it is counted from the beginning
+            del self._kept.by_place[place]  # there is no image either: it is counted from the beginning
 
     # Answers
+
+    @property
+    def counted_rows(self) -> int:
+        """How many rows were counted since the start, to build trees."""
+        return self._kept.counted_rows
 
     async def ready(self, table: Table, partition: PartitionId, *, deadline: float) -> None:
         """Return once the tree of a partition tells what is stored; counts the rows if need be.
@@ -248,10 +243,10 @@ class HashTrees:
         try:
             async with asyncio.timeout_at(deadline):
                 while not self.is_ready(table.id, partition):
-                    self._count_on((table.id, partition))
+                    self._kept.count_on((table.id, partition))
                     await self._admit()
         except TimeoutError:
-            raise UnavailableError(f"{_named((table.id, partition))} is still being counted: try again later") from None
+            raise UnavailableError(f"{named((table.id, partition))} is still being counted: try again later") from None
 
     def is_ready(self, table: TableId, partition: PartitionId) -> bool:
         """Tell whether the tree of a partition tells what is stored.
@@ -262,7 +257,7 @@ class HashTrees:
         """
         if self._engine.failure is not None:
             raise StorageFailedError(self._engine.failure)
-        return self._of((table, partition)).counted_to is None
+        return self._kept.of((table, partition)).counted_to is None
 
     def nodes(self, table: TableId, partition: PartitionId, level: int, positions: Sequence[int]) -> tuple[int, ...]:
         """Return hashes of a tree that is `ready`.
@@ -279,12 +274,12 @@ class HashTrees:
             ValueError: there are no such nodes.
         """
         if not self.is_ready(table, partition):
-            raise UnavailableError(f"{_named((table, partition))} is still being counted: try again later")
-        return self._of((table, partition)).tree.nodes(level, positions)
+            raise UnavailableError(f"{named((table, partition))} is still being counted: try again later")
+        return self._kept.of((table, partition)).tree.nodes(level, positions)
 
     def has_twigs(self, table: TableId, partition: PartitionId) -> bool:
         """Tell whether a tree is ready, and has all its twigs."""
-        kept = self._of((table, partition))
+        kept = self._kept.of((table, partition))
         return kept.counted_to is None and kept.tree.has_twigs
 
     def twigs(self, table: TableId, partition: PartitionId, leaf: int) -> tuple[int, ...] | None:
@@ -295,27 +290,27 @@ class HashTrees:
             StorageFailedError: the engine has failed, and trees may not tell what it holds.
         """
         if not self.is_ready(table, partition):
-            raise UnavailableError(f"{_named((table, partition))} is still being counted: try again later")
-        return self._of((table, partition)).tree.twigs_of(leaf)
+            raise UnavailableError(f"{named((table, partition))} is still being counted: try again later")
+        return self._kept.of((table, partition)).tree.twigs_of(leaf)
 
     def packed(self, table: TableId, partition: PartitionId) -> bytes:
         """Return a tree as bytes, as far as it has been counted."""
-        return self._of((table, partition)).tree.pack()
+        return self._kept.of((table, partition)).tree.pack()
 
     def root(self, table: TableId, partition: PartitionId) -> int | None:
         """Return the root of a tree that tells of every row there is; None if it does not, or not yet."""
         if self._engine.failure is not None:
             return None
-        kept = self._of((table, partition))
+        kept = self._kept.of((table, partition))
         return None if kept.counted_to is not None or kept.flawed else kept.tree.nodes(0, (0,))[0]
 
     def is_flawed(self, table: TableId, partition: PartitionId) -> bool:
         """Tell whether damaged rows were met when a partition was counted, and may still be there."""
-        return bool(self._of((table, partition)).flawed)
+        return bool(self._kept.of((table, partition)).flawed)
 
     def count(self, table: TableId, partition: PartitionId) -> Count | None:
         """Return what there is of a leader-based table's items; None as long as they are still counted."""
-        kept = self._of((table, partition))
+        kept = self._kept.of((table, partition))
         return None if kept.counted_to is not None else kept.counter.count
 
     def fingerprint_of(self, table: TableId, key: bytes, stored: bytes) -> int:
@@ -324,16 +319,15 @@ class HashTrees:
         Raises:
             UnavailableError: the table was dropped.
         """
-        return fingerprint(key, stored, self._seed_of(table))
+        return fingerprint(key, stored, seed_of(self._kept.known(table).unique_id))
 
     def leaf_of(self, table: TableId, partition: PartitionId, key: bytes) -> int:
         """Return the leaf of a key of the partition."""
-        return leaf_of(twig_at(keys.token_in(key), self._shift))
+        return leaf_of(twig_at(keys.token_in(key), self._kept.shift))
 
     def stretch_range(self, table: TableId, partition: PartitionId, stretch: int) -> tuple[bytes, bytes]:
         """Return the range of keys of a leaf, or of a twig (`core.hash_tree.STRETCHES`)."""
-        first, _ = self._topology.ring.token_range(partition)
-        return keys.token_range(table, *stretch_tokens(first, stretch, self._shift))
+        return self._kept.stretch_range((table, partition), stretch)
 
     def recount(self, table: TableId, partition: PartitionId, leaf: int) -> bool:
         """Count one leaf from the disk again, as far as it has been counted, in one turn of the loop.
@@ -346,8 +340,8 @@ class HashTrees:
             StorageFailedError: it was wrong, and that cannot be put right any more.
             UnavailableError: the table was dropped.
         """
-        place, kept = (table, partition), self._of((table, partition))
-        sums = self._counted(place, kept, leaf)
+        place, kept = (table, partition), self._kept.of((table, partition))
+        sums = self._kept.counted(place, kept, leaf)
         if kept.tree.is_right(leaf, sums):
             return True
         if kept.has_image:
@@ -356,23 +350,9 @@ class HashTrees:
         kept.tree.put_right(leaf, sums)
         return False
 
-    def _counted(self, place: Place, kept: KeptTree, leaf: int) -> list[int]:
-        """Return the twigs of a leaf as the disk has them, as far as it has been counted."""
-        start, end = self.stretch_range(*place, leaf)
-        if kept.counted_to is not None:
-            end = min(end, kept.counted_to)
-        sums, is_flawed = [0] * FANOUT, False
-        for key, stored in self._engine.scan(start, end):
-            if _is_intact(key, stored):
-                sums[twig_at(keys.token_in(key), self._shift) % FANOUT] ^= fingerprint(key, stored, kept.seed)
-            else:
-                is_flawed = True
-        (kept.flawed.add if is_flawed else kept.flawed.discard)(leaf)
-        return sums
-
     def problems(self) -> dict[Place, str]:
         """Return which trees cannot be counted to their end, and why."""
-        return {place: kept.problem for place, kept in self._kept.items() if kept.problem is not None}
+        return {place: kept.problem for place, kept in self._kept.by_place.items() if kept.problem is not None}
 
     def forget(self, table: TableId, partition: PartitionId) -> None:
         """Count a partition anew when it is asked for: its rows may have changed behind this node's back.
@@ -381,7 +361,7 @@ class HashTrees:
             StorageFailedError: the engine has failed.
         """
         place = (table, partition)
-        self._kept.pop(place, None)
+        self._kept.by_place.pop(place, None)
         self._images.delete(place)
 
     # In the background
@@ -413,58 +393,30 @@ class HashTrees:
             place = (table.id, partition)
             try:
                 while not self.is_ready(*place):
-                    left -= self._count_on(place) + SLICE_ROWS // 16  # to open a partition takes as long as 16 rows
+                    left -= self._kept.count_on(place)
+                    left -= SLICE_ROWS // 16  # to open a partition takes as long as 16 rows
                     if left <= 0:
                         await self._admit()
                         left = SLICE_ROWS
             except (CorruptionError, UnavailableError):  # kept as its problem; dropped
                 continue
 
-    def _count_on(self, place: Place) -> int:
-        """Count the next slice of a partition; returns how many rows that were."""
-        kept = self._of(place)
-        assert kept.counted_to is not None
-        start, (first, end) = kept.counted_to, self._range(place)
-        if start == first:
-            kept.tree.begin_twigs()
-        rows = size = 0
-        try:
-            for key, stored in self._engine.scan(start, end):
-                twig = twig_at(keys.token_in(key), self._shift)
-                if _is_intact(key, stored):
-                    kept.tree.toggle(twig, fingerprint(key, stored, kept.seed), 1)
-                    kept.counter.change(key, None, stored)
-                else:
-                    kept.flawed.add(leaf_of(twig))
-                kept.counted_to, rows, size = keys.after(key), rows + 1, size + len(stored)
-                if rows >= SLICE_ROWS or size >= SLICE_BYTES:
-                    return rows
-        except CorruptionError as error:
-            kept.problem = f"{_named(place)} cannot be read to its end: {error}"
-            raise CorruptionError(kept.problem) from error
-        finally:
-            self.counted_rows += rows
-        kept.counted_to, kept.is_plain, kept.problem = None, True, None
-        if kept.tree.rows <= self._twigs_from_rows:
-            kept.tree.drop_twigs()
-        return rows
-
     async def _grow_twigs(self) -> None:
         """Give twigs to the trees of partitions that have grown, a leaf in a turn."""
-        for place, kept in list(self._kept.items()):
+        for place, kept in list(self._kept.by_place.items()):
             if kept.counted_to is not None or kept.tree.has_twigs or kept.tree.rows <= self._twigs_from_rows:
                 continue
             kept.tree.begin_twigs()
             with contextlib.suppress(CorruptionError):  # the engine cannot read a leaf of it
-                while self._kept.get(place) is kept and not kept.tree.has_twigs:
+                while self._kept.by_place.get(place) is kept and not kept.tree.has_twigs:
                     leaf = kept.tree.leaves_with_twigs
-                    kept.tree.keep_twigs(leaf, self._counted(place, kept, leaf))
+                    kept.tree.keep_twigs(leaf, self._kept.counted(place, kept, leaf))
                     await self._admit()
 
     async def _keep_images(self, *, is_quiet: bool = False) -> None:
         """Keep images where nothing has changed since the last look, or everywhere if ``is_quiet``."""
-        for place, kept in list(self._kept.items()):
-            if kept.counted_to is not None or kept.flawed or self._kept.get(place) is not kept:
+        for place, kept in list(self._kept.by_place.items()):
+            if kept.counted_to is not None or kept.flawed or self._kept.by_place.get(place) is not kept:
                 continue
             with_twigs = is_quiet and kept.tree.has_twigs
             if kept.has_image and (kept.image_has_twigs or not with_twigs):
@@ -483,68 +435,12 @@ class HashTrees:
         except TimeoutError:
             return
 
-    # Places
-
-    def _of(self, place: Place) -> KeptTree:
-        kept = self._kept.get(place)
-        if kept is None:
-            kept = self._kept[place] = self._opened(place)
-        return kept
-
-    def _opened(self, place: Place) -> KeptTree:
-        table = self._known(place[0])
-        seed, image = seed_of(table.unique_id), self._images.load(place)
-        measure = self._measures.get(table.wire) if table.has_leaders else None
-        local_keys, expiring = self._local.of(table), self._expiries.of(table)
-        tags = self._tags if table.has_contents else None
-        if image is not None:
-            tree, count = image
-            counter = Counter(measure, self._local.sizes_of(table), count)
-            return KeptTree(tree, seed, None, local_keys, expiring, counter, tags=tags, has_image=True)
-        counter = Counter(measure, self._local.sizes_of(table))
-        return KeptTree(HashTree(), seed, self._range(place)[0], local_keys, expiring, counter, tags=tags)
-
-    def _seed_of(self, table: TableId) -> int:
-        return seed_of(self._known(table).unique_id)
-
-    def _known(self, table: TableId) -> Table:
-        known = self._topology.table(table)
-        if known is None:
-            raise UnavailableError(f"table {table} was dropped; nothing was written")
-        return known
-
-    def _range(self, place: Place) -> tuple[bytes, bytes]:
-        return keys.token_range(place[0], *self._topology.ring.token_range(place[1]))
+    # News of the map
 
     def _look_at(self, current: ClusterMap) -> None:
-        self._forget_dropped(current)
-        expiring = {table.id: self._expiries.of(table) for table in current.tables}
-        for (table, _), kept in self._kept.items():
-            kept.expiring = expiring[table]
+        self._kept.learn(current)
         self._news.set()
 
     def _split(self, batch: Batch, _factor: int) -> Callable[[], None]:
         self._images.forget_all(batch)
-
-        def take() -> None:
-            self._kept, self._shift = {}, twig_shift(self._topology.ring.partitions)
-
-        return take
-
-    def _forget_dropped(self, current: ClusterMap) -> None:
-        known = {table.id for table in current.tables}
-        for place in [place for place in self._kept if place[0] not in known]:
-            del self._kept[place]
-        self._images.forget_others(sorted(known))
-
-
-def _is_intact(key: bytes, stored: bytes) -> bool:
-    try:
-        check_row(key, stored)
-    except CorruptionError:
-        return False
-    return True
-
-
-def _named(place: Place) -> str:
-    return f"partition {place[1]} of table {place[0]}"
+        return self._kept.forget_all

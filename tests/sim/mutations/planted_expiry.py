@@ -13,7 +13,7 @@ from merganser.model.register import EMPTY, Decided
 from merganser.service import expiry_index
 from merganser.service.expirer import Expirer
 from merganser.service.expiry_index import Due, Expiring, ExpiryIndex, Place
-from merganser.service.hash_trees import HashTrees
+from merganser.service.kept_trees import KeptTrees
 from merganser.service.steps import Step
 from merganser.storage import keys
 from merganser.storage.engine import Batch
@@ -68,7 +68,7 @@ def entries_do_not_move_when_an_item_is_overwritten(patch: pytest.MonkeyPatch) -
 
 @planted("times", "expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")
 def trees_do_not_hear_that_a_table_begins_to_expire(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(HashTrees, "_look_at", HashTrees._forget_dropped)
+    patch.setattr(KeptTrees, "learn", KeptTrees.forget_dropped)
 
 
 @planted("times", "expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")

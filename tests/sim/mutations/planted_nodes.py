@@ -26,6 +26,7 @@ from merganser.model.messages import Found, Read, Reply, Request
 from merganser.service import (
     failure_detector,
     hash_trees,
+    kept_trees,
     scrubber,
 )
 from merganser.service.admission import Requests, UnderWay
@@ -34,6 +35,7 @@ from merganser.service.damage import Wound
 from merganser.service.failure_detector import FailureDetector
 from merganser.service.hash_trees import HashTrees
 from merganser.service.healing import Healing
+from merganser.service.kept_trees import KeptTrees
 from merganser.service.replica import Replica
 from merganser.service.shortfall import Shortfall
 from merganser.sim.disk import SimulatedDisk
@@ -100,15 +102,16 @@ def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
 
 @planted("hash trees", mechanism=HASH_TREES, is_soak=True, nemesis="crashes")
 def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(hash_trees, "SLICE_ROWS", 1)
-    real = HashTrees._count_on
+    for module in hash_trees, kept_trees:
+        patch.setattr(module, "SLICE_ROWS", 1)
+    real = KeptTrees.count_on
 
-    def count_on(self: HashTrees, place: tuple[TableId, PartitionId]) -> int:
+    def count_on(self: KeptTrees, place: tuple[TableId, PartitionId]) -> int:
         rows = real(self, place)
-        self._of(place).counted_to = None
+        self.of(place).counted_to = None
         return rows
 
-    patch.setattr(HashTrees, "_count_on", count_on)
+    patch.setattr(KeptTrees, "count_on", count_on)
 
 
 # Damage.
