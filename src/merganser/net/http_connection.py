@@ -26,13 +26,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
 from merganser.net.begun import begin
 from merganser.net.http_encoding import JOIN_BYTES_MAX
+from merganser.net.http_incoming import QUESTIONED_BYTES, Incoming, RefusedRequestError
 from merganser.net.http_messages import Exchange, Request, Response, text_response
 
 if TYPE_CHECKING:
@@ -40,12 +41,9 @@ if TYPE_CHECKING:
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-_NONE: Mapping[bytes, bytes] = {}
 _NEVER = float("inf")
 _LINGER_S = 2.0
 """Enough for an answer to cross the world, too short to be worth an attacker's while."""
-_QUESTIONED_BYTES = 1024 * 1024
-"""Whether the application takes a body at all is asked from here on; below it is not worth the call."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -57,12 +55,7 @@ class HttpConnection(asyncio.Protocol):
         self._server = server
         self._room = server.take_bytes
         self._limits = server.limits
-        self._body_bytes_max = self._limits.body_bytes_max
-        """Of the request that is being read."""
-        self._parser = httptools.HttpRequestParser(self)
-        self._body: bytes | bytearray = b""
-        self._body_bytes = 0
-        """Charged to the server and not yet to an exchange."""
+        self._incoming = Incoming(self, server)
         self._exchanges: deque[Exchange] = deque()
         """In request order: answered first ones have left, the rest is running or waiting."""
         self._waiting: deque[Exchange] = deque()
@@ -78,20 +71,13 @@ class HttpConnection(asyncio.Protocol):
         self._is_refused = False
         """The last answer comes before the end of its request."""
         self._is_lingering = False
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._named: Mapping[bytes, bytes] = _NONE
         self._is_one_too_many = False
         self._stalled_bytes = 0
         self._answers_bytes = 0
         """Charged to the server."""
-        self._began_at = 0.0
-        self._head_bytes = 0
-        self._read_bytes = 0
-        """That came with the last call."""
         self.expires_at = self._loop.time() + self._limits.idle_timeout_s
         """By the loop's clock."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
-        self._forget_message()
 
     # What the transport calls.
 
@@ -101,7 +87,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_plain = transport.get_extra_info("sslcontext") is None  # TLS cannot be closed by halves
         self._server.connections.add(self)
         peername = transport.get_extra_info("peername")
-        self._peer = f"{peername[0]}:{peername[1]}" if isinstance(peername, tuple) else ""
+        self._peer = self._incoming.peer = f"{peername[0]}:{peername[1]}" if isinstance(peername, tuple) else ""
         if self._server.is_closing:
             self.abort()
         elif len(self._server.connections) - self._server.refusals > self._limits.connections_max:
@@ -111,13 +97,13 @@ class HttpConnection(asyncio.Protocol):
         """Begin the requests that ``data`` completes."""
         if self._is_input_over:
             return
-        self._read_bytes = len(data)
-        if self._is_in_message or not self._take_usual(data):
+        incoming = self._incoming
+        if incoming.is_in_message or not self._take_usual(data):
             self._parse(data)
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._limits.header_bytes_max and not self._is_input_over:
-                self._refuse(text_response(431, self._too_many_header_bytes()))
+        if incoming.is_in_head:
+            incoming.head_bytes += len(data)
+            if incoming.head_bytes > self._limits.header_bytes_max and not self._is_input_over:
+                self._refuse(text_response(431, incoming.too_many_header_bytes()))
         if self._waiting or not self._is_reading:
             self._begin_due()
         self._note_time()
@@ -130,7 +116,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let what is running end; drop the rest."""
         self._is_input_over = True
-        self._drop_message()
+        self._incoming.drop()
         self._drop_exchanges()
         self._unwritten.clear()
         self._charge_answers(0)
@@ -181,82 +167,11 @@ class HttpConnection(asyncio.Protocol):
             self._stalled_bytes = buffered_bytes
             self._charge_answers(buffered_bytes)
             self.expires_at = now + self._limits.request_timeout_s
-        elif self._is_in_message and not self._is_input_over:
+        elif self._incoming.is_in_message and not self._is_input_over:
             self._refuse(text_response(408, f"the request took longer than {self._limits.request_timeout_s:g} s"))
             self._note_time()
         else:
             self._transport.close()
-
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        """Start the clock."""
-        self._is_in_head = self._is_in_message = True
-        self._began_at = self._loop.time()
-
-    def on_url(self, piece: bytes) -> None:
-        """Gather the target, which comes in pieces when the stream does."""
-        self._path += piece
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, which is counted once they are complete; count a trailer and drop it."""
-        if self._is_in_head:
-            self._headers.append((name, value))
-            return
-        self._trailers += 1
-        self._count_headers(self._trailers)
-        self._count_head(len(name) + len(value))
-
-    def on_headers_complete(self) -> None:
-        """Refuse a body that is announced too long or has no room; else ask for it if the client waits for that."""
-        if self._is_upgrade_offered():
-            return
-        self._count_headers(len(self._headers))
-        if (
-            self._head_bytes + self._read_bytes > self._limits.header_bytes_max
-        ):  # with what else came, if it is the head
-            self._head_bytes = 0
-            self._count_head(len(self._path) + sum([len(name) + len(value) for name, value in self._headers]))
-        self._is_in_head = False
-        self._head_bytes = 0
-        # llhttp strips the front only
-        headers = [(name.lower(), value.rstrip(b" \t")) for name, value in self._headers]
-        named = dict(reversed(headers))
-        self._headers, self._named = headers, named
-        announced_bytes = int(named.get(b"content-length", 0))
-        if announced_bytes >= _QUESTIONED_BYTES or b"transfer-encoding" in named:
-            self._question_body()
-        if announced_bytes:
-            self._check_room(announced_bytes)
-        if b"expect" in named:
-            self._expect(named[b"expect"])
-
-    def on_body(self, piece: bytes) -> None:
-        """Gather the body, and charge it."""
-        size = len(piece)
-        self._body_bytes += size
-        self._server.bodies_bytes += size
-        self._check_room(0)
-        if not self._body:
-            self._body = piece
-            return
-        if isinstance(self._body, bytes):
-            self._body = bytearray(self._body)  # a list of pieces of two bytes would hold 27 times as much
-        self._body += piece
-
-    def on_message_complete(self) -> None:
-        """Put the request in line."""
-        if self._is_upgrade_offered():
-            return
-        parser = self._parser
-        request = Request(
-            parser.get_method(), self._path, self._headers, bytes(self._body), self._peer, self._room, 0, self._named
-        )
-        is_last = self._server.is_draining or not parser.should_keep_alive()
-        is_http_1_0 = b"connection" in self._named and parser.get_http_version() == "1.0"  # without it, it is the last
-        self._put_in_line(Exchange(request, is_last=is_last, is_http_1_0=is_http_1_0))
-        self._is_input_over |= is_last
-        self._forget_message()
 
     # Reading.
 
@@ -268,7 +183,7 @@ class HttpConnection(asyncio.Protocol):
         headers, named, body = usual
         size, limits = len(body), self._limits
         if (
-            size >= _QUESTIONED_BYTES
+            size >= QUESTIONED_BYTES
             or size > limits.body_bytes_max
             or self._server.bodies_bytes + size > limits.bodies_bytes_max
             or len(data) - size > limits.header_bytes_max
@@ -277,23 +192,25 @@ class HttpConnection(asyncio.Protocol):
             return False
         self._server.bodies_bytes += size
         request = Request(b"POST", b"/", headers, body, self._peer, self._room, 0, named)
-        self._put_in_line(Exchange(request, is_last=False))
+        self.put_in_line(Exchange(request, is_last=False))
         return True
 
-    def _put_in_line(self, exchange: Exchange) -> None:
+    def put_in_line(self, exchange: Exchange) -> None:
+        """Take a request that has come whole (called by what reads); nothing is heard after the last one."""
         self._exchanges.append(exchange)
         self._waiting.append(exchange)  # from here on its bytes are the exchange's to give back
+        self._is_input_over |= exchange.is_last
 
     def _parse(self, data: bytes) -> None:
+        self._incoming.read_bytes = len(data)
         while data:
             try:
-                self._parser.feed_data(data)
+                self._incoming.parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                data = self._head_without_upgrade() + data[upgrade.args[0] :]
-                self._parser = httptools.HttpRequestParser(self)
+                data = self._incoming.head_without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserCallbackError as error:
-                if not isinstance(error.__context__, _RefusedRequestError):
+                if not isinstance(error.__context__, RefusedRequestError):
                     raise
                 self._refuse(error.__context__.response)
                 return
@@ -302,88 +219,21 @@ class HttpConnection(asyncio.Protocol):
                     self._refuse(text_response(400, f"this is not HTTP/1.1: {error}"))
                 return
 
-    def _head_without_upgrade(self) -> bytes:
-        """Return the head of the request again, so that it is read on as HTTP/1.1, which a server may choose.
-
-        The parser takes all after an offer to upgrade for the other protocol, the body of the request as well.
-        """
-        if self._parser.get_method() == b"CONNECT":  # has no body, and has been put in line
-            return b""
-        version = self._parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._path, version)]
-        lines += [b"%b: %b\r\n" % header for header in self._headers if header[0].lower() != b"upgrade"]
-        self._forget_message()
-        return b"".join([*lines, b"\r\n"])
-
-    def _is_upgrade_offered(self) -> bool:
-        return self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
-
     def _refuse(self, response: Response) -> None:
         exchange = Exchange(None, is_last=True)
         exchange.answer = self._server.encode(exchange, response)
         self._is_input_over = self._is_refused = True
-        self._drop_message()
+        self._incoming.drop()
         self._exchanges.append(exchange)
-        self._answer_done()
-
-    def _expect(self, value: bytes) -> None:
-        if value.lower() != b"100-continue":
-            raise _RefusedRequestError(417, "the only expectation that can be met is 100-continue")
-        if self._parser.get_http_version() != "1.0":
-            self._is_continue_due = True
-            self._answer_done()
-
-    def _count_headers(self, count: int) -> None:
-        if count > self._limits.headers_max:
-            raise _RefusedRequestError(431, f"more than {self._limits.headers_max} headers")
-
-    def _count_head(self, length: int) -> None:
-        self._head_bytes += length
-        if self._head_bytes > self._limits.header_bytes_max:
-            raise _RefusedRequestError(431, self._too_many_header_bytes())
-
-    def _too_many_header_bytes(self) -> str:
-        return f"more than {self._limits.header_bytes_max} bytes of headers"
-
-    def _question_body(self) -> None:
-        if self._server.body_bound is not None:
-            self._body_bytes_max = min(self._body_bytes_max, self._server.body_bound(self._headers))
-
-    def _is_too_large(self) -> Response | None:
-        server = self._server
-        is_of_any = self._body_bytes_max == self._limits.body_bytes_max
-        return None if is_of_any or server.too_large is None else server.too_large(self._headers)
-
-    def _check_room(self, more_bytes: int) -> None:
-        if self._body_bytes + more_bytes > self._body_bytes_max:
-            raise _RefusedRequestError(413, f"more than {self._body_bytes_max} bytes of body", self._is_too_large())
-        most = self._limits.bodies_bytes_max
-        if self._server.bodies_bytes + more_bytes > most:
-            raise _RefusedRequestError(503, f"requests under way would hold more than {most} bytes; try again later")
-
-    def _drop_message(self) -> None:
-        self._server.bodies_bytes -= self._body_bytes
-        self._forget_message()
-
-    def _forget_message(self) -> None:
-        self._is_in_head = self._is_in_message = False
-        self._is_continue_due = False
-        self._path = b""
-        self._headers = []
-        self._named = _NONE
-        self._trailers = 0
-        self._head_bytes = 0
-        self._body = b""
-        self._body_bytes = 0
-        self._body_bytes_max = self._limits.body_bytes_max
+        self.answer_done()
 
     def _note_time(self) -> None:
         if self._is_lingering:
             return
         if self._is_paused:
             self.expires_at = self._loop.time() + self._limits.request_timeout_s
-        elif self._is_in_message and self._is_reading and not self._is_input_over:
-            self.expires_at = self._began_at + self._limits.request_timeout_s
+        elif self._incoming.is_in_message and self._is_reading and not self._is_input_over:
+            self.expires_at = self._incoming.began_at + self._limits.request_timeout_s
         elif self._exchanges:
             self.expires_at = _NEVER
         else:
@@ -455,7 +305,7 @@ class HttpConnection(asyncio.Protocol):
         self._running -= 1
         if self._transport.is_closing():
             return
-        self._answer_done()
+        self.answer_done()
         if self._waiting or not self._is_reading:
             self._begin_due()
         self._note_time()
@@ -466,7 +316,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._is_reading = wants_to_read
         if wants_to_read:
-            self._began_at = self._loop.time()  # the client is not late for what we did not read
+            self._incoming.began_at = self._loop.time()  # the client is not late for what we did not read
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
@@ -486,15 +336,16 @@ class HttpConnection(asyncio.Protocol):
 
     # Answering.
 
-    def _answer_done(self) -> None:
+    def answer_done(self) -> None:
+        """Write what is answered up to here in line, with the answers of other connections."""
         while self._exchanges and self._exchanges[0].answer is not None:
             exchange = self._exchanges.popleft()
             self._unwritten += cast("list[bytes]", exchange.answer)
             if exchange.is_last:
                 self._is_input_over = True
                 self._drop_exchanges()
-        if self._is_continue_due and not self._exchanges:
-            self._is_continue_due = False
+        if self._incoming.is_continue_due and not self._exchanges:
+            self._incoming.is_continue_due = False
             self._unwritten.append(_CONTINUE)
         if self._unwritten and not self._is_flush_due:
             self._is_flush_due = True
@@ -527,11 +378,3 @@ class HttpConnection(asyncio.Protocol):
             self._is_lingering = True
             self.expires_at = self._loop.time() + _LINGER_S
             self._transport.write_eof()
-
-
-class _RefusedRequestError(Exception):
-    """Raised through the parser: the request is not to be read to its end."""
-
-    def __init__(self, status: int, message: str, response: Response | None = None) -> None:
-        super().__init__(message)
-        self.response = response or text_response(status, message)
