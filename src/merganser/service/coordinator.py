@@ -30,13 +30,11 @@ from merganser.model.cluster import Table
 from merganser.model.consistency import Need, ReadLevel, WriteLevel
 from merganser.model.errors import (
     ClockSkewError,
-    RequestError,
     StorageFailedError,
     TableNotFoundError,
     UnavailableError,
     UnknownOutcomeError,
 )
-from merganser.model.holders import Holders
 from merganser.model.ids import NodeId
 from merganser.model.messages import Apply, Found, Read, ReadHint, ReadRange, Reply, Request, Rows
 from merganser.model.row import Mutation, Row
@@ -46,6 +44,7 @@ from merganser.service.admission import UnderWay, counted, timed
 from merganser.service.asking import Asker, Reading
 from merganser.service.hedging import Hedging
 from merganser.service.hinting import HintedWriting, Hinting
+from merganser.service.needs import Needs
 from merganser.service.range_merge import RangePage, Run, merge_pages
 from merganser.service.read_repair import ReadRepair, Reconciled, reconcile
 from merganser.service.shortfall import OUTRANKED, Shortfall
@@ -84,6 +83,7 @@ class Coordinator:
         self._topology = topology
         self._asker = asker
         self._shortfall = Shortfall(topology, asker, catch_up=catch_up)
+        self.needs = Needs(topology, asker, self._shortfall)
         self._timestamps = timestamps
         self._rng = rng
         self.hedging = Hedging(asker.node)
@@ -125,7 +125,7 @@ class Coordinator:
         Raises:
             as `write`.
         """
-        need = self._needed_to_write(table, key, level)
+        need = self.needs.to_write(table, key, level)
         timestamp = await self._first_timestamp(deadline)
         writing = await self._replicate(table, key, stamped(timestamp), need, level, deadline)
         while writing.outranked_by is not None:
@@ -162,7 +162,7 @@ class Coordinator:
             RequestError: the table cannot give that level.
         """
         holders = self._topology.holders(table, key)
-        need = self.needed_to_read(table, holders, level)
+        need = self.needs.to_read(table, holders, level)
         replicas = levels.askable(holders, need)
         if need.nodes > 1 or self._asker.node not in replicas:
             return None
@@ -194,7 +194,7 @@ class Coordinator:
             _MovedError: others hold the key by now.
         """
         holders = self._topology.holders(table, key)
-        need = self.needed_to_read(table, holders, level)
+        need = self.needs.to_read(table, holders, level)
         replicas, epoch = levels.askable(holders, need), self._topology.map.epoch
         read = Read(epoch, table.id, key)
         hint = None if need.is_strict else ReadHint(epoch, table.id, key)
@@ -203,7 +203,7 @@ class Coordinator:
             question = read if hint is None or node in replicas else hint
             return self._asker.ask(node, question, timeout_s=timeout_s)
 
-        fallbacks = () if need.is_strict else self._fallbacks(table, key)
+        fallbacks = () if need.is_strict else self.needs.fallbacks(table, key)
         reading = await self._ask_replicas(table, replicas, fallbacks, need, level, deadline, ask)
         replies = {node: cast("Found", reply) for node, reply in reading.quorum.replies.items()}
         answers = {node: reply.row for node, reply in replies.items()}
@@ -285,10 +285,8 @@ class Coordinator:
             if found is None:
                 return None
             low, high, holders = found
-            need = self.needed_to_read(table, holders, level)
-            need = Need(
-                need.nodes, need.nodes, need.parts
-            )  # fallbacks hold hints by key and target, not ranges of them
+            need = self.needs.to_read(table, holders, level)
+            need = Need(need.nodes, need.nodes, need.parts)  # fallbacks hold hints by key and target, not ranges
             replicas, question = levels.askable(holders, need), make(self._topology.map.epoch, low, high)
             ask = partial(self._ask_page, question)
             try:
@@ -350,7 +348,7 @@ class Coordinator:
             is_unwritten = is_unwritten and writing.is_certainly_unwritten
             instead_of = writing
             try:
-                need = self._needed_to_write(table, key, level)
+                need = self.needs.to_write(table, key, level)
             except UnavailableError as error:
                 raise error if is_unwritten else _unknown(error) from None
 
@@ -436,15 +434,6 @@ class Coordinator:
             required_primaries=need.primaries,
         )
 
-    def _fallbacks(self, table: Table, key: bytes) -> list[NodeId]:
-        """Return who may keep hints for ``key``, this node last: as many as there are primaries, and this one."""
-        me = self._asker.node
-        others = [node for node in self._topology.fallbacks(table, key) if self._asker.is_responsive(node)][: table.n]
-        is_further_keeper = (
-            me not in others and me not in self._topology.replicas(table, key) and self._topology.may_keep(table)
-        )
-        return [*others, me] if is_further_keeper else others
-
     async def _bring_up(
         self,
         table: Table,
@@ -460,39 +449,6 @@ class Coordinator:
         row = encode_row(key, found.row)
         newest = Apply(self._topology.map.epoch, table.id, key, row, vouched_us=found.vouched_us)
         await self.repairs.bring_up(newest, found.stale, answers.keys(), replicas, need, deadline)
-
-    def needed_to_read(self, table: Table, holders: Holders, level: ReadLevel) -> Need:
-        """Return what a read at ``level`` needs; raises a RequestError if the table cannot give that."""
-        ring = self._topology.ring
-        try:
-            return levels.to_read(
-                level,
-                holders,
-                ring=ring,
-                rule=self._topology.rule_of(table),
-                coordinator=self._asker.node,
-            )
-        except ValueError as error:
-            raise RequestError(str(error)) from None
-
-    def _needed_to_write(self, table: Table, key: bytes, level: WriteLevel) -> Need:
-        holders, ring = self._topology.holders(table, key), self._topology.ring
-        try:
-            need = levels.to_write(
-                level,
-                holders,
-                ring=ring,
-                rule=self._topology.rule_of(table),
-                coordinator=self._asker.node,
-            )
-        except ValueError as error:
-            raise RequestError(str(error)) from None
-        fallbacks: tuple[NodeId, ...] = ()
-        if not need.is_strict:
-            keepers = (self._asker.node,) if self._topology.may_keep(table) else ()
-            fallbacks = (*self._topology.fallbacks(table, key), *keepers)
-        self._shortfall.check_reachable(table, need, level, replicas=holders.members, fallbacks=fallbacks)
-        return need
 
 
 class _MovedError(Exception):

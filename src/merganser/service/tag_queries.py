@@ -194,7 +194,7 @@ class TagQueries:
         found: Cover = {}
         for partition in map(PartitionId, range(ring.partitions)):
             holders = ring.holders(partition, self._topology.rule_of(table))
-            need = self._coordinator.needed_to_read(table, holders, level)
+            need = self._coordinator.needs.to_read(table, holders, level)
             chosen: list[NodeId] = []
             for part in need.parts or (Part(holders.members, need.nodes),):
                 left = sorted((node for node in part.members if node not in failed), key=lambda node: ranks[node])

@@ -30,6 +30,7 @@ from merganser.service.asking import Writing
 from merganser.service.coordinator import Coordinator
 from merganser.service.hint_store import HintStore
 from merganser.service.hinted_handoff import HintedHandoff
+from merganser.service.needs import Needs
 from merganser.service.range_merge import RangePage
 from merganser.service.read_repair import ReadRepair, Reconciled
 from merganser.service.replica import Replica
@@ -81,32 +82,32 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 
 @planted("held", "acknowledged", mechanism=QUORUMS, likely=2)
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
-    _ask_one_less(patch, "_needed_to_write")
+    _ask_one_less(patch, "to_write")
 
 
 @planted("acknowledged", mechanism=QUORUMS, likely=1)
 def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
-    _ask_one_less(patch, "needed_to_read")
+    _ask_one_less(patch, "to_read")
 
 
 @planted("held", "acknowledged", mechanism=HANDOFF, likely=7, nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
-    real = Coordinator._needed_to_write
+    real = Needs.to_write
 
-    def sloppy(self: Coordinator, *of_the_write: Any) -> Need:
+    def sloppy(self: Needs, *of_the_write: Any) -> Need:
         return Need(real(self, *of_the_write).nodes, 0)
 
-    patch.setattr(Coordinator, "_needed_to_write", sloppy)
+    patch.setattr(Needs, "to_write", sloppy)
 
 
 def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
-    real = getattr(Coordinator, method)
+    real = getattr(Needs, method)
 
-    def short(self: Coordinator, *of_the_request: Any) -> Need:
+    def short(self: Needs, *of_the_request: Any) -> Need:
         need: Need = real(self, *of_the_request)
         return Need(max(1, need.nodes - 1), max(0, need.primaries - 1))
 
-    patch.setattr(Coordinator, method, short)
+    patch.setattr(Needs, method, short)
 
 
 @planted("origin", mechanism=QUORUMS)
