@@ -5,6 +5,7 @@ Whoever can change the map at all (`service.catalog`) can do these.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -22,17 +23,17 @@ Change = Callable[[ClusterMap], ClusterMap]
 """Returns the next map, or the same object to change nothing; may raise a RequestError to give up."""
 
 
-class TableChanges:
+class TableChanges(ABC):
     """See the module's docstring."""
 
     @property
+    @abstractmethod
     def current(self) -> ClusterMap:
         """The newest map known here."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def change(self, change: Change, *, deadline: float) -> ClusterMap:
         """Apply ``change`` to the newest map: `Catalog.change`."""
-        raise NotImplementedError
 
     async def create_table(
         self,
