@@ -49,4 +49,12 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     body: Reply
 
 
-Frame = Hello | Rejected | Call | Answer
+class Unreadable(msgspec.Struct, frozen=True):
+    """Never sent: what a node takes a call for whose request it cannot decode (`net.unreadable`)."""
+
+    id: int
+    why: str
+
+
+Sent = Hello | Rejected | Call | Answer
+Frame = Sent | Unreadable

@@ -9,17 +9,19 @@ A connection carries requests one way only::
 A deadline travels as the time that remains, never as a time of day: peers' clocks need not agree.
 
 Invariants: no more than ``frame_bytes_max`` bytes of a frame are ever kept, its length is judged before
-its payload is; after `CorruptionError` the place in the stream is lost and the connection must go.
+its payload is; after `CorruptionError` the place in the stream is lost and the connection must go. Of a
+payload that is no frame whoever reads the stream may make something (``rescue``), and then goes on behind it.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import msgspec
 
 from merganser.model.errors import CorruptionError
-from merganser.net.frame_bodies import Frame
+from merganser.net.frame_bodies import Frame, Sent
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Far above the largest message (a page of rows, a cluster map); a longer length is garbage or an attack."""
@@ -31,7 +33,7 @@ _LENGTH = struct.Struct(">I")
 LENGTH_BYTES = _LENGTH.size
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_decoder: msgspec.msgpack.Decoder[Sent] = msgspec.msgpack.Decoder(Sent)
 
 
 class FrameTooLargeError(ValueError):
@@ -55,11 +57,19 @@ def encode(frame: Frame, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> bytes:
 class FrameDecoder:
     """Cuts a stream of bytes, in pieces of any size, into frames."""
 
-    __slots__ = ("_kept", "_needed", "frame_bytes_max")
+    __slots__ = ("_kept", "_needed", "_rescue", "frame_bytes_max")
 
-    def __init__(self, *, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
-        """Start at the beginning of a frame."""
+    def __init__(
+        self, *, frame_bytes_max: int = FRAME_BYTES_MAX, rescue: Callable[[memoryview], Frame | None] | None = None
+    ) -> None:
+        """Start at the beginning of a frame.
+
+        Args:
+            frame_bytes_max: as long as a frame may be.
+            rescue: returns what to take a payload for that is no frame; None: the stream is lost there.
+        """
         self.frame_bytes_max = frame_bytes_max
+        self._rescue = rescue
         self._kept = bytearray()
         self._needed = 0
         """Bytes that `_kept` must have before looking at it again is worth while."""
@@ -96,7 +106,7 @@ class FrameDecoder:
                 if payload_end > end:
                     self._needed = payload_end - start
                     return frames, start
-                frames.append(_decode(view[payload_start:payload_end]))
+                frames.append(self._decode(view[payload_start:payload_end]))
                 start = payload_end
         self._needed = LENGTH_BYTES
         return frames, start
@@ -107,9 +117,11 @@ class FrameDecoder:
             "it speaks another protocol, or its bytes are damaged"
         )
 
-
-def _decode(payload: memoryview) -> Frame:
-    try:
-        return _decoder.decode(payload)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
-        raise CorruptionError(f"a peer sent {len(payload)} bytes that are not a frame: {error}") from error
+    def _decode(self, payload: memoryview) -> Frame:
+        try:
+            return _decoder.decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
+            rescued = None if self._rescue is None else self._rescue(payload)
+            if rescued is not None:
+                return rescued
+            raise CorruptionError(f"a peer sent {len(payload)} bytes that are not a frame: {error}") from error

@@ -4,12 +4,16 @@ States of an incoming connection::
 
     stranger --Hello without objection--> greeted --lost or damaged--> gone
         |                                                               ^
-        +-- objection: Rejected, damaged bytes, or silence -------------+
+        +-- objection, or damaged bytes: Rejected; or silence ----------+
 
 A call is ``_unserved`` until there is room for it, then begun: it is answered at once, or it is ``_serving``, by a
 future or, where the handler has to be asked, a task each. Its deadline runs from its arrival, and a call whose time is
 up is dropped or cancelled without an answer, for its caller has given up as well. While there is no room, or the peer
 does not take its answers, nothing is read.
+
+A request of a client that cannot be decoded is refused, as long as its frame tells its id (`net.unreadable`); other
+damage ends the connection, and is told the caller before (`Rejected`). Nodes of no release send what another cannot
+decode: of theirs any damage ends it.
 
 A caller that goes away does not stop what it asked for: its calls run on to their deadlines and the
 answers are dropped.
@@ -28,17 +32,18 @@ from functools import partial
 from typing import Any, cast
 
 from merganser.model.client_messages import CLIENT_REQUESTS, NOT_FOR_CLIENTS
-from merganser.model.errors import CorruptionError, InvariantError, MerganserError
+from merganser.model.errors import CorruptionError, InvariantError, MerganserError, RequestError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply, Request
 from merganser.model.refusal import Refused
 from merganser.net.deadlines import Deadlines
-from merganser.net.frame_bodies import Answer, Call, Frame, Hello, Rejected
+from merganser.net.frame_bodies import Answer, Call, Frame, Hello, Rejected, Unreadable
 from merganser.net.frames import HELLO_BYTES_MAX, FrameDecoder, FrameTooLargeError, encode
 from merganser.net.handshake import Identity
 from merganser.net.limits import PeerLimits
 from merganser.net.sockets import detect_dead_peer
-from merganser.net.transport import Beginner, Handler, begins_nothing, refused
+from merganser.net.transport import Beginner, Handler, begins_nothing, refusal_code, refused
+from merganser.net.unreadable import unreadable
 
 _WRITE_BUFFER_BYTES = 256 * 1024
 
@@ -153,7 +158,7 @@ class Incoming(asyncio.Protocol):
         """Wait for the peer to say hello."""
         self._loop = asyncio.get_running_loop()
         self._server = server
-        self._decoder = FrameDecoder(frame_bytes_max=HELLO_BYTES_MAX)
+        self._decoder = FrameDecoder(frame_bytes_max=HELLO_BYTES_MAX, rescue=unreadable)
         self._deadlines = Deadlines(self._loop, self._expire)
         self._caller: NodeId | None = None
         self._is_client = False
@@ -194,12 +199,14 @@ class Incoming(asyncio.Protocol):
                         self._begin(frame, bucket)
                     else:
                         self._unserved[frame.id] = frame, bucket
+                elif type(frame) is Unreadable and self._is_client:
+                    self._refuse_unreadable(frame)
                 else:
                     self._greet(frame)
         except CorruptionError as error:
             if self._caller is not None:  # port scanners are no news
                 self._server.on_error(error)
-            self.abort()
+            self._reject(str(error))
         self._read_if_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -239,6 +246,14 @@ class Incoming(asyncio.Protocol):
         self._deadlines.close()
         self._transport.close()
 
+    def _reject(self, why: str) -> None:
+        """Close with ``why`` as the last word, and without it if the peer does not take it."""
+        self._unwritten.append(encode(Rejected(why)))
+        self.stop_taking()
+        self._silence.cancel()
+        self._silence = self._loop.call_later(self._server.limits.connect_timeout_s, self.abort)
+        self.close()
+
     def abort(self) -> None:
         """Close without another word."""
         self.stop_taking()
@@ -255,6 +270,8 @@ class Incoming(asyncio.Protocol):
         if self._is_closing:
             return
         if not isinstance(frame, Hello) or self._caller is not None:
+            if isinstance(frame, Unreadable):
+                raise CorruptionError(f"a peer sent a call that is not a frame: {frame.why}")
             raise CorruptionError(
                 f"a {type(frame).__name__} where there is no place for one: run the same release on both"
             )
@@ -263,9 +280,7 @@ class Incoming(asyncio.Protocol):
         if objection is None and frame.is_client and self._server.clients >= self._server.limits.clients_max:
             objection = f"{self._server.clients} clients are connected, no more are taken: ask another node"
         if objection is not None:
-            self._unwritten.append(encode(Rejected(objection)))
-            self.stop_taking()
-            self.close()
+            self._reject(objection)
             return
         self._caller = NodeId(frame.node_id)
         self._is_client = frame.is_client
@@ -281,6 +296,10 @@ class Incoming(asyncio.Protocol):
     def _refuse(self, call: Call) -> None:
         what = f"a client may not ask a node for {type(call.body).__name__}"
         self._write(self._server.encode_answer(call.id, Refused(NOT_FOR_CLIENTS, what)))
+
+    def _refuse_unreadable(self, call: Unreadable) -> None:
+        what = f"the node could not read the request, and did nothing: {call.why}"
+        self._write(self._server.encode_answer(call.id, Refused(refusal_code(RequestError()), what)))
 
     def _serve_due(self) -> None:
         while self._unserved and self._has_room():
