@@ -1,10 +1,11 @@
-"""Print which planted bugs the simulator finds, and after how many seeds, as a table for the docs.
+"""Print which planted bugs the simulator finds, by which checkers and after how many seeds.
 
     PYTHONPATH=tests .venv/bin/python -m sim.mutations [NAME ...]
 
 With `--renew` it prints for each the seed that finds it at the least cost, and notes that in its source as the likely
 one: what changes the order of events makes other seeds likely. Bugs that are dear to find are left to the soak, where
-others show that their mechanism is looked at. The exit status is 1 if one survived.
+others show that their mechanism is looked at. The exit status is 1 if one survived. The table of the docs is written by
+`sim.mutations.table`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from merganser.sim.scenario import Scenario
 from sim.mutations.hunt import Found, Renewed, found_by_name, renewed, write_renewed
 from sim.mutations.planting import MECHANISMS, PLANTED, Planted
+from sim.mutations.table import world_of
 
 DEAR_S = 1.2
 """Of CPU: what takes longer to find is left to the soak, if another of its mechanism is found sooner."""
@@ -69,13 +68,9 @@ def _each(of: Callable[[str], Any], bugs: Sequence[Planted]) -> list[Any]:
 
 
 def _row(bug: Planted, found: Found) -> str:
-    usual = msgspec.structs.asdict(Scenario())
-    changed = [
-        f"{name} {value}" for name, value in msgspec.structs.asdict(bug.scenario).items() if value != usual[name]
-    ]
-    scenario = ", ".join(changed).replace("_", " ") or "the usual one"
     seeds = f"{found.seeds}" if found.is_found else f"**not found in {found.seeds}**"
-    return f"| {bug.mechanism} | {bug.name.replace('_', ' ')} | {scenario} | {', '.join(found.checkers)} | {seeds} |"
+    named = f"{bug.mechanism} | {bug.name.replace('_', ' ')} | {world_of(bug.scenario)}"
+    return f"| {named} | {', '.join(found.checkers)} | {seeds} |"
 
 
 if __name__ == "__main__":

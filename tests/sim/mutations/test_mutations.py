@@ -6,6 +6,7 @@ import pytest
 
 from sim.mutations.hunt import hunt
 from sim.mutations.planting import MECHANISMS, PLANTED, Planted
+from sim.mutations.table import PAGE, page
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,7 @@ def test_a_planted_bug_is_found(bug: Planted, monkeypatch: pytest.MonkeyPatch) -
 
 def test_each_mechanism_is_broken_by_a_planted_bug() -> None:
     assert {bug.mechanism for bug in PLANTED} == set(MECHANISMS)
+
+
+def test_the_table_in_the_docs_is_what_its_command_writes() -> None:
+    assert PAGE.read_text() == page(), "run PYTHONPATH=tests .venv/bin/python -m sim.mutations.table"
