@@ -105,6 +105,11 @@ def test_a_text_protocol_is_taken_for_a_frame_too_long() -> None:
         FrameDecoder().feed(b"GET / HTTP/1.1\r\n\r\n")
 
 
+def test_an_answer_of_an_http_server_is_called_so() -> None:
+    with pytest.raises(CorruptionError, match="it speaks HTTP: name the port of its peers"):
+        FrameDecoder().feed(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
 def test_a_message_over_the_limit_is_not_encoded() -> None:
     with pytest.raises(FrameTooLargeError, match="smaller pages"):
         encode(Answer(1, Found(b"x" * 200)), frame_bytes_max=200)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, TypeVar, cast, get_type_hints
+from typing import Final, TypeVar, cast
 
-import msgspec
-
+from merganser.client.arguments import check_request, checked_seconds, checked_text
 from merganser.client.errors import ClosedError
 from merganser.client.session import Make, Session
-from merganser.model.client_messages import ClientReply, ClientRequest
+from merganser.model.client_messages import ClientReply
 from merganser.model.consistency import parse_value_levels
-from merganser.model.errors import ConfigurationError, CorruptionError, RequestError
+from merganser.model.errors import CorruptionError, RequestError
 
 TIMEOUT_S: Final = 5.0
 TIMEOUT_S_MAX: Final = 60.0
@@ -33,11 +31,9 @@ class Calls:
         Raises:
             RequestError: there is no such level, or a request cannot take that long.
         """
-        if not isinstance(name, str):
-            raise RequestError(f"the name of a client is text, not {name!r:.80}")
         self.session: Session | None = None
         self.consistency = checked_level(consistency)
-        self.name = name
+        self.name = checked_text("name", name)
         self._timeout_s = _check_timeout(timeout_s)
 
     @property
@@ -83,48 +79,27 @@ class Calls:
         return _checked_reply(reply, kind)
 
 
-def check_request(request: ClientRequest) -> None:
-    """Return if a node can read ``request``: what it cannot read ends the connection, and all that is asked over it.
-
-    Raises:
-        RequestError: an argument is of a wrong type; nothing was sent.
-    """
-    try:
-        msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=type(request))
-    except (msgspec.MsgspecError, TypeError, OverflowError) as error:
-        wrong = next((name for name in request.__struct_fields__ if not _fits(request, name)), "an argument")
-        raise RequestError(f"{wrong} is of a wrong type, nothing was sent: {error}") from None
-
-
-def _fits(request: ClientRequest, name: str) -> bool:
-    kind = get_type_hints(type(request))[name]
-    try:
-        msgspec.msgpack.decode(msgspec.msgpack.encode(getattr(request, name)), type=kind)
-    except (msgspec.MsgspecError, TypeError, OverflowError):
-        return False
-    return True
-
-
 def checked_level(consistency: str) -> str:
     """Return ``consistency``; raises a RequestError if there is no such level."""
-    checked(parse_value_levels, consistency)
+    try:
+        parse_value_levels(checked_text("consistency", consistency))
+    except ValueError as error:
+        raise RequestError(f"consistency {consistency!r:.80}: {error}") from None
     return consistency
+
+
+def level_or(usual: str, consistency: str | None) -> str:
+    """Return the level of a request, the ``usual`` one if it names none; raises a RequestError if it is no text."""
+    return usual if consistency is None else checked_text("consistency", consistency)
 
 
 def for_reads(consistency: str | None) -> str | None:
     """Return the level of the read before a write: ANY and numbers for writes alone say nothing of it."""
     if consistency is None:
         return None
+    checked_text("consistency", consistency)
     levels, _ = parse_value_levels(consistency)
     return consistency if levels.read is not None and consistency.strip().upper() != "ANY" else None
-
-
-def checked(parse: Callable[[str], object], text: str) -> None:
-    """Return if ``parse`` takes ``text``; raises a RequestError if not."""
-    try:
-        parse(text)
-    except (ValueError, ConfigurationError) as error:
-        raise RequestError(f"{text!r}: {error}") from None
 
 
 def _checked_reply(reply: ClientReply, kind: type[T]) -> T:
@@ -134,6 +109,6 @@ def _checked_reply(reply: ClientReply, kind: type[T]) -> T:
 
 
 def _check_timeout(timeout_s: float) -> float:
-    if not 0 < timeout_s <= TIMEOUT_S_MAX:
+    if not 0 < checked_seconds("timeout_s", timeout_s) <= TIMEOUT_S_MAX:
         raise RequestError(f"timeout_s must be above 0, and {TIMEOUT_S_MAX:g} at most, not {timeout_s!r}")
     return timeout_s

@@ -18,9 +18,10 @@ import ssl
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, get_args
 
-from merganser.client.calls import CONSISTENCY, TIMEOUT_S, Calls, Data, checked, checked_level
+from merganser.client.arguments import checked_function, checked_text, checked_texts, wrong_type
+from merganser.client.calls import CONSISTENCY, TIMEOUT_S, Calls, Data, checked_level
 from merganser.client.counting import Counting
 from merganser.client.crdts import At, Crdt
 from merganser.client.session import Coordinated, Session
@@ -29,7 +30,7 @@ from merganser.client.values import Merge, as_bytes
 from merganser.core import policies
 from merganser.model.client_messages import DropTable, FindTable, MakeTable, TableIs
 from merganser.model.cluster import Conflicts
-from merganser.model.errors import RequestError, TableExistsError
+from merganser.model.errors import ConfigurationError, RequestError, TableExistsError
 from merganser.model.ids import NodeId
 from merganser.model.policy import Policy
 from merganser.model.versions import CLIENTS_SINCE, NEWEST, Versions
@@ -72,15 +73,23 @@ class Client:
         Raises:
             RequestError: a seed, a time or a level that cannot be.
         """
-        listed = [seed.strip() for seed in seeds.split(",")] if isinstance(seeds, str) else list(seeds)
+        listed = seeds.split(",") if isinstance(seeds, str) else checked_texts("seeds", seeds)
         if not listed:
             raise RequestError("name at least one node to begin with, as host:port of its peer port")
+        listed = [seed.strip() for seed in listed]
         for seed in listed:
-            checked(split_address, seed)
+            try:
+                split_address(seed)
+            except ConfigurationError as error:
+                raise RequestError(f"seed {error}") from None
+        if tls is not None and not isinstance(tls, ssl.SSLContext):
+            raise wrong_type("tls", "an ssl.SSLContext", tls)
+        if coordinated not in get_args(Coordinated):
+            raise RequestError(f"coordinated is one of {', '.join(get_args(Coordinated))}, not {coordinated!r:.80}")
         self._seeds = listed
         self._calls = Calls(timeout_s=timeout_s, consistency=consistency, name=name)
         self._counting = Counting(self._calls)
-        self._merge = merge
+        self._merge = checked_function("merge", merge)
         self._tls = tls
         self._coordinated = coordinated
         self._links: Links | None = None
@@ -130,7 +139,8 @@ class Client:
             merge: makes one of several values of a key; None: that of the client, if it has one.
             consistency: of requests that name none; None: that of the client.
         """
-        return ValueTable(self._calls, name, merge or self._merge, self._level(consistency))
+        checked_text("name", name)
+        return ValueTable(self._calls, name, checked_function("merge", merge) or self._merge, self._level(consistency))
 
     def crdt(self, table: str, key: Data, *, consistency: str | None = None) -> Crdt:
         """Return a key of a table whose values merge themselves, to work with; see `Crdt`.
@@ -140,6 +150,7 @@ class Client:
             key: of the value.
             consistency: of requests that name none; None: that of the client.
         """
+        checked_text("table", table)
         return Crdt(At(self._calls, self._counting, table, as_bytes(key, "key"), self._level(consistency)))
 
     async def create_table(
@@ -175,8 +186,10 @@ class Client:
             UnavailableError: most of the nodes that keep the cluster map are away; nothing was made.
             UnknownOutcomeError: it may be made, now or later.
         """
+        checked_text("name", name)
+        checked_function("merge", merge)
         unique_id, deadline = uuid.uuid4().hex, self._calls.deadline(timeout_s)
-        where, wanted = _places(REPLICAS_DEFAULT if n is None else n, replicas or {}, data_centers, zones)
+        where, wanted = _places(REPLICAS_DEFAULT if n is None else n, replicas, data_centers, zones)
         try:
             await self._calls.write(
                 name,
@@ -266,12 +279,18 @@ class _Where(NamedTuple):
 
 
 def _places(
-    n: int, replicas: Mapping[str, int], data_centers: Iterable[str], zones: Iterable[str]
+    n: int, replicas: Mapping[str, int] | None, data_centers: Iterable[str], zones: Iterable[str]
 ) -> tuple[_Where, Policy]:
     """Return where a table is to be, in writing, and what that means; raises a RequestError if it can be nowhere."""
-    centers, allowed = list(data_centers), list(zones)
+    if type(n) is not int:
+        raise wrong_type("n", "a whole number", n)
+    if replicas is None:
+        replicas = {}
+    elif not isinstance(replicas, Mapping) or not all(type(count) is int for count in replicas.values()):
+        raise wrong_type("replicas", "a dictionary of whole numbers by data centre", replicas)
+    centers, allowed = checked_texts("data_centers", data_centers), checked_texts("zones", zones)
     try:
-        for name in [*replicas, *centers]:
+        for name in [*checked_texts("replicas", replicas), *centers]:
             policies.check_name("data centre", name)
         for name in allowed:
             policies.check_name("zone", name)

@@ -19,7 +19,8 @@ from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack, cast
 
 import msgspec
 
-from merganser.client.calls import Calls, Data
+from merganser.client.arguments import check_each, wrong_type
+from merganser.client.calls import Calls, Data, level_or
 from merganser.client.counting import Counting
 from merganser.client.errors import SiblingsError
 from merganser.client.values import as_bytes
@@ -85,7 +86,7 @@ class At(msgspec.Struct, frozen=True):
 
     async def fetch(self, *, consistency: str | None = None, timeout_s: float | None = None) -> Fetched:
         """Read the key; raises as `Handle.get`."""
-        level = consistency or self.level
+        level = level_or(self.level, consistency)
         told = await self.calls.read(
             self.table,
             self.key,
@@ -104,7 +105,7 @@ class At(msgspec.Struct, frozen=True):
         timeout_s: float | None = None,
     ) -> bool:
         """Make operations, all or none; raises as `Crdt.update`."""
-        deadline, level = self.calls.deadline(timeout_s), consistency or self.level
+        deadline, level = self.calls.deadline(timeout_s), level_or(self.level, consistency)
         types.check(operations)
 
         async def send(update: OperationId | None) -> bool:
@@ -161,7 +162,8 @@ class Handle(Generic[T]):
         return None
 
     def _do(self, action: str, *given: int | Data | None, **options: Unpack[Removing]) -> Awaitable[bool]:
-        values = [_value(one) for one in given] or [None]
+        kind = types.ACTIONS[self.type].get(action)
+        values = [_value(one, action, kind) for one in given] or [None]
         return self._at.update([Operation(self.type, action, value, self._path) for value in values], **options)
 
 
@@ -387,6 +389,7 @@ class Crdt(Fields):
             UnavailableError: too few replicas could be reached; nothing was written.
             UnknownOutcomeError: they may have been made, now or later. Those that count were sent until the end.
         """
+        check_each("an operation", operations, Operation)
         return await self._at.update(operations, **options)
 
     async def reset(self, **options: Unpack[Removing]) -> bool:
@@ -417,5 +420,8 @@ def _found(values: Sequence[Shown], path: Sequence[bytes], kind: str) -> Shown |
     return next((shown for shown in values if shown.type == kind), None)
 
 
-def _value(given: int | Data | None) -> int | bytes | None:
-    return given if given is None or isinstance(given, int) else as_bytes(given, "value")
+def _value(given: int | Data | None, action: str, kind: type | None) -> int | bytes | None:
+    """Return ``given`` as an operation has it whose values are of ``kind``; raises a WrongTypeError if it cannot be."""
+    if kind is int and type(given) is not int:
+        raise wrong_type(f"what {action} is given", "a whole number", given)
+    return as_bytes(given, "value") if kind is bytes else cast("int | None", given)

@@ -35,6 +35,10 @@ class SiblingsError(RequestError):
     """A key has several values, and there is no merge function to make one of them."""
 
 
+class WrongTypeError(RequestError, TypeError):
+    """An argument is of a wrong type; nothing was sent."""
+
+
 class ClosedError(RequestError):
     """The client is closed, or was never opened."""
 

@@ -8,7 +8,8 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-from merganser.client.calls import PAGE_PATIENCE_S, Calls, Data, for_reads
+from merganser.client.arguments import checked_pairs, checked_text, wrong_type
+from merganser.client.calls import PAGE_PATIENCE_S, Calls, Data, for_reads, level_or
 from merganser.client.session import Make
 from merganser.client.values import Change, Merge, Values, as_bytes, merged, values_of
 from merganser.model.client_messages import (
@@ -93,21 +94,21 @@ class ValueTable:
                 could leave two values where one was meant.
         """
         given, deadline = as_bytes(value, "value"), self._calls.deadline(timeout_s)
+        made = partial(
+            ClientPut,
+            ttl_s=ttl_s,
+            only_if="" if only_if is None else only_if,
+            content_type=content_type,
+            metadata=checked_pairs("metadata", metadata),
+            tags=_tags(tags),
+            client=self._calls.name,
+        )
         if context is None and self._merge is not None and only_if is None:
             found = await self._get(key, for_reads(consistency), deadline)
             context = found.context
             if found.siblings:
                 given = merged(self._merge, [*found.all, given])
-        made = partial(
-            ClientPut,
-            ttl_s=ttl_s,
-            only_if=only_if or "",
-            content_type=content_type,
-            metadata=tuple(sorted((metadata or {}).items())),
-            tags=tuple(Tag(name, _tag_value(tagged)) for name, tagged in tags),
-            client=self._calls.name,
-        )
-        return await self._put(key, given, context or b"", made, consistency, deadline)
+        return await self._put(key, given, b"" if context is None else context, made, consistency, deadline)
 
     async def delete(
         self,
@@ -126,9 +127,10 @@ class ValueTable:
             as `put`.
         """
         deadline = self._calls.deadline(timeout_s)
+        made = partial(ClientPut, only_if="" if only_if is None else only_if)
         if context is None:
             context = (await self._get(key, for_reads(consistency), deadline)).context
-        return await self._put(key, None, context, partial(ClientPut, only_if=only_if or ""), consistency, deadline)
+        return await self._put(key, None, context, made, consistency, deadline)
 
     async def update(
         self,
@@ -148,6 +150,8 @@ class ValueTable:
             and as `put`.
         """
         deadline = self._calls.deadline(timeout_s)
+        if not callable(change):
+            raise wrong_type("change", "a function", change)
         found = await self._get(key, for_reads(consistency), deadline)
         changed = change(found.value)
         value = None if changed is None else as_bytes(changed, "value")
@@ -167,7 +171,7 @@ class ValueTable:
             as `get`.
         """
         asked = AskKeys(
-            self.name, None, PAGE_KEYS, consistency or self._consistency, 0, prefix=as_bytes(prefix, "prefix")
+            self.name, None, PAGE_KEYS, level_or(self._consistency, consistency), 0, prefix=as_bytes(prefix, "prefix")
         )
         while True:
             page = await self._page(partial(_within, asked), KeysAre, timeout_s)
@@ -204,9 +208,9 @@ class ValueTable:
         """
         if value is not None and (low is not None or high is not None):
             raise RequestError("value is exact: leave it out, or low and high")
-        bounds = [None if bound is None else _tag_value(bound) for bound in (low, high)]
+        bounds = [None if bound is None else _tag_value(bound, name) for bound, name in ((low, "low"), (high, "high"))]
         if value is not None:
-            bounds = [_tag_value(value)] * 2
+            bounds = [_tag_value(value, "value")] * 2
         asked = AskTagged(
             self.name,
             tag,
@@ -215,7 +219,7 @@ class ValueTable:
             is_integer=is_integer or any(isinstance(bound, int) for bound in bounds),
             resume=None,
             limit=PAGE_KEYS,
-            level=consistency or self._consistency,
+            level=level_or(self._consistency, consistency),
             timeout_ms=0,
         )
         while True:
@@ -237,7 +241,7 @@ class ValueTable:
         )
 
     async def _get(self, key: Data, consistency: str | None, deadline: float) -> Values:
-        name, raw, level = self.name, as_bytes(key, "key"), consistency or self._consistency
+        name, raw, level = self.name, as_bytes(key, "key"), level_or(self._consistency, consistency)
         told = await self._calls.read(
             name,
             raw,
@@ -256,7 +260,7 @@ class ValueTable:
         consistency: str | None,
         deadline: float,
     ) -> bytes:
-        name, raw, level = self.name, as_bytes(key, "key"), consistency or self._consistency
+        name, raw, level = self.name, as_bytes(key, "key"), level_or(self._consistency, consistency)
         if value is not None and len(value) > FRAME_BYTES_MAX // 2:
             raise RequestError(f"a value of {len(value):,} bytes is more than can be sent: split it")
         told = await self._calls.write(
@@ -273,5 +277,19 @@ def _within(asked: AskKeys | AskTagged, within_ms: int) -> AskKeys | AskTagged:
     return msgspec.structs.replace(asked, timeout_ms=within_ms)
 
 
-def _tag_value(given: int | Data) -> int | bytes:
-    return given if isinstance(given, int) else as_bytes(given, "tag")
+def _tags(tags: Iterable[tuple[str, int | Data]]) -> tuple[Tag, ...]:
+    is_list = isinstance(tags, Iterable) and not isinstance(tags, str | bytes | Mapping)
+    pairs = list(tags) if is_list else []
+    if not is_list or not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise wrong_type("tags", 'pairs of a name and a value, such as [("age", 7)]', tags)
+    return tuple(
+        Tag(checked_text("the name of a tag", name), _tag_value(value, f"tag {name}")) for name, value in pairs
+    )
+
+
+def _tag_value(given: int | Data, name: str) -> int | bytes:
+    if type(given) is int:
+        return given
+    if not isinstance(given, str | bytes | bytearray | memoryview):
+        raise wrong_type(name, "a whole number, bytes or text", given)
+    return as_bytes(given, name)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from merganser.client.arguments import wrong_type
 from merganser.client.errors import SiblingsError
 from merganser.model.client_messages import ValueIs, ValuesAre
 
@@ -67,7 +68,7 @@ def as_bytes(given: object, what: str) -> bytes:
     """Return a key or a value that a caller gave; text is UTF-8.
 
     Raises:
-        TypeError: it is neither text nor bytes.
+        WrongTypeError: it is neither text nor bytes.
     """
     if type(given) is bytes:
         return given
@@ -75,4 +76,4 @@ def as_bytes(given: object, what: str) -> bytes:
         return given.encode()
     if isinstance(given, bytes | bytearray | memoryview):
         return bytes(given)
-    raise TypeError(f"a {what} is bytes or text, not {type(given).__name__}")
+    raise wrong_type(what, "bytes or text", given)

@@ -216,7 +216,7 @@ _DIGITS_MAX = 4  # no table has 10,000 replicas, and a longer number is not wort
 
 
 def _explicit(n: int, **counts: int) -> Need:
-    for name, count in counts.items():
+    for name, count in reversed(counts.items()):  # primaries first: where they alone were said, the others follow them
         if not 0 <= count <= n:
             raise ValueError(f"{name}={count} and the table has {n} replicas: choose a number from 0 to {n}")
     nodes = max(counts.values())

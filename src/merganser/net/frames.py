@@ -31,6 +31,8 @@ HELLO_BYTES_MAX = 4096
 
 _LENGTH = struct.Struct(">I")
 LENGTH_BYTES = _LENGTH.size
+_HTTP = int.from_bytes(b"HTTP", "big")
+"""The length that an answer of an HTTP server seems to have."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Sent] = msgspec.msgpack.Decoder(Sent)
@@ -112,6 +114,8 @@ class FrameDecoder:
         return frames, start
 
     def _too_long(self, payload_bytes: int) -> CorruptionError:
+        if payload_bytes == _HTTP:
+            return CorruptionError("it speaks HTTP: name the port of its peers, not one of its HTTP doors")
         return CorruptionError(
             f"a peer announced a frame of {payload_bytes} bytes, {self.frame_bytes_max} are allowed: "
             "it speaks another protocol, or its bytes are damaged"

@@ -15,6 +15,8 @@ _KEEPALIVE_OPTIONS: Final = (
     ("TCP_USER_TIMEOUT", 11_000),  # ms that sent bytes may stay unacknowledged, when there is no silence to probe
 )
 """A peer that lost power sends no FIN; Linux would wait for two hours before it asks."""
+_PORT_MAX: Final = 65535
+_PORT_DIGITS_MAX: Final = 9  # leading zeros are read, a book of digits is not
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -24,8 +26,12 @@ def split_address(address: str) -> tuple[str, int]:
         ConfigurationError: it is neither.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if "/" in address:
+        raise ConfigurationError(f"{address!r} is a URL, or part of one: write host:port alone, as in 127.0.0.1:7000")
+    if not host or not port.isascii() or not port.isdigit():
         raise ConfigurationError(f"{address!r} is not an address: write host:port, as in 127.0.0.1:7000")
+    if len(port) > _PORT_DIGITS_MAX or int(port) > _PORT_MAX:
+        raise ConfigurationError(f"{address!r} has port {port:.20}, and the highest there is is {_PORT_MAX}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

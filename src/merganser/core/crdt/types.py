@@ -157,12 +157,12 @@ def _check_value(operation: Operation, kind: type | None) -> None:
             raise RequestError(f"{what} takes no value")
     elif kind is int:
         if type(value) is not int:
-            raise RequestError(f"{what} takes a whole number")
+            raise RequestError(f"{what} takes a whole number, not {value!r:.80}")
         lowest = 1 if operation.type in (crdt.COUNTER, crdt.GROW_COUNTER) else -NUMBER_MAX - 1
         if not lowest <= value <= NUMBER_MAX:
             raise RequestError(f"{what} takes a number from {lowest} to {NUMBER_MAX}, not {value}")
     elif not isinstance(value, bytes):
-        raise RequestError(f"{what} takes a value")
+        raise RequestError(f"{what} takes bytes, not {value!r:.80}")
     else:
         most = ELEMENT_BYTES_MAX if operation.type == crdt.SET else VALUE_BYTES_MAX
         if len(value) > most:
