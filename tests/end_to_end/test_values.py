@@ -35,9 +35,19 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_others_merge_and_al
     assert "2 siblings: merganser resolve carts ann" in shown
     told = json.loads(run("get", "carts", "ann", "--json", through=2))
     assert [value["text"] for value in told["values"]] == ["milk", "bread"]
+    seen = tmp_path / "seen.json"
+    seen.write_text(run("get", "carts", "ann", "--json", through=2))
+    assert shown.endswith(f'"what they come to" --context {told["context"]}\n')
     run("put", "carts", "ann", "milk and eggs", "--context", context)
+    run("resolve", "carts", "ann", "milk and bread", "--context", f"@{seen}", through=2)  # has not seen the eggs
+    told = json.loads(run("get", "carts", "ann", "--json"))
+    assert [value["text"] for value in told["values"]] == ["milk and eggs", "milk and bread"]
+    run("get", "carts", "ann", "--raw", status=2)
+    run("resolve", "carts", "ann", "-", "--context", "-", status=2)
+    run("resolve", "carts", "ann", "milk", "--context", f"@{seen}.gone", status=2)
     run("resolve", "carts", "ann", "milk, eggs and bread", through=1)
-    assert run("get", "carts", "ann", through=2) == "milk, eggs and bread"
+    assert run("get", "carts", "ann", through=2) == "milk, eggs and bread\n"
+    assert run("get", "carts", "ann", "--raw", through=2) == "milk, eggs and bread"
     run("put", "carts", "bob", "tea")
     run("put", "carts", "bob", "coffee")
     assert sorted(run("keys", "carts").split()) == ["ann", "bob"]
@@ -53,6 +63,11 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_others_merge_and_al
     run(*count, f"{session}:3", through=1, status=2)
     run("update", "pages", "home", "set", "add", "ann", "--field", "readers", through=1)
     assert run("get", "pages", "home", through=2) == '{"readers":["ann"],"visits":5}\n'
+    before = tmp_path / "before.json"
+    before.write_text(run("get", "pages", "home", "--json"))
+    run("update", "pages", "home", "set", "add", "ann", "--field", "readers")
+    run("update", "pages", "home", "set", "remove", "ann", "--field", "readers", "--context", f"@{before}", through=1)
+    assert run("get", "pages", "home", through=2) == '{"readers":["ann"],"visits":5}\n'  # the second add was not seen
     advice = json.loads(run("advise", "carts", "--json", "--r", "1", "--w", "1"))
     assert 0 < advice["choices"][0]["fresh_at_once"] <= 1
     run("snapshot", "create", str(tmp_path / "repository"), "--name", "one")
@@ -60,11 +75,11 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_others_merge_and_al
     told = json.loads(run("get", "old-carts", "bob", "--json"))
     assert [value["text"] for value in told["values"]] == ["tea", "coffee"]
     run("resolve", "old-carts", "bob", "water")
-    assert run("get", "old-carts", "bob", through=2) == "water"
+    assert run("get", "old-carts", "bob", through=2) == "water\n"
     assert run("get", "old-pages", "home", through=2) == '{"readers":["ann"],"visits":5}\n'
     cluster.nodes[0].kill()
     run(*count[:5], "2", *count[6:], f"{session}:2", through=1)
     assert run("get", "pages", "home", through=2) == '{"readers":["ann"],"visits":7}\n'
-    assert run("get", "carts", "ann", through=1) == "milk, eggs and bread"
+    assert run("get", "carts", "ann", through=1) == "milk, eggs and bread\n"
     run("delete", "carts", "ann", through=2)
     assert run("get", "carts", "ann", through=1, status=1) == ""

@@ -12,14 +12,21 @@ from merganser.core.crdt import types
 
 
 def update(
-    admin: str, table: str, key: str, operation: Mapping[str, object], *, identity: str | None, consistency: str
+    admin: str,
+    table: str,
+    key: str,
+    operation: Mapping[str, object],
+    *,
+    identity: str | None,
+    context: str | None,
+    consistency: str,
 ) -> None:
     """Make one operation, and print whether anything has changed.
 
     Raises:
         ConfigurationError: it was not made, or that is unknown; says why.
     """
-    query = {"table": table, "key": key, "id": identity, "consistency": consistency}
+    query = {"table": table, "key": key, "id": identity, "context": context, "consistency": consistency}
     made = ask(admin, "update", query, orjson.dumps([operation]))
     print("made" if made["made"] else "nothing to change")  # noqa: T201  # a command line speaks
 

@@ -17,7 +17,14 @@ tables = typer.Typer(help="Tables of keys and values, whose conflicting writes a
 TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="Made with merganser table create.")]
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY")]
 ValueArgument = Annotated[str, typer.Argument(metavar="VALUE", help="- reads it from standard input.")]
-ContextOption = Annotated[str | None, typer.Option("--context", help="As get --json, put or delete printed it.")]
+ContextOption = Annotated[
+    str | None,
+    typer.Option(
+        "--context",
+        metavar="CONTEXT|@FILE|-",
+        help="As get, put or delete printed it; or where that, or what get --json printed, can be read.",
+    ),
+]
 ConsistencyOption = Annotated[
     str, typer.Option("--consistency", help="ONE, QUORUM, ALL and so on, or numbers: w=2,pw=1 or r=2,pr=1.")
 ]
@@ -102,11 +109,12 @@ def get(
     consistency: ConsistencyOption = QUORUM,
     admin: AdminOption = ADMIN_DEFAULT,
     json: JsonOption = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Exactly the bytes of the one value, and nothing else.")] = False,
 ) -> None:
     """Print the value of a key, or all its siblings, with who wrote them when; exit status 1 if there is none."""
     from merganser.cli import values as on_values
 
-    if not on_values.get(admin, table, key, consistency=consistency, as_json=json):
+    if not on_values.get(admin, table, key, consistency=consistency, as_json=json, is_raw=raw):
         raise typer.Exit(1)
 
 
@@ -174,11 +182,17 @@ def put(
     takes the place of everything.
     """
     from merganser.cli import values as on_values
+    from merganser.cli.contexts import context_of
 
     said = on_values.about(
         content_type=content_type, client=client, metadata=meta or [], tags=tag or [], integer_tags=tag_int or []
     )
-    options = {"context": context, "ttl_s": None if ttl is None else str(ttl), "if": only_if, **said}
+    options = {
+        "context": context_of(context, value=value),
+        "ttl_s": None if ttl is None else str(ttl),
+        "if": only_if,
+        **said,
+    }
     on_values.put(admin, table, key, _value(value), consistency=consistency, **options)
 
 
@@ -193,8 +207,9 @@ def delete(
 ) -> None:
     """Delete what the context has seen, or, without one, all that is there now."""
     from merganser.cli import values as on_values
+    from merganser.cli.contexts import context_of
 
-    on_values.delete(admin, table, key, context=context, condition=only_if, consistency=consistency)
+    on_values.delete(admin, table, key, context=context_of(context), condition=only_if, consistency=consistency)
 
 
 @values.command()
@@ -208,14 +223,20 @@ def update(
     identity: Annotated[
         str | None, typer.Option("--id", help="SESSION:1, then SESSION:2 ...: made once, however often it is sent.")
     ] = None,
+    context: ContextOption = None,
     consistency: ConsistencyOption = QUORUM,
     admin: AdminOption = ADMIN_DEFAULT,
 ) -> None:
-    """Change a value that merges itself, in a table made with --conflicts crdt."""
-    from merganser.cli import crdts
+    """Change a value that merges itself, in a table made with --conflicts crdt.
 
+    What removes or replaces something does so with what the context has seen; without one, with all that is there now.
+    """
+    from merganser.cli import crdts
+    from merganser.cli.contexts import context_of
+
+    seen = context_of(context)
     operation = {"type": kind, "action": action, "value": crdts.typed(kind, action, value), "path": field or []}
-    crdts.update(admin, table, key, operation, identity=identity, consistency=consistency)
+    crdts.update(admin, table, key, operation, identity=identity, context=seen, consistency=consistency)
 
 
 @values.command()
@@ -235,13 +256,16 @@ def resolve(
     table: TableArgument,
     key: KeyArgument,
     value: ValueArgument,
+    context: ContextOption = None,
     consistency: ConsistencyOption = QUORUM,
     admin: AdminOption = ADMIN_DEFAULT,
 ) -> None:
-    """Put one value in the place of all siblings that are there now."""
+    """Put one value in the place of the siblings that the context has seen, or, without one, of all there are now."""
     from merganser.cli import values as on_values
+    from merganser.cli.contexts import context_of
 
-    on_values.resolve(admin, table, key, _value(value), consistency=consistency)
+    seen = context_of(context, value=value)
+    on_values.resolve(admin, table, key, _value(value), context=seen, consistency=consistency)
 
 
 @values.command()

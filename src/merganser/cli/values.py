@@ -52,28 +52,47 @@ def drop(admin: str, table: str) -> None:
     ask(admin, "drop", {"table": table})
 
 
-def get(admin: str, table: str, key: str, *, consistency: str, as_json: bool) -> bool:
-    """Print the values of a key; false if there are none. Raises as `create`.
+def get(admin: str, table: str, key: str, *, consistency: str, as_json: bool, is_raw: bool) -> bool:
+    """Print the values of a key; false if there are none.
 
-    A single value is printed as it is, so that it can be piped; several stand side by side, with who wrote them when.
+    A single value is printed, and a newline if it is text; several stand side by side, with who wrote them when. Raw,
+    it is the bytes of a single value and nothing else.
+
+    Raises:
+        ConfigurationError: as `create`; or there is no single value to be printed raw.
     """
+    if as_json and is_raw:
+        raise ConfigurationError("--json and --raw exclude each other")
     found = ask(admin, "get", {"table": table, "key": key, "consistency": consistency})
     values: Values = found["values"]
-    if as_json:
+    if is_raw:
+        sys.stdout.buffer.write(_single(table, key, values))
+        sys.stdout.flush()
+    elif as_json:
         print_json(found)
     elif values and "type" in values[0]:
         from merganser.cli.crdts import print_plain
 
         print_plain(values)
     elif len(values) == 1:
-        sys.stdout.buffer.write(bytes_of(values[0]))
+        is_line = "text" in values[0] or sys.stdout.isatty()
+        sys.stdout.buffer.write(bytes_of(values[0]) + b"\n" * is_line)
         sys.stdout.flush()
-        if sys.stdout.isatty():
-            print()  # noqa: T201
     elif values:
         Console().print(_side_by_side(values))
-        print(f'{len(values)} siblings: merganser resolve {table} {key} "what they come to"')  # noqa: T201
+        seen = f"--context {found['context']}"
+        print(f'{len(values)} siblings: merganser resolve {table} {key} "what they come to" {seen}')  # noqa: T201
     return bool(values)
+
+
+def _single(table: str, key: str, values: Values) -> bytes:
+    if any("type" in value for value in values):
+        raise ConfigurationError(f"what {table} has merges itself, and has no bytes to be printed: leave out --raw")
+    if len(values) > 1:
+        raise ConfigurationError(
+            f"{key} has {len(values)} siblings: get them with --json, or merganser resolve {table}"
+        )
+    return bytes_of(values[0]) if values else b""
 
 
 def list_keys(admin: str, table: str, *, prefix: str, consistency: str, as_json: bool) -> None:
@@ -136,7 +155,7 @@ def delete(admin: str, table: str, key: str, *, context: str | None, condition: 
     if found["values"] and "type" in found["values"][0]:
         ask(admin, "delete", {"table": table, "key": key, "context": context, "consistency": consistency})
         return
-    seen = context or str(found["context"])
+    seen = str(found["context"]) if context is None else context
     query = {"table": table, "key": key, "context": seen, "if": condition, "consistency": consistency}
     print(_change(admin, "delete", query))  # noqa: T201
 
@@ -179,9 +198,9 @@ def _integer(text: str) -> int:
         raise ConfigurationError(f"write NAME=NUMBER, not {text!r}") from None
 
 
-def resolve(admin: str, table: str, key: str, value: bytes, *, consistency: str) -> None:
-    """Put one value in the place of all siblings that are read now; raises as `create`."""
-    seen = _context_now(admin, table, key, consistency)
+def resolve(admin: str, table: str, key: str, value: bytes, *, context: str | None, consistency: str) -> None:
+    """Put one value in the place of the siblings that ``context`` has seen, None: that are read; raises as `create`."""
+    seen = _context_now(admin, table, key, consistency) if context is None else context
     put(admin, table, key, value, context=seen, consistency=consistency)
 
 
