@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rocksdict import AccessType, Options, Rdict, ReadOptions
+from rocksdict import AccessType, Options, Rdict
 
 from merganser.model.errors import CorruptionError
+from merganser.storage.rocks_rows import rows_between
 
 
 class CheckpointReader:
@@ -51,22 +52,8 @@ class CheckpointReader:
         """
         if start >= end:
             return
-        options = ReadOptions()
-        options.set_iterate_upper_bound(end)
         try:
-            found = self._database.iter(options)
-            if reverse:
-                found.seek_to_last()
-            else:
-                found.seek(start)
-            step = found.prev if reverse else found.next
-            while found.valid():
-                key: bytes = found.key()
-                if key < start:
-                    break
-                yield key, found.value()
-                step()
-            found.status()
+            yield from rows_between(self._database, start, end, reverse=reverse)
         except Exception as error:
             raise CorruptionError(f"{self._path} cannot be read: {error}") from error
 

@@ -46,7 +46,6 @@ from rocksdict import (
     DBRecoveryMode,
     Options,
     Rdict,
-    ReadOptions,
     WriteBatch,
 )
 
@@ -54,6 +53,7 @@ from merganser.model.errors import ConfigurationError, CorruptionError, Invarian
 from merganser.storage import rocks_directory
 from merganser.storage.engine import Batch
 from merganser.storage.group_commit import GroupCommit
+from merganser.storage.rocks_rows import rows_between
 from merganser.storage.space import SpaceWatch, free_bytes
 from merganser.storage.synced_mark import Synced, SyncedMark
 from merganser.storage.worker_thread import WorkerThread
@@ -170,7 +170,7 @@ class RocksEngine:
         if start >= end:
             return
         try:
-            yield from self._scan(start, end, reverse=reverse)
+            yield from rows_between(self._database, start, end, reverse=reverse)
         except Exception as error:
             raise _unreadable(error) from error
 
@@ -295,23 +295,6 @@ class RocksEngine:
             await self._syncer.do(partial(work, *arguments))
         except (OSError, RuntimeError) as error:  # RuntimeError: the thread has ended, as the engine is closed
             raise StorageFailedError(f"{self._path}: {error}") from error
-
-    def _scan(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        options = ReadOptions()
-        options.set_iterate_upper_bound(end)
-        rows = self._database.iter(options)
-        if reverse:
-            rows.seek_to_last()
-        else:
-            rows.seek(start)
-        step = rows.prev if reverse else rows.next
-        while rows.valid():
-            key: bytes = rows.key()
-            if key < start:
-                break
-            yield key, rows.value()
-            step()
-        rows.status()
 
 
 def _raw_batch(batch: Batch) -> WriteBatch:
