@@ -37,6 +37,7 @@ from merganser.model.ids import PartitionId, TableId
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
+from merganser.storage.other_tables import drop_others
 from merganser.storage.registers import decode_register, value_at
 from merganser.storage.values import seal, unseal
 
@@ -220,21 +221,9 @@ class ExpiryIndex:
         self._whole = {place: identity for place, identity in self._whole.items() if place[0] in kept}
         batch = Batch()
         for prefix in (_ENTRIES, _MARKS):
-            start = prefix
-            for table in expiring:
-                self._forget(batch, start, prefix + _TABLE.pack(table))
-                start = prefix + _TABLE.pack(table + 1)
-            self._forget(batch, start, keys.prefix_end(prefix))
+            drop_others(self._engine, prefix, expiring, batch)
         if batch.operations:
             self._engine.commit(batch)
-
-    def _forget(self, batch: Batch, start: bytes, end: bytes) -> None:
-        try:
-            is_empty = next(iter(self._engine.scan(start, end)), None) is None
-        except CorruptionError:
-            is_empty = False
-        if not is_empty:
-            batch.delete_range(start, end)
 
 
 def _time_of(expiring: Expiring, key: bytes, stored: bytes | None) -> int | None:

@@ -40,6 +40,7 @@ from merganser.model.ids import PartitionId, TableId
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
+from merganser.storage.other_tables import drop_others
 from merganser.storage.values import decode_row
 
 EXAMINED_MAX: Final = 1_000
@@ -256,21 +257,10 @@ class TagIndex:
         """Drop the entries of tables that are gone."""
         kept = {table.id for table in current.tables}
         self._broken = {place: broken for place, broken in self._broken.items() if place[0] in kept}
-        batch, start = Batch(), _ENTRIES
-        for table in sorted(table.id for table in current.tables if table.has_contents):
-            self._forget(batch, start, _ENTRIES + _TABLE.pack(table))
-            start = _ENTRIES + _TABLE.pack(table + 1)
-        self._forget(batch, start, keys.prefix_end(_ENTRIES))
+        batch = Batch()
+        drop_others(self._engine, _ENTRIES, sorted(table.id for table in current.tables if table.has_contents), batch)
         if batch.operations:
             self._engine.commit(batch)
-
-    def _forget(self, batch: Batch, start: bytes, end: bytes) -> None:
-        try:
-            is_empty = next(iter(self._engine.scan(start, end)), None) is None
-        except CorruptionError:
-            is_empty = False
-        if not is_empty:
-            batch.delete_range(start, end)
 
 
 def entries_of(place: Place, key: bytes, stored: bytes) -> set[bytes]:

@@ -12,7 +12,7 @@ Integers are big-endian and unsigned.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from merganser.core.hash_tree import HashTree
 from merganser.model.errors import CorruptionError
@@ -20,6 +20,7 @@ from merganser.model.ids import PartitionId, TableId
 from merganser.service.counts import Count
 from merganser.storage import keys
 from merganser.storage.engine import Batch, Engine
+from merganser.storage.other_tables import drop_others
 from merganser.storage.values import seal, unseal
 
 Place = tuple[TableId, PartitionId]
@@ -76,21 +77,13 @@ class TreeImages:
     def forget_others(self, tables: Sequence[TableId]) -> None:
         """Delete the images of all tables but these, which are in ascending order."""
         batch = Batch()
-        for start, end in _between(tables):
-            if self._holds_any(start, end):
-                batch.delete_range(start, end)
+        drop_others(self._engine, _PREFIX, tables, batch)
         if batch.operations:
             self._engine.commit(batch)
 
     def forget_all(self, batch: Batch) -> None:
         """Have ``batch`` delete every image."""
         batch.delete_range(_PREFIX, keys.prefix_end(_PREFIX))
-
-    def _holds_any(self, start: bytes, end: bytes) -> bool:
-        try:
-            return next(iter(self._engine.scan(start, end)), None) is not None
-        except CorruptionError:
-            return True
 
 
 def _unpacked(packed: bytes) -> tuple[HashTree, Count]:
@@ -101,12 +94,3 @@ def _unpacked(packed: bytes) -> tuple[HashTree, Count]:
     except struct.error:
         raise CorruptionError(f"no image of a hash tree: {len(packed)} bytes") from None
     return HashTree.unpack(packed[tree_at:]), Count(items, size_bytes, local)
-
-
-def _between(tables: Sequence[TableId]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the ranges of images of all other tables."""
-    start = _PREFIX
-    for table in tables:
-        yield start, image_key((table, PartitionId(0)))
-        start = image_key((TableId(table + 1), PartitionId(0)))
-    yield start, keys.prefix_end(_PREFIX)
