@@ -14,7 +14,6 @@ from collections.abc import Callable
 from merganser.core.policy_changes import Forks
 from merganser.core.splitting import halves
 from merganser.model.errors import CorruptionError, RefusedError
-from merganser.model.ids import PartitionId
 from merganser.model.leader_messages import STALE_GENERATION
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
 from merganser.storage import keys
@@ -42,7 +41,7 @@ class Generations:
         self._engine = engine
         self._kept: dict[Group, Generation] = {}
         for key, stored in engine.scan(_PREFIX, keys.prefix_end(_PREFIX)):
-            self._kept[_group_in(key)] = _generation_in(key, stored)
+            self._kept[keys.group_in(_PREFIX, key)] = _generation_in(key, stored)
 
     def of(self, group: Group) -> Generation:
         """Return the latest that is known of a group."""
@@ -68,7 +67,7 @@ class Generations:
         """
         if generation > self.of(group):
             (number, leader), raised = generation
-            key = keys.group_key(_PREFIX, *group)
+            key = keys.group_key(_PREFIX, group)
             self._engine.commit(Batch().put(key, seal(key, _GENERATION.pack(number, leader, raised))))
             self._kept[group] = Epoch(number, leader), raised
 
@@ -83,20 +82,15 @@ class Generations:
         """Have each part of a partition inherit the generation of its group; see `Topology.when_split`."""
         kept = {Group(g.rule, p): kept for g, kept in self._kept.items() for p in halves(g.partition, factor)}
         for group in self._kept:
-            batch.delete(keys.group_key(_PREFIX, *group))
+            batch.delete(keys.group_key(_PREFIX, group))
         for group, ((number, leader), raised) in kept.items():
-            key = keys.group_key(_PREFIX, *group)
+            key = keys.group_key(_PREFIX, group)
             batch.put(key, seal(key, _GENERATION.pack(number, leader, raised)))
 
         def take() -> None:
             self._kept = kept
 
         return take
-
-
-def _group_in(key: bytes) -> Group:
-    rule, partition = keys.split_group_key(_PREFIX, key)
-    return Group(rule, PartitionId(partition))
 
 
 def _generation_in(key: bytes, stored: bytes) -> Generation:

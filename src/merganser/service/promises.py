@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from merganser.core.policy_changes import Forks
 from merganser.core.splitting import halves
 from merganser.model.errors import CorruptionError, RefusedError
-from merganser.model.ids import PartitionId
 from merganser.model.leader_messages import NOT_LEADING
 from merganser.model.leadership import NO_EPOCH, Epoch, Group
 from merganser.service.replica import NOT_A_REPLICA
@@ -45,7 +44,7 @@ class Promises:
         """Since the start, and forks: what was of a group before one may be of another after it."""
         self._listeners: list[Callable[[Group, Epoch], None]] = []
         for key, stored in engine.scan(_PREFIX, keys.prefix_end(_PREFIX)):
-            self._promised[_group_in(key)] = _epoch_in(key, stored)
+            self._promised[keys.group_in(_PREFIX, key)] = _epoch_in(key, stored)
 
     def of(self, group: Group) -> Epoch:
         """Return what is promised, durable or not; NO_EPOCH if nothing is."""
@@ -107,7 +106,7 @@ class Promises:
             return
         batch = Batch()
         for group, epoch in later:
-            key = keys.group_key(_PREFIX, *group)
+            key = keys.group_key(_PREFIX, group)
             batch.put(key, seal(key, _EPOCH.pack(*epoch)))
         self._engine.commit(batch)
         for group, epoch in later:
@@ -147,20 +146,15 @@ class Promises:
         promised = {part: self._promised[whole] for part, whole in parts.items()}
         undurable = {part for part, whole in parts.items() if whole in self._undurable}
         for group in self._promised:
-            batch.delete(keys.group_key(_PREFIX, *group))
+            batch.delete(keys.group_key(_PREFIX, group))
         for group, epoch in promised.items():
-            key = keys.group_key(_PREFIX, *group)
+            key = keys.group_key(_PREFIX, group)
             batch.put(key, seal(key, _EPOCH.pack(*epoch)))
 
         def take() -> None:
             self._promised, self._undurable, self._splits = promised, undurable, self._splits + 1
 
         return take
-
-
-def _group_in(key: bytes) -> Group:
-    rule, partition = keys.split_group_key(_PREFIX, key)
-    return Group(rule, PartitionId(partition))
 
 
 def _epoch_in(key: bytes, stored: bytes) -> Epoch:

@@ -28,7 +28,8 @@ from __future__ import annotations
 import struct
 
 from merganser.model.errors import CorruptionError
-from merganser.model.ids import TableId, Token
+from merganser.model.ids import PartitionId, TableId, Token
+from merganser.model.leadership import Group
 
 _HEAD = struct.Struct(">IQ")
 _TABLE = struct.Struct(">I")
@@ -159,15 +160,16 @@ def all_metadata_range() -> tuple[bytes, bytes]:
     return metadata_key(""), _TABLE.pack(METADATA + 1)
 
 
-def group_key(prefix: bytes, rule: int, partition: int) -> bytes:
-    """Return the metadata key, below ``prefix``, of what is kept for the groups of a rule in a partition."""
+def group_key(prefix: bytes, group: Group) -> bytes:
+    """Return the metadata key, below ``prefix``, of what is kept for a group."""
+    rule, partition = group
     if rule < _POLICIES_FROM:
         return prefix + _GROUP.pack(rule, partition)
     return prefix + _GROUP_OF_POLICY.pack(rule, partition)
 
 
-def split_group_key(prefix: bytes, key: bytes) -> tuple[int, int]:
-    """Return rule and partition in what `group_key` made.
+def group_in(prefix: bytes, key: bytes) -> Group:
+    """Return the group in what `group_key` made.
 
     Raises:
         CorruptionError: it is no such key.
@@ -177,7 +179,7 @@ def split_group_key(prefix: bytes, key: bytes) -> tuple[int, int]:
         rule, partition = (_GROUP_OF_POLICY if length == _GROUP_OF_POLICY.size else _GROUP).unpack(key[len(prefix) :])
     except struct.error:
         raise CorruptionError(f"not the key of a group: {key.hex()}") from None
-    return rule, partition
+    return Group(rule, PartitionId(partition))
 
 
 def hint_key(target: int, row_key: bytes) -> bytes:
