@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from merganser.core import cluster_map
 from merganser.model.cluster import ClusterMap, NodeRecord
@@ -97,15 +97,13 @@ class Founding:
         Raises:
             ConfigurationError: the seeds belong to a cluster that does not know this node, or were given other seeds.
         """
-        while self._map is None:
-            met = await self._meet()
-            first = self._adopted(met) or (self._founded(met) if self._is_founder else None)
-            if first is None:
-                await asyncio.sleep(ASK_AGAIN_S * self._rng.uniform(0.5, 1.5))
-                continue
-            await keep_first_map(self._engine, first)
-            self._map = first  # not before: a map that a crash can take back must not reach anyone
+        if self._map is None:
+            self._map = await first_map(self._engine, self._ask, ask_again_s=ASK_AGAIN_S, rng=self._rng)
         return self._map
+
+    async def _ask(self) -> ClusterMap | None:
+        met = await self._meet()
+        return self._adopted(met) or (self._founded(met) if self._is_founder else None)
 
     @property
     def _is_founder(self) -> bool:
@@ -153,6 +151,21 @@ class Founding:
             return None
         members = [self._me, *(introduced.node for introduced in met.values())]
         return cluster_map.found(ClusterId(f"{self._rng.getrandbits(64):016x}"), members, self._partitions)
+
+
+async def first_map(
+    engine: Engine, ask: Callable[[], Awaitable[ClusterMap | None]], *, ask_again_s: float, rng: random.Random
+) -> ClusterMap:
+    """Return the first map of a node that has none, once somebody has it to give and it is durable here.
+
+    Nobody may see it before: a crash can take it back.
+    """
+    while True:
+        first = await ask()
+        if first is not None:
+            await keep_first_map(engine, first)
+            return first
+        await asyncio.sleep(ask_again_s * rng.uniform(0.5, 1.5))
 
 
 def check_address(me: NodeRecord, current: ClusterMap) -> None:

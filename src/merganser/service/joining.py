@@ -23,8 +23,8 @@ from merganser.model.ids import NodeId
 from merganser.model.messages import Introduce, Introduced, Join, Reply, Request
 from merganser.net.transport import Transport, refusal_code
 from merganser.service.catalog import CHANGE_TIMEOUT_S, Catalog
-from merganser.service.founding import FRESH
-from merganser.service.topology import Topology, keep_first_map, load_map
+from merganser.service.founding import FRESH, first_map
+from merganser.service.topology import Topology, load_map
 from merganser.storage.engine import Engine
 
 ASK_TIMEOUT_S = CHANGE_TIMEOUT_S + 1.0
@@ -85,13 +85,8 @@ class Joining:
         Raises:
             ConfigurationError: the cluster does not take this node, and says why.
         """
-        while self._map is None:
-            joined = await self._ask()
-            if joined is None:
-                await asyncio.sleep(ASK_AGAIN_S * self._rng.uniform(0.5, 1.5))
-                continue
-            await keep_first_map(self._engine, joined)
-            self._map = joined
+        if self._map is None:
+            self._map = await first_map(self._engine, self._ask, ask_again_s=ASK_AGAIN_S, rng=self._rng)
         return self._map
 
     async def _ask(self) -> ClusterMap | None:
