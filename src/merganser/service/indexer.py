@@ -24,8 +24,8 @@ import heapq
 import itertools
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
 
 from merganser.core.indexing import Shown, encoded
 from merganser.model.cluster import Index, Table
@@ -48,6 +48,7 @@ from merganser.service.leader import Leader
 from merganser.service.leadership import Leadership, Led
 from merganser.service.outboxes import Fate, Outboxes
 from merganser.service.steps import INDEXES
+from merganser.service.tasks import Tasks
 from merganser.service.topology import Topology
 from merganser.storage import keys
 from merganser.storage.engine import Engine
@@ -110,9 +111,8 @@ class Indexer:
         self.epochs = epochs
         self._rng = rng
         self._admit = admit
-        self._on_error = on_error
         self._loop = asyncio.get_running_loop()
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._tasks = Tasks(on_error)
         self._news = asyncio.Event()
         self._ready: OrderedDict[_Item, None] = OrderedDict()
         self._busy: dict[_Item, bool] = {}
@@ -161,7 +161,7 @@ class Indexer:
                     self._busy[item] = True
                 elif item[0].is_standing:
                     self._busy[item] = False
-                    self._spawn(self._deliver(item))
+                    self._tasks.begin(self._deliver(item))
                 else:
                     self._failures.pop(item, None)
             wait_s = self._later[0][0] - now if self._later and len(self._busy) < AT_ONCE else None
@@ -173,21 +173,7 @@ class Indexer:
 
     async def close(self) -> None:
         """Deliver nothing any more; `run` has ended."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks[task] = None
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._on_error(error)
+        await self._tasks.close()
 
     # One item
 

@@ -37,6 +37,7 @@ from merganser.service.confirming import Confirmations
 from merganser.service.hash_trees import HashTrees
 from merganser.service.promises import Promises
 from merganser.service.pulses import Pulses
+from merganser.service.tasks import Tasks
 from merganser.service.terms import Led as Led
 from merganser.service.topology import Topology
 from merganser.service.voting import Voting
@@ -88,7 +89,6 @@ class Leadership:
         self._asker = asker
         self._promises = promises
         self._engine = engine
-        self._on_error = on_error
         self._pulse_s = pulse_s
         self._loop = asyncio.get_running_loop()
         self._elections = Elections(topology.me.number, now_s=self._loop.time(), draw=rng.random, pulse_s=pulse_s)
@@ -114,7 +114,7 @@ class Leadership:
         self._when_elected: list[Callable[[Led], None]] = []
         self._when_deposed: list[Callable[[Led], None]] = []
         self._when_regrouped: list[Callable[[Led], None]] = []
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._tasks = Tasks(on_error)
         self.is_draining = False
         """Leave what is led here to others, and lead only what nobody else can; set by an operator."""
         self._is_running = self._is_closing = False
@@ -216,10 +216,7 @@ class Leadership:
         for led in self.leading():
             self._depose(led.group)
         self._is_running = False
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.close()
         self._confirmations.close()
 
     def _take(self, current: ClusterMap) -> None:
@@ -305,7 +302,7 @@ class Leadership:
         for heir, groups in self._elections.handovers(self._loop.time()).items():
             left = [group for group in groups if group not in self._handing_over][:HANDOVERS_AT_ONCE]
             if left:
-                self._spawn(self._hand_over(heir, left, self._loop.time() + HANDOVER_S))
+                self._tasks.begin(self._hand_over(heir, left, self._loop.time() + HANDOVER_S))
 
     def _may_lead(self, group: Group) -> bool:
         return not self._is_closing and self._engine.failure is None and self.may_vote(group)
@@ -320,7 +317,7 @@ class Leadership:
             bids = self._elections.bid(some)
             if bids:
                 partitions = self._topology.ring.partitions
-                self._spawn(self._campaigning.bid(bids, is_handover=is_handover, partitions=partitions))
+                self._tasks.begin(self._campaigning.bid(bids, is_handover=is_handover, partitions=partitions))
 
     # Terms
 
@@ -431,17 +428,6 @@ class Leadership:
         return led.epoch
 
     # Helpers
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks[task] = None
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._on_error(error)
 
     def _numbers_of(self, nodes: Iterable[NodeId]) -> tuple[int, ...]:
         return tuple(number for node in nodes if (number := self._topology.number_of(node)) is not None)
