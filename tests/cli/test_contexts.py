@@ -40,5 +40,5 @@ def test_a_context_is_itself_and_none_is_none() -> None:
 def test_standard_input_is_one_thing_and_a_file_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be both"):
         context_of("-", value="-")
-    with pytest.raises(ConfigurationError, match="the context cannot be read: .*No such file"):
+    with pytest.raises(ConfigurationError, match=r"the context cannot be read: .*No such file"):
         context_of(f"@{tmp_path / 'gone'}", value="-")

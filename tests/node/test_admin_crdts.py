@@ -99,7 +99,10 @@ async def test_a_remove_with_a_context_spares_what_that_has_not_seen(world: Worl
         ([operation("set", "add", "x", "")], "the name of a field must be 1 to 255 bytes"),
         ([operation("flag", "enable", "x")], "takes no value"),
         ([], "an update without an operation"),
-        ([operation("counter", "increment", 1)] * 101, "more than 100 operations"),
+        (
+            [operation("counter", "increment", 1)] * 101,
+            "more than 100 operations in one update, of which each element is one: split it",
+        ),
         ({"type": "set"}, "an update is an array of operations"),
     ],
 )

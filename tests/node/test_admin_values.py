@@ -27,10 +27,16 @@ class NoPeers:
 async def ask(
     machine: Machine, action: str, *, body: bytes = b"", has_header: bool = True, **query: str | bytes
 ) -> tuple[int, dict[str, Any]]:
-    admin = Admin(lambda: cast("Peers", NoPeers()), lambda: member(machine))
     told = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+    return await ask_as_written(machine, action, told.encode(), body=body, has_header=has_header)
+
+
+async def ask_as_written(
+    machine: Machine, action: str, query: bytes, *, body: bytes = b"", has_header: bool = True
+) -> tuple[int, dict[str, Any]]:
+    admin = Admin(lambda: cast("Peers", NoPeers()), lambda: member(machine))
     headers = [(HEADER, b"1")] if has_header else []
-    work = admin(Request(b"POST", f"/values/{action}?{told}".encode(), headers, body, "127.0.0.1:1"))
+    work = admin(Request(b"POST", b"/values/%b?%b" % (action.encode(), query), headers, body, "127.0.0.1:1"))
     response = await machine.spawn(_whole(work))
     assert isinstance(response.body, bytes)
     return response.status, orjson.loads(response.body)
@@ -254,6 +260,29 @@ def test_what_is_wrong_is_told_and_nothing_is_written(action: str, query: dict[s
         assert reason in told["error"]
         table = await member(machine).catalog.table("values", "t", deadline=60.0)
         assert holders(world, table, b"k") == []
+
+    play(script)
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        (b"table=t&key=%zz", "key: '%zz' is no percent-encoded byte: write two hex digits, and % as %25"),
+        (b"table=t&key=100%", "key: '%' is no percent-encoded byte"),
+        (b"table=t&key=%4", "key: '%4' is no percent-encoded byte"),
+        (b"table=%+t&key=k", "table: '%+t' is no percent-encoded byte"),
+        (b"%k=5", "a name: '%k=' is no percent-encoded byte"),
+    ],
+)
+def test_what_is_not_percent_encoded_is_not_taken_as_it_is(query: bytes, reason: str) -> None:
+    async def script(world: World) -> None:
+        await started(world)
+        machine = world.machines[0]
+        await done(machine, "create", table="t")
+        status, told = await ask_as_written(machine, "put", query, body=b"v")
+        assert status == 400
+        assert reason in told["error"]
+        assert (await done(machine, "keys", table="t"))["keys"] == []
 
     play(script)
 

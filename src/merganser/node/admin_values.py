@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -70,6 +71,8 @@ _NAMES: Final[dict[bytes, frozenset[str]]] = {
     b"session": frozenset(("table", "life_s")),
     b"keys": frozenset(("table", "prefix", "from", "limit", "consistency")),
 }
+
+_BROKEN: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})[^&]{0,2}")
 
 Query = dict[str, str]
 """Values in Latin-1, so that every byte is a character."""
@@ -258,7 +261,14 @@ def _levels(query: Query, table: Table) -> tuple[WriteLevel, ReadLevel]:
 
 
 def _query(action: bytes, text: bytes) -> Query:
-    """Read a query; raises a RequestError for what the action does not know, or is told twice."""
+    """Read a query; raises a RequestError for what the action does not know, is told twice, or is not encoded."""
+    broken = _BROKEN.search(text)
+    if broken is not None:
+        name = text[: broken.start()].rpartition(b"&")[2].partition(b"=")[0].decode("latin-1")
+        cut = broken.group().decode("latin-1")
+        raise RequestError(
+            f"{name or 'a name'}: {cut!r} is no percent-encoded byte: write two hex digits, and % as %25"
+        )
     pairs = parse_qsl(text.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
     query = dict(pairs)
     unknown = sorted(query.keys() - _NAMES[action])

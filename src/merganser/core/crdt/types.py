@@ -86,7 +86,9 @@ def check(operations: Iterable[Operation]) -> None:
     count = size = 0
     for count, operation in enumerate(operations, start=1):
         if count > OPERATIONS_MAX:
-            raise RequestError(f"more than {OPERATIONS_MAX} operations in one update: split it")
+            raise RequestError(
+                f"more than {OPERATIONS_MAX} operations in one update, of which each element is one: split it"
+            )
         _check(operation)
         size += len(operation.value) if isinstance(operation.value, bytes) else 0
         if size > KEY_BYTES_MAX:
