@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merganser.core.staleness import Link, Measured, predict, quantile
+from merganser.core.staleness import Basis, Link, Measured, predict, quantile
 from merganser.model.errors import RequestError
 
 SECONDS = st.lists(st.floats(0.0, 0.1), min_size=1, max_size=5)
@@ -18,6 +18,26 @@ SECONDS = st.lists(st.floats(0.0, 0.1), min_size=1, max_size=5)
 def cluster(nodes: str, out: list[float], back: list[float], applies: list[float]) -> Measured:
     links = {(a, b): Link(out, back) for a in nodes for b in nodes if a != b}
     return Measured(links, dict.fromkeys(nodes, applies), dict.fromkeys(nodes, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "questions", "least", "writes", "is_enough", "is_good"),
+    [
+        (3, 0, 0, 1000, False, False),
+        (3, 600, 100, 9, False, False),
+        (3, 9, 1, 1000, False, False),
+        (3, 10, 1, 10, True, False),
+        (3, 900, 99, 100, True, False),
+        (3, 600, 100, 99, True, False),
+        (3, 600, 100, 100, True, True),
+        (1, 0, 0, 100, True, True),
+    ],
+)
+def test_a_few_measurements_are_no_basis_and_some_are_none_for_what_is_rare(
+    nodes: int, questions: int, least: int, writes: int, is_enough: bool, is_good: bool
+) -> None:
+    basis = Basis(nodes, questions, least, 60.0, writes, 60.0)
+    assert (basis.is_enough, basis.is_good) == (is_enough, is_good)
 
 
 def test_two_nodes_that_each_read_themselves_miss_the_others_writes_until_they_arrive() -> None:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from merganser.cli.values import ask
 from merganser.node.local_cluster import LocalCluster
 
 pytestmark = pytest.mark.process
 
 Command = Callable[..., Any]
+
+
+def _advice(ask: Command) -> Any:
+    """What is advised once there are enough questions; before, it is said what they are."""
+    ends_at = time.monotonic() + 30
+    while (told := ask()).returncode:
+        assert "that is too little. Have nodes write to the table" in told.stderr
+        assert time.monotonic() < ends_at
+    return json.loads(told.stdout)
 
 
 def test_siblings_stand_side_by_side_until_they_are_resolved_others_merge_and_all_come_back_from_a_snapshot(
@@ -68,8 +79,13 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_others_merge_and_al
     run("update", "pages", "home", "set", "add", "ann", "--field", "readers")
     run("update", "pages", "home", "set", "remove", "ann", "--field", "readers", "--context", f"@{before}", through=1)
     assert run("get", "pages", "home", through=2) == '{"readers":["ann"],"visits":5}\n'  # the second add was not seen
-    advice = json.loads(run("advise", "carts", "--json", "--r", "1", "--w", "1"))
+    for number in range(10):
+        ask(admins[0], "put", {"table": "carts", "key": f"bob-{number}"}, b"water")
+    advice = _advice(lambda: command("advise", "carts", "--json", "--r", "1", "--w", "1", "--admin", admins[0]))
     assert 0 < advice["choices"][0]["fresh_at_once"] <= 1
+    assert advice["basis"]["nodes"] == 3
+    assert advice["basis"]["writes"] >= 10
+    assert not advice["basis"]["is_good"]
     run("snapshot", "create", str(tmp_path / "repository"), "--name", "one")
     run("snapshot", "restore", str(tmp_path / "repository"), "one", "--prefix", "old-", through=1)
     told = json.loads(run("get", "old-carts", "bob", "--json"))

@@ -14,13 +14,14 @@ from rich.table import Table
 
 from merganser.cli.admin_port import fetch, print_json
 from merganser.core import staleness
-from merganser.core.staleness import Measured, Prediction
+from merganser.core.staleness import Basis, Measured, Prediction
 from merganser.model.errors import ConfigurationError, RequestError
-from merganser.service.staleness import Told, measured
+from merganser.service.staleness import Told, basis, measured
 
 PROBABILITIES = (0.9, 0.99, 0.999)
 TRIALS = 20_000
 POINTS = 40
+_MORE = "Have nodes write to the table for a minute or more, and ask again"
 
 
 def advise(
@@ -40,7 +41,11 @@ def advise(
     Raises:
         ConfigurationError: there are no such numbers, or nothing was measured yet; says what to do.
     """
-    has_n, found = _measured(admin, table)
+    has_n, told = _measured(admin, table)
+    rests_on = basis(told)
+    if not rests_on.is_enough:
+        raise ConfigurationError(f"{_counted(rests_on)}: that is too little. {_MORE}")
+    found = measured(told)
     replicas = has_n if n is None else n
     choices = [
         (reads, writes)
@@ -49,7 +54,9 @@ def advise(
     ]
     predicted = {choice: _predict(found, replicas, *choice) for choice in choices}
     if as_json:
-        print_json({"table": table, "n": replicas, "choices": [_told(replicas, *one) for one in predicted.items()]})
+        known = {**rests_on._asdict(), "is_good": rests_on.is_good}
+        choices_told = [_told(replicas, *one) for one in predicted.items()]
+        print_json({"table": table, "n": replicas, "basis": known, "choices": choices_told})
         return
     console = Console()
     console.print(_summary(replicas, predicted))
@@ -58,11 +65,26 @@ def advise(
         "must begin to see it so likely; 2 versions: how likely it returns this write or the one before",
         style="dim",
     )
+    console.print(f"by {_counted(rests_on)}", style="dim")
+    if not rests_on.is_good:
+        rare = f"what happens once in a hundred times shows with {staleness.BASIS_GOOD} of each, on each link"
+        console.print(f"take the last columns with care: {rare}. {_MORE}", style="bold")
     if is_plotted:
         print(_plotted(predicted))  # noqa: T201
 
 
-def _measured(admin: str, table: str) -> tuple[int, Measured]:
+def _counted(rests_on: Basis) -> str:
+    """Return what was measured, in words."""
+    writes = f"{rests_on.writes:,} timed writes of the last {rests_on.writes_s:,.0f} s"
+    if rests_on.nodes == 1:
+        return f"{writes}, on one node"
+    return (
+        f"{writes}, and {rests_on.questions:,} questions between {rests_on.nodes} nodes of the last "
+        f"{rests_on.questions_s:,.0f} s, {rests_on.questions_least:,} at least from one to another"
+    )
+
+
+def _measured(admin: str, table: str) -> tuple[int, list[Told]]:
     """Return how many replicas the table has, and what all nodes that answer have measured."""
     told: list[Told] = []
     has_n = 0
@@ -81,7 +103,7 @@ def _measured(admin: str, table: str) -> tuple[int, Measured]:
     if not told:
         page = fetch(admin, f"/staleness?table={quote(table, safe='')}")
         has_n, told = page["n"], [msgspec.convert(page, Told)]
-    return has_n, measured(told)
+    return has_n, told
 
 
 def _predict(found: Measured, n: int, r: int, w: int) -> Prediction:

@@ -72,6 +72,38 @@ class Prediction(NamedTuple):
         return 1.0 - (1.0 - self.fresh(0.0)) ** k
 
 
+BASIS_MIN = 10
+"""Measurements of a kind below which nothing is predicted: that would be what one or two of them happened to be."""
+BASIS_GOOD = 100
+"""Below, a quantile of 99 % is the largest that was met, and says nothing of what comes once in a hundred times."""
+
+
+class Basis(NamedTuple):
+    """What a prediction rests on."""
+
+    nodes: int
+    """That told what they have measured."""
+    questions: int
+    """How long a link takes, all links together."""
+    questions_least: int
+    """Of the link with the fewest."""
+    questions_s: float
+    """How far back they reach."""
+    writes: int
+    """That were timed on their node."""
+    writes_s: float
+
+    @property
+    def is_enough(self) -> bool:
+        """Tell whether anything should be predicted."""
+        return self.writes >= BASIS_MIN and (self.nodes == 1 or self.questions >= BASIS_MIN)
+
+    @property
+    def is_good(self) -> bool:
+        """Tell whether the rare cases are among them."""
+        return self.writes >= BASIS_GOOD and (self.nodes == 1 or self.questions_least >= BASIS_GOOD)
+
+
 def predict(
     measured: Measured, *, n: int, r: int, w: int, draw: Draw, trials: int = 2_000, fan_out_all: bool = False
 ) -> Prediction:

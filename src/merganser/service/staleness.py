@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from merganser.core import staleness
-from merganser.core.staleness import Link, Measured
+from merganser.core.staleness import Basis, Link, Measured
 from merganser.model.errors import RequestError
 from merganser.model.ids import NodeId, TableId
 from merganser.model.messages import AskTime, Reply, TimeIs
@@ -45,6 +45,8 @@ KEPT: Final = 256
 """Of each kind, the newest: a quantile of 0.99 is told by two or three of them."""
 SAMPLE: Final = 8
 """One write in so many is timed."""
+FIRST: Final = 100
+"""So many are timed all, so that a table that is written to little can be told of soon."""
 LOOK_S: Final = 10.0
 TRIALS: Final = 400
 """Of what is told in `/status`: 5 ms of the loop for each table, every `LOOK_S`."""
@@ -56,6 +58,8 @@ class LinkTold(msgspec.Struct, frozen=True):
 
     out: tuple[float, ...]
     back: tuple[float, ...]
+    seconds: float = 0.0
+    """How long ago the oldest of them was; 0: the node does not say."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -66,6 +70,8 @@ class Told(msgspec.Struct, frozen=True):
     applies: tuple[float, ...]
     writes: int
     reads: int
+    applies_s: float = 0.0
+    """How long ago the oldest of the writes was that ``applies`` is of; 0: the node does not say."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -92,12 +98,14 @@ class _Probe(NamedTuple):
 class _Pair:
     """Questions to one other node."""
 
-    __slots__ = ("back", "newest", "out")
+    __slots__ = ("asked_at", "back", "newest", "out")
 
     def __init__(self) -> None:
         self.newest: deque[_Probe] = deque(maxlen=WINDOW)
         self.out: deque[float] = deque(maxlen=KEPT)
         self.back: deque[float] = deque(maxlen=KEPT)
+        self.asked_at: deque[float] = deque(maxlen=KEPT)
+        """Loop time, of each of ``out``."""
 
     def add(self, probe: _Probe) -> None:
         self.newest.append(probe)
@@ -111,14 +119,21 @@ class _Pair:
 class _Traffic:
     """Of one table, through this node."""
 
-    __slots__ = ("answers", "applies", "behind", "reads", "writes")
+    __slots__ = ("answers", "applied_at", "applies", "behind", "loop", "reads", "writes")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.applies: deque[float] = deque(maxlen=KEPT)
+        self.applied_at: deque[float] = deque(maxlen=KEPT)
+        """Loop time, of each of ``applies``."""
         self.writes = 0
         self.reads = 0
         self.answers = 0
         self.behind = 0
+
+    def applied(self, seconds: float) -> None:
+        self.applies.append(seconds)
+        self.applied_at.append(self.loop.time())
 
 
 class Staleness:
@@ -142,7 +157,7 @@ class Staleness:
         """Count a write; returns whom to tell how long it took on this node, None for most writes."""
         traffic = self._of(table)
         traffic.writes += 1
-        return traffic.applies.append if traffic.writes % SAMPLE == 1 else None
+        return traffic.applied if traffic.writes % SAMPLE == 1 or traffic.writes <= FIRST else None
 
     def read(self, table: TableId, *, answers: int, behind: int) -> None:
         """Count a read, and what the answers of replicas were, if there were several."""
@@ -158,10 +173,15 @@ class Staleness:
         """Return what this node has measured that concerns a table."""
         traffic = self._of(table)
         links = {
-            node: LinkTold(tuple(-1.0 if math.isinf(one) else one for one in pair.out), tuple(pair.back))
+            node: LinkTold(
+                tuple(-1.0 if math.isinf(one) else one for one in pair.out),
+                tuple(pair.back),
+                self._since(pair.asked_at),
+            )
             for node, pair in self._pairs.items()
         }
-        return Told(self._topology.node, links, tuple(traffic.applies), traffic.writes, traffic.reads)
+        applies_s = self._since(traffic.applied_at)
+        return Told(self._topology.node, links, tuple(traffic.applies), traffic.writes, traffic.reads, applies_s)
 
     def behind(self, table: TableId) -> tuple[int, int]:
         """Return how many answers there were to reads that asked several replicas, and how many were behind."""
@@ -191,9 +211,10 @@ class Staleness:
 
         def note(ended: asyncio.Future[Reply]) -> None:
             pair = self._pairs.setdefault(node, _Pair())
+            pair.asked_at.append(asked_s)
             if error_of(ended) is not None:
                 pair.out.append(math.inf)
-            elif isinstance(reply := ended.result(), TimeIs):
+            elif isinstance(reply := ended.result(), TimeIs):  # which is all that answers it
                 pair.add(_Probe(reply.wall_us / 1e6 - asked_s, self._loop.time() - asked_s))
 
         answer.add_done_callback(note)
@@ -222,8 +243,11 @@ class Staleness:
     def _of(self, table: TableId) -> _Traffic:
         traffic = self._traffic.get(table)
         if traffic is None:
-            traffic = self._traffic[table] = _Traffic()
+            traffic = self._traffic[table] = _Traffic(self._loop)
         return traffic
+
+    def _since(self, times: deque[float]) -> float:
+        return self._loop.time() - times[0] if times else 0.0
 
     def _forget_others(self) -> None:
         tables = {table.id for table in self._topology.map.tables}
@@ -244,6 +268,19 @@ def measured(told: list[Told]) -> Measured:
         links={(str(a), str(b)): link for (a, b), link in links.items()},
         applies={str(one.node): one.applies for one in told if one.applies},
         weights={str(one.node): float(one.writes + one.reads) for one in told},
+    )
+
+
+def basis(told: list[Told]) -> Basis:
+    """Return what a prediction by what several nodes have measured rests on."""
+    links = [link for one in told for link in one.links.values()]
+    return Basis(
+        nodes=len({one.node for one in told} | {node for one in told for node in one.links}),
+        questions=sum(len(link.out) for link in links),
+        questions_least=min((len(link.out) for link in links), default=0),
+        questions_s=max((link.seconds for link in links), default=0.0),
+        writes=sum(len(one.applies) for one in told),
+        writes_s=max((one.applies_s for one in told), default=0.0),
     )
 
 
