@@ -82,7 +82,8 @@ class ValueTable:
             metadata: kept with it.
             tags: kept with it, to find it by.
             only_if: "none_match": there is no value; "not_modified": nothing was written that the context has not seen.
-                Best effort while replicas cannot hear one another (docs/internals/siblings.md).
+                No compare and set: when the replica that decides dies, or seems to, another may be let in that depends
+                on the same state, and both stand (docs/adr/0020). A table with leaders has conditions that hold.
             consistency: how many nodes must have it; None: that of the table.
             timeout_s: what it may take.
 
