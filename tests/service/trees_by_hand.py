@@ -17,7 +17,7 @@ from merganser.model.timestamp import Timestamp
 from merganser.service.hash_trees import HashTrees
 from merganser.service.topology import Topology
 from merganser.storage import keys
-from merganser.storage.engine import Batch
+from merganser.storage.engine import Batch, Engine
 from merganser.storage.memory import MemoryEngine
 from merganser.storage.values import check_row, encode_row
 
@@ -88,7 +88,7 @@ def partition_of(key: bytes) -> PartitionId:
     return PartitionId((keys.token_in(key) + 2**63) >> 62)
 
 
-def rebuilt(engine: MemoryEngine, table: Table = TABLE, partitions: int = PARTITIONS) -> dict[int, HashTree]:
+def rebuilt(engine: Engine, table: Table = TABLE, partitions: int = PARTITIONS) -> dict[int, HashTree]:
     trees = {partition: HashTree() for partition in range(partitions)}
     for tree in trees.values():
         tree.begin_twigs()
