@@ -48,7 +48,9 @@ def installed(wheel: Path, directory: Path) -> Path:
     uv = Path(sysconfig.get_path("scripts")) / "uv"
     python = directory / "bin" / "python"
     subprocess.run([uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, wheel], check=True)
-    (Path(packages) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")  # not what is in its own .pth
+    # not what is in a .pth of theirs, such as the sources
+    others = [f"{path}\n" for path in sys.path if Path(path).name == Path(packages).name]
+    (Path(packages) / "others.pth").write_text("".join(others))
     return directory / "bin"
 
 
