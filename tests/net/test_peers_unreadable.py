@@ -14,7 +14,7 @@ from merganser.client.errors import wrong_request
 from merganser.model.client_messages import CLIENT_REQUESTS, ClientPut, FetchRing
 from merganser.model.errors import CorruptionError, RequestError
 from merganser.model.ids import NodeId
-from merganser.model.messages import MapIs, Reply, Request
+from merganser.model.messages import Found, MapIs, Reply, Request
 from merganser.model.versions import NEWEST
 from merganser.net.frame_bodies import Answer, Call, Hello, Rejected
 from merganser.net.frames import encode
@@ -125,16 +125,19 @@ def test_a_frame_that_is_broken_closes_the_connection_after_saying_why(
 
 
 def test_a_stranger_that_does_not_take_the_last_word_is_closed_all_the_same(run: Run) -> None:
+    async def answers_much(sender: NodeId, request: Request) -> Reply:
+        return Found(b"x" * 2**20)
+
     async def scenario() -> None:
         limits = PeerLimits(connect_timeout_s=0.05)
-        async with peers(BEN, answers, on_error=lambda _: None, limits=limits) as ben:
+        async with peers(BEN, answers_much, on_error=lambda _: None, limits=limits) as ben:
             client = await stranger_calls_on(await ben.listen("127.0.0.1", 0), HELLO)
             await until(lambda: bool(client.heard()))
             client.transport.pause_reading()
             unread = encode(Call(1, 9000, FetchRing(0)))
             (incoming,) = ben._server.connections
             while not incoming._is_paused:
-                client.transport.write(unread * 5000)
+                client.transport.write(unread)
                 await asyncio.sleep(0)
             incoming.data_received(b"\xff\xff\xff\xff")
             await until(lambda: not ben._server.connections)
