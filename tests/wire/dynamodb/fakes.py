@@ -91,6 +91,23 @@ class Cluster:
         answer = self._answer(operation, request, None)
         return answer if isinstance(answer, Fault) else None
 
+    def fault_beside_others(self, operation: str, request: Any) -> tuple[Fault, int]:
+        """Return the error, and how many turns others had meanwhile."""
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = self._loop.create_task(others())
+        try:
+            return self.fault(operation, request), turns
+        finally:
+            other.cancel()
+            self._loop.run_until_complete(asyncio.wait([other]))
+
     def _answer(self, operation: str, request: Any, level: Consistency | None) -> bytes | list[bytes] | Fault:
         body = request if isinstance(request, bytes) else orjson.dumps(request)
         try:
@@ -119,6 +136,19 @@ class Cluster:
     def stops_after(self, rows: int) -> None:
         """Read no more than so many rows of a range at once."""
         self.coordinator.page_rows_max = self.leader_based.page_items_max = rows
+
+    def scanned_by_segments(self, segments: int, **request: Any) -> list[Any]:
+        """Return the items that a Scan tells, segment after segment, each page by page."""
+        found: list[Any] = []
+        for segment in range(segments):
+            place: dict[str, Any] = {"Segment": segment, "TotalSegments": segments}
+            while True:
+                page = self.call("Scan", {**request, **place})
+                found += page["Items"]
+                if "LastEvaluatedKey" not in page:
+                    break
+                place["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        return found
 
     def create(self, name: str, partition: str = "S", sort: str | None = None) -> None:
         keys = [("p", partition, "HASH")] + ([("s", sort, "RANGE")] if sort else [])

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-import orjson
 import pytest
 
 from merganser.model.errors import TransactionConflictError, UnavailableError, UnknownOutcomeError
-from merganser.wire.dynamodb.errors import NotFoundError
-from wire.dynamodb.fakes import Cluster, served
+from wire.dynamodb.fakes import Cluster
 
 DUPLICATES = "ValidationException | Provided list of item keys contains duplicates"
 MANY = "ValidationException | Too many items requested for the {} call"
@@ -149,25 +146,9 @@ def test_no_more_is_read_than_there_is_room_for(cluster: Cluster) -> None:
 
 
 def test_others_are_served_while_a_large_batch_is_looked_into(cluster: Cluster) -> None:
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def scenario() -> None:
-        other = asyncio.create_task(others())
-        items = [put(f"{number}", x={"S": "x" * 300_000}) for number in range(25)]
-        body = orjson.dumps({"RequestItems": {"nope": items}})
-        try:
-            with pytest.raises(NotFoundError, match="not found"):  # after the items, before the writes
-                await served(cluster.dynamodb, "BatchWriteItem", body)
-        finally:
-            other.cancel()
-
-    cluster.run(scenario())
+    items = [put(f"{number}", x={"S": "x" * 300_000}) for number in range(25)]
+    refused, turns = cluster.fault_beside_others("BatchWriteItem", {"RequestItems": {"nope": items}})
+    assert "not found" in refused.message  # which is seen after the items, before the writes
     assert turns >= 25
 
 

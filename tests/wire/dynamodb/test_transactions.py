@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
 import pytest
 
 from merganser.model.errors import TransactionInProgressError
-from merganser.wire.dynamodb.errors import NotFoundError, fault_of
-from wire.dynamodb.fakes import Cluster, served
+from merganser.wire.dynamodb.errors import fault_of
+from wire.dynamodb.fakes import Cluster
 
 A, B = {"S": "a"}, {"S": "b"}
 ONE = {"N": "1"}
@@ -273,27 +272,10 @@ def test_a_leaderless_table_has_no_transactions(leaderless: Cluster) -> None:
 
 
 def test_others_are_served_while_the_values_of_a_large_transaction_are_looked_into(cluster: Cluster) -> None:
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async def scenario() -> None:
-        other = asyncio.create_task(others())
-        values = {":v": {"S": "x" * 100_000}}
-        items = [
-            update("SET v = :v", {"S": f"{at}"}, TableName="nope", ExpressionAttributeValues=values)
-            for at in range(100)
-        ]
-        body = orjson.dumps({"TransactItems": items})
-        try:
-            with pytest.raises(NotFoundError, match="not found"):  # after the items, before the writes
-                await served(cluster.dynamodb, "TransactWriteItems", body)
-        finally:
-            other.cancel()
-
-    cluster.run(scenario())
+    values = {":v": {"S": "x" * 100_000}}
+    items = [
+        update("SET v = :v", {"S": f"{at}"}, TableName="nope", ExpressionAttributeValues=values) for at in range(100)
+    ]
+    refused, turns = cluster.fault_beside_others("TransactWriteItems", {"TransactItems": items})
+    assert "not found" in refused.message  # which is seen after the items, before the writes
     assert turns >= 100
