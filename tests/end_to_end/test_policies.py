@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from merganser.cli.admin_port import fetch
+from merganser.client import SyncClient
 from merganser.node.local_cluster import LocalCluster
 
 if TYPE_CHECKING:
@@ -95,3 +96,16 @@ def holding(directory: Path) -> list[Path]:
     """Return the files in which there is anything of what was written."""
     files = (path for path in directory.rglob("*") if path.is_file())
     return [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_a_table_moves_by_the_native_client(tmp_path: Path, eventually: Callable[[Callable[[], object]], None]) -> None:
+    with LocalCluster(tmp_path, zones=("a", "b", "c")) as cluster:
+        with SyncClient(cluster.nodes[0].addresses["peers"], timeout_s=30.0) as client:
+            table = client.create_table("t")
+            table.put("k", SECRET)
+            eventually(lambda: holding(cluster.nodes[2].directory))
+            assert client.set_policy("t", n=2, zones=["a", "b"]) == "2 in zones a, b"
+            eventually(lambda: client.policy("t") == "2 in zones a, b")
+            eventually(lambda: fetch(cluster.nodes[0].addresses["admin"], "/operation")["running"] is None)
+            assert table.get("k").value == SECRET.encode()
+        assert not (held := holding(cluster.nodes[2].directory)), held

@@ -28,7 +28,7 @@ from merganser.client.session import Coordinated, Session
 from merganser.client.tables import ValueTable
 from merganser.client.values import Merge, as_bytes
 from merganser.core import policies
-from merganser.model.client_messages import DropTable, FindTable, MakeTable, TableIs
+from merganser.model.client_messages import ChangePolicy, DropTable, FindTable, MakeTable, TableIs
 from merganser.model.cluster import Conflicts
 from merganser.model.errors import ConfigurationError, RequestError, TableExistsError
 from merganser.model.ids import NodeId
@@ -223,6 +223,71 @@ class Client:
         await self._calls.write(
             name, None, lambda within_ms: DropTable(name, within_ms), deadline=deadline, kind=TableIs
         )
+
+    async def policy(self, name: str, *, timeout_s: float | None = None) -> str:
+        """Return how many replicas of each key a key-value table has, and where, in words, such as ``eu=3, us=2``.
+
+        Raises:
+            TableNotFoundError: there is none.
+            UnavailableError: no node has told in time.
+        """
+        checked_text("name", name)
+        deadline = self._calls.deadline(timeout_s)
+        there = await self._calls.read(
+            name, None, lambda within_ms: FindTable(name, within_ms), deadline=deadline, kind=TableIs
+        )
+        return there.policy or str(there.n)
+
+    async def set_policy(
+        self,
+        name: str,
+        *,
+        n: int | None = None,
+        replicas: Mapping[str, int] | None = None,
+        data_centers: Iterable[str] | None = None,
+        zones: Iterable[str] | None = None,
+        force: bool = False,
+        timeout_s: float | None = None,
+    ) -> str:
+        """Begin to have another number of replicas of a table, or to have them elsewhere; returns what `policy` will.
+
+        They move while the table is served, for as long as that takes; `policy` tells it once all are there, and
+        `merganser operation` how far it is. Asked once more for the same, it begins nothing more.
+
+        Args:
+            name: of the table.
+            n: replicas of each key, if ``replicas`` does not say it; None: as now.
+            replicas: of each key by data centre; there are none elsewhere. None: as now.
+            data_centers: where replicas may be, if it is not said how many in which; none: in all. None: as now.
+            zones: that replicas may be in; none: in all. None: as now.
+            force: begin it whatever speaks against it: nodes that are away, or too few of them.
+            timeout_s: what it may take to begin.
+
+        Raises:
+            RequestError: nothing is to be otherwise; or it cannot be so, another operation is under way, or something
+                speaks against it, and nothing was changed.
+            TableNotFoundError: there is none.
+            UnavailableError: most of the nodes that keep the cluster map are away; nothing was changed.
+            UnknownOutcomeError: it may have begun, or may yet.
+        """
+        checked_text("name", name)
+        if n is not None and replicas is not None:
+            raise RequestError("replicas says how many there are: leave out n")
+        where, _ = _places(REPLICAS_DEFAULT if n is None else n, replicas, data_centers or (), zones or ())
+        counts = where.replicas if replicas is not None else None if n is None else str(n)
+        centers = None if data_centers is None else where.data_centers
+        allowed = None if zones is None else where.zones
+        if counts is None and centers is None and allowed is None:
+            raise RequestError("say what is to be otherwise: n, replicas, data_centers or zones")
+        told = await self._calls.write(
+            name,
+            None,
+            lambda within_ms: ChangePolicy(name, within_ms, counts, centers, allowed, force),
+            deadline=self._calls.deadline(timeout_s),
+            kind=TableIs,
+            is_repeatable=True,
+        )
+        return told.policy or str(told.n)
 
     async def tables(self, *, timeout_s: float | None = None) -> list[str]:
         """Return the names of all key-value tables, as the node knows them that answers."""

@@ -229,4 +229,6 @@ class SyncClient(Blocking[Client]):
     crdt = handing_out(Client.crdt, SyncCrdt)
     create_table = waiting_for_one(Client.create_table, SyncValueTable)
     drop_table = waiting(Client.drop_table)
+    policy = waiting(Client.policy)
+    set_policy = waiting(Client.set_policy)
     tables = waiting(Client.tables)

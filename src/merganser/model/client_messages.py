@@ -149,6 +149,21 @@ class AskTagged(msgspec.Struct, frozen=True, array_like=True, tag=80):
     timeout_ms: int
 
 
+class ChangePolicy(msgspec.Struct, frozen=True, array_like=True, tag=81):
+    """Have a key-value table be elsewhere; begun once, however often it is asked. Answered by `TableIs`, as it will be.
+
+    Parts are as `core.policies.parsed` reads them; None: as now.
+    """
+
+    name: str
+    timeout_ms: int
+    replicas: str | None = None
+    data_centers: str | None = None
+    zones: str | None = None
+    is_forced: bool = False
+    """Whatever speaks against it."""
+
+
 class ValueIs(msgspec.Struct, frozen=True, array_like=True):
     """One value of a key."""
 
@@ -249,6 +264,7 @@ ClientRequest = (
     | ClientUpdate
     | AskSession
     | AskTagged
+    | ChangePolicy
 )
 ClientReply = ValuesAre | PutIs | KeysAre | TableIs | CrdtIs | UpdateIs | SessionIs | TaggedKeysAre
 CLIENT_REQUESTS: Final[frozenset[type]] = frozenset(get_args(ClientRequest))

@@ -12,16 +12,18 @@ Source: DeCandia 2007 §6.4 (client-driven coordination).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from merganser.core import levels, policies, snapshots
+from merganser.core import levels, operation_checks, policies, snapshots
+from merganser.core.reshaping import Plan
 from merganser.model.client_messages import (
     AskKeys,
     AskSession,
     AskTagged,
+    ChangePolicy,
     ClientGet,
     ClientGetCrdt,
     ClientPut,
@@ -86,13 +88,15 @@ class ClientRequests:
         values: ValueServices,
         *,
         places: Requests,
+        alive: Callable[[], Collection[NodeId]],
     ) -> None:
-        """Serve clients that have a place in ``places``."""
+        """Serve clients that have a place in ``places``; ``alive`` are the members that answer this node."""
         self._topology = topology
         self._catalog = catalog
         self._coordinator = coordinator
         self._key_values, self._crdt_values, self._tag_queries, self._key_lists = values
         self._places = places
+        self._alive = alive
         self._loop = asyncio.get_running_loop()
         self._ring: MapIs | None = None
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
@@ -107,6 +111,7 @@ class ClientRequests:
             MakeTable: self.make_table,
             DropTable: self.drop_table,
             FindTable: self.find_table,
+            ChangePolicy: self.change_policy,
         }
 
     async def fetch_ring(self, _sender: NodeId, request: FetchRing) -> Reply:
@@ -311,6 +316,43 @@ class ClientRequests:
             as `Catalog.table`.
         """
         return self._told(await self._table(request.name, self._deadline(request.timeout_ms)))
+
+    async def change_policy(self, _sender: NodeId, request: ChangePolicy) -> Reply:
+        """Begin to have a key-value table be elsewhere; its answer tells where it will be.
+
+        Raises:
+            RequestError: it cannot be there, or something speaks against it; nothing was changed.
+            and as `Catalog.change_policy`.
+        """
+        deadline = self._deadline(request.timeout_ms)
+        table = await self._table(request.name, deadline)
+        parts = {"replicas": request.replicas, "data_centers": request.data_centers, "zones": request.zones}
+        try:
+            policy = policies.rewritten(self._topology.map.policy_of(table), **parts)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+
+        def check(newest: ClusterMap, plan: Plan) -> None:
+            objections = operation_checks.judged(newest, plan, self._alive()).objections
+            if objections and not request.is_forced:
+                raise RequestError("; ".join(objections))
+
+        if policy != self._catalog.policy_to_be(table):
+            table = await self._catalog.change_policy(
+                table,
+                policy,
+                definition=table.definition,
+                now_us=self._coordinator.wall_us(),
+                deadline=deadline,
+                check=check,
+            )
+        return TableIs(
+            table.name,
+            policy.n,
+            table.conflicts,
+            self._topology.map.epoch,
+            str(policy) if policy.is_bound else "",
+        )
 
     async def _table(self, name: str, deadline: float) -> Table:
         known = self._catalog.known(KEY_VALUE_WIRE, name)

@@ -12,6 +12,7 @@ import msgspec
 
 from merganser.core import cluster_map, policy_changes, reshaping
 from merganser.core.index_tables import index_named
+from merganser.core.reshaping import Plan
 from merganser.model.cluster import ClusterMap, Conflicts, Replication, Table
 from merganser.model.errors import InvariantError, TableNotFoundError, UnknownOutcomeError
 from merganser.model.index import IndexRequest
@@ -168,12 +169,19 @@ class TableChanges(ABC):
         return policy_changes.policy_to_be(self.current, table)
 
     async def change_policy(
-        self, table: Table, policy: Policy, *, definition: bytes, now_us: int, deadline: float
+        self,
+        table: Table,
+        policy: Policy,
+        *,
+        definition: bytes,
+        now_us: int,
+        deadline: float,
+        check: Callable[[ClusterMap, Plan], None] = lambda _newest, _plan: None,
     ) -> Table:
         """Begin to give a table another policy, and give it another definition in the same step; returns it so.
 
         Nothing more is begun if that policy is to be, or is, its own. The operation goes on by itself
-        (`service.rebalancer`).
+        (`service.rebalancer`). ``check`` may object to what is planned, for the newest map, by a RequestError.
 
         Raises:
             RequestError: another operation is under way, or no node is where the policy wants it to be.
@@ -186,6 +194,7 @@ class TableChanges(ABC):
                 return redefined
             name = f"table-{table.id}-{newest.epoch}"  # nobody else begins one in the place of that epoch
             plan = reshaping.planned_policy(redefined, table.id, policy, operation_id=name, now_us=now_us)
+            check(redefined, plan)
             changed = reshaping.begun(redefined, plan.operation, plan.weights)
             return msgspec.structs.replace(changed, epoch=newest.epoch + 1)
 

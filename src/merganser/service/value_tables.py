@@ -62,7 +62,12 @@ class ValueTables:
         self.tag_queries = TagQueries(topology, asker, coordinator, replica, tags, catch_up=catalog.news.catch_up)
         self.key_lists = KeyLists(topology, coordinator, replica)
         services = ValueServices(self.key_values, self.crdt_values, self.tag_queries, self.key_lists)
-        self.client_requests = ClientRequests(topology, catalog, coordinator, services, places=places)
+
+        def alive() -> list[NodeId]:
+            there = [node.id for node in topology.map.nodes]
+            return [node for node in there if asker.is_reachable(node) and node not in asker.doubted]
+
+        self.client_requests = ClientRequests(topology, catalog, coordinator, services, places=places, alive=alive)
         self.handlers: dict[type, Callable[[NodeId, Any], Coroutine[Any, Any, Reply]]] = {
             Mint: self.key_values.mint,
             FindTagged: self.tag_queries.answer,
