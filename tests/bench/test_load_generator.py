@@ -115,6 +115,12 @@ def table(locked_node: LocalNode, credentials: None) -> Iterator[str]:
     drop_table(locked_node.dynamodb_url, "bench")
 
 
+def plan_for(node: LocalNode, table: str, **wanted: Any) -> Plan:
+    """Return a small plan: one connection, for half a second, unless otherwise ``wanted``."""
+    small = Plan(endpoints=(node.dynamodb_url,), table=table, items=50, item_bytes=100, connections=1, duration_s=0.5)
+    return msgspec.structs.replace(small, **wanted)
+
+
 def measured(plan: Plan, is_enough: Callable[[Result], bool]) -> Result:
     """Measure, for longer and longer, until there is enough to judge."""
     while not is_enough(result := measure(plan, server_pids=[])) and plan.duration_s < 30.0:
@@ -148,15 +154,7 @@ def test_signed_requests_are_accepted_where_signatures_are_checked(locked_node: 
 @pytest.mark.process
 def test_measurement_counts_what_the_server_did_and_nothing_else(locked_node: LocalNode, table: str) -> None:
     assert locked_node.pid is not None
-    plan = Plan(
-        endpoints=(locked_node.dynamodb_url,),
-        table=table,
-        items=50,
-        item_bytes=100,
-        connections=3,
-        processes=2,
-        duration_s=0.3,
-    )
+    plan = plan_for(locked_node, table, connections=3, processes=2, duration_s=0.3)
     load(plan)
     result = measure(plan, server_pids=[locked_node.pid])
     assert (result.errors, result.first_error, result.seconds, result.unanswered) == (0, "", 0.3, 0)
@@ -174,17 +172,7 @@ def test_measurement_counts_what_the_server_did_and_nothing_else(locked_node: Lo
 
 @pytest.mark.process
 def test_open_loop_offers_its_rate_and_counts_those_that_wait(locked_node: LocalNode, table: str) -> None:
-    plan = Plan(
-        endpoints=(locked_node.dynamodb_url,),
-        table=table,
-        items=50,
-        item_bytes=100,
-        connections=1,
-        duration_s=0.5,
-        rate=200.0,
-        arrivals="even",
-        workload=named("put"),
-    )
+    plan = plan_for(locked_node, table, rate=200.0, arrivals="even", workload=named("put"))
     load(plan)
     result = measure(plan, server_pids=[])
     assert result.errors == 0
@@ -195,16 +183,7 @@ def test_open_loop_offers_its_rate_and_counts_those_that_wait(locked_node: Local
 
 @pytest.mark.process
 def test_open_loop_that_asks_for_too_much_says_how_many_wait_and_how_long(locked_node: LocalNode, table: str) -> None:
-    plan = Plan(
-        endpoints=(locked_node.dynamodb_url,),
-        table=table,
-        items=50,
-        item_bytes=100,
-        connections=1,
-        duration_s=0.5,
-        rate=100_000.0,
-        workload=named("put"),
-    )
+    plan = plan_for(locked_node, table, rate=100_000.0, workload=named("put"))
     load(plan)
     result = measure(plan, server_pids=[])
     assert result.unanswered > result.operations
@@ -217,16 +196,7 @@ def test_every_workload_runs_without_an_error(locked_node: LocalNode, credential
     workload = named(name)
     create_table(locked_node.dynamodb_url, name, is_ranged=workload.is_ranged)
     try:
-        plan = Plan(
-            endpoints=(locked_node.dynamodb_url,),
-            table=name,
-            items=1_500,
-            item_bytes=100,
-            connections=4,
-            processes=2,
-            duration_s=0.3,
-            workload=workload,
-        )
+        plan = plan_for(locked_node, name, items=1_500, connections=4, processes=2, duration_s=0.3, workload=workload)
         load(plan)
         result = measured(plan, lambda seen: all(latency.count for latency in seen.latency_us.values()))
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -11,8 +11,8 @@ from merganser.core import causal_rows, causality
 from merganser.core.crdt import counters, types
 from merganser.core.crdt.counters import Tally
 from merganser.model import crdt
-from merganser.model.crdt import Operation, OperationId, Session, Shown
-from merganser.model.row import Cell, Context, Row, Span
+from merganser.model.crdt import OperationId, Shown
+from merganser.model.row import Cell, Row
 from merganser.model.timestamp import BEGINNING
 
 SEEDS = 16
@@ -47,17 +47,8 @@ class ChainsAddUp(Walk):
 class ResetTakesTheCells(Walk):
     """What a chain had counted before comes back with its next cell."""
 
-    def delta(
-        self,
-        held: Row | None,
-        operations: Iterable[Operation],
-        spans: list[Span],
-        *,
-        session: Session | None = None,
-        update: OperationId | None = None,
-        seen: Context | None = None,
-    ) -> Row | None:
-        made = super().delta(held, operations, spans, session=session, update=update, seen=seen)
+    def delta(self, held: Row | None, *asked: Any, **said: Any) -> Row | None:
+        made = super().delta(held, *asked, **said)
         if made is None or held is None:
             return made
         floors = [cell for cell in made.cells if _is_floor(cell)]
@@ -71,17 +62,8 @@ class ResetTakesTheCells(Walk):
 
 
 class RemoveIgnoresWhatTheClientHasSeen(Walk):
-    def delta(
-        self,
-        held: Row | None,
-        operations: Iterable[Operation],
-        spans: list[Span],
-        *,
-        session: Session | None = None,
-        update: OperationId | None = None,
-        seen: Context | None = None,
-    ) -> Row | None:
-        return super().delta(held, operations, spans, session=session, update=update)
+    def delta(self, held: Row | None, *asked: Any, **said: Any) -> Row | None:
+        return super().delta(held, *asked, **{**said, "seen": None})
 
 
 class MergeForgetsTheOtherContext(Walk):
@@ -124,17 +106,8 @@ class LastRaiseCounts(Walk):
 class ElementTakesWhatOthersHaveRaised(Walk):
     """What is added to a sketch stands for all of it."""
 
-    def delta(
-        self,
-        held: Row | None,
-        operations: Iterable[Operation],
-        spans: list[Span],
-        *,
-        session: Session | None = None,
-        update: OperationId | None = None,
-        seen: Context | None = None,
-    ) -> Row | None:
-        made = super().delta(held, operations, spans, session=session, update=update, seen=seen)
+    def delta(self, held: Row | None, *asked: Any, **said: Any) -> Row | None:
+        made = super().delta(held, *asked, **said)
         if made is None or held is None or not any(_is_in(cell, crdt.DISTINCT) for cell in made.cells):
             return made
         context = made.context

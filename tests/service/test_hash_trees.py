@@ -31,6 +31,7 @@ from service.trees_by_hand import (
     Disk,
     agrees,
     at_once,
+    filled,
     images,
     on_a_loop,
     rebuilt,
@@ -59,10 +60,7 @@ async def test_writes_rewrites_and_deletes_leave_the_tree_of_what_is_stored() ->
 @on_a_loop
 async def test_an_image_is_kept_at_close_and_the_next_life_counts_nothing() -> None:
     engine = MemoryEngine()
-    trees = trees_on(engine)
-    for number in range(50):
-        store(trees, engine, number)
-    assert await agrees(trees, engine)
+    trees = await filled(engine)
     assert images(engine) == []
     await trees.close()
     assert len(images(engine)) == PARTITIONS
@@ -96,10 +94,7 @@ async def test_only_partitions_of_many_rows_have_twigs_and_get_them_once_they_ha
 @on_a_loop
 async def test_an_image_of_a_quiet_partition_has_no_twigs_and_gets_them_at_the_close() -> None:
     engine = MemoryEngine()
-    trees = trees_on(engine)
-    for number in range(50):
-        store(trees, engine, number)
-    assert await agrees(trees, engine)
+    trees = await filled(engine)
     for _ in range(2):
         await trees._keep_images()
     cut = trees_on(engine)
@@ -116,10 +111,7 @@ async def test_an_image_of_a_quiet_partition_has_no_twigs_and_gets_them_at_the_c
 @on_a_loop
 async def test_a_block_that_cannot_be_read_leaves_a_tree_without_twigs() -> None:
     engine = Disk()
-    trees = trees_on(engine)
-    for number in range(50):
-        store(trees, engine, number)
-    assert await agrees(trees, engine)
+    trees = await filled(engine)
     for _ in range(2):
         await trees._keep_images()
     again = trees_on(engine)
@@ -136,10 +128,7 @@ async def test_a_block_that_cannot_be_read_leaves_a_tree_without_twigs() -> None
 @on_a_loop
 async def test_the_first_change_deletes_the_image_in_its_own_batch_and_no_other_image() -> None:
     engine = Disk()
-    trees = trees_on(engine)
-    for number in range(50):
-        store(trees, engine, number)
-    assert await agrees(trees, engine)
+    trees = await filled(engine)
     await trees.close()
     again = trees_on(engine)
     engine.batches.clear()

@@ -18,6 +18,7 @@ from service.trees_by_hand import (
     TABLE,
     Disk,
     agrees,
+    filled,
     images,
     on_a_loop,
     partition_of,
@@ -31,10 +32,7 @@ from service.trees_by_hand import (
 @on_a_loop
 async def test_a_damaged_image_is_thrown_away_and_the_partition_counted(bit: int) -> None:
     engine = MemoryEngine()
-    trees = trees_on(engine)
-    for number in range(50):
-        store(trees, engine, number)
-    assert await agrees(trees, engine)
+    trees = await filled(engine)
     await trees.close()
     engine.rot(images(engine)[0], bit=bit)
     again = trees_on(engine)
@@ -141,10 +139,7 @@ async def test_a_damaged_row_adds_nothing_and_replacing_it_puts_the_leaf_right()
 @on_a_loop
 async def test_a_leaf_is_counted_again_and_a_wrong_one_put_right_with_its_image_gone() -> None:
     engine = MemoryEngine()
-    trees = trees_on(engine)
-    for number in range(50):
-        store(trees, engine, number)
-    assert await agrees(trees, engine)
+    trees = await filled(engine)
     await trees.close()
     key, _ = row(5)
     place = (TABLE.id, partition_of(key))

@@ -118,6 +118,14 @@ async def agrees(trees: HashTrees, engine: MemoryEngine, table: Table = TABLE, p
     return True
 
 
+async def filled(engine: MemoryEngine) -> HashTrees:
+    trees = trees_on(engine)
+    for number in range(50):
+        store(trees, engine, number)
+    assert await agrees(trees, engine)
+    return trees
+
+
 def with_twigs(trees: HashTrees) -> list[int]:
     return [number for number in range(PARTITIONS) if trees.has_twigs(TABLE.id, PartitionId(number))]
 
