@@ -257,11 +257,14 @@ def name_of(key: bytes) -> str:
 
 
 async def _admitted(member: Member, work: Coroutine[Any, Any, T]) -> T:
+    is_begun = False
     try:
         async with member.admission.requests:
+            is_begun = True
             return await work
     finally:
-        work.close()  # which it needs if it was not begun
+        if not is_begun:  # a compiled coroutine that has ended must not be closed
+            work.close()
 
 
 def _mutation(value: bytes | None, expires_at_s: int | None, *, replaces: bool) -> Mutation:
