@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from merganser.core.planner import Member, least_moves, moves, plan, repetitions, shares
+from merganser.core.planner import Member, least_moves, moves, plan, planning, repetitions, shares
 
 
 def of(zones: str, *, weight: float = 1.0, machines: str = "") -> list[Member]:
@@ -86,6 +86,21 @@ def test_nodes_that_go_one_by_one_leave_windows_without_repetitions() -> None:
         assert repetitions(after, members)["node"] == 0
         assert moved(owners, after) >= least_moves(owners, members)
         owners = after
+
+
+def test_a_ring_that_is_hard_to_lay_out_is_planned_in_steps() -> None:
+    owners = plan([1 + position % 3 for position in range(256)], of("aaaa"))
+    left = [member for member in of("aaaa") if member.number != 2]
+    steps, count = planning(owners, left), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            planned = end.value
+            break
+        count += 1
+    assert count > 100
+    assert planned == plan(owners, left)
 
 
 def test_a_node_for_each_zone_takes_over_from_its_own_zone_alone() -> None:

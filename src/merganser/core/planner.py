@@ -27,10 +27,13 @@ Source: DeCandia 2007 §6.2, strategy 3; minimal movement is what its "randomly 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import TypeVar, cast
 
 import msgspec
+
+T = TypeVar("T")
 
 REPLICAS = 3
 """The N that windows are for: that of nearly every table. A larger N has the first three of its replicas apart."""
@@ -74,16 +77,41 @@ def plan(
         moves_for_zones: let partitions change their owner only to bring zones apart.
         siblings: how many neighbours were one partition before the ring was cut finer, a power of two.
     """
+    return ended(planning(owners, members, n=n, moves_for_zones=moves_for_zones, siblings=siblings))
+
+
+def ended(steps: Generator[None, None, T]) -> T:
+    """Go through all steps at once; returns what they come to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("T", end.value)
+
+
+def planning(
+    owners: Sequence[int],
+    members: Sequence[Member],
+    *,
+    n: int = REPLICAS,
+    moves_for_zones: bool = False,
+    siblings: int = 1,
+) -> Generator[None, None, tuple[int, ...]]:
+    """Do as `plan`, in steps of some milliseconds, for callers that have other things to do meanwhile.
+
+    What is hard to lay out takes up to half a second: a ring of three after one of four has left, say.
+    """
     assert members, "a ring has at least one member"
     members = sorted(members, key=lambda member: member.number)
     quotas = shares(owners, members)
     layout = _Layout(owners, members, quotas, n, siblings)
     layout.free_surplus()
+    yield
     layout.fill()
     for _ in range(_ROUNDS):
-        if not layout.mend(moves_for_zones=moves_for_zones):
+        if not (yield from layout.mend(moves_for_zones=moves_for_zones)):
             break
-    layout.untangle()
+    yield from layout.untangle()
     return tuple(layout.owners)
 
 
@@ -156,6 +184,28 @@ def _sides(members: Sequence[Member], n: int, quotas: Mapping[int, int]) -> tupl
     return tuple(sides)
 
 
+class _Prices(dict[int, dict[int, int]]):
+    """What it costs that two members are neighbours at some distance, by the one and the other, if it costs anything.
+
+    Found out for each member when it is first asked for.
+    """
+
+    def __init__(self, sides: Sequence[_Side], numbers: Sequence[int]) -> None:
+        super().__init__()
+        self._sides = sides
+        self._numbers = numbers
+
+    def __missing__(self, number: int) -> dict[int, int]:
+        prices: dict[int, int] = {}
+        for side in self._sides:
+            mine = side.of[number]
+            for other in self._numbers:
+                if side.of[other] == mine:
+                    prices[other] = prices.get(other, 0) + side.cost
+        self[number] = prices
+        return prices
+
+
 class _Layout:
     """A ring being laid out anew."""
 
@@ -209,8 +259,8 @@ class _Layout:
             if not self.owners[at]:
                 self._give(at)
 
-    def mend(self, *, moves_for_zones: bool) -> bool:
-        """Swap owners where that makes windows better; returns whether any swap did."""
+    def mend(self, *, moves_for_zones: bool) -> Generator[None, None, bool]:
+        """Swap owners where that makes windows better, yielding after each try; returns whether any swap did."""
         self._sides = tuple(side for side in self._sides if side.can_be_whole or side.name == "zone")
         self._near = self._nearness()
         self._moves_from = min(
@@ -224,10 +274,15 @@ class _Layout:
             cost = self._cost(at, self.owners[at])
             while cost and self._swap(at, everywhere if cost >= self._moves_from else changed):
                 cost, is_better = self._cost(at, self.owners[at]), True
+                yield
+            if cost:
+                yield
         return is_better
 
-    def untangle(self) -> None:
+    def untangle(self) -> Iterator[None]:
         """Search on from where no single swap makes it better, through worse, for windows without a repetition.
+
+        Yields after each step.
 
         A tabu search (Glover 1989): each step does the best swap for one bad position, whatever it costs, and leaves
         both positions alone for a while. The best layout on the way stays.
@@ -236,6 +291,7 @@ class _Layout:
         everywhere = range(len(self.owners))
         best, saved, most = list(self.owners), 0, 0
         for step in range(_STEPS):
+            yield
             bad = [at for at in everywhere if self._cost(at, self.owners[at]) >= self._moves_from]
             if not bad:
                 break
@@ -247,7 +303,7 @@ class _Layout:
             ]
             if not others:
                 continue
-            gain, _, other = max((self._gain(at, other), -self._moved_by(at, other), other) for other in others)
+            gain, _, other = self._best_swap(at, others)
             self.owners[at], self.owners[other] = self.owners[other], self.owners[at]
             quiet_until[at] = quiet_until[other] = step + _TABU_STEPS
             saved += gain
@@ -266,11 +322,11 @@ class _Layout:
                     break
                 apart[other] = distance
 
-    def _nearness(self) -> list[tuple[int, list[_Side]]]:
-        """Return the sides that count at each distance."""
+    def _nearness(self) -> list[tuple[int, _Prices]]:
+        """Return what neighbours cost at each distance at which anything counts."""
         largest = max((side.window for side in self._sides), default=1)
         return [
-            (step, [side for side in self._sides if step < side.window])
+            (step, _Prices([side for side in self._sides if step < side.window], self._numbers))
             for step in range(1, min(largest, len(self.owners)))
         ]
 
@@ -285,13 +341,14 @@ class _Layout:
     def _cost(self, at: int, number: int) -> int:
         """Return what it costs if ``number`` owns position ``at``, the others being as they are."""
         owners, count, cost = self.owners, len(self.owners), 0
-        for step, sides in self._near:
-            for other in (at + step) % count, at - step:
+        for step, prices in self._near:
+            price_of = prices[number]
+            for other in (at + step) % count, (at - step) % count:
                 owner = owners[other]
-                if owner == number and self._are_left_together(at, other % count, owner):
-                    continue
-                if owner and other % count != at:
-                    cost += sum(side.cost for side in sides if side.of[owner] == side.of[number])
+                if owner in price_of and other != at:
+                    if owner == number and self._are_left_together(at, other, owner):
+                        continue
+                    cost += price_of[owner]
         return cost
 
     def _are_left_together(self, one: int, other: int, owner: int) -> bool:
@@ -319,6 +376,15 @@ class _Layout:
             return False
         self.owners[at], self.owners[best] = self.owners[best], self.owners[at]
         return True
+
+    def _best_swap(self, at: int, others: Iterable[int]) -> tuple[int, int, int]:
+        """Return gain, moves less, and position of what is best to swap with ``at``: the most of each in this order."""
+        best = (-_NEVER, 0, -1)
+        for other in others:
+            gain = self._gain(at, other)
+            if gain >= best[0]:
+                best = max(best, (gain, -self._moved_by(at, other), other))
+        return best
 
     def _gain(self, one: int, other: int) -> int:
         before = self._cost(one, self.owners[one]) + self._cost(other, self.owners[other])

@@ -16,7 +16,7 @@ Source: design §3; Ongaro 2014, §4.1 (voters change by one) and §4.3 (joint c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -319,6 +319,32 @@ def planned(
     Raises:
         RequestError: there are no such nodes, nobody would be left, or it makes no sense.
     """
+    return planner.ended(
+        planning(
+            cluster_map,
+            kind,
+            operation_id=operation_id,
+            now_us=now_us,
+            weights=weights,
+            gone=gone,
+            successor=successor,
+            zones=zones,
+        )
+    )
+
+
+def planning(
+    cluster_map: ClusterMap,
+    kind: OperationKind,
+    *,
+    operation_id: str,
+    now_us: int,
+    weights: Mapping[NodeId, float] = {},
+    gone: Collection[NodeId] = (),
+    successor: NodeId | None = None,
+    zones: Mapping[NodeId, str] = {},
+) -> Generator[None, None, Plan]:
+    """Do as `planned`, in steps of some milliseconds (`planner.planning`)."""
     known = {node.id: node for node in cluster_map.nodes}
     named = [*weights, *gone, *zones, *([] if successor is None else [successor])]
     strangers = [node for node in named if node not in known]
@@ -350,7 +376,9 @@ def planned(
     elif kind == "zones" and not changed_zones:
         raise RequestError("these nodes are in these zones already")
     else:
-        owners = _planned_owners(cluster_map, future, moves_for_zones=bool(changed_zones) or kind == "rebalance")
+        owners = yield from _planned_owners(
+            cluster_map, future, moves_for_zones=bool(changed_zones) or kind == "rebalance"
+        )
     moves = 0 if kind == "split" else sum(one != other for one, other in zip(cluster_map.owners, owners, strict=True))
     operation = Operation(
         id=operation_id,
@@ -387,7 +415,9 @@ def planned_policy(cluster_map: ClusterMap, table: TableId, policy: Policy, *, o
     return Plan(operation, {}, owned)
 
 
-def _planned_owners(cluster_map: ClusterMap, nodes: Sequence[NodeRecord], *, moves_for_zones: bool) -> tuple[int, ...]:
+def _planned_owners(
+    cluster_map: ClusterMap, nodes: Sequence[NodeRecord], *, moves_for_zones: bool
+) -> Generator[None, None, tuple[int, ...]]:
     members = [
         planner.Member(node.number, node.weight, "/".join(node.domain), node.machine)
         for node in nodes
@@ -395,7 +425,11 @@ def _planned_owners(cluster_map: ClusterMap, nodes: Sequence[NodeRecord], *, mov
     ]
     if not members:
         raise RequestError("no node would be left to own anything: let others join first, or give one a weight")
-    return planner.plan(cluster_map.owners, members, moves_for_zones=moves_for_zones, siblings=2**cluster_map.splits)
+    return (
+        yield from planner.planning(
+            cluster_map.owners, members, moves_for_zones=moves_for_zones, siblings=2**cluster_map.splits
+        )
+    )
 
 
 def _succeeded(cluster_map: ClusterMap, gone: Collection[int], successor: NodeRecord) -> tuple[int, ...]:

@@ -13,14 +13,16 @@ Bodies are JSON as `Wanted`; nodes are named by id, number or address. POST need
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from typing import Final
+from collections.abc import Generator
+from typing import Final, cast
 from urllib.parse import parse_qs
 
 import msgspec
 import orjson
 
-from merganser.core import operation_checks, policies, reshaping
+from merganser.core import operation_checks, planner, policies, reshaping
 from merganser.core.reshaping import Plan
 from merganser.model.cluster import ClusterMap, OperationKind
 from merganser.model.errors import MerganserError, RequestError
@@ -92,7 +94,7 @@ async def answer(member: Member, request: Request) -> Response:
     try:
         if path == PREFIX + b"plan":
             await member.catalog.look_for_news()
-            return _answer(200, _planned(member, _decoded(request.body)))
+            return _answer(200, await _planned(member, _decoded(request.body)))
         if path == PREFIX + b"begin":
             return _answer(200, await _begun(member, _decoded(request.body)))
         if path == PREFIX + b"cancel":
@@ -109,10 +111,13 @@ async def _begun(member: Member, wanted: Wanted) -> object:
     if not wanted.id:
         raise RequestError("id is missing: draw one, so that the operation begins once however often it is asked for")
 
+    current = member.topology.map
+    planned: Plan | None = None
+
     def change(newest: ClusterMap) -> ClusterMap:
         if newest.operation is not None and newest.operation.id == wanted.id:
             return newest
-        plan = _plan(newest, wanted)
+        plan = planned if planned is not None and newest == current else planner.ended(_planning(newest, wanted))
         verdict = operation_checks.judged(newest, plan, member.rebalancer.alive())
         if verdict.objections and not wanted.forced:
             raise RequestError("; ".join(verdict.objections))
@@ -120,6 +125,8 @@ async def _begun(member: Member, wanted: Wanted) -> object:
 
     last = member.rebalancer.last
     if last is None or last.id != wanted.id:
+        with contextlib.suppress(RequestError):  # the newest map may know better, and is asked in any case
+            planned = await _plan(current, wanted)
         await member.catalog.change(change, deadline=_deadline())
     return page(member)
 
@@ -133,9 +140,9 @@ async def _cancelled(member: Member, name: str) -> object:
     return page(member)
 
 
-def _planned(member: Member, wanted: Wanted) -> dict[str, object]:
+async def _planned(member: Member, wanted: Wanted) -> dict[str, object]:
     current, alive = member.topology.map, member.rebalancer.alive()
-    plan = _plan(current, wanted)
+    plan = await _plan(current, wanted)
     operation = plan.operation
     verdict = operation_checks.judged(current, plan, alive)
     objections = [*verdict.objections]
@@ -171,12 +178,22 @@ def _planned(member: Member, wanted: Wanted) -> dict[str, object]:
     }
 
 
-def _plan(current: ClusterMap, wanted: Wanted) -> Plan:
-    """Return what ``wanted`` comes to.
+async def _plan(current: ClusterMap, wanted: Wanted) -> Plan:
+    """Return what ``wanted`` comes to, a step each turn of the loop, so that clients are served meanwhile.
 
     Raises:
         RequestError: it makes no sense, and why.
     """
+    steps = _planning(current, wanted)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("Plan", end.value)
+        await asyncio.sleep(0)
+
+
+def _planning(current: ClusterMap, wanted: Wanted) -> Generator[None, None, Plan]:
     _check(wanted)
     if wanted.kind == "policy":
         return _policy_plan(current, wanted)
@@ -192,15 +209,17 @@ def _plan(current: ClusterMap, wanted: Wanted) -> Plan:
                     f"node {records[node].number} has its share already (weight {records[node].weight:g}): give it "
                     "another one with move --weight"
                 )
-    return reshaping.planned(
-        current,
-        wanted.kind,
-        operation_id=wanted.id,
-        now_us=time.time_ns() // 1000,
-        weights={node: weights[node] for node in nodes if node in weights},
-        gone=nodes if wanted.kind in ("leave", "remove", "replace") else (),
-        successor=operation_checks.member_named(current, wanted.by) if wanted.by else None,
-        zones={operation_checks.member_named(current, name): zone for name, zone in wanted.zones.items()},
+    return (
+        yield from reshaping.planning(
+            current,
+            wanted.kind,
+            operation_id=wanted.id,
+            now_us=time.time_ns() // 1000,
+            weights={node: weights[node] for node in nodes if node in weights},
+            gone=nodes if wanted.kind in ("leave", "remove", "replace") else (),
+            successor=operation_checks.member_named(current, wanted.by) if wanted.by else None,
+            zones={operation_checks.member_named(current, name): zone for name, zone in wanted.zones.items()},
+        )
     )
 
 
