@@ -50,6 +50,22 @@ def test_each_sign_of_pressure_halves_the_share_down_to_the_least(pressure: Meas
     assert share_after(*[pressure] * 10) == LEAST
 
 
+def test_it_is_known_whether_clients_ask_and_forgotten_a_while_after_they_are_gone() -> None:
+    share = BackgroundShare(LIMITS)
+    share.update(Measured(0.0, asked=30))
+    assert share.is_asked
+    for _ in range(20):
+        share.update(CALM)
+    assert not share.is_asked
+
+
+def test_a_client_that_asks_now_and_then_counts_for_none() -> None:
+    share = BackgroundShare(LIMITS)
+    for seen in [Measured(0.0, asked=1), CALM, CALM, CALM] * 50:
+        share.update(seen)
+        assert not share.is_asked
+
+
 def test_one_late_answer_in_a_hundred_is_within_the_target_and_changes_nothing() -> None:
     assert share_after(*[BUSY] * 2, *[Measured(0.0, served=1000, late=9)] * 50) == 0.25
 
@@ -75,7 +91,12 @@ def test_the_gap_leaves_the_foreground_its_part_of_the_time() -> None:
 
 
 seen = st.builds(
-    Measured, st.floats(0, 2), served=st.integers(0, 1000), late=st.integers(0, 1000), is_busy=st.booleans()
+    Measured,
+    st.floats(0, 2),
+    served=st.integers(0, 1000),
+    late=st.integers(0, 1000),
+    asked=st.integers(0, 1000),
+    is_busy=st.booleans(),
 )
 
 

@@ -12,6 +12,9 @@ taken. A little pressure halves the share, calm raises it by a twentieth; what l
 A sixty-fourth always remains, because repair that never runs loses data in the end. While half the places are taken
 (`is_busy`) nothing of it is given out, for ten seconds at a time.
 
+What is work for others more than for this node, as copies of a moving partition are, shows here only when it is under
+way everywhere. It is told besides whether clients ask (`is_asked`), and takes its time then (`service.copying`).
+
 How many requests are served at once, and who waits, is decided in `core.request_gate`.
 
 Invariant: the background is stopped before the first request has to wait.
@@ -46,6 +49,7 @@ SLICE_S = 0.005
 _DECAY = 0.95  # each tick; the counts of late and served are of the last second
 _EVIDENCE_MIN = 20.0  # of fewer reads and writes no percentile is told
 _SHARE_MIN = 1 / 64
+_ASKED_MIN = 20.0  # in a second; of fewer the background holds up next to none
 
 
 class AdmissionLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +91,8 @@ class Measured(msgspec.Struct, frozen=True):
     """Reads and writes of this node's replicas that ended."""
     late: int = 0
     """Those of them over the latency target."""
+    asked: int = 0
+    """Reads and writes for clients of this node that ended."""
     is_busy: bool = False
     """See `is_busy`."""
 
@@ -94,11 +100,12 @@ class Measured(msgspec.Struct, frozen=True):
 class BackgroundShare:
     """The share of background work; see the module's docstring."""
 
-    __slots__ = ("_lag_target_s", "_late", "_served", "value")
+    __slots__ = ("_asked", "_lag_target_s", "_late", "_served", "value")
 
     def __init__(self, limits: AdmissionLimits) -> None:
         """Begin with everything allowed."""
         self._lag_target_s = limits.lag_target_s
+        self._asked = 0.0
         self._late = 0.0
         self._served = 0.0
         self.value = 1.0
@@ -108,10 +115,16 @@ class BackgroundShare:
         """Take one tick's measurements into account."""
         self._served = self._served * _DECAY + seen.served
         self._late = self._late * _DECAY + seen.late
+        self._asked = self._asked * _DECAY + seen.asked
         if self._is_pressed(seen):
             self.value = max(_SHARE_MIN, self.value / 2)
         elif self._is_calm(seen):
             self.value = min(1.0, self.value + 0.05)
+
+    @property
+    def is_asked(self) -> bool:
+        """Tell whether clients asked this node for something in the last second, more than now and then."""
+        return self._asked >= _ASKED_MIN
 
     def gap_s(self) -> float:
         """Return how long after a slice the next may begin."""

@@ -351,6 +351,11 @@ class Admission:
                 break
         self._slice_ended = now + SLICE_S
 
+    @property
+    def is_asked(self) -> bool:
+        """Tell whether clients ask this node for something, more than now and then."""
+        return self._share.is_asked
+
     def _take_bytes(self, served: UnderWay, size: int, most: int) -> None:
         held = self._served_bytes + size
         if held > most:
@@ -411,7 +416,15 @@ class Admission:
 
     def _tick(self) -> None:
         self._lag_s = max(0.0, self._loop.time() - self._due)
-        self._share.update(Measured(self._lag_s, served=self._ended, late=self._late, is_busy=self.is_busy))
+        self._share.update(
+            Measured(
+                self._lag_s,
+                served=self._ended,
+                late=self._late,
+                asked=self.operations.ended,
+                is_busy=self.is_busy,
+            )
+        )
         self._ended = self._late = 0
         self.requests.tick(count=self.operations.ended, seconds=self.operations.seconds)
         self.operations.ended, self.operations.seconds = 0, 0.0

@@ -6,12 +6,15 @@ the leader has made known, as it stands in its engine, version and all: a regist
 The comparison after it (`service.moving`) finds what was changed, or missed.
 
 Each page is checked by whom it is for, row by row, and is durable there when it is answered. Between two pages
-background work waits for its turn, and for as long as the bytes of the last one are worth.
+background work waits for its turn, and for as long as the bytes of the last one are worth. While clients ask this node
+one page is under way at a time, of all places, and what comes next waits three times as long as that took: the longer,
+the more whoever takes it has to do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from merganser.model.cluster import Table
@@ -31,6 +34,8 @@ PAGE_ROWS = 128
 """Half a millisecond of the loop here, and 2.5 ms at the newcomer, which keeps them all in one turn: with 256 of 1 KB
 clients were seen to wait for 10 to 15 ms there on two busy cores."""
 PAGE_BYTES = 128 * 1024
+REST = 3.0
+"""Times as long as a page took the next one waits while clients ask: a quarter of the time, at the most, goes to it."""
 ANSWER_TIMEOUT_S = 20.0
 
 
@@ -45,14 +50,21 @@ class Copying:
         leadership: Leadership,
         *,
         admit: Callable[[], Awaitable[None]],
+        is_asked: Callable[[], bool],
         bytes_per_s: float = BYTES_PER_S,
     ) -> None:
-        """Copy out of ``engine`` what ``leadership`` says is led here, at most ``bytes_per_s`` of each place."""
+        """Copy out of ``engine`` what ``leadership`` says is led here, at most ``bytes_per_s`` of each place.
+
+        ``admit`` returns when background work may go on, ``is_asked`` tells whether clients ask this node.
+        """
         self._topology = topology
         self._asker = asker
         self._engine = engine
         self._leadership = leadership
         self._admit = admit
+        self._is_asked = is_asked
+        self._turns = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
         self._bytes_per_s = bytes_per_s
         self.rows = 0
         """Copied since the start of this node."""
@@ -65,14 +77,24 @@ class Copying:
         """
         position, end = self._topology.partition_range(table, partition, partition)
         while position < end:
-            await self._admit()
-            requests, size, position = self._page(table, partition, position, end)
-            if requests:
-                answer = await self._asker.ask(peer, Copies(requests), timeout_s=ANSWER_TIMEOUT_S, traffic=Traffic.BULK)
-                if isinstance(answer, Kept) and answer.refused:
-                    raise refusal(answer.refused[0][1])
-                self.rows += len(requests)
-                await asyncio.sleep(size / self._bytes_per_s)
+            async with self._turns if self._is_asked() else contextlib.nullcontext():
+                position = await self._copy_page(table, partition, peer, position, end)
+
+    async def _copy_page(
+        self, table: Table, partition: PartitionId, peer: NodeId, position: bytes, end: bytes
+    ) -> bytes:
+        """Copy what begins at ``position``, and rest; returns where to go on."""
+        await self._admit()
+        requests, size, position = self._page(table, partition, position, end)
+        if requests:
+            began = self._loop.time()
+            answer = await self._asker.ask(peer, Copies(requests), timeout_s=ANSWER_TIMEOUT_S, traffic=Traffic.BULK)
+            if isinstance(answer, Kept) and answer.refused:
+                raise refusal(answer.refused[0][1])
+            self.rows += len(requests)
+            rest_s = REST * (self._loop.time() - began) if self._is_asked() else 0.0
+            await asyncio.sleep(max(size / self._bytes_per_s, rest_s))
+        return position
 
     def _page(
         self, table: Table, partition: PartitionId, start: bytes, end: bytes
