@@ -8,7 +8,7 @@ from typing import Any
 
 from merganser.core import rows
 from merganser.core.token import token_of
-from merganser.model.cluster import Table
+from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
 from merganser.model.consistency import Consistency, ReadLevel, WriteLevel
 from merganser.model.ids import NodeId
 from merganser.model.messages import Reply
@@ -77,6 +77,14 @@ async def made_with_leaders(world: World, *, n: int = 3, name: str = "led") -> T
         wire="sim", name=name, n=n, definition=b"", unique_id=name, deadline=now_s() + 60.0, replication="leader"
     )
     table = await world.machines[0].spawn(work)
+    await until(lambda: all(member(machine).topology.table(table.id) for machine in world.machines))
+    return table
+
+
+async def started_with_values(world: World, conflicts: Conflicts = "siblings") -> Table:
+    """Start every machine; return a table of values that all of them know."""
+    await started(world)
+    table = await world.table("values", conflicts=conflicts, wire=KEY_VALUE_WIRE)
     await until(lambda: all(member(machine).topology.table(table.id) for machine in world.machines))
     return table
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
+from merganser.model.cluster import Conflicts, Table
 from merganser.model.contents import Condition, Content, Tag
 from merganser.model.errors import PreconditionFailedError, RequestError, UnavailableError, UnknownOutcomeError
 from merganser.model.gossip import State
@@ -17,17 +17,22 @@ from merganser.service import conditional_puts
 from merganser.service.key_values import Values
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
-from service.plays import QUORUM, TIMEOUT_S, key_of, member, now_s, play, replicas_of, serve_instead, started, until
+from service.plays import (
+    QUORUM,
+    TIMEOUT_S,
+    key_of,
+    member,
+    now_s,
+    play,
+    replicas_of,
+    serve_instead,
+    started,
+    started_with_values,
+    until,
+)
 
 KINDS: list[Conflicts] = ["siblings", "lww"]
 NONE, SAME = Condition.NONE_MATCH, Condition.NOT_MODIFIED
-
-
-async def made(world: World, conflicts: Conflicts) -> Table:
-    await started(world)
-    table = await world.table("values", conflicts=conflicts, wire=KEY_VALUE_WIRE)
-    await until(lambda: all(member(machine).topology.table(table.id) for machine in world.machines))
-    return table
 
 
 async def put(
@@ -58,7 +63,7 @@ def told(values: Values) -> list[bytes]:
 @pytest.mark.parametrize("conflicts", KINDS)
 def test_none_match_lets_one_in_and_not_modified_who_knows_of_all(conflicts: Conflicts) -> None:
     async def script(world: World) -> None:
-        table = await made(world, conflicts)
+        table = await started_with_values(world, conflicts)
         one, other, third = world.machines
         first = await put(one, table, b"first", NONE)
         with pytest.raises(PreconditionFailedError, match="there is a value already"):
@@ -83,7 +88,7 @@ def test_none_match_lets_one_in_and_not_modified_who_knows_of_all(conflicts: Con
 @pytest.mark.parametrize("conflicts", KINDS)
 def test_of_many_who_depend_on_the_same_one_is_done(conflicts: Conflicts) -> None:
     async def script(world: World) -> None:
-        table = await made(world, conflicts)
+        table = await started_with_values(world, conflicts)
         for round_number in range(5):
             before = await get(world.machines[0], table)
             wanted = [
@@ -104,7 +109,7 @@ def test_of_many_who_depend_on_the_same_one_is_done(conflicts: Conflicts) -> Non
 @pytest.mark.parametrize("conflicts", KINDS)
 def test_the_next_replica_sees_to_them_when_the_first_is_away(conflicts: Conflicts) -> None:
     async def script(world: World) -> None:
-        table = await made(world, conflicts)
+        table = await started_with_values(world, conflicts)
         first, second, third = replicas_of(world, table, b"k")
         world.cut_off(first)
         with pytest.raises(UnavailableError):
@@ -124,7 +129,7 @@ def test_the_next_replica_sees_to_them_when_the_first_is_away(conflicts: Conflic
 @pytest.mark.parametrize("conflicts", KINDS)
 def test_what_is_said_about_a_value_comes_back_with_it(conflicts: Conflicts) -> None:
     async def script(world: World) -> None:
-        table = await made(world, conflicts)
+        table = await started_with_values(world, conflicts)
         one, other, third = world.machines
         content = Content(b"{}", "application/json", (("k", "v"),), (Tag("age", 5), Tag("name", b"ann")), "shop-7")
         context = await put(one, table, content)
@@ -143,7 +148,7 @@ def test_what_is_said_about_a_value_comes_back_with_it(conflicts: Conflicts) -> 
 
 def test_the_last_write_wins_whatever_was_seen_and_is_later_than_that() -> None:
     async def script(world: World) -> None:
-        table = await made(world, "lww")
+        table = await started_with_values(world, "lww")
         one, other, third = world.machines
         one.skew_us += 5_000_000
         ahead = await put(one, table, b"of a fast clock")
@@ -171,7 +176,7 @@ def test_a_table_with_leaders_has_no_contexts() -> None:
 @pytest.mark.parametrize("conflicts", KINDS)
 def test_a_request_that_comes_twice_is_done_once_and_answered_alike(conflicts: Conflicts) -> None:
     async def script(world: World) -> None:
-        table = await made(world, conflicts)
+        table = await started_with_values(world, conflicts)
         first = replicas_of(world, table, b"k")[0]
         asker = next(machine for machine in world.machines if machine is not first)
         answers: list[object] = []
@@ -202,7 +207,7 @@ def test_more_requests_than_can_be_known_again_are_refused(monkeypatch: pytest.M
     monkeypatch.setattr(conditional_puts, "REQUESTS_MAX", 1)
 
     async def script(world: World) -> None:
-        table = await made(world, "siblings")
+        table = await started_with_values(world, "siblings")
         first = replicas_of(world, table, b"k")[0]
         asker = next(machine for machine in world.machines if machine is not first)
         context = await put(asker, table, b"first", NONE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
+from merganser.model.cluster import KEY_VALUE_WIRE, Table
 from merganser.model.consistency import Consistency
 from merganser.model.crdt import COUNTER, Operation
 from merganser.model.errors import RequestError, UnavailableError
@@ -25,18 +25,11 @@ from service.plays import (
     replicas_of,
     serve_instead,
     simulated,
-    started,
+    started_with_values,
     until,
 )
 
 NAMES = [b"k%d" % number for number in range(12)]
-
-
-async def made(world: World, conflicts: Conflicts = "siblings") -> Table:
-    await started(world)
-    table = await world.table("values", conflicts=conflicts, wire=KEY_VALUE_WIRE)
-    await until(lambda: all(member(machine).topology.table(table.id) for machine in world.machines))
-    return table
 
 
 async def put(
@@ -73,7 +66,7 @@ def in_order(table: Table, names: list[bytes]) -> list[bytes]:
 
 @simulated(machines=5)
 async def test_each_key_is_told_once_in_the_order_of_the_ring_through_any_node(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     for name in NAMES:
         await put(world.machines[0], table, name)
     for machine in world.machines:
@@ -83,7 +76,7 @@ async def test_each_key_is_told_once_in_the_order_of_the_ring_through_any_node(w
 
 @simulated(machines=5)
 async def test_no_value_goes_from_node_to_node(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     for name in NAMES:
         await put(world.machines[0], table, name)
     sent: list[int] = []
@@ -108,7 +101,7 @@ async def test_no_value_goes_from_node_to_node(world: World) -> None:
 
 @simulated()
 async def test_what_was_deleted_has_expired_or_counts_nothing_is_no_key(world: World) -> None:
-    table, machine = await made(world), world.machines[0]
+    table, machine = await started_with_values(world), world.machines[0]
     context = await put(machine, table, b"deleted")
     await put(machine, table, b"there")
     now = member(machine).coordinator.wall_us() // 1_000_000
@@ -141,7 +134,7 @@ async def test_what_was_deleted_has_expired_or_counts_nothing_is_no_key(world: W
 
 @simulated()
 async def test_a_key_that_one_replica_lacks_is_looked_at_and_brought_there(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     behind = replicas_of(world, table, b"k")[0]
     world.cut_off(behind)
     others = [machine for machine in world.machines if machine is not behind]
@@ -154,7 +147,7 @@ async def test_a_key_that_one_replica_lacks_is_looked_at_and_brought_there(world
 
 @simulated()
 async def test_with_too_few_replicas_nothing_is_told(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     await put(world.machines[0], table, b"k")
     for machine in world.machines[1:]:
         world.cut_off(machine)
@@ -165,7 +158,7 @@ async def test_with_too_few_replicas_nothing_is_told(world: World) -> None:
 
 @simulated()
 async def test_a_place_of_another_table_and_a_page_of_nothing_are_refused(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     for resume in (b"", key_of(table, b"k")[:3], b"\xff" * 12):
         with pytest.raises(RequestError, match="from must be what the page before told"):
             await page(world.machines[0], table, resume)
@@ -178,7 +171,7 @@ async def test_a_place_of_another_table_and_a_page_of_nothing_are_refused(world:
 async def test_while_an_older_node_is_a_member_rows_are_asked_for(
     world: World,
 ) -> None:
-    table, machine = await made(world), world.machines[0]
+    table, machine = await started_with_values(world), world.machines[0]
     await put(machine, table, b"k")
 
     async def none(_sender: NodeId, _request: ListRange) -> Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from merganser.core import tags
-from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
+from merganser.model.cluster import Conflicts, Table
 from merganser.model.contents import Content, Tag
 from merganser.model.errors import RequestError, UnavailableError
 from merganser.service import tag_index
@@ -25,16 +25,9 @@ from service.plays import (
     play,
     replicas_of,
     simulated,
-    started,
+    started_with_values,
     until,
 )
-
-
-async def made(world: World, conflicts: Conflicts = "siblings") -> Table:
-    await started(world)
-    table = await world.table("values", conflicts=conflicts, wire=KEY_VALUE_WIRE)
-    await until(lambda: all(member(machine).topology.table(table.id) for machine in world.machines))
-    return table
 
 
 async def put(
@@ -94,7 +87,7 @@ def place_of(machine: Machine, table: Table, name: bytes) -> tag_index.Place:
 @pytest.mark.parametrize("conflicts", ["siblings", "lww"])
 def test_a_range_is_told_in_the_order_of_its_values_page_by_page(conflicts: Conflicts) -> None:
     async def script(world: World) -> None:
-        table = await made(world, conflicts)
+        table = await started_with_values(world, conflicts)
         for number in range(20):
             await put(world.machines[number % 3], table, b"k%d" % number, number - 10, b"%d" % (number % 3))
         told: list[tuple[int | bytes, bytes]] = []
@@ -114,7 +107,7 @@ def test_a_range_is_told_in_the_order_of_its_values_page_by_page(conflicts: Conf
 
 @simulated()
 async def test_a_key_has_the_tags_of_all_its_siblings_and_none_of_those_that_were_replaced(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     one, other, third = world.machines
     seen = await put(one, table, b"k", 1)
     await put(other, table, b"k", 2)
@@ -133,7 +126,7 @@ async def test_a_key_has_the_tags_of_all_its_siblings_and_none_of_those_that_wer
 
 @simulated()
 async def test_a_replica_that_missed_a_put_hides_it_from_no_query_at_quorum(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     first, second, third = replicas_of(world, table, b"k")
     seen = await put(first, table, b"k", 1)
     world.cut_off(third)
@@ -146,7 +139,7 @@ async def test_a_replica_that_missed_a_put_hides_it_from_no_query_at_quorum(worl
 
 @simulated()
 async def test_what_has_expired_is_not_found(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     machine = world.machines[0]
     await put(machine, table, b"k", 1, expires_at_s=machine.wall_us() // 1_000_000 + 5)
     assert names(await find(machine, table, 1)) == [b"k"]
@@ -157,7 +150,7 @@ async def test_what_has_expired_is_not_found(world: World) -> None:
 
 @simulated()
 async def test_an_entry_that_its_row_does_not_bear_out_is_dropped_by_who_meets_it(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     await put(world.machines[0], table, b"k", 1)
     stray = key_of(table, b"other")
     for machine in world.machines:
@@ -171,7 +164,7 @@ async def test_an_entry_that_its_row_does_not_bear_out_is_dropped_by_who_meets_i
 
 @simulated()
 async def test_a_place_whose_entries_cannot_be_read_is_made_anew_and_asked_elsewhere_meanwhile(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     for number in range(30):
         await put(world.machines[0], table, b"k%d" % number, number)
     broken = member(world.machines[0])
@@ -189,7 +182,7 @@ async def test_a_place_whose_entries_cannot_be_read_is_made_anew_and_asked_elsew
 
 @simulated()
 async def test_entries_go_with_their_table(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     await put(world.machines[0], table, b"k", 1)
     place = place_of(world.machines[0], table, b"k")
     assert all(member(machine).tags.entries(place) for machine in world.machines)
@@ -200,7 +193,7 @@ async def test_entries_go_with_their_table(world: World) -> None:
 
 @simulated()
 async def test_too_few_replicas_are_told_and_tables_without_tags_refused(world: World) -> None:
-    table = await made(world)
+    table = await started_with_values(world)
     plain = await world.table("plain")
     one, other, third = world.machines
     with pytest.raises(RequestError, match="holds no values that have tags"):

@@ -65,6 +65,20 @@ def siblings(leader: Machine, table: Table, count: int) -> list[bytes]:
     return list(itertools.islice((name for name in names if group_of(leader, table, name) == group), count))
 
 
+async def deleted(world: World) -> tuple[Table, Machine, Machine, Replicate]:
+    """Delete an item everywhere; return also who leads it, another replica, and the message that had made it."""
+    table = await started_led(world)
+    leader = await put(world, table, b"k", b"value")
+    other, _ = followers(world, leader)
+    await everywhere(world, table, b"k")
+    old = leader.engine.get(key_of(table, b"k"))
+    assert old is not None
+    late = Replicate(0, table.id, key_of(table, b"k"), epoch_of(leader, table, b"k"), old)
+    await put(world, table, b"k", None)
+    await everywhere(world, table, b"k")
+    return table, leader, other, late
+
+
 async def everywhere(world: World, table: Table, name: bytes) -> None:
     key = key_of(table, name)
     await until(lambda: len({machine.engine.get(key) for machine in world.machines}) == 1)
@@ -159,56 +173,31 @@ async def test_with_a_replica_away_nothing_is_dropped(world: World) -> None:
 
 @simulated()
 async def test_a_message_from_before_the_drop_brings_nothing_back(world: World) -> None:
-    table = await started_led(world)
-    leader = await put(world, table, b"k", b"value")
-    other, _ = followers(world, leader)
-    await everywhere(world, table, b"k")
-    key, epoch = key_of(table, b"k"), epoch_of(leader, table, b"k")
-    old = leader.engine.get(key)
-    assert old is not None
-    late = Replicate(0, table.id, key, epoch, old)
-    await put(world, table, b"k", None)
-    await everywhere(world, table, b"k")
+    table, leader, other, late = await deleted(world)
     await dropped(leader, table, b"k")
     await until(lambda: holders(world, table, b"k") == 0)
     with pytest.raises(RefusedError) as refusal:
         await send(other, leader, late)
     assert refusal.value.code == STALE_GENERATION
-    assert other.engine.get(key) is None
+    assert other.engine.get(late.key) is None
 
 
 @simulated()
 async def test_the_generation_outlives_a_power_cut(world: World) -> None:
-    table = await started_led(world)
-    leader = await put(world, table, b"k", b"value")
-    other, _ = followers(world, leader)
-    await everywhere(world, table, b"k")
-    key, epoch = key_of(table, b"k"), epoch_of(leader, table, b"k")
-    old = leader.engine.get(key)
-    assert old is not None
-    await put(world, table, b"k", None)
-    await everywhere(world, table, b"k")
+    table, leader, other, late = await deleted(world)
     await dropped(leader, table, b"k")
     await until(lambda: holders(world, table, b"k") == 0 and other.engine.is_all_durable)
     other.crash()
     other.start()
     await world.up(other)
     with pytest.raises(RefusedError):
-        await send(other, leader, Replicate(0, table.id, key, epoch, old))
-    assert other.engine.get(key) is None
+        await send(other, leader, late)
+    assert other.engine.get(late.key) is None
 
 
 @simulated()
 async def test_a_replica_that_lost_its_log_after_a_drop_takes_nothing_from_before_it(world: World) -> None:
-    table = await started_led(world)
-    leader = await put(world, table, b"k", b"value")
-    other, _ = followers(world, leader)
-    await everywhere(world, table, b"k")
-    key, epoch = key_of(table, b"k"), epoch_of(leader, table, b"k")
-    old = leader.engine.get(key)
-    assert old is not None
-    await put(world, table, b"k", None)
-    await everywhere(world, table, b"k")
+    table, leader, other, late = await deleted(world)
     assert await dropped(leader, table, b"k") == 1
     other.disk.cut_log(10_000)
     other.crash()
@@ -217,9 +206,9 @@ async def test_a_replica_that_lost_its_log_after_a_drop_takes_nothing_from_befor
     assert other.engine.lost is not None
     await until(lambda: other.engine.lost is None, timeout_s=120.0)
     with pytest.raises(RefusedError) as refusal:
-        await send(other, leader, Replicate(0, table.id, key, epoch, old))
+        await send(other, leader, late)
     assert refusal.value.code == STALE_GENERATION
-    assert other.engine.get(key) is None
+    assert other.engine.get(late.key) is None
 
 
 @simulated()
