@@ -33,13 +33,10 @@ from merganser.core import transaction
 from merganser.core.transaction import ATTEMPT_BITS, ITEMS_MAX, Fate, Outcome, Seen
 from merganser.model.cluster import Table
 from merganser.model.errors import (
-    IdempotentParameterMismatchError,
-    InvariantError,
     MerganserError,
     OverloadedError,
     RequestError,
     TransactionCanceledError,
-    TransactionInProgressError,
     UnavailableError,
     UnknownOutcomeError,
 )
@@ -57,11 +54,11 @@ from merganser.model.transaction import (
     Ready,
     Reason,
     ReasonKind,
-    State,
 )
 from merganser.service.admission import UnderWay
-from merganser.service.ledger import ID_SIZE, Items, Ledger, Told
+from merganser.service.ledger import ID_SIZE, Items, Ledger
 from merganser.service.steps import TRANSACTIONS
+from merganser.service.transaction_records import PAUSE_S, TRY_S, Opened, Records
 from merganser.service.transaction_recovery import Place, Recovery, ended_all
 
 TRANSACTIONS_MAX: Final = 1024
@@ -69,8 +66,6 @@ TRANSACTIONS_MAX: Final = 1024
 FINISHING_MAX: Final = 1024
 """Whose items are being applied or cleared after the answer; beyond that the sweep does it."""
 
-TRY_S: Final = 1.0
-"""After so long a step on the ledger is sent again: an election is over, or soon will be."""
 PREPARE_S: Final = 3.0
 """Longer than an election takes; all items stay locked meanwhile."""
 FINISH_S: Final = 10.0
@@ -84,7 +79,6 @@ ATTEMPTS_MAX: Final = 3
 WAIT_S: Final = 1.0
 """As long as some twenty transactions take, one after the other."""
 _POLL_S: Final = (0.005, 0.025)
-_PAUSE_S: Final = (0.02, 0.2)  # least and most between two tries
 
 
 class TransactItem(msgspec.Struct, frozen=True):
@@ -127,6 +121,7 @@ class Transactions:
         self.under_way = UnderWay("transactions through this node", TRANSACTIONS_MAX)
         self.recovery = recovery
         self._ledger = ledger
+        self._records = Records(ledger, recovery, rng=rng)
         self._items = items
         self._rng = rng
         self._on_error = on_error
@@ -231,47 +226,15 @@ class Transactions:
 
     async def _begin(self, attempt: _Attempt, digest: bytes, deadline: float) -> bool:
         """Open the record; False if the same request has happened already."""
-        while True:
-            begin = Begin(attempt.id, attempt.number, digest, attempt.places, attempt.is_kept)
-            try:
-                told, _ = await self._insist(attempt.id, begin, deadline)
-            except UnknownOutcomeError as error:
-                self._leave(self._end(attempt))
-                raise UnavailableError(f"the transaction was not begun for certain, and is given up: {error}") from None
-            record = told.record
-            if record is None:
-                raise InvariantError("the ledger opened a record and had none")
-            if not told.is_rejected:
-                if record.state is not State.BEGUN:
-                    raise self._overtaken(attempt)
-                return True
-            if record.digest != digest and not await self._is_of_dropped_tables(attempt.id, deadline):
-                raise IdempotentParameterMismatchError("the token is that of another transaction: choose a new one")
-            if record.state is State.BEGUN:
-                if await self._pressed(attempt.id, record.attempt, deadline) is Fate.PENDING:
-                    raise TransactionInProgressError("a transaction with this token is under way, try again")
-            elif record.digest == digest:
-                return False
-            else:
-                await self._forget(attempt.id, record.attempt, deadline)
-
-    async def _is_of_dropped_tables(self, transaction_id: bytes, deadline: float) -> bool:
-        """Tell whether the record has nothing to say any more: every table that it wrote to is gone, or it is."""
-        record = await self._ledger.read(transaction_id, deadline=deadline)
-        return record is None or all(self.recovery.is_dropped(table) for table, _ in record.items)
-
-    async def _forget(self, transaction_id: bytes, attempt: int, deadline: float) -> None:
-        """Remove the record of an attempt whose items are gone."""
+        begin = Begin(attempt.id, attempt.number, digest, attempt.places, attempt.is_kept)
         try:
-            await self._insist(transaction_id, Forget(attempt), deadline)
+            opened = await self._records.open(begin, deadline=deadline)
         except UnknownOutcomeError as error:
-            raise UnavailableError(f"an earlier transaction with this token could not be forgotten: {error}") from None
-
-    async def _pressed(self, transaction_id: bytes, attempt: int, deadline: float) -> Fate:
-        try:
-            return await self.recovery.pressed(transaction_id, attempt, deadline=deadline)
-        except UnknownOutcomeError as error:
-            raise UnavailableError(f"an earlier transaction with this token could not be ended: {error}") from None
+            self._leave(self._end(attempt))
+            raise UnavailableError(f"the transaction was not begun for certain, and is given up: {error}") from None
+        if opened is Opened.OVERTAKEN:
+            raise self._overtaken(attempt)
+        return opened is Opened.BEGUN
 
     async def _prepare_all(
         self, attempt: _Attempt, deadline: float, *, is_patient: bool
@@ -332,7 +295,7 @@ class Transactions:
     async def _commit(self, attempt: _Attempt, answers: Sequence[bytes], deadline: float) -> None:
         """Return once the transaction has happened."""
         try:
-            told, was_unknown = await self._insist(attempt.id, Commit(attempt.number), deadline)
+            told, was_unknown = await self._records.insist(attempt.id, Commit(attempt.number), deadline=deadline)
         except (UnavailableError, UnknownOutcomeError):
             self._leave(self._end(attempt))
             raise
@@ -347,7 +310,7 @@ class Transactions:
     async def _abort(self, attempt: _Attempt, answers: Sequence[PrepareAnswer | None], deadline: float) -> None:
         """Return once it is certain, for everybody, that the transaction has not happened."""
         try:
-            await self._insist(attempt.id, Abort(attempt.number), deadline)
+            await self._records.insist(attempt.id, Abort(attempt.number), deadline=deadline)
         except (UnavailableError, UnknownOutcomeError) as error:
             self._leave(self._end(attempt))
             raise UnavailableError(f"nothing was written, but the transaction could not be ended: {error}") from None
@@ -385,37 +348,11 @@ class Transactions:
             answers,
         )
 
-    async def _insist(self, transaction_id: bytes, step: LedgerStep, deadline: float) -> tuple[Told, bool]:
-        """Do a step on the record, which may be repeated, until it is done or the time is up.
-
-        Returns:
-            the answer to the last try, and whether an earlier one may have been done.
-
-        Raises:
-            UnavailableError: it was certainly not done.
-            UnknownOutcomeError: it may be done, now or later.
-        """
-        was_unknown, pause_s = False, _PAUSE_S[0]
-        while True:
-            try:
-                deadline_of_try = min(deadline, self._loop.time() + TRY_S)
-                return await self._ledger.change(transaction_id, step, deadline=deadline_of_try), was_unknown
-            except InvariantError:
-                raise
-            except MerganserError as problem:
-                if isinstance(problem, OverloadedError) and not was_unknown:
-                    raise
-                was_unknown = was_unknown or not isinstance(problem, RequestError | UnavailableError)
-                error = str(problem)
-            pause_s = min(pause_s * 2, _PAUSE_S[1])
-            if self._loop.time() + pause_s >= deadline:
-                raise UnknownOutcomeError(error) if was_unknown else UnavailableError(error)
-            await asyncio.sleep(self._rng.uniform(pause_s / 2, pause_s))
-
     async def _end(self, attempt: _Attempt) -> None:
         """End an attempt that nobody waits for any more, one way or the other: abort it unless it is committed."""
         try:
-            told, _ = await self._insist(attempt.id, Abort(attempt.number), self._loop.time() + FINISH_S)
+            abort, until = Abort(attempt.number), self._loop.time() + FINISH_S
+            told, _ = await self._records.insist(attempt.id, abort, deadline=until)
         except (UnavailableError, UnknownOutcomeError):
             return  # whoever meets it goes on
         fate = transaction.fate(told.record, attempt.number)
@@ -425,7 +362,7 @@ class Transactions:
     async def _settle(self, attempt: _Attempt, places: Sequence[Place], fate: Fate) -> None:
         """Apply or clear everywhere, then finish or remove the record; what fails is left to the sweep."""
         give_up_at = self._loop.time() + FINISH_S
-        pause_s = _PAUSE_S[0]
+        pause_s = PAUSE_S[0]
         while places:
             deadline = self._loop.time() + TRY_S
             places = await self.recovery.settle_all(places, attempt.id, attempt.number, fate, deadline=deadline)
@@ -433,7 +370,7 @@ class Transactions:
                 return
             if places:
                 await asyncio.sleep(self._rng.uniform(pause_s / 2, pause_s))
-                pause_s = min(pause_s * 2, _PAUSE_S[1])
+                pause_s = min(pause_s * 2, PAUSE_S[1])
         last: LedgerStep = Forget(attempt.number)
         if attempt.is_kept and fate is Fate.COMMITTED:
             last = Finish(attempt.number)
