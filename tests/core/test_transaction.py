@@ -13,6 +13,7 @@ from merganser.model.register import EMPTY, Content, Decided, Intent, Version
 from merganser.model.transaction import (
     Abort,
     Apply,
+    Bar,
     Begin,
     Clear,
     Commit,
@@ -217,6 +218,36 @@ def test_committed_records_of_tokens_are_kept_ten_minutes_others_one() -> None:
     unfinished = record(KEPT, Commit(7))
     assert unfinished is not None
     assert not transaction.has_expired(unfinished, age_s=1e9)
+
+
+def begin(epoch: int) -> Begin:
+    return msgspec.structs.replace(BEGIN, attempt=8, epoch=epoch)
+
+
+@pytest.mark.parametrize("before", [(), (BEGIN, Abort(7))])
+def test_where_a_record_was_before_it_may_begin_only_by_a_map_as_new_as_the_bar(before: tuple[LedgerStep, ...]) -> None:
+    barred = ledger(*before, Bar(9, 5))
+    assert transaction.on_ledger(begin(4), barred).is_rejected
+    assert not transaction.on_ledger(begin(5), barred).is_rejected
+    assert transaction.on_ledger(begin(5), ledger(*before, Bar(9, 6), Bar(10, 5))).is_rejected
+    assert transaction.on_ledger(Commit(7), barred).is_rejected
+
+
+@pytest.mark.parametrize("further", [(), (Commit(7),), (Commit(7), Finish(7))])
+def test_what_has_begun_cannot_be_barred_and_is_told(further: tuple[LedgerStep, ...]) -> None:
+    decided = transaction.on_ledger(Bar(9, 5), ledger(BEGIN, *further))
+    assert (decided.content, decided.is_rejected) == (None, True)
+    assert transaction.record_in(decided.answer) == msgspec.structs.replace(record(BEGIN, *further), items=())  # type: ignore[type-var]
+
+
+def test_a_bar_stays_whatever_is_said_of_the_attempt_before_and_for_ten_minutes() -> None:
+    barred = ledger(BEGIN, Abort(7), Bar(9, 5))
+    assert transaction.on_ledger(Forget(7), barred).content is None
+    told = transaction.record_in(barred.value)
+    assert told is not None
+    assert not transaction.has_expired(told, age_s=KEPT_S - 1)
+    assert transaction.has_expired(told, age_s=KEPT_S)
+    assert transaction.fate(told, 7) is Fate.VOID
 
 
 def test_the_record_alone_says_what_an_intent_comes_to() -> None:

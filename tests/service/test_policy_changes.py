@@ -13,8 +13,12 @@ from merganser.model.leadership import Epoch, Group
 from merganser.model.messages import Hint
 from merganser.model.policy import FIRST_POLICY, Policy
 from merganser.service import ledger
+from merganser.service.former_ledgers import LOOK_S
 from merganser.service.steps import WIRES
+from merganser.service.transactions import TransactItem
 from merganser.sim.machine import EPOCH_US, Machine
+from merganser.sim.steps import Add
+from merganser.sim.steps import payload_of as step_payload_of
 from merganser.sim.world import World
 from merganser.storage import keys
 from service.led import payload_of, started_led
@@ -173,6 +177,69 @@ async def test_records_of_transactions_go_where_the_table_goes(world: World) -> 
     book = ledger.ledger_of(after, told)
     assert book is not None
     assert (book.policy, after.policy_of(book)) == (table.policy, far)
+
+
+async def transact(machine: Machine, table: Table, name: bytes, *, token: bytes) -> list[bytes]:
+    """Add 1 to an item in a transaction."""
+    item = TransactItem(table, key_of(table, name), step_payload_of(Add(1)))
+    work = member(machine).leader_tables.transactions.write([item], token=token, digest=b"d", deadline=now_s() + 10.0)
+    return await machine.spawn(work)
+
+
+@simulated(machines=6, data_centers=2)
+async def test_a_repeated_transaction_is_not_done_again_after_its_table_has_got_another_policy(world: World) -> None:
+    led = await started_led(world)
+    await transact(world.machines[0], led, b"k", token=b"t")
+    for policy in (Policy(3, replicas=(("dc-0", 3),)), Policy(3, replicas=(("dc-1", 3),)), Policy(2)):
+        table = await changed(world, led, policy)
+        for machine, found in ((world.machines[1], led), (world.machines[4], table)):
+            assert await transact(machine, found, b"k", token=b"t") == [b""]
+        assert await item(world.machines[2], table, b"k") == b"1"
+
+
+@simulated(machines=6, data_centers=2)
+async def test_who_does_not_know_of_a_change_finds_the_ledger_barred_and_asks_for_news(world: World) -> None:
+    led = await started_led(world)
+    await transact(world.machines[0], led, b"other", token=b"other")
+    old = member(world.machines[0]).topology.map
+    table = await changed(world, led, Policy(3, replicas=(("dc-0", 3),)))
+    behind = member(world.machines[0]).leader_tables.ledger
+    new = behind._catalog
+
+    class Behind:
+        """A catalog that does not know of the change until it asks."""
+
+        current = old
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(new, name)
+
+        async def look_for_news(self) -> None:
+            self.current = new.current
+
+    behind._catalog = Behind()  # type: ignore[assignment]
+    assert await transact(world.machines[1], table, b"k", token=b"t") != [b""]
+    assert await transact(world.machines[0], led, b"k", token=b"t") == [b""]
+    behind._catalog = new
+    assert await item(world.machines[2], table, b"k") == b"1"
+
+
+@simulated(machines=6, data_centers=2)
+async def test_former_ledgers_are_forgotten_when_nobody_can_ask_for_what_they_tell(world: World) -> None:
+    led = await started_led(world)
+    table = await changed(world, led, Policy(3, replicas=(("dc-0", 3),)))
+    for machine in world.machines:
+        member(machine).rebalancer.former_ledgers.least_s = 60.0
+    away = world.machines[5]
+    away.crash()
+    assert table.formerly == (0,)
+    await asyncio.sleep(60.0 + 3 * LOOK_S)
+    assert current(world, led).formerly == (0,)
+    away.start()
+    await world.up(away)
+    began_s = now_s()
+    await until(lambda: not current(world, led).formerly, timeout_s=120.0)
+    assert now_s() - began_s >= 60.0
 
 
 @simulated()

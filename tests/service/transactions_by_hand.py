@@ -108,6 +108,9 @@ class Tables:
     async def table(self, wire: str, name: str, *, deadline: float) -> Table:
         raise AssertionError("it is known")
 
+    async def look_for_news(self) -> None:
+        return
+
     async def create_table(self, **_arguments: Any) -> Table:
         raise AssertionError("it is there")
 

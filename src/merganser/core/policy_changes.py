@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from merganser.core import policies
+from merganser.core import ledgers, policies
 from merganser.model.cluster import SYSTEM_WIRE, ClusterMap, Operation, Pending, Table
 from merganser.model.errors import RequestError
 from merganser.model.ids import TableId
@@ -45,6 +45,7 @@ def check(cluster_map: ClusterMap, table: TableId, wanted: Policy) -> Table:
     if cluster_map.policy_of(known) == wanted:
         raise RequestError(f"table {known.name} keeps {wanted} already")
     policies.check_places(cluster_map, wanted)
+    ledgers.check_room(known)
     return known
 
 
@@ -80,13 +81,14 @@ def forked(cluster_map: ClusterMap) -> ClusterMap:
     )
     in_use = {one.policy for one in tables}
     epoch = cluster_map.epoch + 1
-    return msgspec.structs.replace(
+    after = msgspec.structs.replace(
         cluster_map,
         epoch=epoch,
         placed=epoch,
         tables=tables,
         policies=tuple(one for one in known if one[0] in in_use),
     )
+    return ledgers.noted(cluster_map, after)
 
 
 def forks(before: ClusterMap, after: ClusterMap) -> Forks:

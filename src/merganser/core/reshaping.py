@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from merganser.core import planner, policies, policy_changes, splitting
+from merganser.core import ledgers, planner, policies, policy_changes, splitting
 from merganser.core.cluster_map import check_spoken, check_version, node_by_id
 from merganser.core.map_flaws import NUMBER_MAX, VOTERS_MAX
 from merganser.core.placement import data_centers_in_turn
@@ -168,7 +168,8 @@ def flipped(cluster_map: ClusterMap, placed: int) -> ClusterMap:
         return cluster_map
     epoch = cluster_map.epoch + 1
     settling = tuple(changed(cluster_map))
-    return msgspec.structs.replace(settled(cluster_map), epoch=epoch, placed=epoch, settling=settling)
+    after = msgspec.structs.replace(settled(cluster_map), epoch=epoch, placed=epoch, settling=settling)
+    return ledgers.noted(cluster_map, after) if cluster_map.pending.policies else after
 
 
 class Reshaped(NamedTuple):

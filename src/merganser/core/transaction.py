@@ -7,6 +7,7 @@ will be. Record and items are registers; each step below is evaluated by the lea
                           |                    \\----------------------Forget----------------------^
                           +----Abort--> ABORTED ----------------------Forget----------------------/
                                            \\--Begin, another attempt--> BEGUN
+    (absent), ABORTED --Bar--> ABORTED, barred: BEGUN again only by whoever knows of the change that it was barred for
 
     item:  value --Prepare--> value + intent --Apply--> new value
                                              \\--Clear--> value
@@ -20,6 +21,9 @@ Invariants:
 - The record of an attempt is COMMITTED or ABORTED, once, and never the other.
 - An attempt is COMMITTED only after every one of its items carried its intent at once; from the first Prepare until
   it is decided nobody else changes them.
+- Of the ledgers that the record of one token may be in, because the policy of a table has changed (`core.ledgers`), at
+  most one has it BEGUN or COMMITTED for coordinators of one map: whoever begins in the one that its map says bars the
+  others first, for all who know but an older map.
 - A record is finished or removed only after no item has a rightful intent of it any more. So an intent whose record
   is absent, finished, or of another attempt is void: a message came late.
 
@@ -41,6 +45,7 @@ from merganser.model.register import EMPTY, Content, Decided, Intent, Version
 from merganser.model.transaction import (
     Abort,
     Apply,
+    Bar,
     Begin,
     Clear,
     Commit,
@@ -198,6 +203,8 @@ def on_ledger(step: LedgerStep, content: Content) -> Decided:
     record = record_in(content.value)
     if isinstance(step, Begin):
         return _begin(step, record)
+    if isinstance(step, Bar):
+        return _bar(step, record)
     if record is None or record.attempt != step.attempt:
         return _stays(record, is_rejected=isinstance(step, Commit | Abort))
     match step:
@@ -215,9 +222,17 @@ def on_ledger(step: LedgerStep, content: Content) -> Decided:
 def _begin(step: Begin, record: Record | None) -> Decided:
     if record is not None and record.attempt == step.attempt:
         return _stays(record)
-    if record is None or record.state is State.ABORTED:
+    if record is None or (record.state is State.ABORTED and record.barred <= step.epoch):
         return _becomes(Record(State.BEGUN, step.attempt, step.digest, step.items, step.is_kept))
     return _stays(record, is_rejected=True)
+
+
+def _bar(step: Bar, record: Record | None) -> Decided:
+    """The attempt that was aborted, if there was one, is void from now on, as it is when another begins."""
+    if record is not None and record.state is not State.ABORTED:
+        return _stays(record, is_rejected=True)
+    barred = step.epoch if record is None else max(step.epoch, record.barred)
+    return _becomes(Record(State.ABORTED, step.attempt, b"", (), is_kept=True, is_finished=True, barred=barred))
 
 
 def _decide(record: Record, state: State) -> Decided:
@@ -240,7 +255,8 @@ def _told(record: Record) -> bytes:
 
 def has_expired(record: Record, *, age_s: float) -> bool:
     """Tell whether a record has been kept long enough, if it has been as it is for ``age_s`` at least."""
-    kept_s = KEPT_S if record.is_kept and record.state is State.COMMITTED else DECIDED_KEPT_S
+    is_long = record.is_kept and (record.state is State.COMMITTED or record.barred > 0)
+    kept_s = KEPT_S if is_long else DECIDED_KEPT_S
     return record.is_finished and age_s >= kept_s
 
 

@@ -115,6 +115,11 @@ class Table(msgspec.Struct, frozen=True, cache_hash=True):
     """Other than the default only without leaders, who leave nothing to chance. For the table's whole life."""
     policy: int = 0
     """Number of its policy in the map, from `FIRST_POLICY`; 0: it asks for nothing but ``n`` replicas."""
+    formerly: tuple[int, ...] = ()
+    """Ledgers that may have records of its transactions from before its policy changed, by the numbers of their
+    policies (`core.ledgers`)."""
+    changed: int = 0
+    """Epoch of the latest such change, 0 if there was none lately."""
 
     @property
     def rule(self) -> int:

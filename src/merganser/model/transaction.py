@@ -31,6 +31,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """Its client may repeat it: the record stays for a while after all is done."""
     is_finished: bool = False
     """All of its items were applied or cleared; else not yet, as far as is known."""
+    barred: int = 0
+    """Of one that is ABORTED: no attempt may begin here whose coordinator knew but an older map than of this epoch."""
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -73,6 +75,8 @@ class Begin(msgspec.Struct, frozen=True, array_like=True, tag=11):
     digest: bytes
     items: tuple[tuple[TableId, bytes], ...]
     is_kept: bool
+    epoch: int = 0
+    """Of the map by which this ledger was chosen for it."""
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -99,7 +103,18 @@ class Forget(msgspec.Struct, frozen=True, array_like=True, tag=15):
     attempt: int
 
 
-LedgerStep = Begin | Commit | Abort | Finish | Forget
+class Bar(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Let no attempt begin here any more whose coordinator knew but an older map. Rejected if there is one that has not
+    been aborted.
+    """
+
+    attempt: int
+    """Drawn, as if it were one: nothing that is said of any other touches what this leaves."""
+    epoch: int
+    """Of the map by which another ledger has been chosen."""
+
+
+LedgerStep = Begin | Commit | Abort | Finish | Forget | Bar
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -5,7 +5,7 @@ The table belongs to no wire that clients speak. Its records change through step
 
 A record names the keys of the items. So a transaction on tables with a policy has its record in a ledger of such a
 policy: of that among them which allows nothing that another forbids. The id of a transaction tells which, by four more
-bytes at its end.
+bytes at its end. Which one it was before the policy of a table changed: `core.ledgers`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final, Protocol
 
 import msgspec
 
-from merganser.core import cluster_map, policies, transaction
+from merganser.core import cluster_map, transaction
+from merganser.core import ledgers as core
 from merganser.core.token import token_of
 from merganser.model.cluster import SYSTEM_WIRE, ClusterMap, Replication, Table
 from merganser.model.errors import (
-    RequestError,
     TableNotFoundError,
     UnavailableError,
     UnknownOutcomeError,
@@ -59,6 +59,9 @@ class Tables(Protocol):
     async def table(self, wire: str, name: str, *, deadline: float) -> Table:
         """Return a table, known here or not; raises as `Catalog.table`."""
 
+    async def look_for_news(self) -> None:
+        """Ask a majority of the voters for a newer map, as far as one answers: `Catalog.look_for_news`."""
+
     async def create_table(
         self,
         *,
@@ -83,6 +86,16 @@ class Told(msgspec.Struct, frozen=True):
     is_rejected: bool
 
 
+class Chosen(msgspec.Struct, frozen=True):
+    """Where the record of a transaction is, by one map."""
+
+    id: bytes
+    former: tuple[bytes, ...]
+    """Its ids in the ledgers that may have a record of it from before (`core.ledgers`)."""
+    epoch: int
+    """Of the map."""
+
+
 def is_ledger(table: Table) -> bool:
     """Tell whether ``table`` holds records rather than items of clients."""
     return table.wire == WIRE and (table.name == NAME or table.name.startswith(f"{NAME}/"))
@@ -105,18 +118,11 @@ def id_within(transaction_id: bytes, current: ClusterMap, tables: Iterable[Table
         RequestError: nowhere can there be a record that names items of all of them.
     """
     assert len(transaction_id) == ID_SIZE
-    known = {number: policy for number, policy in current.policies if policy.is_bound}
-    bound = {table.policy: table for table in tables if table.policy in known}
-    if not bound:
-        return transaction_id
-    number = policies.strictest(current, bound)
-    if number is None:
-        told = ", ".join(sorted(table.name for table in bound.values()))
-        raise RequestError(
-            f"tables {told} may not be in the same places, so that no record could name items of all of them: write "
-            "to them in transactions of their own"
-        )
-    return transaction_id + number.to_bytes(_POLICY_SIZE, "big")
+    return _in_ledger(transaction_id, core.number_for(current, core.newest_of(current, tables)))
+
+
+def _in_ledger(transaction_id: bytes, number: int) -> bytes:
+    return transaction_id + number.to_bytes(_POLICY_SIZE, "big") if number else transaction_id
 
 
 def _policy_in(transaction_id: bytes) -> int:
@@ -140,9 +146,20 @@ class Ledger:
         self._catalog = catalog
         self._items = items
 
-    def id_of(self, transaction_id: bytes, tables: Iterable[Table]) -> bytes:
-        """Return the id of a transaction on items of ``tables``, as `id_within`."""
-        return id_within(transaction_id, self._catalog.current, tables)
+    def chosen(self, transaction_id: bytes, tables: Iterable[Table]) -> Chosen:
+        """Return where the record of a transaction on items of ``tables`` is, by the newest map known here.
+
+        Raises:
+            RequestError: as `id_within`.
+        """
+        current = self._catalog.current
+        known = core.newest_of(current, tables)
+        former = [_in_ledger(transaction_id, number) for number in core.former_numbers(current, known)]
+        return Chosen(id_within(transaction_id, current, known), tuple(former), current.epoch)
+
+    async def look_for_news(self) -> None:
+        """Ask for a newer map; there may be none to be had."""
+        await self._catalog.look_for_news()
 
     def tables(self) -> Sequence[Table]:
         """Return the tables that this node knows of."""

@@ -443,6 +443,7 @@ class Member(Serving):
             self.wholeness.recover(),
             self.moving.run(),
             self.rebalancer.run(),
+            self.rebalancer.former_ledgers.run(),
         ):
             self._background.append(self._begin(work))
         if self._probe_s:

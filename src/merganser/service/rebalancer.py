@@ -32,6 +32,7 @@ from merganser.model.ids import NodeId, PartitionId
 from merganser.model.messages import AskMoves, Moves
 from merganser.service.asking import Asker, error_of
 from merganser.service.catalog import Catalog
+from merganser.service.former_ledgers import FormerLedgers
 from merganser.service.topology import Topology
 
 TICK_S = 0.25
@@ -111,6 +112,7 @@ class Rebalancer:
         self._running = topology.map.operation
         self.last: Ended | None = None
         """The operation that ended last, since this node started."""
+        self.former_ledgers = FormerLedgers(topology, asker, catalog, driver=self.driver)
         topology.when_changed(self._look_at)
 
     async def run(self) -> None:

@@ -7,6 +7,10 @@ Under the token of a client a record is opened only if the same request has not 
     Begin --rejected, COMMITTED, same request--> it has happened
           --rejected, BEGUN--> under way; aborted once nobody has patience with it any more, then Begin again
           --rejected, of another request--> refused, unless all tables of that are gone; then it is forgotten
+          --rejected, barred--> this node does not know of a change of a table's policy, and chose the wrong ledger
+
+If the policy of a table has changed lately, the record may be in another ledger, from before, or be opened there by a
+node that does not know of the change. So those ledgers are barred first, in the same manner.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import enum
 import random
 from typing import Final
 
-from merganser.core.transaction import Fate
+from merganser.core.transaction import ATTEMPT_BITS, Fate
 from merganser.model.errors import (
     IdempotentParameterMismatchError,
     InvariantError,
@@ -27,8 +31,8 @@ from merganser.model.errors import (
     UnavailableError,
     UnknownOutcomeError,
 )
-from merganser.model.transaction import Begin, Forget, LedgerStep, Record, State
-from merganser.service.ledger import Ledger, Told
+from merganser.model.transaction import Bar, Begin, Forget, LedgerStep, Record, State
+from merganser.service.ledger import Chosen, Ledger, Told
 from merganser.service.transaction_recovery import Recovery
 
 TRY_S: Final = 1.0
@@ -44,6 +48,8 @@ class Opened(enum.Enum):
     """The same request, under the same token, has happened already."""
     OVERTAKEN = "overtaken"
     """It was opened, and somebody has decided it by now."""
+    BARRED = "barred"
+    """By a newer map it is to be opened in another ledger."""
 
 
 class Records:
@@ -72,8 +78,37 @@ class Records:
                 raise InvariantError("the ledger opened a record and had none")
             if not told.is_rejected:
                 return Opened.BEGUN if record.state is State.BEGUN else Opened.OVERTAKEN
+            if record.barred > begin.epoch:
+                return Opened.BARRED
             if await self._has_happened(begin.transaction, record, begin.digest, deadline):
                 return Opened.HAPPENED
+
+    async def bar(self, chosen: Chosen, digest: bytes, *, deadline: float) -> bool:
+        """Have nobody open the record in a ledger of before; False if the same request has happened by one there.
+
+        Raises:
+            UnavailableError: not all are barred, and nothing is opened.
+            and as `open`.
+        """
+        for former in chosen.former:
+            if not await self._bar(
+                former, Bar(1 + self._rng.getrandbits(ATTEMPT_BITS), chosen.epoch), digest, deadline
+            ):
+                return False
+        return True
+
+    async def _bar(self, transaction_id: bytes, bar: Bar, digest: bytes, deadline: float) -> bool:
+        while True:
+            try:
+                told, _ = await self.insist(transaction_id, bar, deadline=deadline)
+            except UnknownOutcomeError as error:
+                raise UnavailableError(f"whether this has happened already cannot be found out: {error}") from None
+            if not told.is_rejected:
+                return True
+            if told.record is None:
+                raise InvariantError("the ledger refused to bar a record and had none")
+            if await self._has_happened(transaction_id, told.record, digest, deadline):
+                return False
 
     async def _has_happened(self, transaction_id: bytes, record: Record, digest: bytes, deadline: float) -> bool:
         """Tell whether the request of ``digest`` is the one whose record is there; if not, that is out of the way."""

@@ -56,7 +56,7 @@ from merganser.model.transaction import (
     ReasonKind,
 )
 from merganser.service.admission import UnderWay
-from merganser.service.ledger import ID_SIZE, Items, Ledger
+from merganser.service.ledger import ID_SIZE, Chosen, Items, Ledger
 from merganser.service.steps import TRANSACTIONS
 from merganser.service.transaction_records import PAUSE_S, TRY_S, Opened, Records
 from merganser.service.transaction_recovery import Place, Recovery, ended_all
@@ -78,6 +78,8 @@ ATTEMPTS_MAX: Final = 3
 """As long as nothing but other transactions is in the way; the second and third wait for their first item."""
 WAIT_S: Final = 1.0
 """As long as some twenty transactions take, one after the other."""
+CHOICES_MAX: Final = 3
+"""Of a ledger for its record: each is by a newer map."""
 _POLL_S: Final = (0.005, 0.025)
 
 
@@ -204,29 +206,42 @@ class Transactions:
         self, items: tuple[TransactItem, ...], token: bytes | None, digest: bytes, deadline: float
     ) -> list[bytes]:
         with self.under_way:
-            transaction_id = self._ledger.id_of(
-                self._rng.randbytes(ID_SIZE) if token is None else _id_of(token), [item.table for item in items]
-            )
-            for number in range(ATTEMPTS_MAX):
-                attempt = _Attempt(
-                    transaction_id, 1 + self._rng.getrandbits(ATTEMPT_BITS), items, is_kept=token is not None
-                )
-                if not await self._begin(attempt, digest, deadline):
+            transaction_id = self._rng.randbytes(ID_SIZE) if token is None else _id_of(token)
+            for _ in range(CHOICES_MAX):
+                chosen = self._ledger.chosen(transaction_id, [item.table for item in items])
+                if token is not None and not await self._records.bar(chosen, digest, deadline=deadline):
                     return [b""] * len(items)
-                answers, wrong = await self._prepare_all(attempt, deadline, is_patient=number > 0)
-                outcome = transaction.outcome(answers)
-                if outcome is Outcome.COMMIT:
-                    told = [answer.answer for answer in answers if isinstance(answer, Ready)]
-                    await self._commit(attempt, told, deadline)
-                    return told
-                await self._abort(attempt, answers, deadline)
-                if outcome is not Outcome.COLLIDE or wrong or self._loop.time() + WAIT_S > deadline:
-                    break
-            raise self._failure(outcome, answers, wrong)
+                answers = await self._write_by(chosen, items, digest, deadline, is_kept=token is not None)
+                if answers is not None:
+                    return answers
+                await self._ledger.look_for_news()
+            raise UnavailableError("the policy of a table has changed, which this node does not know yet: try again")
 
-    async def _begin(self, attempt: _Attempt, digest: bytes, deadline: float) -> bool:
-        """Open the record; False if the same request has happened already."""
-        begin = Begin(attempt.id, attempt.number, digest, attempt.places, attempt.is_kept)
+    async def _write_by(
+        self, chosen: Chosen, items: tuple[TransactItem, ...], digest: bytes, deadline: float, *, is_kept: bool
+    ) -> list[bytes] | None:
+        """Do it, with a record where it is by one map; None if there is a newer one, by which it is elsewhere."""
+        for number in range(ATTEMPTS_MAX):
+            attempt = _Attempt(chosen.id, 1 + self._rng.getrandbits(ATTEMPT_BITS), items, is_kept=is_kept)
+            opened = await self._begin(attempt, digest, chosen.epoch, deadline)
+            if opened is Opened.BARRED:
+                return None
+            if opened is Opened.HAPPENED:
+                return [b""] * len(items)
+            answers, wrong = await self._prepare_all(attempt, deadline, is_patient=number > 0)
+            outcome = transaction.outcome(answers)
+            if outcome is Outcome.COMMIT:
+                told = [answer.answer for answer in answers if isinstance(answer, Ready)]
+                await self._commit(attempt, told, deadline)
+                return told
+            await self._abort(attempt, answers, deadline)
+            if outcome is not Outcome.COLLIDE or wrong or self._loop.time() + WAIT_S > deadline:
+                break
+        raise self._failure(outcome, answers, wrong)
+
+    async def _begin(self, attempt: _Attempt, digest: bytes, epoch: int, deadline: float) -> Opened:
+        """Open the record, chosen by the map of ``epoch``."""
+        begin = Begin(attempt.id, attempt.number, digest, attempt.places, attempt.is_kept, epoch)
         try:
             opened = await self._records.open(begin, deadline=deadline)
         except UnknownOutcomeError as error:
@@ -234,7 +249,7 @@ class Transactions:
             raise UnavailableError(f"the transaction was not begun for certain, and is given up: {error}") from None
         if opened is Opened.OVERTAKEN:
             raise self._overtaken(attempt)
-        return opened is Opened.BEGUN
+        return opened
 
     async def _prepare_all(
         self, attempt: _Attempt, deadline: float, *, is_patient: bool

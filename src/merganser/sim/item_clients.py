@@ -16,7 +16,14 @@ import msgspec
 
 from merganser.model.cluster import Table
 from merganser.model.consistency import Need
-from merganser.model.errors import InvariantError, MerganserError, RequestError, UnavailableError
+from merganser.model.errors import (
+    IdempotentParameterMismatchError,
+    InvariantError,
+    MerganserError,
+    RequestError,
+    TransactionCanceledError,
+    UnavailableError,
+)
 from merganser.model.ids import TableId
 from merganser.service.steps import WIRES
 from merganser.service.transactions import TransactItem
@@ -34,6 +41,7 @@ from merganser.sim.steps import Put as PutStep
 from merganser.storage import keys
 
 TOKEN_BYTES = 16
+_DENIALS = (TransactionCanceledError, IdempotentParameterMismatchError)
 
 
 class Ended(enum.Enum):
@@ -240,9 +248,23 @@ class ItemClients:
             self._history.items.index_looks.append(IndexLook(base, task.result().rows, began_s, self._loop.time()))
 
     async def transact(
-        self, machine: Machine, steps: Sequence[tuple[bytes, Step]], *, client: int, token: bytes | None = None
+        self,
+        machine: Machine,
+        steps: Sequence[tuple[bytes, Step]],
+        *,
+        client: int,
+        token: bytes | None = None,
+        has_happened: bool = False,
     ) -> Ended:
-        """Do steps on several items at once; of these, all are done or none is."""
+        """Do steps on several items at once; of these, all are done or none is.
+
+        Args:
+            machine: asked for it.
+            steps: of keys.
+            client: who asks.
+            token: that repeated requests share.
+            has_happened: it was done under that token already, less than ten minutes ago.
+        """
         if machine.member is None:
             return Ended.UNDONE
         began_s = self._loop.time()
@@ -256,6 +278,8 @@ class ItemClients:
         task = await self.clients.ask(machine, work, what, client)
         self._note_failure(task, what, None, machine, began_s)
         ended = _ended(task)
+        if has_happened and task.done() and isinstance(task.exception(), _DENIALS):
+            self._history.items.denied.append(f"{what}: {task.exception()!r}")
         self._history.items.committed += ended is Ended.DONE
         self._history.items.undecided += ended is Ended.UNKNOWN
         return ended

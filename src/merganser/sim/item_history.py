@@ -146,6 +146,8 @@ class ItemHistory:
         """How many write transactions were answered with success."""
         self.undecided = 0
         """How many are of unknown outcome."""
+        self.denied: list[str] = []
+        """Repeated requests for what had happened that were answered as if it had not."""
         self.has_transactions = False
         """An item may then become another without a new version: its intent has it already."""
 

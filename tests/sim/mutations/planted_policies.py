@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from merganser.core import ledgers
 from merganser.core.policy_changes import Forks
 from merganser.service.hinted_handoff import HintedHandoff
 from merganser.service.leftovers import Leftovers
@@ -39,3 +40,8 @@ def rows_stay_where_they_may_not_be_any_more(patch: pytest.MonkeyPatch) -> None:
         self._looked_at = self._topology.map.placed
 
     patch.setattr(Leftovers, "clear", clear)
+
+
+@planted("serializable", "tokens", mechanism=POLICIES, likely=1, nemesis="policies", workload="appends")
+def tokens_are_looked_for_where_the_table_is_by_now(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ledgers, "former_numbers", lambda *_: [])

@@ -62,6 +62,7 @@ from merganser.sim.checkers.siblings import lost_siblings
 from merganser.sim.checkers.tables import broken_tables
 from merganser.sim.checkers.tags import tags_not_as_rows_have_them, tags_that_lie
 from merganser.sim.checkers.timestamps import timestamps_that_fell
+from merganser.sim.checkers.tokens import transactions_that_are_denied
 from merganser.sim.history import History
 
 OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
@@ -85,6 +86,7 @@ OF_HISTORY: dict[str, Callable[[History], Iterator[str]]] = {
     "serializable": lists_that_are_not_serial,
     "counters": counters_that_do_not_add_up,
     "bank": money_made_or_lost,
+    "tokens": transactions_that_are_denied,
     "item versions": versions_that_fell,
     "glimpses": glimpses_of_nothing_written,
     "pages": pages_out_of_order,
@@ -137,6 +139,7 @@ PROMISES = {
     "serializable": "transactions, and operations on single lists, happen one at a time",
     "counters": "a counter holds all acknowledged increments, and none twice",
     "bank": "whatever one transaction reads of all accounts adds up",
+    "tokens": "a transaction that has happened is not denied when it is asked for again under its token",
     "item versions": "no later operation on an item sees or makes an earlier version",
     "glimpses": "an eventually consistent read returns only what somebody wrote",
     "pages": "a page of items is in order, each once, and within its range",

@@ -1,11 +1,14 @@
 """Appends: transactions that append to several lists, and depend on others, mixed with snapshots and single operations.
 
-A transaction of unknown outcome that carries a token may be asked for once more through another node; however often it
-is asked for, each element is appended once.
+A transaction of unknown outcome that carries a token may be asked for once more through another node, and one that has
+happened may be so much later; however often it is asked for, each element is appended once.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from merganser.core.transaction import KEPT_S
 from merganser.sim.checkers.serializable import Listed, Transaction
 from merganser.sim.clients import Clients
 from merganser.sim.item_clients import Ended, ItemClients, actions_of
@@ -16,6 +19,17 @@ SNAPSHOTS, SINGLE_READS, SINGLE_APPENDS = 0.2, 0.15, 0.25  # the rest are write 
 CONDITIONS = 0.5
 """Share of write transactions that depend on lists their client has just seen."""
 TOKENS, REPEATS = 0.5, 0.7
+AGAIN = 0.1
+"""Share of requests that are those of transactions which have happened: as of a client that was down meanwhile."""
+REPEATED_IN_THE_END = 4
+
+
+class Request(NamedTuple):
+    """A write transaction under a token."""
+
+    steps: list[tuple[bytes, Step]]
+    token: bytes
+    began_s: float
 
 
 class Appends:
@@ -27,6 +41,7 @@ class Appends:
         self._items = ItemClients(clients)
         self._keys = [clients.key(f"list-{number}") for number in range(hot_keys + 2)]
         self._elements = 0
+        self._happened: list[Request] = []
 
     async def client(self, number: int, operations: int) -> None:
         """Append and read through any node."""
@@ -40,11 +55,15 @@ class Appends:
             elif drawn < SNAPSHOTS + SINGLE_READS + SINGLE_APPENDS:
                 key, step = clients.rng.choice(self._keys), Append(self._element())
                 await self._items.change(machine, key, step, client=number)
+            elif self._happened and clients.rng.random() < AGAIN:
+                await self._repeat(machine, clients.rng.choice(self._happened), number)
             else:
                 await self._write(machine, number)
 
     async def conclude(self, machine: Machine, client: int) -> bool:
         """Read every list at one instant, and one by one; returns whether all were read."""
+        for request in self._happened[:REPEATED_IN_THE_END]:
+            await self._repeat(machine, request, client)
         is_seen = await self._snapshot(machine, self._keys, client) is not None
         alone = [await self._items.read_list(machine, key, client=client) is not None for key in self._keys]
         return is_seen and all(alone)
@@ -83,6 +102,13 @@ class Appends:
             if again is not None and await self._items.transact(again, steps, client=number, token=token) is Ended.DONE:
                 ended = Ended.DONE
         self._items.note_transaction(actions_of(steps), ended, began_s)
+        if ended is Ended.DONE and token is not None:
+            self._happened.append(Request(steps, token, began_s))
+
+    async def _repeat(self, machine: Machine, request: Request, number: int) -> None:
+        if self._clients.now_s() > request.began_s + KEPT_S / 2:  # the run takes long, and tokens are soon forgotten
+            return
+        await self._items.transact(machine, request.steps, client=number, token=request.token, has_happened=True)
 
     def _some(self, least: int, most: int) -> list[bytes]:
         rng = self._clients.rng
