@@ -1,8 +1,8 @@
 """Membership: nodes join, leave, are lost for good and removed or replaced, while clients work and all else fails.
 
 What is asked of the cluster is what `merganser join`, `leave`, `remove` and `replace` ask of it. Whoever is lost never
-comes back by itself; what only it held is lost with it, so no two are lost in one run. At least three nodes own
-partitions at any time.
+comes back by itself; what only it held is lost with it, so no two are lost in one run, and none of a group of fewer
+than three that elects leaders. At least three nodes own partitions at any time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from merganser.core import operation_checks, planner, reshaping
 from merganser.core.cluster_map import node_by_id
 from merganser.model.cluster import ClusterMap, OperationKind
 from merganser.model.errors import MerganserError, RequestError
-from merganser.model.ids import NodeId
+from merganser.model.ids import NodeId, PartitionId
+from merganser.service.topology import Topology
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.nemeses.arena import Arena
 from merganser.sim.nemeses.moves import change, operate
@@ -136,7 +137,19 @@ def _victim(arena: Arena) -> Machine | None:
     assert member is not None
     current = member.topology.map
     owning = {node.number for node in current.nodes} & set(current.owners)
-    return victim if len(owning - {member.topology.me.number}) >= planner.REPLICAS else None
+    if len(owning - {member.topology.me.number}) < planner.REPLICAS or _is_needed_for_ever(member.topology):
+        return None
+    return victim
+
+
+def _is_needed_for_ever(topology: Topology) -> bool:
+    """Tell whether a group of leaders would have no majority any more without this machine: there is no way back."""
+    held = (
+        topology.ring.holders(partition, rule)
+        for rule in {table.rule for table in topology.map.tables if table.has_leaders}
+        for partition in map(PartitionId, range(topology.ring.partitions))
+    )
+    return any(topology.node in one.members and min(len(one.serving), len(one.next)) < planner.REPLICAS for one in held)
 
 
 def _may_lose(arena: Arena) -> bool:
