@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import TracebackType
-from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
 from merganser.client.blocking import Blocking, Runner, handing_out, one_by_one, waiting, waiting_for_one
 from merganser.client.client import Client
@@ -20,17 +20,22 @@ from merganser.client.crdts import (
     Fields,
     Flag,
     GrowCounter,
+    Handle,
     Map,
     Maximum,
     Minimum,
     MultiRegister,
+    Options,
+    Plain,
     Register,
     Set,
 )
 from merganser.client.tables import ValueTable
 
 F_co = TypeVar("F_co", bound=Fields, covariant=True)
+H_co = TypeVar("H_co", bound=Handle[Any], covariant=True)
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class SyncValueTable(Blocking[ValueTable]):
@@ -49,87 +54,74 @@ class SyncValueTable(Blocking[ValueTable]):
     find = one_by_one(ValueTable.find)
 
 
-class SyncGrowCounter(Blocking[GrowCounter]):
+class SyncHandle(Blocking[H_co], Generic[H_co, T]):
+    """One value; see `Handle`."""
+
+    def get(self, **options: Unpack[Options]) -> T:
+        """Return the value; see `Handle.get`."""
+        return cast("T", self._runner.run(lambda: self._of.get(**options)))
+
+    def fetch(self, **options: Unpack[Options]) -> tuple[T, bytes]:
+        """Return the value, and the context of what was read, for what removes nothing else; see `Handle.fetch`."""
+        return self._runner.run(lambda: self._of.fetch(**options))
+
+    reset = waiting(Handle.reset)
+
+
+class SyncGrowCounter(SyncHandle[GrowCounter, int]):
     """See `GrowCounter`."""
 
-    get = waiting(GrowCounter.get)
-    fetch = waiting(GrowCounter.fetch)
-    reset = waiting(GrowCounter.reset)
     increment = waiting(GrowCounter.increment)
 
 
-class SyncCounter(Blocking[Counter]):
+class SyncCounter(SyncHandle[Counter, int]):
     """See `Counter`."""
 
-    get = waiting(Counter.get)
-    fetch = waiting(Counter.fetch)
-    reset = waiting(Counter.reset)
     increment = waiting(Counter.increment)
     decrement = waiting(Counter.decrement)
 
 
-class SyncSet(Blocking[Set]):
+class SyncSet(SyncHandle[Set, frozenset[bytes]]):
     """See `Set`."""
 
-    get = waiting(Set.get)
-    fetch = waiting(Set.fetch)
-    reset = waiting(Set.reset)
     add = waiting(Set.add)
     remove = waiting(Set.remove)
 
 
-class SyncRegister(Blocking[Register]):
+class SyncRegister(SyncHandle[Register, bytes | None]):
     """See `Register`."""
 
-    get = waiting(Register.get)
-    fetch = waiting(Register.fetch)
-    reset = waiting(Register.reset)
     assign = waiting(Register.assign)
 
 
-class SyncMultiRegister(Blocking[MultiRegister]):
+class SyncMultiRegister(SyncHandle[MultiRegister, frozenset[bytes]]):
     """See `MultiRegister`."""
 
-    get = waiting(MultiRegister.get)
-    fetch = waiting(MultiRegister.fetch)
-    reset = waiting(MultiRegister.reset)
     assign = waiting(MultiRegister.assign)
 
 
-class SyncFlag(Blocking[Flag]):
+class SyncFlag(SyncHandle[Flag, bool]):
     """See `Flag`, and `DisableFlag`."""
 
-    get = waiting(Flag.get)
-    fetch = waiting(Flag.fetch)
-    reset = waiting(Flag.reset)
     enable = waiting(Flag.enable)
     disable = waiting(Flag.disable)
 
 
-class SyncDistinct(Blocking[Distinct]):
+class SyncDistinct(SyncHandle[Distinct, int]):
     """See `Distinct`."""
 
-    get = waiting(Distinct.get)
-    fetch = waiting(Distinct.fetch)
-    reset = waiting(Distinct.reset)
     add = waiting(Distinct.add)
 
 
-class SyncMaximum(Blocking[Maximum]):
+class SyncMaximum(SyncHandle[Maximum, int | None]):
     """See `Maximum`."""
 
-    get = waiting(Maximum.get)
-    fetch = waiting(Maximum.fetch)
-    reset = waiting(Maximum.reset)
     raise_to = waiting(Maximum.raise_to)
 
 
-class SyncMinimum(Blocking[Minimum]):
+class SyncMinimum(SyncHandle[Minimum, int | None]):
     """See `Minimum`."""
 
-    get = waiting(Minimum.get)
-    fetch = waiting(Minimum.fetch)
-    reset = waiting(Minimum.reset)
     lower_to = waiting(Minimum.lower_to)
 
 
@@ -153,12 +145,9 @@ class SyncFields(Blocking[F_co], Generic[F_co]):
     minimum = handing_out(Fields.minimum, SyncMinimum)
 
 
-class SyncMap(SyncFields[Map]):
+class SyncMap(SyncFields[Map], SyncHandle[Map, dict[bytes, Plain]]):
     """See `Map`."""
 
-    get = waiting(Map.get)
-    fetch = waiting(Map.fetch)
-    reset = waiting(Map.reset)
     remove = waiting(Map.remove)
 
 

@@ -5,6 +5,8 @@ What they ask and hear goes into the history as that of `sim.value_clients`, and
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from merganser.client.client import Client
 from merganser.client.session import Coordinated, Session
 from merganser.client.tables import ValueTable
@@ -27,6 +29,21 @@ def native_client(
     seeds = [machine.address for machine in world.machines]
     session = Session(seeds, transport, rng=world.rng, coordinated=coordinated)
     return Client(seeds, timeout_s=timeout_s, session=session)
+
+
+async def work(client: Client, clients: Clients, operations: int, operate: Callable[[], Awaitable[None]]) -> None:
+    """Have a client ``operate`` so often, once it has found the cluster, for which it tries as often; then close it."""
+    is_open = False
+    for _ in range(operations):
+        await clients.think()
+        try:
+            if not is_open:
+                await client.open()
+                is_open = True
+        except UnavailableError:
+            continue
+        await operate()
+    await client.close()
 
 
 class NativeClient:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from merganser.model.errors import UnavailableError
 from merganser.sim.clients import Clients
-from merganser.sim.native_clients import NativeClient
+from merganser.sim.native_clients import NativeClient, work
 from merganser.sim.value_clients import NOTHING_KNOWN, Known, ValueClients
 from merganser.sim.workloads.siblings import BLIND, DELETES, READS, STALE
 
@@ -22,22 +21,16 @@ class Native:
     async def client(self, number: int, operations: int) -> None:
         """Read, put and delete; a client that does not find the cluster tries again."""
         native, rng = NativeClient(self._clients, self._values, number), self._clients.rng
-        is_open = False
-        for _ in range(operations):
-            await self._clients.think()
-            try:
-                if not is_open:
-                    await native.client.open()
-                    is_open = True
-            except UnavailableError:
-                continue
+
+        async def operate() -> None:
             name, drawn = rng.choice(self._names), rng.random()
             if drawn < READS:
                 await native.get(name)
             else:
                 await native.put(name, knowing=self._drawn(number, name), is_delete=rng.random() < DELETES)
             self._earlier[name].append(self._values.known(number, self._clients.key(name)))
-        await native.client.close()
+
+        await work(native.client, self._clients, operations, operate)
 
     def _drawn(self, client: int, name: str) -> Known:
         drawn = self._clients.rng.random()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from merganser.model.errors import UnavailableError
 from merganser.sim.clients import Clients
+from merganser.sim.native_clients import work
 from merganser.sim.native_crdts import NativeCrdts
 from merganser.sim.workloads.crdts import ADDS, COUNTS, ELEMENTS, READS, RESETS
 
@@ -19,15 +19,8 @@ class NativeCrdtUse:
     async def client(self, number: int, operations: int) -> None:
         """Read and update; a client that does not find the cluster tries again."""
         native, rng = NativeCrdts(self._clients, number), self._clients.rng
-        is_open = False
-        for _ in range(operations):
-            await self._clients.think()
-            try:
-                if not is_open:
-                    await native.client.open()
-                    is_open = True
-            except UnavailableError:
-                continue
+
+        async def operate() -> None:
             name, drawn = rng.choice(self._names), rng.random()
             if drawn < READS:
                 await native.get(name)
@@ -38,4 +31,5 @@ class NativeCrdtUse:
             else:
                 change = native.add if rng.random() < ADDS else native.remove
                 await change(name, f"item-{rng.randrange(ELEMENTS)}")
-        await native.client.close()
+
+        await work(native.client, self._clients, operations, operate)
