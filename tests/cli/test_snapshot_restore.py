@@ -38,7 +38,7 @@ def test_a_table_is_wanted_as_it_was_but_for_what_belongs_to_its_cluster() -> No
 
 
 def test_every_property_of_a_table_is_carried_over() -> None:
-    of_its_cluster = {"id", "unique_id"}
+    of_its_cluster = {"id", "unique_id", "formerly", "changed"}
     assert set(Table.__struct_fields__) - of_its_cluster == set(WantedTable.__struct_fields__) - {"hidden_name"}
     siblings = Table(TableId(1), "t", "w", 3, b"", "u", conflicts="siblings")
     wanted = carried(map_of(siblings), siblings)
