@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from merganser.core import cluster_map, snapshots
+from merganser.core import cluster_map, policy_changes, reshaping, snapshots
 from merganser.core.ring import settled
 from merganser.model.cluster import ClusterMap, Move, NodeRecord, Pending
 from merganser.model.errors import TableExistsError, TableNotFoundError
 from merganser.model.ids import ClusterId, NodeId, PartitionId, TableId
+from merganser.model.policy import Policy
+from merganser.model.versions import NEWEST
 
 NODES = [NodeRecord(NodeId(f"n{number}"), 0, f"h{number}:1", {}, f"z{number}") for number in range(5)]
 
@@ -64,6 +66,23 @@ def test_what_is_pending_or_settling_makes_no_other_ring_and_a_flip_does(current
     flipped = msgspec.structs.replace(settled(pending), epoch=8, placed=8, settling=(PartitionId(0),))
     assert snapshots.are_of_one_ring([current, pending])
     assert snapshots.are_of_one_ring([flipped, msgspec.structs.replace(flipped, epoch=9, settling=())])
+    assert not snapshots.are_of_one_ring([pending, flipped])
+
+
+def test_a_table_that_has_got_another_policy_makes_another_ring_and_a_number_of_its_own_does_not(
+    current: ClusterMap,
+) -> None:
+    current = msgspec.structs.replace(
+        current, version=NEWEST, nodes=tuple(msgspec.structs.replace(one, speaks=NEWEST) for one in current.nodes)
+    )
+    operation = reshaping.planned_policy(current, TableId(1), Policy(2), operation_id="op", now_us=1).operation
+    begun = reshaping.begun(current, operation, {})
+    forked = policy_changes.forked(begun)
+    step = policy_changes.pending(forked)
+    assert step is not None
+    pending = reshaping.with_pending(forked, step)
+    flipped = reshaping.flipped(pending, pending.placed)
+    assert snapshots.are_of_one_ring([current, forked, pending, with_table(pending, "u", n=1)])
     assert not snapshots.are_of_one_ring([pending, flipped])
 
 

@@ -30,6 +30,7 @@ from merganser.core.ring import Ring
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import TableExistsError, TableNotFoundError
 from merganser.model.ids import NodeId, PartitionId, TableId
+from merganser.model.policy import Policy
 
 HIDDEN = "restoring/"
 """No wire lets a client name a table so: DynamoDB's takes no slash, that of keys and values refuses just this."""
@@ -46,8 +47,15 @@ def newest(maps: Iterable[ClusterMap]) -> ClusterMap:
 
 
 def are_of_one_ring(maps: Sequence[ClusterMap]) -> bool:
-    """Tell whether all of ``maps`` name the same owners, and failure domains, of the same partitions."""
-    return len({(one.cluster_id, one.partitions, one.owners, _domains(one)) for one in maps}) <= 1
+    """Tell whether all of ``maps`` name the same owners, and failure domains, of the same partitions, and the same
+    policies of tables, as far as they have the same tables.
+    """
+    if len({(one.cluster_id, one.partitions, one.owners, _domains(one)) for one in maps}) > 1:
+        return False
+    policies: dict[TableId, Policy] = {}
+    return all(
+        policies.setdefault(table.id, policy := one.policy_of(table)) == policy for one in maps for table in one.tables
+    )
 
 
 def short_of_replicas(current: ClusterMap, there: Collection[NodeId]) -> list[tuple[Table, int]]:
