@@ -16,8 +16,8 @@ from merganser.model.errors import CorruptionError, RequestError
 from merganser.model.ids import NodeId
 from merganser.model.messages import Found, MapIs, Reply, Request
 from merganser.model.versions import NEWEST
-from merganser.net.frame_bodies import Answer, Call, Hello, Rejected
-from merganser.net.frames import encode
+from merganser.net.frame_bodies import Answer, Call, Hello, Rejected, Unreadable
+from merganser.net.frames import FrameDecoder, encode
 from merganser.net.limits import PeerLimits
 from merganser.net.transport import refusal
 from merganser.net.unreadable import unreadable
@@ -78,6 +78,15 @@ def test_a_request_that_cannot_be_decoded_is_answered_and_the_connection_goes_on
             assert not client.is_lost
 
     run(scenario())
+
+
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_the_stream_goes_on_behind_it_however_it_is_cut(piece: int) -> None:
+    decoder, right = FrameDecoder(rescue=unreadable), Call(3, 9000, FetchRing(0))
+    stream = call(2, 9000, changed("value", "text")) + encode(right) + call(4, 9000, [250]) + encode(right)
+    frames = [frame for at in range(0, len(stream), piece) for frame in decoder.feed(stream[at : at + piece])]
+    assert [frame.id for frame in frames] == [2, 3, 4, 3]  # type: ignore[union-attr]
+    assert [type(frame) for frame in frames] == [Unreadable, Call] * 2
 
 
 def test_a_wrong_time_of_a_call_is_named(run: Run) -> None:

@@ -230,6 +230,8 @@ GOOD = {"table": "t", "key": "k"}
         ("put", {**GOOD, "content_type": "a\nb"}, "a content type is 255 printable characters at most"),
         ("put", {**GOOD, "client": b"\xff"}, "client must be UTF-8"),
         ("put", {**GOOD, "consistency": "w=2,n=5"}, "n=5, and table t has 3 replicas of each key"),
+        ("put", {**GOOD, "consistency": "dw=4"}, "dw=4, and table t has 3 replicas of each key"),
+        ("put", {**GOOD, "consistency": "pw=4"}, "pw=4 and the table has 3 replicas"),
         ("put", {**GOOD, "consistency": "w=2,q=5"}, "'q=5' is none of w, pw, dw, r, pr and n"),
         ("find", {"table": "t", "tag": "a", "value": "x"}, 'a tag is 5, "text" or {"base64"'),
         ("find", {"table": "t", "tag": "a", "value": "1", "low": "1"}, "value is exact"),

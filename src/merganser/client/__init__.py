@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from merganser.client.client import Client
 from merganser.client.crdts import Crdt
-from merganser.client.errors import ClosedError, SiblingsError
+from merganser.client.errors import ClosedError, SiblingsError, WrongTypeError
 from merganser.client.sync import SyncClient, SyncCrdt, SyncValueTable
 from merganser.client.tables import ValueTable
 from merganser.client.values import Values
@@ -24,4 +24,5 @@ __all__ = [
     "SyncValueTable",
     "ValueTable",
     "Values",
+    "WrongTypeError",
 ]

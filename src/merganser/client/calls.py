@@ -98,7 +98,7 @@ def for_reads(consistency: str | None) -> str | None:
     if consistency is None:
         return None
     checked_text("consistency", consistency)
-    levels, _ = parse_value_levels(consistency)
+    levels = parse_value_levels(consistency).levels
     return consistency if levels.read is not None and consistency.strip().upper() != "ANY" else None
 
 

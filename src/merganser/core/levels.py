@@ -45,9 +45,11 @@ def asked_for(text: str, table: Table) -> tuple[WriteLevel, ReadLevel]:
         RequestError: it names none that there is, or as many replicas as the table has not.
     """
     try:
-        levels, n = parse_value_levels(text)
+        levels, n, durable = parse_value_levels(text)
     except ValueError as error:
         raise RequestError(f"consistency: {error}") from None
+    if durable is not None and durable > table.n:
+        raise RequestError(f"consistency: dw={durable}, and table {table.name} has {table.n} replicas of each key")
     if n is not None and n != table.n:
         raise RequestError(f"consistency: n={n}, and table {table.name} has {table.n} replicas of each key")
     return levels.write or Consistency.QUORUM, levels.read or Consistency.QUORUM

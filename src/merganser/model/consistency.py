@@ -12,6 +12,7 @@ those of each data centre by themselves: `core.levels` says what they come to. S
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 import msgspec
 
@@ -176,22 +177,30 @@ def parse_levels(text: str) -> Levels:
     return Levels(write, read)
 
 
-def parse_value_levels(text: str) -> tuple[Levels, int | None]:
-    """Return what a client of a key-value table wrote, and the ``n`` it expects, if it does.
+class ValueLevels(NamedTuple):
+    """What a client of a key-value table asked for."""
 
-    As `parse_levels`, and ``dw``, which asks for so many durable copies: each ack is of one, so it raises ``w``.
+    levels: Levels
+    n: int | None = None
+    """As many replicas as it expects the table to have."""
+    dw: int | None = None
+    """As many durable copies as it asked for; each ack is of one, so ``w`` of `levels` is no less."""
+
+
+def parse_value_levels(text: str) -> ValueLevels:
+    """Return what a client of a key-value table wrote: as `parse_levels`, and ``n`` and ``dw``.
 
     Raises:
         ValueError: as `parse_levels`.
     """
     if "=" not in text:
-        return parse_levels(text), None
+        return ValueLevels(parse_levels(text))
     counts = _counts(text, ("w", "pw", "dw", "r", "pr", "n"))
-    if "dw" in counts:
-        counts["w"] = max(counts.pop("dw"), counts.get("w", 0))
-    n = counts.pop("n", None)
+    n, dw = counts.pop("n", None), counts.pop("dw", None)
+    if dw is not None:
+        counts["w"] = max(dw, counts.get("w", 0))
     told = ",".join(f"{name}={count}" for name, count in counts.items())
-    return (parse_levels(told) if told else UNSAID), n
+    return ValueLevels(parse_levels(told) if told else UNSAID, n, dw)
 
 
 _NAMED = {level.value: level for level in Consistency}
