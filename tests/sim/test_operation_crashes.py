@@ -19,6 +19,7 @@ from merganser.core.cluster_map import node_by_id
 from merganser.model.cluster import ClusterMap, Table
 from merganser.model.errors import MerganserError
 from merganser.model.ids import NodeId
+from merganser.model.policy import Policy
 from merganser.service.steps import WIRES
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
@@ -44,6 +45,8 @@ class Case(msgspec.Struct, frozen=True):
     is_lost: bool = False
     of: Callable[[list[NodeId]], dict[str, Any]] = lambda _nodes: {}
     """What is planned beside the kind, given the ids of the machines."""
+    policy: Policy | None = None
+    """That the table of items is to get; its number is that of the rows, too, so that it is forked first."""
     given_up: dict[int, float] = {}
     """Weights, by position, of an operation that was begun before, and cancelled before anything had moved."""
 
@@ -66,9 +69,10 @@ CASES = {
         Case("zones", 1, 2, of=lambda nodes: {"zones": {nodes[1]: "b", nodes[3]: "b"}}),
         Case("split", 1, 2),
         Case("rebalance", 3, 1, given_up={3: 0.2}),
+        Case("policy", 1, 2, policy=Policy(4)),
     )
 }
-ROLES = ("driver", "source", "target")
+ROLES = ("driver", "source", "target", "voter")
 
 
 class Play:
@@ -106,7 +110,8 @@ class Play:
         await until(lambda: len({member(machine).topology.map.epoch for machine in self.world.machines}) == 1)
         nodes = [member(machine).topology.node for machine in self.world.machines]
         for number in range(KEYS):
-            await self._write(items, rows, number)
+            while not {key_of(table, b"%d" % number) for table in (items, rows)} <= self.acked.keys():
+                await self._write(items, rows, number)
         if self.case.given_up:
             await self._give_up({nodes[place]: weight for place, weight in self.case.given_up.items()})
         if self.lost is not None:
@@ -117,13 +122,16 @@ class Play:
         writing = asyncio.get_running_loop().create_task(self._write_on(items, rows))
 
         def begun(newest: ClusterMap) -> ClusterMap:
-            plan = reshaping.planned(
-                newest,
-                self.case.kind,  # type: ignore[arg-type]
-                operation_id="op",
-                now_us=EPOCH_US,
-                **self.case.of(nodes),
-            )
+            if self.case.policy is not None:
+                plan = reshaping.planned_policy(newest, items.id, self.case.policy, operation_id="op", now_us=EPOCH_US)
+            else:
+                plan = reshaping.planned(
+                    newest,
+                    self.case.kind,  # type: ignore[arg-type]
+                    operation_id="op",
+                    now_us=EPOCH_US,
+                    **self.case.of(nodes),
+                )
             return reshaping.begun(newest, plan.operation, plan.weights)
 
         asked = self.world.machines[2]
@@ -173,7 +181,10 @@ class Play:
         driver = self.up()[0].member
         assert driver is not None
         node = driver.rebalancer.driver()
-        return next(machine for machine in self.up() if member(machine).topology.node == node)
+        if self._role == "driver":
+            return next(machine for machine in self.up() if member(machine).topology.node == node)
+        voters = [machine for machine in self.up() if member(machine).topology.me.number in current.voters]
+        return next(machine for machine in reversed(voters) if member(machine).topology.node != node)
 
     def _crash(self, victim: Machine) -> None:
         victim.crash()
@@ -240,6 +251,9 @@ class Play:
             assert owned[nodes[3]] == 0
         if self.case.kind == "rebalance":
             assert 0 < owned[nodes[3]] < PARTITIONS // MACHINES
+        if self.case.policy is not None:
+            assert [current.policy_of(table).n for table in current.tables if table.has_leaders] == [self.case.policy.n]
+            assert {current.policy_of(table).n for table in current.tables if not table.has_leaders} == {N}
         if self.case.kind == "zones":
             assert [node.zone for node in current.nodes if node.id in (nodes[1], nodes[3])] == ["b", "b"]
 
