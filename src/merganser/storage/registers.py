@@ -20,6 +20,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from merganser.core.checksums import crc32
 from merganser.model.leadership import Epoch
 from merganser.model.register import EMPTY, UNWRITTEN, Content, Intent, Pending, Register, Version
 from merganser.storage.values import BODY_AT, FORMAT, check_row, damaged, seal
@@ -58,7 +59,7 @@ def encode_register(key: bytes, register: Register) -> bytes:
         encoded = b"".join(_LENGTH.pack(len(part)) + part for part in map(msgspec.msgpack.encode, parts))
         return seal(key, head + encoded + (value or b""))
     value = value or b""
-    checksum = zlib.crc32(value, zlib.crc32(key + head, FORMAT))
+    checksum = crc32(value, zlib.crc32(key + head, FORMAT))
     return _FORMAT_BYTE + _CHECKSUM.pack(checksum) + head + value
 
 
@@ -73,7 +74,7 @@ def plain_value(key: bytes, stored: bytes) -> bytes | None:
     None of any other, and of one that is damaged.
     """
     if is_plain(stored) and stored[0] == FORMAT:
-        checksum = zlib.crc32(stored[BODY_AT:], zlib.crc32(key, FORMAT))
+        checksum = crc32(stored[BODY_AT:], zlib.crc32(key, FORMAT))
         if checksum == int.from_bytes(stored[1:BODY_AT], "big"):
             return stored[_VALUE_AT:]
     return None

@@ -29,6 +29,7 @@ import struct
 import zlib
 
 from merganser.core import causal_rows
+from merganser.core.checksums import crc32
 from merganser.model.errors import CorruptionError
 from merganser.model.row import Cell, Row, Span
 from merganser.model.timestamp import BEGINNING, Timestamp
@@ -92,7 +93,7 @@ def check_row(key: bytes, stored: bytes) -> None:
         raise damaged(key, stored, "too short for version and checksum")
     if stored[0] != FORMAT:
         raise damaged(key, stored, f"format version {stored[0]}, this node knows {FORMAT}")
-    found = zlib.crc32(stored[BODY_AT:], zlib.crc32(key, FORMAT))
+    found = crc32(stored[BODY_AT:], zlib.crc32(key, FORMAT))
     if found != int.from_bytes(stored[1:BODY_AT], "big"):
         raise damaged(key, stored, f"checksum {found:08x}, stored with {stored[1:BODY_AT].hex()}")
 
@@ -162,7 +163,7 @@ def sole_value(stored: bytes, name: bytes) -> bytes | None:
 
 def seal(key: bytes, payload: bytes) -> bytes:
     """Return ``payload`` with version and checksum, to store under ``key``."""
-    return _VERSION_BYTE + _CHECKSUM.pack(zlib.crc32(payload, zlib.crc32(key, FORMAT))) + payload
+    return _VERSION_BYTE + _CHECKSUM.pack(crc32(payload, zlib.crc32(key, FORMAT))) + payload
 
 
 def unseal(key: bytes, stored: bytes) -> bytes:
@@ -183,7 +184,7 @@ def _encode_one(key: bytes, cell: Cell, value: bytes) -> bytes:
     """Encode without copying the value twice; it is the long part."""
     written_at = cell.written_at
     head = _ONE.pack(_ONE_CELL, written_at[0], written_at[1], len(cell.name), len(value)) + cell.name
-    checksum = zlib.crc32(value, zlib.crc32(key + head, FORMAT))
+    checksum = crc32(value, zlib.crc32(key + head, FORMAT))
     return _VERSION_BYTE + _CHECKSUM.pack(checksum) + head + value
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import random
 import string
-import zlib
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final
 
+from merganser.core.checksums import crc32
 from merganser.net.http import Response
 from merganser.net.http_compression import GZIP_BYTES_MIN, gzipped
 
@@ -81,7 +81,7 @@ class Answers:
         return self._response(200, b"", headers, lines)
 
     def _response(self, status: int, body: bytes | list[bytes], headers: Headers, lines: bytes) -> Response:
-        checksum = zlib.crc32(body) if isinstance(body, bytes) else _checksum(body)
+        checksum = crc32(body, 0) if isinstance(body, bytes) else _checksum(body)
         self._count += 1
         if self.has_browsers and b"origin" in headers:
             lines += _ALLOW_ORIGIN + _EXPOSE
@@ -97,5 +97,5 @@ class Answers:
 def _checksum(pieces: Iterable[bytes]) -> int:
     checksum = 0
     for piece in pieces:
-        checksum = zlib.crc32(piece, checksum)
+        checksum = crc32(piece, checksum)
     return checksum
