@@ -96,6 +96,8 @@ CALLS: list[tuple[Callable[[Client, Any], Awaitable[Any]], Any, str]] = [
     (lambda client, wrong: client.table("t").put("k", "v", context=wrong), "", "context: Expected `bytes`, got `str`"),
     (lambda client, wrong: client.table("t").put("k", "v", only_if=wrong), 0, "only_if: Expected `str`, got `int`"),
     (lambda client, wrong: client.table("t").put("k", wrong), 5, "value must be bytes or text, not int: 5"),
+    (lambda client, wrong: client.table("t").put(wrong, "v"), "\ud800", "key must be bytes, or text that has an UTF-8"),
+    (lambda client, wrong: client.table(wrong).put("k", "v"), "\ud800", "table: 'utf-8' codec can't encode"),
     (lambda client, wrong: client.table("t").put(wrong, "v"), 5, "key must be bytes or text, not int: 5"),
     (lambda client, wrong: client.table(wrong).put("k", "v"), 5, "name must be text, not int: 5"),
     (lambda client, wrong: client.table("t", merge=wrong).put("k", "v"), 5, "merge must be a function"),

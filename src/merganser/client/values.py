@@ -68,12 +68,15 @@ def as_bytes(given: object, what: str) -> bytes:
     """Return a key or a value that a caller gave; text is UTF-8.
 
     Raises:
-        WrongTypeError: it is neither text nor bytes.
+        WrongTypeError: it is neither text nor bytes, or text that cannot be encoded.
     """
     if type(given) is bytes:
         return given
     if isinstance(given, str):
-        return given.encode()
+        try:
+            return given.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, as JSON and file names can hold
+            raise wrong_type(what, "bytes, or text that has an UTF-8", given) from None
     if isinstance(given, bytes | bytearray | memoryview):
         return bytes(given)
     raise wrong_type(what, "bytes or text", given)
