@@ -13,6 +13,7 @@ from merganser.model.errors import RefusedError
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import Copies, Kept
 from merganser.model.messages import Reply
+from merganser.service.admission import Admission
 from merganser.service.asking import Asker
 from merganser.service.copying import PAGE_ROWS, Copying
 from merganser.service.leadership import Leadership
@@ -61,7 +62,7 @@ def copying(newcomer: Newcomer, engine: Engine, rows: int, *, is_asked: bool) ->
     engine.commit(batch)
     led = SimpleNamespace(epoch=(1, 1), generation=0)
 
-    async def admit() -> None:
+    async def background() -> None:
         await asyncio.sleep(0)
 
     return Copying(
@@ -75,8 +76,7 @@ def copying(newcomer: Newcomer, engine: Engine, rows: int, *, is_asked: bool) ->
         cast("Asker", newcomer),
         engine,
         cast("Leadership", SimpleNamespace(led=lambda _group: led)),
-        admit=admit,
-        is_asked=lambda: is_asked,
+        cast("Admission", SimpleNamespace(background=background, is_asked=is_asked)),
     )
 
 

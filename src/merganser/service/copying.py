@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 
 from merganser.model.cluster import Table
 from merganser.model.errors import UnavailableError
@@ -23,6 +22,7 @@ from merganser.model.ids import NodeId, PartitionId
 from merganser.model.leader_messages import Copies, Kept, Replicate
 from merganser.model.leadership import Group
 from merganser.net.transport import Traffic, refusal
+from merganser.service.admission import Admission
 from merganser.service.anti_entropy import BYTES_PER_S
 from merganser.service.asking import Asker
 from merganser.service.leadership import Leadership
@@ -48,21 +48,19 @@ class Copying:
         asker: Asker,
         engine: Engine,
         leadership: Leadership,
+        admission: Admission,
         *,
-        admit: Callable[[], Awaitable[None]],
-        is_asked: Callable[[], bool],
         bytes_per_s: float = BYTES_PER_S,
     ) -> None:
         """Copy out of ``engine`` what ``leadership`` says is led here, at most ``bytes_per_s`` of each place.
 
-        ``admit`` returns when background work may go on, ``is_asked`` tells whether clients ask this node.
+        ``admission`` tells when background work may go on, and whether clients ask this node.
         """
         self._topology = topology
         self._asker = asker
         self._engine = engine
         self._leadership = leadership
-        self._admit = admit
-        self._is_asked = is_asked
+        self._admission = admission
         self._turns = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._bytes_per_s = bytes_per_s
@@ -77,14 +75,14 @@ class Copying:
         """
         position, end = self._topology.partition_range(table, partition, partition)
         while position < end:
-            async with self._turns if self._is_asked() else contextlib.nullcontext():
+            async with self._turns if self._admission.is_asked else contextlib.nullcontext():
                 position = await self._copy_page(table, partition, peer, position, end)
 
     async def _copy_page(
         self, table: Table, partition: PartitionId, peer: NodeId, position: bytes, end: bytes
     ) -> bytes:
         """Copy what begins at ``position``, and rest; returns where to go on."""
-        await self._admit()
+        await self._admission.background()
         requests, size, position = self._page(table, partition, position, end)
         if requests:
             began = self._loop.time()
@@ -92,7 +90,7 @@ class Copying:
             if isinstance(answer, Kept) and answer.refused:
                 raise refusal(answer.refused[0][1])
             self.rows += len(requests)
-            rest_s = REST * (self._loop.time() - began) if self._is_asked() else 0.0
+            rest_s = REST * (self._loop.time() - began) if self._admission.is_asked else 0.0
             await asyncio.sleep(max(size / self._bytes_per_s, rest_s))
         return position
 
