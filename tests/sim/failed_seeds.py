@@ -51,4 +51,9 @@ FAILED_SEEDS: list[tuple[int, Scenario, str]] = [
         Scenario(workload="conditions", nemesis="splits+partitions"),
         "who had to answer was judged by a map in which others held the key by then",
     ),
+    (
+        77001,
+        Scenario(workload="tags", nemesis="all+moves+policies"),
+        "a node about to be in a zone that a table may be in was told to keep too much of it",
+    ),
 ]

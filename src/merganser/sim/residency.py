@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from merganser.core.ring import settled
 from merganser.model.cluster import ClusterMap
 from merganser.sim.checkers import Violation
 from merganser.sim.checkers.residency import Place, forbidden
@@ -80,7 +81,8 @@ class Watch:
 
     def _sentences(self, current: ClusterMap, machine: Machine, stored: Iterable[tuple[bytes, bytes]]) -> Iterator[str]:
         maps = [current] if machine.member is None else [current, machine.member.topology.map]
-        records = [node for one in maps for node in one.nodes if node.id == machine.node]
+        layouts = [*maps, *map(settled, maps)]  # who is about to be in a zone takes what it is to hold there
+        records = [node for one in layouts for node in one.nodes if node.id == machine.node]
         zones = tuple(dict.fromkeys((machine.zone, *(node.zone for node in records))))
         spared = {one.id for one in current.tables if not one.policy}
         place = Place(machine.node, machine.data_center, zones)
