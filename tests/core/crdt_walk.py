@@ -32,6 +32,8 @@ STEPS = 80
 KEY = b"k"
 Place = tuple[bytes, ...]
 COUNTERS = (crdt.COUNTER, crdt.GROW_COUNTER)
+REPLACING = (crdt.REGISTER, crdt.MULTI_REGISTER, crdt.FLAG, crdt.DISABLE_FLAG)
+"""Of what was there, what the client has seen."""
 
 
 def crowded(element: bytes) -> bytes:
@@ -248,7 +250,8 @@ class Walk:
         held, heard = self.asked()
         operation = self.drawn()
         seen = None
-        if operation.action == "remove" and self.random.random() < 0.5:
+        is_bound = operation.action == "remove" or operation.type in REPLACING
+        if is_bound and self.random.random() < 0.5:
             seen, heard = self.random.choice(self.tokens)
         self.update(operation, held, heard, seen)
 

@@ -61,7 +61,7 @@ class ResetTakesTheCells(Walk):
         return Row(tuple(cell for cell in made.cells if cell not in floors), BEGINNING, context)
 
 
-class RemoveIgnoresWhatTheClientHasSeen(Walk):
+class ContextsOfClientsAreIgnored(Walk):
     def delta(self, held: Row | None, *asked: Any, **said: Any) -> Row | None:
         return super().delta(held, *asked, **{**said, "seen": None})
 
@@ -160,7 +160,7 @@ BUGS = {
     CountsAgain: 0,
     ChainsAddUp: 5,
     ResetTakesTheCells: 0,
-    RemoveIgnoresWhatTheClientHasSeen: 9,
+    ContextsOfClientsAreIgnored: 9,
     MergeForgetsTheOtherContext: 3,
     FoldsChainsThatGoOn: 1,
     FoldForgetsTheFloors: 20,

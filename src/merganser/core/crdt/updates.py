@@ -130,10 +130,10 @@ class _Delta:
             register, run = sketch.place_of(operation.value)
             self._raise(begin + register.to_bytes(2), run)
         elif kind in (crdt.FLAG, crdt.DISABLE_FLAG):
-            self._replace(begin, _ON if operation.action == "enable" else _OFF)
+            self._assign(begin, _ON if operation.action == "enable" else _OFF)
         else:
             assert isinstance(operation.value, bytes)
-            self._replace(begin, operation.value)
+            self._assign(begin, operation.value)
 
     def note(self, update: OperationId) -> None:
         """Leave behind that the update was made."""
@@ -193,7 +193,13 @@ class _Delta:
         if all(reading.number(cell) < run for cell in self._at(path)):
             self._replace(path, _signed(run))
 
+    def _assign(self, path: bytes, value: bytes) -> None:
+        """Put a value in the place of those that the client has seen; others stay beside it."""
+        self._drop(self._known(self._at(path)))
+        self._put(path, value)
+
     def _replace(self, path: bytes, value: bytes) -> None:
+        """Put a value in the place of all: it stands for them, whoever has seen them."""
         self._drop(self._at(path))
         self._put(path, value)
 
@@ -226,10 +232,14 @@ class _Delta:
             begin += types.path_to(operation.path[depth : depth + 1])
 
     def _known(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Return those of ``cells`` that the client has seen."""
+        """Return those of ``cells`` that the client has seen, or that this update has put there."""
         if self._seen is None:
             return list(cells)
-        return [cell for cell in cells if causality.has_seen(self._seen, causal_rows.dot_of(cell))]
+        return [
+            cell
+            for cell in cells
+            if cell.name in self._added or causality.has_seen(self._seen, causal_rows.dot_of(cell))
+        ]
 
     def _at(self, begin: bytes) -> list[Cell]:
         return types.shared(self._now.values(), begin)
