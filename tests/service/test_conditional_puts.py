@@ -107,6 +107,23 @@ def test_of_many_who_depend_on_the_same_one_is_done(conflicts: Conflicts) -> Non
 
 
 @pytest.mark.parametrize("conflicts", KINDS)
+def test_a_replica_that_was_slow_of_late_decides_all_the_same(conflicts: Conflicts) -> None:
+    async def script(world: World) -> None:
+        table = await started_with_values(world, conflicts)
+        first, second, third = replicas_of(world, table, b"k")
+        for machine in second, third:
+            member(machine).coordinator._asker.note_silence(member(first).topology.node)
+        ended = await asyncio.gather(
+            *(put(machine, table, member(machine).topology.node.encode(), NONE) for machine in (first, second, third)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(one, bytes) for one in ended) == 1
+        assert len(told(await get(second, table))) == 1
+
+    play(script)
+
+
+@pytest.mark.parametrize("conflicts", KINDS)
 def test_the_next_replica_sees_to_them_when_the_first_is_away(conflicts: Conflicts) -> None:
     async def script(world: World) -> None:
         table = await started_with_values(world, conflicts)

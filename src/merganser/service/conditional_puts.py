@@ -1,15 +1,16 @@
 """Puts and deletes that depend on what is there: none match, not modified.
 
-Each key has one replica that sees to them: the first of its preference list that answers. It lets them in one after
-another, reads the key at the level that the client asked for, and writes if the condition holds::
+Each key has one replica that sees to them: the first of its preference list that can be reached and is not believed
+dead, however slow it is. It lets them in one after another, reads the key at the level that the client asked for, and
+writes if the condition holds::
 
     client --put if--> any node --PutValue--> first replica of the key: waits for its turn of the key
                                               reads R replicas, decides (`core.preconditions`), writes
            <--context, or: precondition failed--
 
 What that is worth: of several such puts that depend on the same state, one is done, as long as all coordinators agree
-on who answers first, and R + W > N. Across a partition, or while a node only seems to be away, two replicas may let one
-in each. Then both are done: they stand side by side, or the later one wins, as of any two puts that do not know of one
+on who is there, and R + W > N. Across a partition, or while a node only seems to be away, two replicas may let one in
+each. Then both are done: they stand side by side, or the later one wins, as of any two puts that do not know of one
 another. A put without a condition is not held up by those that have one. Who needs more takes a table with leaders.
 
 A request that the network delivers twice is done once, and answered alike: else the second would find what the first
@@ -112,8 +113,8 @@ class ConditionalPuts:
         for node in self._topology.replicas(change.table, change.key):
             if node == self._asker.node:
                 break
-            if self._asker.doubted.get(node) is State.DEAD or not self._asker.is_responsive(node):
-                continue
+            if self._asker.doubted.get(node) is State.DEAD or not self._asker.is_reachable(node):
+                continue  # one that is only slow decides: others would let in what it has let in already
             try:
                 return await self._hand_on(node, change, condition, read_level)
             except PeerUnreachableError:  # nothing was sent
