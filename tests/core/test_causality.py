@@ -109,13 +109,18 @@ BACKWARDS = causality.encode(KEY, (Span(1, 10, 30, 20),))
         (KEY, TOKEN[:-8] + b"AAAAAAA=", "another key, or was changed"),
         (KEY, UNORDERED, "not in order"),
         (KEY, BACKWARDS, "the span 30 to 20"),
-        (KEY, b"A" * 70_000, "a context of 70000 bytes, of 65536 at most"),
+        (KEY, b"A" * 8_388_612, "a context of 8388612 bytes, of 8388608 at most"),
     ],
 )
 def test_what_is_no_token_is_refused_with_the_reason(key: bytes, token: bytes, reason: str) -> None:
     with pytest.raises(RequestError, match=reason) as told:
         causality.decode(key, token)
     assert "read the key again" in str(told.value)
+
+
+def test_the_token_of_a_key_that_was_busy_in_thousands_of_lives_of_its_nodes_is_taken_back() -> None:
+    context = tuple(Span(1, micros, micros, micros) for micros in range(10, 50_000, 10))
+    assert causality.decode(KEY, causality.encode(KEY, context)) == context
 
 
 def test_no_context_is_no_token() -> None:

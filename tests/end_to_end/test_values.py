@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from merganser.cli.values import ask, get
+from merganser.core import causality
+from merganser.core.token import token_of
 from merganser.model.errors import ConfigurationError
+from merganser.model.ids import TableId
+from merganser.model.row import Span
 from merganser.node.local_cluster import LocalCluster
+from merganser.storage import keys
 
 pytestmark = pytest.mark.process
 
@@ -59,6 +64,15 @@ def test_siblings_stand_side_by_side_until_they_are_resolved_others_merge_and_al
     run("resolve", "carts", "ann", "milk, eggs and bread", through=1)
     assert run("get", "carts", "ann", through=2) == "milk, eggs and bread\n"
     assert run("get", "carts", "ann", "--raw", through=2) == "milk, eggs and bread"
+    key = keys.row_key(TableId(1), token_of(b"long"), b"long")
+    long = causality.encode(key, tuple(Span(9, at, at, at) for at in range(10, 30_000, 10))).decode()
+    for value in (b"milk", b"bread"):
+        ask(admins[0], "put", {"table": "carts", "key": "long", "context": long}, value)
+    shown = run("get", "carts", "long")
+    assert "--context @FILE\nits context is too long for a command: it is in FILE after get --json > FILE" in shown
+    seen.write_text(json.dumps(ask(admins[0], "get", {"table": "carts", "key": "long"})))
+    context = run("resolve", "carts", "long", "both", "--context", f"@{seen}").strip()
+    ask(admins[0], "delete", {"table": "carts", "key": "long", "context": context})
     run("put", "carts", "bob", "tea")
     run("put", "carts", "bob", "coffee")
     assert sorted(run("keys", "carts").split()) == ["ann", "bob"]

@@ -10,10 +10,14 @@ from urllib.parse import quote
 import orjson
 import pytest
 
+from merganser.core import causality
 from merganser.model.ids import NodeId
+from merganser.model.row import Span
 from merganser.net.http import Request
+from merganser.net.http_limits import HttpLimits
 from merganser.net.peers import Peers
 from merganser.node.admin import HEADER, Admin
+from merganser.service.value_rules import row_key
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from service.plays import holders, member, play, simulated, started
@@ -72,6 +76,36 @@ async def test_siblings_are_told_with_who_wrote_them_when_and_replaced_with_thei
     assert [value["text"] for value in (await done(third, "get", table="carts", key="ann"))["values"]] == ["both"]
     await done(other, "delete", table="carts", key="ann", context=context)
     assert (await done(third, "get", table="carts", key="ann"))["values"] == []
+
+
+@simulated()
+async def test_a_context_too_long_for_a_request_line_is_taken_back_before_the_body(world: World) -> None:
+    await started(world)
+    machine = world.machines[0]
+    await done(machine, "create", table="carts")
+    lives = tuple(Span(99, micros, micros, micros) for micros in range(10, 30_000, 10))
+    (carts,) = (table for table in member(machine).topology.map.tables if table.name == "carts")
+    long = causality.encode(row_key(carts, b"ann"), lives)
+    assert len(long) > HttpLimits().header_bytes_max
+    asked: dict[str, Any] = {"table": "carts", "key": "ann"}
+    sized: dict[str, Any] = {**asked, "context_bytes": str(len(long))}
+    await done(machine, "put", **sized, body=long + b"milk")
+    await done(machine, "put", **asked, body=b"bread")
+    found = await done(machine, "get", **asked)
+    assert [value["text"] for value in found["values"]] == ["milk", "bread"]
+    seen = found["context"].encode()
+    assert len(seen) > len(long)
+    seen = (await done(machine, "put", **asked, context_bytes=str(len(seen)), body=seen + b"both"))["context"].encode()
+    assert [value["text"] for value in (await done(machine, "get", **asked))["values"]] == ["both"]
+    await done(machine, "delete", **asked, context_bytes=str(len(seen)), body=seen)
+    assert (await done(machine, "get", **asked))["values"] == []
+    for wrong, reason in (
+        ({**sized, "context": "x"}, "exclude each other"),
+        (sized, "the body has 4 bytes"),
+        ({**asked, "context_bytes": "-1"}, "a number from 0 to 8388608"),
+    ):
+        status, answer = await ask(machine, "put", **wrong, body=b"milk")
+        assert (status, reason in answer["error"]) == (400, True)
 
 
 @simulated()
@@ -221,7 +255,7 @@ GOOD = {"table": "t", "key": "k"}
         (
             "put",
             {**GOOD, "contxt": "x"},
-            "unknown: contxt; put takes client, consistency, content_type, context, if, key, metadata, ",
+            "unknown: contxt; put takes client, consistency, content_type, context, context_bytes, if, key, metadata, ",
         ),
         ("put", {**GOOD, "if": "sometimes"}, "if is not_modified or none_match, not 'sometimes'"),
         ("put", {**GOOD, "metadata": "[]"}, "metadata is an object of texts in JSON"),

@@ -18,6 +18,9 @@ from merganser.model.errors import ConfigurationError
 
 HEADER = "x-merganser-admin"
 TIMEOUT_S = 15.0
+CONTEXT_BYTES_MAX = 16 * 1024
+"""In a query: a request line and its headers may be four times as long. Nodes of all builds take that, and a longer one
+only those that know ``context_bytes``; those before them refuse it."""
 
 Values = list[dict[str, Any]]
 
@@ -80,8 +83,10 @@ def get(admin: str, table: str, key: str, *, consistency: str, as_json: bool, is
         sys.stdout.flush()
     elif values:
         Console().print(_side_by_side(values))
-        seen = f"--context {found['context']}"
+        seen = f"--context {found['context']}" if len(found["context"]) <= CONTEXT_BYTES_MAX else "--context @FILE"
         print(f'{len(values)} siblings: merganser resolve {table} {key} "what they come to" {seen}')  # noqa: T201
+        if seen.endswith("@FILE"):
+            print("its context is too long for a command: it is in FILE after get --json > FILE")  # noqa: T201
     return bool(values)
 
 
@@ -214,6 +219,12 @@ def _change(admin: str, action: str, query: dict[str, str | None], content: byte
 
 def ask(admin: str, action: str, query: dict[str, str | None] | dict[str, str], content: bytes = b"") -> dict[str, Any]:
     """Have a node do something with a table; raises as `create`."""
+    context = query.get("context") or ""
+    if len(context) > CONTEXT_BYTES_MAX:
+        before = context.encode()
+        query = {name: value for name, value in query.items() if name != "context"}
+        query |= {"context_bytes": str(len(before))}
+        content = before + content
     told = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value is not None)
     return post(admin, f"/values/{action}?{told}", header=HEADER, timeout_s=TIMEOUT_S, content=content)
 

@@ -39,8 +39,10 @@ from merganser.model.row import Context, Dot, Span
 
 NOTHING_SEEN: Context = ()
 CONTEXT_FORMAT = 1
-CONTEXT_BYTES_MAX = 64 * 1024
-"""Of a token: 1,750 spans, where a key has about as many as it has replicas."""
+CONTEXT_BYTES_MAX = 8 * 1024 * 1024
+"""Of a token: 224,000 spans, where a key has about as many as it has replicas, and one more for each life of each of
+these until it rests. So whatever `encode` makes in practice is taken back: at 64 KiB, as it was, a key that some
+600 rolling restarts had found busy could not be written, resolved or deleted any more."""
 KEYS_MAX = 65_536
 """Keys that a node remembers its last dot for: 15 MiB. A key that it forgets is a key that rests, and may be purged."""
 _HEAD = struct.Struct(">BI")

@@ -15,6 +15,9 @@
     /values/update?table=T&key=K[&id=SESSION:1][&context=C][&consistency=QUORUM]    operations, `node.admin_crdts`
     /values/session?table=T[&life_s=3600]
 
+A context longer than a request line may be goes before the body: ``context_bytes=N`` in place of ``context=C`` says how
+long it is, to ``put``, ``delete`` and ``update``.
+
 ``get`` tells all siblings, who wrote them and when, and the context to put with; ``put`` and ``delete`` tell the
 context to put with next. ``keys`` tells a page of the keys that can be read, in the order of the ring, and where the
 next page is ``from``, if there is one; a page may be empty and not the last. ``find`` tells keys by a tag of their
@@ -38,6 +41,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from merganser.core import levels, policies
+from merganser.core.causality import CONTEXT_BYTES_MAX
 from merganser.core.crdt import counters
 from merganser.core.crdt.types import RESET
 from merganser.model.cluster import KEY_VALUE_WIRE, Conflicts, Table
@@ -64,10 +68,10 @@ _NAMES: Final[dict[bytes, frozenset[str]]] = {
     b"drop": frozenset(("table",)),
     b"tables": frozenset(("from", "limit")),
     b"get": frozenset(("table", "key", "consistency")),
-    b"put": ABOUT | {"table", "key", "context", "ttl_s", "if", "consistency"},
-    b"delete": frozenset(("table", "key", "context", "if", "consistency")),
+    b"put": ABOUT | {"table", "key", "context", "context_bytes", "ttl_s", "if", "consistency"},
+    b"delete": frozenset(("table", "key", "context", "context_bytes", "if", "consistency")),
     b"find": frozenset(("table", "tag", "value", "low", "high", "integer", "from", "limit", "consistency")),
-    b"update": frozenset(("table", "key", "id", "context", "consistency")),
+    b"update": frozenset(("table", "key", "id", "context", "context_bytes", "consistency")),
     b"session": frozenset(("table", "life_s")),
     b"keys": frozenset(("table", "prefix", "from", "limit", "consistency")),
 }
@@ -87,7 +91,7 @@ async def answer(member: Member, request: Request) -> Response:
         there = ", ".join(one.decode() for one in _ACTIONS)
         return _answer(404, {"error": f"there is no such thing; below /values/ there are {there}"})
     try:
-        return _answer(200, await action(member, _query(name, text), request.body))
+        return _answer(200, await action(member, *_with_context(_query(name, text), request.body)))
     except PreconditionFailedError as error:
         return _answer(412, {"error": str(error)})
     except RequestError as error:
@@ -278,6 +282,18 @@ def _query(action: bytes, text: bytes) -> Query:
     if len(query) < len(pairs):
         raise RequestError("something is there twice")
     return query
+
+
+def _with_context(query: Query, body: bytes) -> tuple[Query, bytes]:
+    """Return a query and a body with the context in the query, where the body had it; raises a RequestError."""
+    if "context_bytes" not in query:
+        return query, body
+    if "context" in query:
+        raise RequestError("context and context_bytes exclude each other: the context is in the query or in the body")
+    size = _number(query, "context_bytes", 0, low=0, high=CONTEXT_BYTES_MAX)
+    if size > len(body):
+        raise RequestError(f"context_bytes is {size}, and the body has {len(body)} bytes: it begins with the context")
+    return {**query, "context": body[:size].decode("latin-1")}, body[size:]
 
 
 def _text(query: Query, name: str) -> str:
