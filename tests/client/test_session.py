@@ -174,6 +174,8 @@ async def test_at_the_deadline_it_says_that_nothing_was_written_and_why() -> Non
                 await client.table("t").put("k", b"v", context=b"")
             assert type(raised.value) is kind
             assert asyncio.get_running_loop().time() - began <= 0.5
+            with pytest.raises(kind, match=r"no connection$|too much to do$"):  # who reads needs not be told
+                await client.table("t").get("k", timeout_s=0.1)
 
 
 @on_virtual_time

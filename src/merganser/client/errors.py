@@ -83,9 +83,9 @@ def unknown(error: MerganserError) -> UnknownOutcomeError:
     return UnknownOutcomeError(f"{error}; it may have been written, now or later: read the key")
 
 
-def unavailable(tried: int, last: MerganserError | None) -> UnavailableError:
-    """Return what a request comes to that no node has done."""
+def unavailable(tried: int, last: MerganserError | None, *, is_write: bool) -> UnavailableError:
+    """Return what a request comes to that no node has done; of a read there is no need to say that nothing was."""
     if isinstance(last, RefusedError) and last.code == refusal_code(OverloadedError()):
         return OverloadedError(str(last))
     why = "there was no time to ask any node" if last is None else f"of {tried} attempts the last failed: {last}"
-    return UnavailableError(f"{why}; nothing was written")
+    return UnavailableError(f"{why}; nothing was written" if is_write else why)

@@ -136,7 +136,7 @@ class Session:
         def race(candidates: Sequence[NodeId], last: MerganserError | None) -> Awaitable[_Asked]:
             return _Race(self, candidates, make, deadline, patience_s, last).run()
 
-        return await self._rounds(table, key, race, deadline)
+        return await self._rounds(table, key, race, deadline, is_write=False)
 
     async def write(
         self, table: str, key: bytes | None, make: Make, *, deadline: float, is_repeatable: bool = False
@@ -157,7 +157,7 @@ class Session:
         """
         writing = _Writing(self, make, deadline, is_repeatable=is_repeatable)
         try:
-            return await self._rounds(table, key, writing.run, deadline)
+            return await self._rounds(table, key, writing.run, deadline, is_write=True)
         except MerganserError as error:
             if writing.lost is None or isinstance(error, UnknownOutcomeError):
                 raise
@@ -175,6 +175,8 @@ class Session:
         key: bytes | None,
         ask: Callable[[Sequence[NodeId], MerganserError | None], Awaitable[_Asked]],
         deadline: float,
+        *,
+        is_write: bool,
     ) -> ClientReply:
         tried, pause_s = 0, PAUSE_S_MIN
         last: MerganserError | None = None
@@ -188,7 +190,7 @@ class Session:
                 return reply
             left_s = deadline - self._loop.time()
             if left_s <= pause_s:
-                raise unavailable(tried, last)
+                raise unavailable(tried, last, is_write=is_write)
             await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
             await self._refresh(min(deadline, self._loop.time() + FETCH_TIMEOUT_S))

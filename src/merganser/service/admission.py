@@ -137,7 +137,7 @@ class Requests:
     def _refusal(self) -> OverloadedError:
         return OverloadedError(
             f"this node serves {self.gate.in_flight} requests at once and {self.gate.waiting} wait for their turn; "
-            "nothing was written, try again later"
+            "this one was not begun, try again later"
         )
 
 

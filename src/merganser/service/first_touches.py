@@ -273,7 +273,7 @@ class FirstTouches:
             why = "; ".join(f"{node}: {error}" for node, error in reading.errors.items()) or "they are silent"
             raise UnavailableError(
                 f"{len(reading.quorum.replies)} of {required} other replicas told what they hold ({why}); "
-                "nothing was written, try again"
+                "nothing was done, try again"
             )
         return list(reading.quorum.replies.values())
 
@@ -295,7 +295,7 @@ class FirstTouches:
         if not self._engine.is_all_durable:
             await self._durable()
         if not term.led.is_standing:
-            raise UnavailableError("another node has begun to lead; nothing was written, try again")
+            raise UnavailableError("another node has begun to lead; nothing was done, try again")
         if term.led.placed != placed:
             return start
         for page in pages:

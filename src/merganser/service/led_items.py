@@ -119,7 +119,7 @@ class LedItems:
             except CorruptionError:
                 self._damage.met_row(table.id, key)
             await self.touches.touch(term, table, key)
-        raise UnavailableError("the item cannot be read here; nothing was written, try again")
+        raise UnavailableError("the item cannot be read here; nothing was done, try again")
 
     def propose(
         self, term: Term, table: Table, key: bytes, content: Content, *, before: bytes | None, is_intact: bool
