@@ -212,6 +212,9 @@ def test_what_is_in_the_way_is_told_and_nothing_is_left_half_done(
     verified = command("snapshot", "verify", str(repository), "during")
     assert verified.returncode == 1
     assert "is damaged" in verified.stdout
+    aside = "damaged/" + str(largest.relative_to(repository / "files"))
+    assert f"it is now {aside}, and the next snapshot sends that file again" in verified.stdout
+    assert (repository / aside).is_file()
     target = other.nodes[0]
     restored = command("snapshot", "restore", str(repository), "during", "--admin", target.addresses["admin"])
     assert restored.returncode == 2

@@ -72,6 +72,14 @@ def test_what_was_deleted_is_gone_and_may_be_deleted_again(store: ObjectStore) -
     assert store.names("files/") == []
 
 
+def test_what_was_renamed_is_there_under_its_new_name_only(store: ObjectStore) -> None:
+    store.put("files/ab/one", b"first")
+    store.put("damaged/ab/one", b"before")
+    store.rename("files/ab/one", "damaged/ab/one")
+    assert content(store, "files/ab/one") is None
+    assert content(store, "damaged/ab/one") == b"first"
+
+
 def test_a_bucket_that_is_not_there_is_told(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**KEYS, "AWS_ENDPOINT": s3, "AWS_ALLOW_HTTP": "true"}.items():
         monkeypatch.setenv(name, value)
@@ -105,7 +113,7 @@ def test_a_full_disk_is_told_and_what_was_half_written_goes(tmp_path: Path) -> N
     try:
         store = DirectoryStore(disk, is_new_fine=True)
         store.put("files/small", b"fits")
-        with pytest.raises(StoreError, match="No space left on device: make room"):
+        with pytest.raises(StoreError, match=r"No space left on device: make room.*only files that are stored whole"):
             store.put("files/large", bytes(2 * 2**20))
         assert list((disk / ".new").iterdir()) == []
         assert store.names("files/") == ["files/small"]

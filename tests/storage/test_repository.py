@@ -100,6 +100,35 @@ def test_a_file_stays_until_no_snapshot_needs_it(repository: Repository) -> None
     assert repository.store.names("files/") == []
 
 
+def test_a_damaged_file_is_sent_again_once_it_is_set_aside(repository: Repository, tmp_path: Path) -> None:
+    made(repository, "one", b"both", b"first")
+    both, first = file_of(b"both"), file_of(b"first")
+    (tmp_path / object_name(both)).write_bytes(b"bath")
+    assert repository.set_aside(both) == object_name(both).replace("files", "damaged")
+    assert not repository.has(both)
+    assert repository.set_aside(both) is None, "it is gone already"
+    assert repository.set_aside(first) is None, "it is well"
+    made(repository, "two", b"both")
+    for name in ("one", "two"):
+        for file in repository.manifest(name)[0].copies[0].files:
+            assert list(repository.checked(file)), "the older one is whole again, too"
+    assert repository.store.names("deleting/") == []
+    assert len(repository.store.names("damaged/")) == 1
+    repository.delete("one", is_forced=False)
+    repository.delete("two", is_forced=False)
+    assert repository.store.names("damaged/") == []
+
+
+def test_nothing_is_set_aside_while_a_snapshot_counts_on_it(repository: Repository, tmp_path: Path) -> None:
+    made(repository, "one", b"both")
+    (tmp_path / object_name(file_of(b"both"))).write_bytes(b"bath")
+    repository.begin("two")
+    with pytest.raises(ConfigurationError, match=r"a snapshot is being made \(two\)"):
+        repository.set_aside(file_of(b"both"))
+    assert repository.has(file_of(b"both"))
+    assert repository.store.names("deleting/") == []
+
+
 def test_files_stay_while_a_snapshot_is_being_made(repository: Repository) -> None:
     made(repository, "one", b"both")
     repository.begin("two")

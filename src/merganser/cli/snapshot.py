@@ -75,7 +75,10 @@ def verify(
     scratch: Annotated[Path | None, typer.Option(help="Directory for files of a bucket [a temporary one].")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare every file with its checksum, and every row; exit status 1 if anything is damaged."""
+    """Compare every file with its checksum, and every row; exit status 1 if anything is damaged.
+
+    A damaged file is set aside (damaged/), so that the next snapshot sends it again.
+    """
     from merganser.cli.snapshot_files import damaged_files, gone_through, laid_out
     from merganser.cli.snapshot_files import without as left_out
     from merganser.cli.snapshot_tell import tell_verified

@@ -55,7 +55,10 @@ def without(manifest: Manifest, numbers: Collection[int]) -> Manifest:
 
 
 def damaged_files(manifest: Manifest, repository: Repository, progress: Progress) -> list[str]:
-    """Return what is wrong with the files, each read and compared with its checksum, in words."""
+    """Return what is wrong with the files, each read and compared with its checksum, in words.
+
+    Those that are damaged are set aside, so that the next snapshot does not take them for well.
+    """
     problems: list[str] = []
     files = {file.sha256: (copy, file) for copy in manifest.copies for file in copy.files}
     done, total = 0, sum(file.size for _, file in files.values())
@@ -64,7 +67,7 @@ def damaged_files(manifest: Manifest, repository: Repository, progress: Progress
             for _ in repository.checked(file):
                 pass
         except CorruptionError as error:
-            problems.append(f"node {copy.number}: {error}")
+            problems.append(f"node {copy.number}: {error}{_set_aside(file, repository)}")
         done += file.size
         progress("comparing files", done, total)
     return problems
@@ -111,6 +114,14 @@ def gone_through(copies: Copies, tables: Collection[Table], progress: Progress) 
     return found
 
 
+def _set_aside(file: File, repository: Repository) -> str:
+    try:
+        aside = repository.set_aside(file)
+    except ConfigurationError as error:
+        return f"; it is still in its place, where the next snapshot would take it for well: {error}"
+    return "" if aside is None else f"; it is now {aside}, and the next snapshot sends that file again"
+
+
 def _lay(target: Path, copy: Copy, file: File, repository: Repository) -> None:
     try:
         local = repository.store.local(object_name(file))
@@ -127,7 +138,7 @@ def _lay(target: Path, copy: Copy, file: File, repository: Repository) -> None:
         target.unlink(missing_ok=True)
         raise CorruptionError(
             f"node {copy.number}: {error}; nothing was written: leave that node's checkpoint out with "
-            f"--without {copy.number}, or take another snapshot"
+            f"--without {copy.number}, or run merganser snapshot verify and take another snapshot then"
         ) from None
 
 

@@ -44,6 +44,9 @@ class ObjectStore(Protocol):
     def delete(self, name: str) -> None:
         """Remove an object if it is there."""
 
+    def rename(self, name: str, to: str) -> None:
+        """Call an object that is there otherwise, in place of what had that name."""
+
     def local(self, name: str) -> Path | None:
         """Return the file that holds the object, if it is one of this machine; it is only to be read."""
 
@@ -95,10 +98,7 @@ class DirectoryStore:
             finally:
                 with contextlib.suppress(OSError):
                     draft.unlink(missing_ok=True)
-            for directory in (target.parent, *target.parent.parents):
-                _sync(directory)
-                if directory == self._path:
-                    break
+            self._sync_from(target.parent)
 
     def read(self, name: str) -> Iterator[bytes] | None:
         """Return the object in parts; None if it is not there."""
@@ -123,9 +123,23 @@ class DirectoryStore:
         with _telling(self._path):
             (self._path / name).unlink(missing_ok=True)
 
+    def rename(self, name: str, to: str) -> None:
+        """Call an object that is there otherwise."""
+        with _telling(self._path):
+            (self._path / to).parent.mkdir(parents=True, exist_ok=True)
+            (self._path / name).rename(self._path / to)
+            self._sync_from((self._path / to).parent)
+            self._sync_from((self._path / name).parent)
+
     def local(self, name: str) -> Path | None:
         """Return the file that holds the object."""
         return (self._path / name).resolve()
+
+    def _sync_from(self, directory: Path) -> None:
+        for each in (directory, *directory.parents):
+            _sync(each)
+            if each == self._path:
+                break
 
 
 class RemoteStore:
@@ -191,6 +205,13 @@ class RemoteStore:
         except Exception as error:
             raise self._told(error) from error
 
+    def rename(self, name: str, to: str) -> None:
+        """Call an object that is there otherwise."""
+        try:
+            self._obstore.rename(self._store, name, to)
+        except Exception as error:
+            raise self._told(error) from error
+
     def local(self, _name: str) -> Path | None:
         """Return None: it has to be fetched."""
         return None
@@ -222,8 +243,8 @@ def _telling(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"{path}: {error.strerror}: make room, or choose a directory this user can write; run it again then, what "
-            "was stored so far is not sent again"
+            f"{path}: {error.strerror}: make room, or choose a directory this user can write, and run it again; only "
+            "files that are stored whole by now are not sent again"
         ) from error
 
 

@@ -4,19 +4,21 @@
 
     files/ab/abcdef…      a file of some node's checkpoint, named by its SHA-256
     snapshots/NAME.json   a manifest: the SHA-256 of what follows, a line feed, the manifest as JSON
+    damaged/ab/abcdef…    what was found in place of such a file, and is not its content
     writing/NAME          while NAME is being made
     deleting/ID           while files are being removed
 
 A manifest is put last, when all of its files are there, so a snapshot is there whole or not at all. A file that is
 there already is not sent again, whichever snapshot or node it came from: database files never change, so a second
-snapshot sends what is new.
+snapshot sends what is new. One that is found damaged is set aside, so that it is not there any more.
 
 Files of no manifest are removed when a snapshot is deleted, but not while one is being made, which may count on them:
-each of the two says so first, and then looks for the other.
+each of the two says so first, and then looks for the other. Whoever sets a file aside does as well.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -87,7 +89,7 @@ class Repository:
         self.store.delete(f"writing/{name}")
 
     def has(self, file: File) -> bool:
-        """Tell whether the content of a file is there already."""
+        """Tell whether the content of a file is there already; only its size is compared."""
         return self.store.size(object_name(file)) == file.size
 
     def put(self, file: File, content: bytes | Path) -> None:
@@ -134,6 +136,44 @@ class Repository:
             CorruptionError: another manifest is damaged: what it needs is not known, so no file is removed.
         """
         check_name(name)
+        with self._removing(is_forced=is_forced):
+            self.store.delete(f"snapshots/{name}.json")
+            needed = {
+                object_name(file)
+                for other in self.names()
+                for copy in self.manifest(other)[0].copies
+                for file in copy.files
+            }
+            doomed = [one for one in self.store.names("files/") if one not in needed]
+            doomed += [one for one in self.store.names("damaged/") if "files/" + one[len("damaged/") :] not in needed]
+            for done, one in enumerate(doomed, start=1):
+                self.store.delete(one)
+                progress(done, len(doomed))
+            return len(doomed)
+
+    def set_aside(self, file: File) -> str | None:
+        """Move what is in the place of a file out of the way, if it is not its content, so that it is sent again.
+
+        Returns:
+            where it is now; None if the file is well, or was not there at all.
+
+        Raises:
+            ConfigurationError: a snapshot is being made, or the store cannot be written; it is where it was.
+        """
+        with self._removing(is_forced=False):  # so whoever has put it anew since it was read has ended
+            if self.store.size(object_name(file)) is None:
+                return None
+            with contextlib.suppress(CorruptionError):
+                for _ in self.checked(file):
+                    pass
+                return None
+            aside = object_name(file).replace("files/", "damaged/", 1)
+            self.store.rename(object_name(file), aside)
+            return aside
+
+    @contextlib.contextmanager
+    def _removing(self, *, is_forced: bool) -> Iterator[None]:
+        """Remove files meanwhile, and keep snapshots from being made."""
         mark = f"deleting/{secrets.token_hex(8)}"
         self.store.put(mark, b"")
         try:
@@ -145,18 +185,7 @@ class Repository:
                 )
             for one in writing:
                 self.give_up(one)
-            self.store.delete(f"snapshots/{name}.json")
-            needed = {
-                object_name(file)
-                for other in self.names()
-                for copy in self.manifest(other)[0].copies
-                for file in copy.files
-            }
-            doomed = [one for one in self.store.names("files/") if one not in needed]
-            for done, one in enumerate(doomed, start=1):
-                self.store.delete(one)
-                progress(done, len(doomed))
-            return len(doomed)
+            yield
         finally:
             for one in self.store.names("deleting/") if is_forced else [mark]:
                 self.store.delete(one)
