@@ -147,6 +147,29 @@ def test_what_is_cancelled_stays_as_far_as_it_has_come() -> None:
     assert reshaping.cancelled(left, "op") is left
 
 
+def test_who_owns_nothing_yet_when_it_is_cancelled_gets_nothing_unasked() -> None:
+    current = grown(founded(3), "new", "other")
+    begun = begin(current, planned(current, "join", weights={"new": 1.0, "other": 2.0}))
+    half = reshaping.with_pending(begun, Pending((Move(PartitionId(0), 4),)))
+    half = reshaping.flipped(half, half.placed)
+    left = reshaping.cancelled(half, "op")
+    assert [node.weight for node in left.nodes] == [1.0, 1.0, 1.0, 1.0, 0.0]
+    left = reshaping.cancelled(begun, "op")
+    assert [node.weight for node in left.nodes] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert not {4, 5} & set(planned(left, "rebalance").operation.owners)
+    replacing = begin(current, planned(current, "replace", gone=["n1"], successor="new"))
+    assert [node.weight for node in reshaping.cancelled(replacing, "op").nodes] == [1.0, 1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_weight_of_before_stays_when_something_else_is_cancelled() -> None:
+    current = founded(3, 4)
+    nodes = (*current.nodes[:2], msgspec.structs.replace(current.nodes[2], weight=0.1))
+    light = msgspec.structs.replace(current, nodes=nodes, owners=(1, 2, 1, 2))
+    plan = planned(light, "rebalance")
+    finer = reshaping.begun(light, msgspec.structs.replace(plan.operation, owners=(1, 2, 3, 1)), plan.weights)
+    assert reshaping.cancelled(finer, "op").nodes == light.nodes
+
+
 def test_a_step_is_flipped_only_for_the_placement_it_was_found_ready_for() -> None:
     current = grown(founded(3), "new")
     begun = begin(current, planned(current, "join", weights={"new": 1.0}))

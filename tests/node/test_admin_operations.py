@@ -82,6 +82,10 @@ async def test_what_is_begun_can_be_cancelled(world: World) -> None:
     status, found = await asked(machine, "/operation/cancel?id=a")
     assert (status, found["running"]) == (200, None)
     assert found["last"]["is_done"] is False
+    status, plan = await asked(machine, "/operation/plan", {"kind": "rebalance"})
+    assert (plan["nodes"][3]["weight"], plan["nodes"][3]["owned_after"]) == (0, 0), "nobody asked for it"
+    status, plan = await asked(machine, "/operation/plan", {"kind": "join", "nodes": [newcomer.node]})
+    assert (status, plan["nodes"][3]["weight_after"], plan["nodes"][3]["owned_after"]) == (200, 1, 4)
 
 
 @simulated()
@@ -89,7 +93,7 @@ async def test_what_makes_no_sense_is_refused_with_the_reason(world: World) -> N
     await grown(world)
     machine = world.machines[0]
     for wanted, reason in (
-        ({"kind": "join", "nodes": ["1"]}, "node 1 has its share already (weight 1): give it another one with move"),
+        ({"kind": "join", "nodes": ["1"]}, "node 1 has its share already (weight 1, 5 partitions): give it another"),
         ({"kind": "join", "nodes": []}, "join takes the nodes that it is for"),
         ({"kind": "join", "nodes": ["4", "4"]}, "a node is named twice"),
         ({"kind": "join", "nodes": ["4"], "weight": -1.0}, "nodes join with a weight above 0"),

@@ -69,8 +69,13 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[P, Wanted]], Ca
 
 
 @command(operations, "join")
-def join(nodes: NodesArgument, weight: WeightOption = 1.0) -> Wanted:
-    """Give nodes that were started with --join their share of the ring."""
+def join(
+    nodes: NodesArgument,
+    weight: Annotated[
+        float | None, typer.Option(help="Share of the ring, in relation to the others' weights [1].")
+    ] = None,
+) -> Wanted:
+    """Give nodes that were started with --join their share of the ring; again, if that was cancelled on the way."""
     return {"kind": "join", "nodes": nodes, "weight": weight}
 
 

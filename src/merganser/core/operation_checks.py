@@ -72,6 +72,16 @@ def table_named(cluster_map: ClusterMap, name: str, *, wire: str = "") -> Table:
     return known[0]
 
 
+def has_its_share(cluster_map: ClusterMap, node: NodeRecord) -> bool:
+    """Tell whether a node owns what its weight says already, less than one partition short.
+
+    It does not where an operation was cancelled on the way.
+    """
+    weights = sum(other.weight for other in cluster_map.nodes)
+    share = cluster_map.partitions * node.weight / weights if weights > 0 else 0.0
+    return node.weight > 0 and cluster_map.owners.count(node.number) + 1 > share
+
+
 def judged(cluster_map: ClusterMap, plan: Plan, alive: Collection[NodeId]) -> Verdict:
     """Tell what speaks against ``plan``, made for ``cluster_map``, if just the nodes of ``alive`` answer."""
     operation = plan.operation

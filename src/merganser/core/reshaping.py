@@ -7,7 +7,8 @@
 
 Each step is a map of its own; who drives them (`service.rebalancer`) keeps nothing in mind, so that anybody goes on
 where somebody stopped. While a step is pending, quorums are joint (`core.ring`); it is flipped once all who come hold
-everything. An operation that is cancelled leaves what has been flipped as it is.
+everything. An operation that is cancelled leaves what has been flipped as it is; who was to be given something, and
+owns nothing yet, is without a weight again, so that no later operation gives it a share that nobody asked for.
 
 Like all changes of the map, these return the very map they were given when they are made already.
 
@@ -35,6 +36,7 @@ from merganser.model.versions import MOVES_SINCE, POLICIES_SINCE
 MOVES_AT_ONCE = 32
 """Partitions that change their owner in one step: of a ring of 256, four nodes' worth of a step in eight."""
 _NAMED_MAX = 8
+_GIVES_WEIGHTS: frozenset[OperationKind] = frozenset({"join", "weights", "replace"})
 
 
 def with_member(cluster_map: ClusterMap, record: NodeRecord) -> ClusterMap:
@@ -100,9 +102,14 @@ def begun(cluster_map: ClusterMap, operation: Operation, weights: Mapping[int, f
 
 def cancelled(cluster_map: ClusterMap, operation: str) -> ClusterMap:
     """Return ``cluster_map`` without the operation of that id; what is pending is given up, what was flipped stays."""
-    if cluster_map.operation is None or cluster_map.operation.id != operation:
+    given_up = cluster_map.operation
+    if given_up is None or given_up.id != operation:
         return cluster_map
-    return msgspec.structs.replace(reverted(cluster_map), operation=None, epoch=cluster_map.epoch + 1)
+    unserved = set(given_up.owners) - set(cluster_map.owners) if given_up.kind in _GIVES_WEIGHTS else ()
+    nodes = tuple(
+        msgspec.structs.replace(node, weight=0.0) if node.number in unserved else node for node in cluster_map.nodes
+    )
+    return msgspec.structs.replace(reverted(cluster_map), operation=None, epoch=cluster_map.epoch + 1, nodes=nodes)
 
 
 def reverted(cluster_map: ClusterMap) -> ClusterMap:

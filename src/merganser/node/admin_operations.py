@@ -45,7 +45,7 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nodes: tuple[str, ...] = ()
     """Who joins, leaves, is removed or replaced, or is to own more or less."""
     weight: float | None = None
-    """Of those who join, or of those whose weight changes."""
+    """Of those who join, None: what they have, or else 1; or of those whose weight changes."""
     by: str = ""
     """Who takes the place of one that is replaced."""
     zones: dict[str, str] = {}
@@ -201,13 +201,13 @@ def _planning(current: ClusterMap, wanted: Wanted) -> Generator[None, None, Plan
     records = {node.id: node for node in current.nodes}
     weights: dict[str, float] = {}
     if wanted.kind in ("join", "weights"):
-        weights = dict.fromkeys(nodes, 1.0 if wanted.weight is None else wanted.weight)
+        weights = {node: (records[node].weight or 1.0) if wanted.weight is None else wanted.weight for node in nodes}
     if wanted.kind == "join":
-        for node in nodes:
-            if records[node].weight > 0:
+        for record in (records[node] for node in nodes):
+            if operation_checks.has_its_share(current, record):
                 raise RequestError(
-                    f"node {records[node].number} has its share already (weight {records[node].weight:g}): give it "
-                    "another one with move --weight"
+                    f"node {record.number} has its share already (weight {record.weight:g}, "
+                    f"{current.owners.count(record.number)} partitions): give it another one with move --weight"
                 )
     return (
         yield from reshaping.planning(
