@@ -15,6 +15,7 @@ import pytest
 
 import merganser
 from merganser.cli.main import main
+from merganser.cli.negative_numbers import with_numbers_last
 from merganser.cli.serve import run_node
 from merganser.model.build import BUILD
 from merganser.node.settings import Settings
@@ -171,6 +172,41 @@ def test_nobody_at_the_admin_address_is_refused(command: Command, free_port: int
     message = refusal(command(name, "--admin", f"127.0.0.1:{free_port}"))
     assert f"no Merganser node answers at 127.0.0.1:{free_port}" in message
     assert "--admin" in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("update", "t", "k", "max", "raise", "-5"),
+        ("update", "t", "k", "max", "raise", "-5", "--field", "f", "--id=s:1"),
+        ("update", "--field", "-5", "t", "k", "max", "raise", "--", "-5"),
+        ("put", "t", "-5", "-5.5"),
+        ("get", "t", "-5", "--json"),
+    ],
+)
+def test_a_number_below_zero_is_no_option(command: Command, free_port: int, arguments: tuple[str, ...]) -> None:
+    admin = f"127.0.0.1:{free_port}"
+    assert "no Merganser node answers" in refusal(command(arguments[0], "--admin", admin, *arguments[1:]))
+
+
+def test_what_is_none_is_an_option_beside_a_number_below_zero_as_well(command: Command) -> None:
+    ended = command("update", "t", "k", "max", "raise", "-5", "--bogus")
+    assert ended.status == 2
+    assert "No such option: --bogus" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("k -5", "-- k -5"),
+        ("k - -5 --admin -1 --json", "--admin -1 --json -- k - -5"),
+        ("-5 --admin=x -- --json", "--admin=x -- -5 --json"),
+        ("k --admin -5", "k --admin -5"),
+        ("k 5 --json", "k 5 --json"),
+    ],
+)
+def test_arguments_with_a_number_below_zero_go_last_and_options_keep_their_values(typed: str, read: str) -> None:
+    assert with_numbers_last(typed.split(), {"--admin"}) == read.split()
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", "127.0.0.1:", ":7800", "127.0.0.1:x", "127.0.0.1:99999"])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from merganser.cli import operations
+from merganser.cli.negative_numbers import NumbersCommand
 from merganser.cli.options import ADMIN_DEFAULT, AdminOption, JsonOption
 
 values = typer.Typer()
@@ -102,7 +103,7 @@ def table_drop(table: TableArgument, admin: AdminOption = ADMIN_DEFAULT) -> None
     on_values.drop(admin, table)
 
 
-@values.command()
+@values.command(cls=NumbersCommand)
 def get(
     table: TableArgument,
     key: KeyArgument,
@@ -132,7 +133,7 @@ def keys(
     on_values.list_keys(admin, table, prefix=prefix, consistency=consistency, as_json=json)
 
 
-@values.command()
+@values.command(cls=NumbersCommand)
 def find(
     table: TableArgument,
     tag: Annotated[str, typer.Argument(metavar="TAG", help="Name of a tag.")],
@@ -160,7 +161,7 @@ def find(
     )
 
 
-@values.command()
+@values.command(cls=NumbersCommand)
 def put(
     table: TableArgument,
     key: KeyArgument,
@@ -196,7 +197,7 @@ def put(
     on_values.put(admin, table, key, _value(value), consistency=consistency, **options)
 
 
-@values.command()
+@values.command(cls=NumbersCommand)
 def delete(
     table: TableArgument,
     key: KeyArgument,
@@ -212,7 +213,7 @@ def delete(
     on_values.delete(admin, table, key, context=context_of(context), condition=only_if, consistency=consistency)
 
 
-@values.command()
+@values.command(cls=NumbersCommand)
 def update(
     table: TableArgument,
     key: KeyArgument,
@@ -251,7 +252,7 @@ def session(
     crdts.session(admin, table, life_s=life)
 
 
-@values.command()
+@values.command(cls=NumbersCommand)
 def resolve(
     table: TableArgument,
     key: KeyArgument,
