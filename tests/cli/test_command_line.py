@@ -177,6 +177,23 @@ def test_nobody_at_the_admin_address_is_refused(command: Command, free_port: int
 @pytest.mark.parametrize(
     "arguments",
     [
+        ("update", "t", "k", "counter", "increment", "99999999999999999999999"),
+        ("update", "t", "k", "max", "raise", "-99999999999999999999999", "--field", "f"),
+        ("update", "t", "k", "max", "raise", "9" * 9999),
+        ("put", "t", "k", "v", "--tag-int", "age=99999999999999999999999"),
+        ("find", "t", "age", "--int", "--from", "-99999999999999999999999"),
+    ],
+)
+def test_a_number_of_more_than_64_bits_is_refused_before_it_is_sent(
+    command: Command, free_port: int, arguments: tuple[str, ...]
+) -> None:
+    message = refusal(command(*arguments, "--admin", f"127.0.0.1:{free_port}"))
+    assert re.match(r"-?9{23,40} is no number of 64 bits: they go from -9223372036854775808 to 92", message)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         ("update", "t", "k", "max", "raise", "-5"),
         ("update", "t", "k", "max", "raise", "-5", "--field", "f", "--id=s:1"),
         ("update", "--field", "-5", "t", "k", "max", "raise", "--", "-5"),

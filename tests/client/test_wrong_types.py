@@ -142,6 +142,32 @@ def test_an_argument_of_a_wrong_type_is_named_and_nothing_is_sent(
     assert nodes.asked == []
 
 
+NUMBERS: list[Callable[[Client, int], Awaitable[Any]]] = [
+    lambda client, number: client.table("t").put("k", "v", context=b"", tags=[("age", number)]),
+    lambda client, number: anext(client.table("t").find("age", number)),
+    lambda client, number: anext(client.table("t").find("age", low=number)),
+    lambda client, number: client.crdt("t", "k").counter().increment(number),
+    lambda client, number: client.crdt("t", "k").maximum().raise_to(number),
+    lambda client, number: client.table("t").get("k", timeout_s=number),
+]
+
+
+@pytest.mark.parametrize("call", NUMBERS)
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**400, 10**5000], ids=lambda number: number.bit_length())
+def test_a_number_of_more_than_64_bits_is_refused_before_it_is_sent(
+    call: Callable[[Client, int], Awaitable[Any]], number: int
+) -> None:
+    nodes = Nodes(a_map(), lambda _node, _request: None)
+
+    async def script() -> None:
+        async with client_of(nodes) as client:
+            with pytest.raises(RequestError, match=r"int of 16,610 bits" if number == 10**5000 else str(number)[:40]):
+                await call(client, number)
+
+    on_virtual_time(script)()
+    assert nodes.asked == []
+
+
 @pytest.mark.parametrize(
     ("text", "told"), [("pw=4", "pw=4"), ("w=4", "w=4"), ("w=4,pw=1", "w=4"), ("pr=4", "pr=4"), ("r=4", "r=4")]
 )

@@ -261,6 +261,8 @@ GOOD = {"table": "t", "key": "k"}
         ("put", {**GOOD, "metadata": "[]"}, "metadata is an object of texts in JSON"),
         ("put", {**GOOD, "tags": '[["age"]]'}, "tags is an array of"),
         ("put", {**GOOD, "tags": '[["age", {"base64": "!"}]]'}, "tags is an array of"),
+        ("put", {**GOOD, "tags": f'[["age", 1{"0" * 400}]]'}, f"tag age is 1{'0' * 39}: an integer has 64 bits"),
+        ("find", {"table": "t", "tag": "a", "low": f"1{'0' * 400}"}, "an integer has 64 bits"),
         ("put", {**GOOD, "content_type": "a\nb"}, "a content type is 255 printable characters at most"),
         ("put", {**GOOD, "client": b"\xff"}, "client must be UTF-8"),
         ("put", {**GOOD, "consistency": "w=2,n=5"}, "n=5, and table t has 3 replicas of each key"),

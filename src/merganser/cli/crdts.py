@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from merganser.cli.values import ask, bytes_of
+from merganser.cli.values import ask, bytes_of, whole_number
 from merganser.core.crdt import types
 
 
@@ -32,9 +32,15 @@ def update(
 
 
 def typed(kind: str, action: str, value: str | None) -> str | int | None:
-    """Return ``value`` as the action takes it: as a number if it takes one and this is one."""
-    is_number = value is not None and value.removeprefix("-").isdecimal() and len(value) < 30
-    return int(value or "") if is_number and types.ACTIONS.get(kind, {}).get(action) is int else value
+    """Return ``value`` as the action takes it: as a number if it takes one and this is one.
+
+    Raises:
+        ConfigurationError: it takes a number, and this one has more than 64 bits.
+    """
+    if value is None or types.ACTIONS.get(kind, {}).get(action) is not int:
+        return value
+    number = whole_number(value)
+    return value if number is None else number
 
 
 def session(admin: str, table: str, *, life_s: int) -> None:

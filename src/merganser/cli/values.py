@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import re
 import sys
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from merganser.cli.admin_port import post, print_json
+from merganser.model.contents import INTEGER_MAX, INTEGER_MIN
 from merganser.model.errors import ConfigurationError
 
 HEADER = "x-merganser-admin"
@@ -197,10 +199,21 @@ def _pair(given: str) -> tuple[str, str]:
 
 
 def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigurationError(f"write NAME=NUMBER, not {text!r}") from None
+    number = whole_number(text)
+    if number is None:
+        raise ConfigurationError(f"write NAME=NUMBER, not {text!r:.80}")
+    return number
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that ``text`` is, None if it is none; raises a ConfigurationError if it has over 64 bits."""
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        return None
+    if len(text) > 4000 or not INTEGER_MIN <= int(text) <= INTEGER_MAX:
+        raise ConfigurationError(
+            f"{text:.40} is no number of 64 bits: they go from {INTEGER_MIN} to {INTEGER_MAX}; nothing was sent"
+        )
+    return int(text)
 
 
 def resolve(admin: str, table: str, key: str, value: bytes, *, context: str | None, consistency: str) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from merganser.client.errors import WrongTypeError
 from merganser.model.client_messages import ClientRequest
+from merganser.model.shown import shown
 
 _NAMES: Final = {"level": "consistency", "start": "prefix"}
 """Of fields, as callers know them."""
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 def wrong_type(name: str, wanted: str, given: object) -> WrongTypeError:
     """Return what to raise for an argument of a wrong type."""
-    return WrongTypeError(f"{name} must be {wanted}, not {type(given).__name__}: {given!r:.80}; nothing was sent")
+    return WrongTypeError(f"{name} must be {wanted}, not {type(given).__name__}: {shown(given)}; nothing was sent")
 
 
 def checked_text(name: str, given: object) -> str:
@@ -79,7 +80,7 @@ def check_each(name: str, given: Iterable[T], kind: type[T]) -> None:
             raise wrong_type(name, f"of type {kind.__name__}", one)
         problem = _problem(one, kind)
         if problem is not None:
-            raise WrongTypeError(f"{name}: {problem}, in {one!r:.200}; nothing was sent")
+            raise WrongTypeError(f"{name}: {problem}, in {shown(one, 200)}; nothing was sent")
 
 
 def _complaint(request: ClientRequest, error: Exception) -> WrongTypeError:
@@ -88,7 +89,7 @@ def _complaint(request: ClientRequest, error: Exception) -> WrongTypeError:
         value = getattr(request, field)
         problem = _problem(value, kinds[field])
         if problem is not None:
-            return WrongTypeError(f"{_NAMES.get(field, field)}: {problem}, of {value!r:.80}; nothing was sent")
+            return WrongTypeError(f"{_NAMES.get(field, field)}: {problem}, of {shown(value)}; nothing was sent")
     return WrongTypeError(f"an argument is of a wrong type, nothing was sent: {error}")
 
 

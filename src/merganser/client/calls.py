@@ -11,6 +11,7 @@ from merganser.client.session import Make, Session
 from merganser.model.client_messages import ClientReply
 from merganser.model.consistency import parse_value_levels
 from merganser.model.errors import CorruptionError, RequestError
+from merganser.model.shown import shown
 
 TIMEOUT_S: Final = 5.0
 TIMEOUT_S_MAX: Final = 60.0
@@ -110,5 +111,5 @@ def _checked_reply(reply: ClientReply, kind: type[T]) -> T:
 
 def _check_timeout(timeout_s: float) -> float:
     if not 0 < checked_seconds("timeout_s", timeout_s) <= TIMEOUT_S_MAX:
-        raise RequestError(f"timeout_s must be above 0, and {TIMEOUT_S_MAX:g} at most, not {timeout_s!r}")
+        raise RequestError(f"timeout_s must be above 0, and {TIMEOUT_S_MAX:g} at most, not {shown(timeout_s)}")
     return timeout_s

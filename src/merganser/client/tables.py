@@ -22,8 +22,9 @@ from merganser.model.client_messages import (
     TaggedKeysAre,
     ValuesAre,
 )
-from merganser.model.contents import Tag, TaggedKey
+from merganser.model.contents import INTEGER_MAX, INTEGER_MIN, Tag, TaggedKey
 from merganser.model.errors import RequestError
+from merganser.model.shown import shown
 from merganser.net.frames import FRAME_BYTES_MAX
 
 PAGE_KEYS: Final = 500
@@ -290,6 +291,10 @@ def _tags(tags: Iterable[tuple[str, int | Data]]) -> tuple[Tag, ...]:
 
 def _tag_value(given: int | Data, name: str) -> int | bytes:
     if type(given) is int:
+        if not INTEGER_MIN <= given <= INTEGER_MAX:
+            raise RequestError(
+                f"{name} is {shown(given, 40)}: an integer has 64 bits, or is given as text; nothing was sent"
+            )
         return given
     if not isinstance(given, str | bytes | bytearray | memoryview):
         raise wrong_type(name, "a whole number, bytes or text", given)

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from merganser.model.errors import RequestError
+from merganser.model.shown import shown
 
 VALUE_BYTES_MAX: Final = 1024 * 1024
 CONTENT_TYPE_MAX: Final = 255
@@ -115,7 +116,7 @@ def _objections_to(tag: Tag) -> Iterator[str]:
         yield f"a tag's name is 1 to {TAG_NAME_BYTES_MAX} printable bytes, not {name!r:.80}"
     if isinstance(value, int):
         if not INTEGER_MIN <= value <= INTEGER_MAX:
-            yield f"tag {name} is {value:.3e}: an integer has 64 bits, or is given as text"
+            yield f"tag {name} is {shown(value, 40)}: an integer has 64 bits, or is given as text"
     elif len(value) > TAG_VALUE_BYTES_MAX:
         yield f"tag {name} has {len(value):,} bytes, of {TAG_VALUE_BYTES_MAX:,} at most"
 

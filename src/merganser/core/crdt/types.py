@@ -25,6 +25,7 @@ from merganser.model import crdt
 from merganser.model.crdt import Operation
 from merganser.model.errors import RequestError
 from merganser.model.row import Cell, Row
+from merganser.model.shown import shown
 
 TAGS: Final[dict[str, int]] = {
     crdt.COUNTER: 0xC1,
@@ -162,7 +163,7 @@ def _check_value(operation: Operation, kind: type | None) -> None:
             raise RequestError(f"{what} takes a whole number, not {value!r:.80}")
         lowest = 1 if operation.type in (crdt.COUNTER, crdt.GROW_COUNTER) else -NUMBER_MAX - 1
         if not lowest <= value <= NUMBER_MAX:
-            raise RequestError(f"{what} takes a number from {lowest} to {NUMBER_MAX}, not {value}")
+            raise RequestError(f"{what} takes a number from {lowest} to {NUMBER_MAX}, not {shown(value, 40)}")
     elif not isinstance(value, bytes):
         raise RequestError(f"{what} takes bytes, not {value!r:.80}")
     else:
