@@ -29,8 +29,10 @@ def fetch(address: str, path: str) -> dict[str, Any]:
         ConfigurationError: nobody answers there, or not with that.
     """
     status, body = _ask(address, "GET", path, TIMEOUT_S)
+    if status != 200 and "error" in body:
+        raise ConfigurationError(f"the node at {address} says: {body['error']}")
     if status != 200:
-        raise ConfigurationError(f"the node at {address} is not ready: {body}")
+        raise ConfigurationError(f"the node at {address} is not ready: {body.get('state', body)}")
     return body
 
 

@@ -41,10 +41,11 @@ def advise(
     Raises:
         ConfigurationError: there are no such numbers, or nothing was measured yet; says what to do.
     """
-    has_n, told = _measured(admin, table)
+    has_n, told, away = _measured(admin, table)
     rests_on = basis(told)
     if not rests_on.is_enough:
-        raise ConfigurationError(f"{_counted(rests_on)}: that is too little. {_MORE}")
+        why = "".join(f"; {line}" for line in _missed(len(told), away))
+        raise ConfigurationError(f"{_counted(rests_on)}: that is too little. {_MORE}{why}")
     found = measured(told)
     replicas = has_n if n is None else n
     choices = [
@@ -56,9 +57,12 @@ def advise(
     if as_json:
         known = {**rests_on._asdict(), "is_good": rests_on.is_good}
         choices_told = [_told(replicas, *one) for one in predicted.items()]
-        print_json({"table": table, "n": replicas, "basis": known, "choices": choices_told})
+        numbers = [node["number"] for node in away]
+        print_json({"table": table, "n": replicas, "basis": known, "away": numbers, "choices": choices_told})
         return
     console = Console()
+    for line in _missed(len(told), away):
+        console.print(line, style="bold", highlight=False)
     console.print(_summary(replicas, predicted))
     console.print(
         "fresh: how likely a read that begins when a write is acknowledged sees it; then how long after that a read "
@@ -84,26 +88,40 @@ def _counted(rests_on: Basis) -> str:
     )
 
 
-def _measured(admin: str, table: str) -> tuple[int, list[Told]]:
-    """Return how many replicas the table has, and what all nodes that answer have measured."""
+def _missed(answering: int, away: list[dict[str, Any]]) -> list[str]:
+    """Return what is to be said about nodes that do not answer: nothing, or a line."""
+    if not away:
+        return []
+    who = ", ".join(f"node {node['number']} ({node['addresses'].get('admin', 'no admin port')})" for node in away)
+    return [
+        f"no answer from {who}: this is by what {answering} of {answering + len(away)} nodes have measured; while the "
+        f"others are down, what takes more than {answering} of the replicas cannot be done at all"
+    ]
+
+
+def _measured(admin: str, table: str) -> tuple[int, list[Told], list[dict[str, Any]]]:
+    """Return how many replicas the table has, what all nodes that answer have measured, and the nodes that do not."""
     told: list[Told] = []
+    away: list[dict[str, Any]] = []
     has_n = 0
     for node in fetch(admin, "/ring")["nodes"]:
         address = node["addresses"].get("admin")
-        if address is None:
-            continue
         try:
+            if address is None:
+                raise ConfigurationError("it has no admin port")
             page = fetch(address, f"/staleness?table={quote(table, safe='')}")
         except ConfigurationError:
             if address == admin:
                 raise
+            away.append(node)
             continue
         has_n = page["n"]
         told.append(msgspec.convert(page, Told))
     if not told:
         page = fetch(admin, f"/staleness?table={quote(table, safe='')}")
         has_n, told = page["n"], [msgspec.convert(page, Told)]
-    return has_n, told
+        away = [node for node in away if node["id"] != page["node"]]
+    return has_n, told, away
 
 
 def _predict(found: Measured, n: int, r: int, w: int) -> Prediction:
