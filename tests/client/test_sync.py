@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
+import sys
 import threading
 
 import pytest
@@ -46,9 +48,13 @@ class Numbers:
         return 2 * number
 
     async def up_to(self, end: int):  # type: ignore[no-untyped-def]
-        for number in range(end):
-            self.last = number
-            yield number
+        self.has_ended = False
+        try:
+            for number in range(end):
+                self.last = number
+                yield number
+        finally:
+            self.has_ended = True
 
 
 class SyncNumbers(Blocking[Numbers]):
@@ -75,6 +81,24 @@ def test_one_waits_on_another_thread_which_ends() -> None:
     finally:
         runner.stop()
     assert threading.active_count() == before
+
+
+def test_an_iterator_that_was_left_early_says_nothing_when_its_client_is_closed_before_it() -> None:
+    runner = Runner()
+    numbers = SyncNumbers(runner, Numbers())
+    complaints: list[object] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda raised: complaints.append(raised.exc_value)
+    try:
+        runner.start()
+        some = numbers.up_to(10**9)
+        assert next(some) == 0
+        runner.stop()
+        assert numbers._of.has_ended
+        del some
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    assert complaints == []
 
 
 def _asking(numbers: SyncNumbers):  # type: ignore[no-untyped-def]

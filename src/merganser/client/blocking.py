@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
@@ -34,7 +35,7 @@ class Runner:
 
     def __init__(self) -> None:
         """Be stopped."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may end an iterator, which runs work, where this is held
         """Held to begin work, and to stop: nothing begins on a loop that has stopped, what had begun is given up."""
         self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
@@ -142,7 +143,8 @@ def one_by_one(
             while some := self._runner.run(lambda: _some(found)):
                 yield from some
         finally:
-            self._runner.run(found.aclose)
+            with contextlib.suppress(ClosedError, UnknownOutcomeError):  # the client was closed, which ends it as well
+                self._runner.run(found.aclose)
 
     return iterate
 
@@ -161,11 +163,12 @@ async def _some(found: AsyncIterator[T]) -> list[T]:
 
 
 async def _given_up() -> None:
-    """Cancel all that runs on this loop beside this, and return when it has ended."""
+    """Cancel all that runs on this loop beside this, end its generators, and return when all have ended."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for other in others:
         other.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 async def _awaited(work: Callable[[], Awaitable[Any]]) -> Any:
