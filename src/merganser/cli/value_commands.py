@@ -127,7 +127,10 @@ def keys(
     admin: AdminOption = ADMIN_DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """List the keys of a table, one a line, in the order of the ring."""
+    """List the keys of a table, one a line, in the order of the ring.
+
+    A key that cannot be printed on a line as it is, is quoted as shells do it: $'two\\nlines'.
+    """
     from merganser.cli import values as on_values
 
     on_values.list_keys(admin, table, prefix=prefix, consistency=consistency, as_json=json)

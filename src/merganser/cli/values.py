@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from merganser.cli.admin_port import post, print_json
+from merganser.cli.lines import on_a_line
 from merganser.model.contents import INTEGER_MAX, INTEGER_MIN
 from merganser.model.errors import ConfigurationError
 
@@ -114,7 +115,7 @@ def list_keys(admin: str, table: str, *, prefix: str, consistency: str, as_json:
             if as_json:
                 print(orjson.dumps(key).decode())  # noqa: T201
             else:
-                print(bytes_of(key).decode(errors="backslashreplace"))  # noqa: T201
+                print(on_a_line(bytes_of(key)))  # noqa: T201
         start = page["from"]
         if start is None:
             return
@@ -143,8 +144,9 @@ def find(
     while True:
         page = ask(admin, "find", {**query, "from": start})
         for one in page["found"]:
-            shown = one["value"] if isinstance(one["value"], int | str) else one["value"]["base64"]
-            key = bytes_of(one["key"]).decode(errors="backslashreplace")
+            tag = one["value"]
+            shown = tag if isinstance(tag, int) else on_a_line(tag.encode() if isinstance(tag, str) else bytes_of(tag))
+            key = on_a_line(bytes_of(one["key"]))
             print(orjson.dumps(one).decode() if as_json else f"{shown}\t{key}")  # noqa: T201
         start = page["from"]
         if start is None:
