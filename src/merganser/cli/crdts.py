@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
-from merganser.cli.values import ask, bytes_of, whole_number
+from merganser.cli.values import as_json, ask, bytes_of, whole_number
 from merganser.core.crdt import types
+from merganser.model.errors import ConfigurationError
 
 
 def update(
@@ -27,20 +28,24 @@ def update(
         ConfigurationError: it was not made, or that is unknown; says why.
     """
     query = {"table": table, "key": key, "id": identity, "context": context, "consistency": consistency}
-    made = ask(admin, "update", query, orjson.dumps([operation]))
+    try:
+        content = orjson.dumps([operation])
+    except TypeError:  # a type or an action that is no UTF-8
+        raise ConfigurationError("types and actions are words, and one of these is no UTF-8") from None
+    made = ask(admin, "update", query, content)
     print("made" if made["made"] else "nothing to change")  # noqa: T201  # a command line speaks
 
 
-def typed(kind: str, action: str, value: str | None) -> str | int | None:
+def typed(kind: str, action: str, value: str | None) -> object:
     """Return ``value`` as the action takes it: as a number if it takes one and this is one.
 
     Raises:
         ConfigurationError: it takes a number, and this one has more than 64 bits.
     """
     if value is None or types.ACTIONS.get(kind, {}).get(action) is not int:
-        return value
+        return None if value is None else as_json(value)
     number = whole_number(value)
-    return value if number is None else number
+    return as_json(value) if number is None else number
 
 
 def session(admin: str, table: str, *, life_s: int) -> None:

@@ -236,10 +236,12 @@ def update(
     What removes or replaces something does so with what the context has seen; without one, with all that is there now.
     """
     from merganser.cli import crdts
+    from merganser.cli import values as on_values
     from merganser.cli.contexts import context_of
 
     seen = context_of(context)
-    operation = {"type": kind, "action": action, "value": crdts.typed(kind, action, value), "path": field or []}
+    path = [on_values.as_json(name) for name in field or ()]
+    operation = {"type": kind, "action": action, "value": crdts.typed(kind, action, value), "path": path}
     crdts.update(admin, table, key, operation, identity=identity, context=seen, consistency=consistency)
 
 
@@ -289,4 +291,4 @@ def advise(
 
 
 def _value(given: str) -> bytes:
-    return sys.stdin.buffer.read() if given == "-" else given.encode()
+    return sys.stdin.buffer.read() if given == "-" else given.encode(errors="surrogateescape")

@@ -197,7 +197,18 @@ def _pair(given: str) -> tuple[str, str]:
     name, is_there, text = given.partition("=")
     if not name or not is_there:
         raise ConfigurationError(f"write NAME=VALUE, not {given!r}")
+    if not _is_text(given):
+        raise ConfigurationError(f"what is said about a value is UTF-8, and {given!r} is not")
     return name, text
+
+
+def _is_text(argument: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in argument)
+
+
+def as_json(argument: str) -> object:
+    """Return what was typed as the admin port takes it in JSON."""
+    return argument if _is_text(argument) else {"base64": base64.b64encode(typed(argument)).decode()}
 
 
 def _integer(text: str) -> int:
@@ -240,7 +251,7 @@ def ask(admin: str, action: str, query: dict[str, str | None] | dict[str, str], 
         query = {name: value for name, value in query.items() if name != "context"}
         query |= {"context_bytes": str(len(before))}
         content = before + content
-    told = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value is not None)
+    told = "&".join(f"{name}={quote(typed(value), safe='')}" for name, value in query.items() if value is not None)
     return post(admin, f"/values/{action}?{told}", header=HEADER, timeout_s=TIMEOUT_S, content=content)
 
 
@@ -265,6 +276,11 @@ def _said(value: dict[str, Any]) -> str:
         gone_at = datetime.datetime.fromtimestamp(value["expires_at_s"], datetime.UTC)
         said.append(f"until {gone_at:%Y-%m-%d %H:%M:%S} UTC")
     return "\n".join(said)
+
+
+def typed(argument: str) -> bytes:
+    """Return the bytes that were typed, whether they are UTF-8 or not."""
+    return argument.encode(errors="surrogateescape")
 
 
 def bytes_of(value: dict[str, Any]) -> bytes:
