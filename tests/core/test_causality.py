@@ -109,7 +109,7 @@ BACKWARDS = causality.encode(KEY, (Span(1, 10, 30, 20),))
         (KEY, TOKEN[:-8] + b"AAAAAAA=", "another key, or was changed"),
         (KEY, UNORDERED, "not in order"),
         (KEY, BACKWARDS, "the span 30 to 20"),
-        (KEY, b"A" * 8_388_612, "a context of 8388612 bytes, of 8388608 at most"),
+        (KEY, b"A" * 1_048_580, "a context of 1048580 bytes, of 1048576 at most"),
     ],
 )
 def test_what_is_no_token_is_refused_with_the_reason(key: bytes, token: bytes, reason: str) -> None:

@@ -102,7 +102,7 @@ async def test_a_context_too_long_for_a_request_line_is_taken_back_before_the_bo
     for wrong, reason in (
         ({**sized, "context": "x"}, "exclude each other"),
         (sized, "the body has 4 bytes"),
-        ({**asked, "context_bytes": "-1"}, "a number from 0 to 8388608"),
+        ({**asked, "context_bytes": "-1"}, "a number from 0 to 1048576"),
     ):
         status, answer = await ask(machine, "put", **wrong, body=b"milk")
         assert (status, reason in answer["error"]) == (400, True)
