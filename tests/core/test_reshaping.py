@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merganser.core import cluster_map, reshaping
+from merganser.core import cluster_map, policy_changes, reshaping
 from merganser.model.cluster import ClusterMap, Move, NodeRecord, Pending
 from merganser.model.errors import RequestError, UnavailableError, VersionError
 from merganser.model.ids import ClusterId, NodeId, PartitionId
@@ -42,6 +42,8 @@ def steps(current: ClusterMap) -> Iterator[ClusterMap]:
             current = reshaping.flipped(current, current.placed)
         elif current.settling:
             current = reshaping.after_settling(current, current.placed)
+        elif policy_changes.is_fork_due(current):
+            current = policy_changes.forked(current)
         elif (pending := reshaping.next_pending(current)) is not None:
             current = reshaping.with_pending(current, pending)
         elif (others := reshaping.with_other_voters(current)) is not current:

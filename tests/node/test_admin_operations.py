@@ -89,6 +89,20 @@ async def test_what_is_begun_can_be_cancelled(world: World) -> None:
 
 
 @simulated()
+async def test_it_is_ending_only_once_nothing_is_left_to_change(world: World) -> None:
+    await started(world)
+    machine, told = world.machines[0], list[str]()
+    zones = {str(number): "elsewhere" for number in (1, 2, 3)}
+    await asked(machine, "/operation/begin", {"kind": "zones", "zones": zones, "id": "a"})
+    while (progress := member(machine).rebalancer.progress()) is not None:
+        told.append(progress.step)
+        await asyncio.sleep(0.01)
+    assert {"copying", "settling"} & set(told)
+    is_ending = [step == "ending" for step in told]
+    assert is_ending == sorted(is_ending)
+
+
+@simulated()
 async def test_what_makes_no_sense_is_refused_with_the_reason(world: World) -> None:
     await grown(world)
     machine = world.machines[0]

@@ -162,7 +162,7 @@ def watch(cluster: Cluster, name: str, *, told: str, console: Console) -> bool:
 
 def _until_ended(cluster: Cluster, name: str, bar: Progress, task: TaskID, console: Console) -> dict[str, Any] | None:
     """Return what became of it; None if those who answer do not know."""
-    said = ""
+    said, moved = "", 0
     heard_s = time.monotonic()
     ended_s: float | None = None
     while True:
@@ -180,8 +180,9 @@ def _until_ended(cluster: Cluster, name: str, bar: Progress, task: TaskID, conso
         if running is not None and running["id"] == name:
             ended_s = None
             cluster.prefer(running["driver"])  # it knows what is waited for
-            bar.update(task, total=running["moves"] or None, completed=running["moved"], description=_told(running))
-            if bar.disable and (line := f"{running['step']}: {running['moved']} of {running['moves']}") != said:
+            moved = max(moved, running["moved"])  # a step on the way may undo a replica or two for a time
+            bar.update(task, total=running["moves"] or None, completed=moved, description=_told(running))
+            if bar.disable and (line := f"{running['step']}: {moved} of {running['moves']}") != said:
                 said = line
                 console.print(line)
         else:
@@ -227,11 +228,17 @@ def show(admin: str, *, as_json: bool) -> None:
         seconds = max(0, int(time.time() - running["began_us"] / 1e6))
         console.print(f"{running['told']}: under way for {seconds} s (operation {running['id']})")
         console.print(
-            _told(running) + f"; {running['moved']} of {running['moves']} partitions have changed their owner"
+            _told(running)
+            + f"; {running['moved']} of {running['moves']} partitions have changed their {_what(running['kind'])}"
         )
         console.print(f"driven by node {running['driver'] or 'none that answers'}")
     if last is not None:
         console.print(f"before: {last['told']}: {'done' if last['is_done'] else 'cancelled'}")
+
+
+def _what(kind: str) -> str:
+    """Return what of a partition is counted that changes, by the kind of the operation."""
+    return "replicas" if kind in ("zones", "policy") else "owner"
 
 
 def _told(running: dict[str, Any]) -> str:
@@ -241,9 +248,9 @@ def _told(running: dict[str, Any]) -> str:
 
 def show_plan(console: Console, plan: dict[str, Any]) -> None:
     """Print what an operation would do, and what speaks against it."""
-    moves = f"{plan['moves']} of {plan['partitions']} partitions change their owner"
+    moves = f"{plan['moves']} of {plan['partitions']} partitions change their {_what(plan['kind'])}"
     if plan["kind"] == "policy":
-        moves = "replicas are made and dropped while it is served"
+        moves += ", while the table is served"
     if plan["kind"] == "split":
         moves = "nothing moves; it cannot be undone"
     console.print(f"plan: {plan['told']}; {moves}")

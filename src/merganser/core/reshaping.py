@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from merganser.core import ledgers, planner, policies, policy_changes, splitting
+from merganser.core import ledgers, planner, policies, policy_changes, replica_changes, splitting
 from merganser.core.cluster_map import check_spoken, check_version, node_by_id
 from merganser.core.map_flaws import NUMBER_MAX, VOTERS_MAX
 from merganser.core.placement import data_centers_in_turn
@@ -273,7 +273,9 @@ def ended(cluster_map: ClusterMap) -> ClusterMap:
 
 
 def left_to_move(cluster_map: ClusterMap, operation: Operation) -> int:
-    """Return how many partitions have yet to change their owner."""
+    """Return how many partitions have yet to change their owner; or their replicas, if that is what it is about."""
+    if replica_changes.is_counted(operation):
+        return replica_changes.left(cluster_map, operation)
     return sum(one != other for one, other in zip(cluster_map.owners, operation.owners, strict=True))
 
 
@@ -387,7 +389,6 @@ def planning(
         owners = yield from _planned_owners(
             cluster_map, future, moves_for_zones=bool(changed_zones) or kind == "rebalance"
         )
-    moves = 0 if kind == "split" else sum(one != other for one, other in zip(cluster_map.owners, owners, strict=True))
     operation = Operation(
         id=operation_id,
         kind=kind,
@@ -398,10 +399,10 @@ def planning(
         zones=tuple((known[node].number, zone) for node, zone in changed_zones.items()),
         gone=gone_numbers,
         lost=gone_numbers if kind in ("remove", "replace") else (),
-        moves=moves,
         began_us=now_us,
     )
     policies.check_left(cluster_map, operation)
+    operation = _counted(cluster_map, operation)
     owned = {node.id: (cluster_map.owners.count(node.number), owners.count(node.number)) for node in cluster_map.nodes}
     return Plan(operation, new_weights, owned)
 
@@ -419,8 +420,15 @@ def planned_policy(cluster_map: ClusterMap, table: TableId, policy: Policy, *, o
         policy=policy,
     )
     policies.check_left(cluster_map, operation)
+    operation = _counted(cluster_map, operation)
     owned = {node.id: (count := cluster_map.owners.count(node.number), count) for node in cluster_map.nodes}
     return Plan(operation, {}, owned)
+
+
+def _counted(cluster_map: ClusterMap, operation: Operation) -> Operation:
+    if operation.kind == "split":
+        return operation
+    return msgspec.structs.replace(operation, moves=left_to_move(cluster_map, operation))
 
 
 def _planned_owners(

@@ -189,7 +189,7 @@ class Operation(msgspec.Struct, frozen=True):
     lost: tuple[int, ...] = ()
     """Those of them that are not there any more: nothing is waited for from them."""
     moves: int = 0
-    """Partitions that had to change their owner when it began."""
+    """Partitions that had to change their owner when it began; of zones and policies: their replicas."""
     began_us: int = 0
     """Microseconds since 1970."""
     table: TableId = NO_TABLE

@@ -51,7 +51,7 @@ class Progress(msgspec.Struct, frozen=True):
     told: str
     began_us: int
     moves: int
-    """Partitions that are to change their owner in all."""
+    """Partitions that are to change their owner in all; of zones and policies: their replicas."""
     moved: int
     pending: int
     """Partitions that change in the present step."""
@@ -109,6 +109,8 @@ class Rebalancer:
         self._ill_in = topology.map.placed
         self._waiting_for = ""
         self._present: Step | None = None
+        self._left: tuple[ClusterMap, int] | None = None
+        """By one map, how many partitions have yet to change."""
         self._running = topology.map.operation
         self.last: Ended | None = None
         """The operation that ended last, since this node started."""
@@ -154,10 +156,16 @@ class Rebalancer:
         if operation is None:
             return None
         is_uncut = splitting.is_due(current)
-        left = 0 if is_uncut else reshaping.left_to_move(current, operation)
-        step = "preparing" if left or is_uncut else "ending"
-        if current.pending is not None or current.settling:
-            step = "settling" if current.settling else "copying"
+        if self._left is None or self._left[0] is not current:
+            self._left = current, 0 if is_uncut else reshaping.left_to_move(current, operation)
+        left = self._left[1]
+        if current.settling:
+            step = "settling"
+        elif current.pending is not None:
+            step = "copying"
+        else:
+            is_more = is_uncut or policy_changes.is_fork_due(current) or self._step_of(current).pending is not None
+            step = "preparing" if is_more else "ending"
         return Progress(
             id=operation.id,
             kind=operation.kind,
