@@ -123,16 +123,19 @@ def operate(
 
 
 def watch_running(admin: str) -> bool:
-    """Watch what is under way until it ends; tell whether it was done, or nothing was under way.
+    """Watch what is under way until it ends; tell whether it was done. If nothing is, tell that of what ended last.
 
     Raises:
         ConfigurationError: nobody answers.
     """
     cluster, console = Cluster(admin), Console(highlight=False)
-    running = cluster.fetch("/operation")["running"]
+    page = cluster.fetch("/operation")
+    running, last = page["running"], page["last"]
     if running is None:
         console.print("no operation is under way")
-        return True
+        if last is not None:
+            console.print(_ended(last))
+        return last is None or bool(last["is_done"])
     return watch(cluster, running["id"], told=running["told"], console=console)
 
 
@@ -233,7 +236,11 @@ def show(admin: str, *, as_json: bool) -> None:
         )
         console.print(f"driven by node {running['driver'] or 'none that answers'}")
     if last is not None:
-        console.print(f"before: {last['told']}: {'done' if last['is_done'] else 'cancelled'}")
+        console.print(_ended(last))
+
+
+def _ended(last: dict[str, Any]) -> str:
+    return f"before: {last['told']}: {'done' if last['is_done'] else 'cancelled'}"
 
 
 def _what(kind: str) -> str:

@@ -257,7 +257,7 @@ def _check(wanted: Wanted) -> None:
     if unknown:
         raise RequestError(f"a policy has no {min(unknown)}: how a table is kept otherwise stays as it was made")
     if wanted.kind == "weights" and wanted.weight is None:
-        raise RequestError("move needs --weight")
+        raise RequestError("move needs --weight, a number of 0 or more")
     if wanted.weight is not None and wanted.kind not in ("join", "weights"):
         raise RequestError(f"{wanted.kind} takes no weight")
     if wanted.kind == "join" and wanted.weight is not None and not wanted.weight > 0:
