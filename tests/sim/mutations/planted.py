@@ -65,7 +65,7 @@ def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=9, nemesis="crashes")
 def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.power_cut
     patch.setattr(MemoryEngine, "_forget_synced", lambda _engine: None)
@@ -80,7 +80,7 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 # Quorums.
 
 
-@planted("held", "acknowledged", mechanism=QUORUMS, likely=2)
+@planted("held", "acknowledged", mechanism=QUORUMS, likely=14)
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "to_write")
 
@@ -90,7 +90,7 @@ def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "to_read")
 
 
-@planted("held", "acknowledged", mechanism=HANDOFF, likely=7, nemesis="partitions", nodes=5)
+@planted("held", "acknowledged", mechanism=HANDOFF, likely=3, nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
     real = Needs.to_write
 
@@ -110,7 +110,7 @@ def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
     patch.setattr(Needs, method, short)
 
 
-@planted("origin", mechanism=QUORUMS)
+@planted("origin", mechanism=QUORUMS, likely=3)
 def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "is_certainly_unwritten", True)
 
@@ -130,7 +130,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "begin_apply", lambda _self, _sender, _request: None)
 
 
-@planted("acknowledged", mechanism=VERSIONS, likely=1)
+@planted("acknowledged", mechanism=VERSIONS)
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
@@ -145,17 +145,17 @@ def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("timestamps", mechanism=CLOCKS, likely=2, nemesis="all", clock_jump_s=40.0)
+@planted("timestamps", mechanism=CLOCKS, likely=8, is_soak=True, nemesis="all", clock_jump_s=40.0)
 def timestamp_ceiling_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(member, "load_ceiling", lambda _engine: 0)
 
 
-@planted("timestamps", mechanism=CLOCKS, likely=1, nemesis="clocks")
+@planted("timestamps", mechanism=CLOCKS, likely=3, nemesis="clocks")
 def clock_that_follows_the_wall_backwards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HybridClock, "mint", lambda self, wall_us: Timestamp(wall_us, self._writer))
 
 
-@planted("resurrection", mechanism=TOMBSTONES, workload="deletes")
+@planted("resurrection", mechanism=TOMBSTONES, likely=1, workload="deletes")
 def replica_drops_a_tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
     real = Batch.put
 
@@ -185,7 +185,7 @@ def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
 # Repair.
 
 
-@planted("convergence", mechanism=READ_REPAIR, likely=2)
+@planted("convergence", mechanism=READ_REPAIR, likely=15)
 def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
         return
@@ -194,7 +194,7 @@ def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
 
 
-@planted("monotonic", mechanism=READ_REPAIR, likely=2, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
+@planted("monotonic", mechanism=READ_REPAIR, likely=5, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
 def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
         return 3
@@ -203,7 +203,7 @@ def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "monotonic", mechanism=READ_REPAIR, likely=24, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1
+    "monotonic", mechanism=READ_REPAIR, likely=11, workload="sessions", nemesis="crashes+disks", nodes=1, hot_keys=1
 )
 def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
     async def read(self: Replica, sender: NodeId, request: Read) -> Found:
@@ -230,7 +230,8 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
 @planted(
     "held",
     mechanism=HANDOFF,
-    likely=15,
+    likely=3,
+    is_soak=True,
     workload="handoff",
     nemesis="crashes+disks",
     nodes=5,
@@ -247,12 +248,12 @@ def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintStore, "keep", keep)
 
 
-@planted("held", mechanism=HANDOFF, workload="handoff", nodes=5, hot_keys=1)
+@planted("held", mechanism=HANDOFF, likely=1, workload="handoff", nodes=5, hot_keys=1)
 def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
 
 
-@planted("available", mechanism=HANDOFF, likely=12, workload="handoff", nemesis="crashes", nodes=5)
+@planted("available", mechanism=HANDOFF, likely=32, is_soak=True, workload="handoff", nemesis="crashes", nodes=5)
 def primaries_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StandIns, "next_for", lambda *_: None)
 
@@ -271,7 +272,7 @@ def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.coordinator.merge_pages", lossy)
 
 
-@planted("scans", "readable", mechanism=RANGES, likely=2, workload="scans")
+@planted("scans", "readable", mechanism=RANGES, likely=14, workload="scans")
 def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     def reach(pages: Mapping[NodeId, Rows], *, reverse: bool) -> bytes | None:
         stops = [page.rows[-1][0] for page in pages.values() if not page.is_last]
@@ -280,7 +281,7 @@ def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(range_merge, "_reach", reach)
 
 
-@planted("scans", "readable", mechanism=RANGES, likely=2, workload="scans", nodes=5)
+@planted("scans", "readable", mechanism=RANGES, likely=1, workload="scans", nodes=5)
 def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator.read_range
 
@@ -315,7 +316,7 @@ def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AcceptorState, "accept", accept)
 
 
-@planted("maps", "tables", mechanism=TABLES, likely=15, workload="tables", seeds_max=300)
+@planted("maps", "tables", mechanism=TABLES, likely=1, workload="tables", seeds_max=300)
 def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     real = catalog.Catalog._prepare
 
@@ -326,12 +327,12 @@ def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(catalog.Catalog, "_prepare", prepare)
 
 
-@planted("tables", mechanism=TABLES, likely=1, workload="tables")
+@planted("tables", mechanism=TABLES, likely=2, workload="tables")
 def table_that_is_to_go_stays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TableEnds, "_overdue", lambda self: [])
 
 
-@planted("tables", mechanism=TABLES, likely=2, workload="tables")
+@planted("tables", mechanism=TABLES, likely=2, is_soak=True, workload="tables")
 def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster_map, "without_table", lambda current, **_which: current)
 

@@ -15,7 +15,7 @@ from merganser.model.errors import PeerLostError, UnavailableError
 from sim.mutations.planting import CLIENTS, planted
 
 
-@planted("siblings", mechanism=CLIENTS, likely=1, workload="native", hot_keys=1)
+@planted("siblings", mechanism=CLIENTS, likely=3, workload="native", hot_keys=1)
 def client_sends_again_what_it_lost_sight_of(patch: pytest.MonkeyPatch) -> None:
     """The first try comes to be, is read and replaced, and then the second stands beside what replaced it."""
     real = errors.did_nothing
@@ -42,7 +42,7 @@ def client_reads_any_one_replica(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "send", send)
 
 
-@planted("crdts", mechanism=CLIENTS, likely=11, workload="native-crdts")
+@planted("crdts", mechanism=CLIENTS, likely=1, workload="native-crdts")
 def client_counts_again_what_it_lost_sight_of(patch: pytest.MonkeyPatch) -> None:
     """It sends an update once more, and not under an id."""
     real = calls.Calls.write
@@ -54,7 +54,7 @@ def client_counts_again_what_it_lost_sight_of(patch: pytest.MonkeyPatch) -> None
     patch.setattr(crdts, "_EXACT", ())
 
 
-@planted("crdts", mechanism=CLIENTS, likely=6, workload="native-crdts", hot_keys=1)
+@planted("crdts", mechanism=CLIENTS, likely=38, workload="native-crdts", hot_keys=1)
 def client_sends_another_update_under_an_id_whose_outcome_it_does_not_know(patch: pytest.MonkeyPatch) -> None:
     """The first is made, and the second taken for made."""
 

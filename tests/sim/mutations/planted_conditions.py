@@ -42,7 +42,6 @@ def each_node_decides_about_conditions_by_itself(patch: pytest.MonkeyPatch) -> N
 @planted(
     "conditions",
     mechanism=CONDITIONS,
-    likely=12,
     workload="conditions",
     nemesis="partitions",
     nodes=3,
@@ -99,7 +98,7 @@ def refused_put_is_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "_decide", decide)
 
 
-@planted("siblings", mechanism=CONDITIONS, likely=1, workload="conditions")
+@planted("siblings", mechanism=CONDITIONS, likely=10, workload="conditions")
 def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     real = conditional_puts._told
 
@@ -128,12 +127,12 @@ def conditional_put_that_comes_twice_is_decided_twice(patch: pytest.MonkeyPatch)
     patch.setattr(ConditionalPuts, "_decide_once", decide)
 
 
-@planted("last writes", mechanism=CONDITIONS, likely=12, workload="last-writes", nemesis="clocks", hot_keys=1)
+@planted("last writes", mechanism=CONDITIONS, likely=5, workload="last-writes", nemesis="clocks", hot_keys=1)
 def put_is_done_though_a_last_write_of_later_stands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("conditions", mechanism=CONDITIONS, workload="last-writes", nemesis="none")
+@planted("conditions", mechanism=CONDITIONS, likely=2, workload="last-writes", nemesis="none")
 def last_write_is_not_modified_by_a_later_one(patch: pytest.MonkeyPatch) -> None:
     def newest(seen: Context) -> Any:
         return min(seen)
@@ -148,7 +147,7 @@ def list_takes_the_word_of_the_first_replica(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(briefs, "is_there", lambda told, now_s: real(list(told)[:1], now_s))
 
 
-@planted("keys", mechanism=CONDITIONS, likely=1, workload="conditions", nemesis="none")
+@planted("keys", mechanism=CONDITIONS, likely=2, workload="conditions", nemesis="none")
 def list_takes_what_was_deleted_for_a_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(briefs, "lasts_until_s", lambda _row, _conflicts: briefs.FOREVER_S)
 

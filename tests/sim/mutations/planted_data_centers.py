@@ -26,7 +26,7 @@ def any_coordinator_keeps_hints(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Topology, "may_keep", lambda *_: True)
 
 
-@planted("residency", mechanism=DATA_CENTERS, workload="data-centers", nemesis=FAULTS)
+@planted("residency", mechanism=DATA_CENTERS, likely=1, workload="data-centers", nemesis=FAULTS)
 def any_node_is_a_fallback_and_takes_the_hint(patch: pytest.MonkeyPatch) -> None:
     def fallbacks(self: Ring, partition: PartitionId, rule: int) -> tuple[NodeId, ...]:
         members = self.preference_list(partition, rule)
@@ -72,7 +72,7 @@ def local_levels_count_all_replicas(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=11, workload="data-centers", nemesis=FAULTS
+    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=5, workload="data-centers", nemesis=FAULTS
 )
 def each_quorum_is_met_by_one_data_center(patch: pytest.MonkeyPatch) -> None:
     real = levels._by_data_center
@@ -88,7 +88,7 @@ def each_quorum_is_met_by_one_data_center(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=24, workload="data-centers", nemesis=FAULTS
+    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=8, workload="data-centers", nemesis=FAULTS
 )
 def acks_from_elsewhere_count_for_local_levels(patch: pytest.MonkeyPatch) -> None:
     real = levels.to_write
@@ -100,7 +100,7 @@ def acks_from_elsewhere_count_for_local_levels(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(levels, "to_write", to_write)
 
 
-@planted("residency", mechanism=DATA_CENTERS, likely=1, workload="bank", data_centers=2, nemesis="none")
+@planted("residency", mechanism=DATA_CENTERS, likely=1, is_soak=True, workload="bank", data_centers=2, nemesis="none")
 def records_of_transactions_are_kept_anywhere(patch: pytest.MonkeyPatch) -> None:
     def id_within(transaction_id: bytes, _current: ClusterMap, _tables: Iterable[Table]) -> bytes:
         return transaction_id

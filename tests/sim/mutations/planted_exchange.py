@@ -21,7 +21,7 @@ from sim.mutations.planting import ANTI_ENTROPY, planted
 @planted(
     "convergence",
     mechanism=ANTI_ENTROPY,
-    likely=2,
+    likely=3,
     is_soak=True,
     nodes=3,
     partitions=4,
@@ -42,7 +42,7 @@ def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
 @planted(
     "convergence",
     mechanism=ANTI_ENTROPY,
-    likely=3,
+    likely=5,
     is_soak=True,
     nodes=3,
     partitions=4,
@@ -65,7 +65,6 @@ def differing_twig_skipped(patch: pytest.MonkeyPatch) -> None:
 @planted(
     "convergence",
     mechanism=ANTI_ENTROPY,
-    likely=1,
     is_soak=True,
     nodes=3,
     partitions=4,

@@ -40,7 +40,6 @@ PROMISES = ("promises", *REGISTERS)
     *PROMISES,
     mechanism=ELECTIONS,
     likely=1,
-    is_soak=True,
     workload="counters",
     nemesis="crashes+partitions",
     hot_keys=1,
@@ -58,7 +57,7 @@ def promises_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *PROMISES,
     mechanism=ELECTIONS,
-    likely=1,
+    likely=2,
     workload="counters",
     nemesis="crashes+disks+partitions",
     nodes=3,
@@ -71,7 +70,7 @@ def promise_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "durable", at_once)
 
 
-@planted(*PROMISES, mechanism=ELECTIONS, likely=1, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
+@planted(*PROMISES, mechanism=ELECTIONS, likely=3, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
 def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "check", lambda _self, _group, _epoch: None)
 
@@ -79,7 +78,7 @@ def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
-    likely=43,
+    likely=105,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -103,7 +102,6 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
-    likely=5,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -120,7 +118,7 @@ def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 
 
-@planted("leaders", mechanism=ELECTIONS, likely=2, workload="items", nemesis="crashes")
+@planted("leaders", mechanism=ELECTIONS, likely=3, workload="items", nemesis="crashes")
 def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "handovers", lambda _self, _now_s: {})
 
@@ -128,7 +126,7 @@ def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
 # Items.
 
 
-@planted(*REGISTERS, mechanism=ITEMS, likely=20, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, likely=9, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     real = Flight.__init__
 
@@ -139,9 +137,7 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Flight, "__init__", hasty)
 
 
-@planted(
-    *REGISTERS, mechanism=ITEMS, likely=34, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
-)
+@planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow")
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def revealed(_self: LedItems, _term: object, _key: bytes) -> None:
         return
@@ -152,7 +148,8 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ITEMS,
-    likely=14,
+    likely=22,
+    is_soak=True,
     workload="counters",
     nemesis="storms+crashes",
     nodes=3,
@@ -187,7 +184,7 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     "counters",
     "linearizable",
     mechanism=ITEMS,
-    likely=8,
+    likely=20,
     workload="counters",
     nemesis="partitions",
     nodes=3,
@@ -206,7 +203,14 @@ def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leader, "written", written)
 
 
-@planted("linearizable", mechanism=ITEMS, likely=157, workload="item-scans", nemesis="partitions+crashes")
+@planted(
+    "linearizable",
+    mechanism=ITEMS,
+    likely=172,
+    is_soak=True,
+    workload="item-scans",
+    nemesis="partitions+crashes",
+)
 def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
     async def cover(_self: LedRanges, _term: object, _table: object, request: ReadRangeLed) -> bytes:
         return request.end
@@ -217,7 +221,7 @@ def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
 # First touch.
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=8, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=7, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     def trusting(*of: Any, is_own_intact: bool, **named: Any) -> Touched | None:
         return KNOWN if is_own_intact else touched(*of, is_own_intact=is_own_intact, **named)
@@ -228,7 +232,7 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=FIRST_TOUCH,
-    likely=103,
+    likely=1,
     workload="items",
     nemesis="partitions",
     nodes=3,
@@ -262,7 +266,7 @@ class _Kept:
         self.key, self.request, self.register = key, self, register
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=8, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=11, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def one_hash_tree_counts_for_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(first_touches, "is_known_by_roots", lambda roots, me, _replicas: me in roots)
 
@@ -323,7 +327,7 @@ def committed_before_all_items_are_prepared(patch: pytest.MonkeyPatch) -> None:
     "bank",
     "serializable",
     mechanism=TRANSACTIONS,
-    likely=42,
+    likely=9,
     is_soak=True,
     workload="bank",
     nemesis="crashes+partitions",
@@ -335,12 +339,14 @@ def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "value_seen", value_seen)
 
 
-@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=2, workload="appends", nemesis="partitions")
+@planted(
+    "serializable", "bank", mechanism=TRANSACTIONS, likely=7, is_soak=True, workload="appends", nemesis="partitions"
+)
 def snapshot_in_one_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "moved", lambda earlier, _later: [False] * len(earlier))
 
 
-@planted("serializable", mechanism=TRANSACTIONS, likely=2, workload="appends", nemesis="partitions")
+@planted("serializable", mechanism=TRANSACTIONS, likely=1, workload="appends", nemesis="partitions")
 def lock_ignored_by_single_changes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(steps, "Maker", lambda step_of, meets_intents: _Maker(step_of, True))
 

@@ -29,7 +29,7 @@ def leader_settles_nothing(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=LED_REPAIR,
-    likely=10,
+    likely=20,
     workload="counters",
     nemesis="losses+partitions+crashes",
     nodes=3,

@@ -12,7 +12,7 @@ from merganser.storage.registers import decode_register
 from sim.mutations.planting import LOCAL_INDEXES, planted
 
 
-@planted("local indexes", mechanism=LOCAL_INDEXES, workload="index-queries", nemesis="crashes")
+@planted("local indexes", mechanism=LOCAL_INDEXES, likely=3, workload="index-queries", nemesis="crashes")
 def entry_left_where_the_item_was(patch: pytest.MonkeyPatch) -> None:
     real = LocalIndexes.changes
 
@@ -23,7 +23,7 @@ def entry_left_where_the_item_was(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "linearizable", "local indexes", mechanism=LOCAL_INDEXES, likely=9, workload="index-queries", nemesis="partitions"
+    "linearizable", "local indexes", mechanism=LOCAL_INDEXES, likely=1, workload="index-queries", nemesis="partitions"
 )
 def intent_stands_for_what_the_item_is_alone(patch: pytest.MonkeyPatch) -> None:
     def places_of(keys_of: local_indexes.LocalKeys, key: bytes, stored: bytes | None) -> dict[Any, None]:

@@ -18,7 +18,7 @@ FAULTS = "splits+crashes+partitions+pauses"
 ITEMS = ("promises", "linearizable", "item versions", "held", "counters")
 
 
-@planted(*ITEMS, mechanism=SPLITTING, likely=1, nemesis=FAULTS, workload="items")
+@planted(*ITEMS, mechanism=SPLITTING, likely=9, is_soak=True, nemesis=FAULTS, workload="items")
 def halves_keep_their_promises_in_memory_only(patch: pytest.MonkeyPatch) -> None:
     real = Promises.split
 
@@ -28,21 +28,21 @@ def halves_keep_their_promises_in_memory_only(patch: pytest.MonkeyPatch) -> None
     patch.setattr(Promises, "split", split)
 
 
-@planted(*ITEMS, mechanism=SPLITTING, likely=9, nemesis=FAULTS, workload="items")
+@planted(*ITEMS, mechanism=SPLITTING, likely=31, nemesis=FAULTS, workload="items")
 def leaders_go_on_under_the_old_numbers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leadership, "_forget", lambda _self: None)
 
 
-@planted("hash trees", mechanism=SPLITTING, is_soak=True, nemesis=FAULTS)
+@planted("hash trees", mechanism=SPLITTING, likely=3, nemesis=FAULTS)
 def images_of_whole_partitions_are_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TreeImages, "forget_all", lambda *_: None)
 
 
-@planted("times", "expiries", mechanism=SPLITTING, likely=7, nemesis="splits", workload="expiries")
+@planted("times", "expiries", mechanism=SPLITTING, likely=35, is_soak=True, nemesis="splits", workload="expiries")
 def times_stay_under_the_old_numbers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExpiryIndex, "_split", lambda *_: lambda: None)
 
 
-@planted("tag entries", mechanism=SPLITTING, nemesis="splits", workload="tags")
+@planted("tag entries", mechanism=SPLITTING, likely=1, nemesis="splits", workload="tags")
 def tags_stay_under_the_old_numbers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TagIndex, "_split", lambda *_: lambda: None)

@@ -52,7 +52,7 @@ def one_replica_of_each_partition_is_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TagQueries, "_cover", cover)
 
 
-@planted("tags", mechanism=TAGS, likely=1, workload="tags", nemesis="partitions")
+@planted("tags", mechanism=TAGS, workload="tags", nemesis="partitions")
 def what_one_replica_lacks_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     """What any replica tells of is found: tags that a put has taken away come back."""
     patch.setattr(tags, "_is_doubtful", lambda _told, _asked: False)
@@ -81,7 +81,7 @@ def next_page_begins_after_the_first_row_left(patch: pytest.MonkeyPatch) -> None
     patch.setattr(tags, "merged", merged)
 
 
-@planted("tag entries", "tags", mechanism=TAGS, likely=2, workload="tags", seeds_max=60)
+@planted("tag entries", "tags", mechanism=TAGS, likely=1, workload="tags", seeds_max=60)
 def entries_of_a_damaged_row_are_forgotten_and_not_made_anew(patch: pytest.MonkeyPatch) -> None:
     def walk(index: TagIndex, place: Place, _start: bytes | None) -> None:
         index._broken.pop(place, None)
