@@ -114,6 +114,7 @@ def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytes
     "siblings",
     mechanism=CONDITIONS,
     likely=43,
+    is_soak=True,
     workload="last-writes",
     nodes=5,
     partitions=8,

@@ -42,7 +42,7 @@ def a_lost_node_is_to_be_given_something(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reshaping, "_lost", lambda *_: set())
 
 
-@planted("held", "acknowledged", mechanism=MOVING, likely=21, nemesis="moves")
+@planted("held", "acknowledged", mechanism=MOVING, likely=193, is_soak=True, nemesis="moves")
 def newcomers_count_as_any_other(patch: pytest.MonkeyPatch) -> None:
     def needed(_self: Holders, need: Need, _later: Need | None = None) -> Need:
         return need
