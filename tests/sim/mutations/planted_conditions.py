@@ -112,13 +112,12 @@ def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytes
 @planted(
     "last writes",
     "siblings",
+    "conditions",
     mechanism=CONDITIONS,
-    likely=43,
-    is_soak=True,
     workload="last-writes",
-    nodes=5,
-    partitions=8,
-    loss=0.5,
+    nemesis="storms",
+    nodes=3,
+    operations=40,
     hot_keys=1,
 )
 def conditional_put_that_comes_twice_is_decided_twice(patch: pytest.MonkeyPatch) -> None:
