@@ -117,6 +117,8 @@ def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytes
     workload="last-writes",
     nemesis="storms",
     nodes=3,
+    partitions=8,
+    loss=0.5,
     operations=40,
     hot_keys=1,
 )
