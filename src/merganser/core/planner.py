@@ -26,13 +26,15 @@ Source: DeCandia 2007 §6.2, strategy 3; minimal movement is what its "randomly 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 import msgspec
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 REPLICAS = 3
@@ -42,6 +44,8 @@ _ROUNDS = 4
 """Of mending: each may make room for the next."""
 _STEPS = 400
 """Of untangling; most that can be untangled at all are within fifty."""
+_LOOKS = 256
+"""Positions that are looked at in one step, if nothing is to be mended there."""
 _TABU_STEPS = 9
 """How long a position stays as it is after a swap, so that the search does not go in circles."""
 _NEVER = 1 << 62
@@ -60,35 +64,6 @@ class Member(msgspec.Struct, frozen=True):
     """Its machine; none: it is alone on one."""
 
 
-def plan(
-    owners: Sequence[int],
-    members: Sequence[Member],
-    *,
-    n: int = REPLICAS,
-    moves_for_zones: bool = False,
-    siblings: int = 1,
-) -> tuple[int, ...]:
-    """Return the number of the member that is to own each partition.
-
-    Args:
-        owners: who owns each partition now, Q long; numbers that are no member's own nothing afterwards.
-        members: at least one, numbers distinct; their order does not matter.
-        n: how many neighbours are to lie apart.
-        moves_for_zones: let partitions change their owner only to bring zones apart.
-        siblings: how many neighbours were one partition before the ring was cut finer, a power of two.
-    """
-    return ended(planning(owners, members, n=n, moves_for_zones=moves_for_zones, siblings=siblings))
-
-
-def ended(steps: Generator[None, None, T]) -> T:
-    """Go through all steps at once; returns what they come to."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return cast("T", end.value)
-
-
 def planning(
     owners: Sequence[int],
     members: Sequence[Member],
@@ -97,22 +72,47 @@ def planning(
     moves_for_zones: bool = False,
     siblings: int = 1,
 ) -> Generator[None, None, tuple[int, ...]]:
-    """Do as `plan`, in steps of some milliseconds, for callers that have other things to do meanwhile.
+    """Return the number of the member that is to own each partition, after steps of some milliseconds.
 
-    What is hard to lay out takes up to half a second: a ring of three after one of four has left, say.
+    Of a ring of 16,384 partitions some steps take ten times as long. What is hard to lay out takes half a second in
+    all: a ring of three after one of four has left, say.
+
+    Args:
+        owners: who owns each partition now, Q long; numbers that are no member's own nothing afterwards.
+        members: at least one, numbers distinct; their order does not matter.
+        n: how many neighbours are to lie apart.
+        moves_for_zones: let partitions change their owner only to bring zones apart.
+        siblings: how many neighbours were one partition before the ring was cut finer, a power of two.
     """
     assert members, "a ring has at least one member"
     members = sorted(members, key=lambda member: member.number)
     quotas = shares(owners, members)
     layout = _Layout(owners, members, quotas, n, siblings)
     layout.free_surplus()
-    yield
-    layout.fill()
+    yield from layout.fill()
     for _ in range(_ROUNDS):
         if not (yield from layout.mend(moves_for_zones=moves_for_zones)):
             break
     yield from layout.untangle()
     return tuple(layout.owners)
+
+
+def at_once(steps: Callable[P, Generator[None, None, T]]) -> Callable[P, T]:
+    """Return a function that goes through all of ``steps`` without a pause."""
+
+    @functools.wraps(steps)
+    def run(*args: P.args, **named: P.kwargs) -> T:
+        going = steps(*args, **named)
+        while True:
+            try:
+                next(going)
+            except StopIteration as end:
+                return cast("T", end.value)
+
+    return run
+
+
+plan = at_once(planning)
 
 
 def shares(owners: Sequence[int], members: Sequence[Member]) -> dict[int, int]:
@@ -122,7 +122,8 @@ def shares(owners: Sequence[int], members: Sequence[Member]) -> dict[int, int]:
     share already, so that it keeps them, then whose share is cut most.
     """
     weights = {member.number: Fraction(member.weight) for member in members}
-    exact = {number: len(owners) * weight / sum(weights.values()) for number, weight in weights.items()}
+    total = sum(weights.values())
+    exact = {number: len(owners) * weight / total for number, weight in weights.items()}
     quotas = {number: int(share) for number, share in exact.items()}
     owned = Counter(owners)
     by_claim = sorted(
@@ -253,10 +254,11 @@ class _Layout:
             if not surplus[number]:
                 del surplus[number]
 
-    def fill(self) -> None:
-        """Give what nobody owns to those who lack most, where it goes best."""
+    def fill(self) -> Iterator[None]:
+        """Give what nobody owns to those who lack most, where it goes best, yielding before each."""
         for at in range(len(self.owners)):
             if not self.owners[at]:
+                yield
                 self._give(at)
 
     def mend(self, *, moves_for_zones: bool) -> Generator[None, None, bool]:
@@ -275,7 +277,7 @@ class _Layout:
             while cost and self._swap(at, everywhere if cost >= self._moves_from else changed):
                 cost, is_better = self._cost(at, self.owners[at]), True
                 yield
-            if cost:
+            if cost or at % _LOOKS == 0:
                 yield
         return is_better
 

@@ -303,7 +303,7 @@ class Plan(msgspec.Struct, frozen=True):
     """Partitions that each member owns, before and after."""
 
 
-def planned(
+def planning(
     cluster_map: ClusterMap,
     kind: OperationKind,
     *,
@@ -313,8 +313,8 @@ def planned(
     gone: Collection[NodeId] = (),
     successor: NodeId | None = None,
     zones: Mapping[NodeId, str] = {},
-) -> Plan:
-    """Return what comes of an operation on ``cluster_map``.
+) -> Generator[None, None, Plan]:
+    """Return what comes of an operation on ``cluster_map``, after steps of some milliseconds (`planner.planning`).
 
     Args:
         cluster_map: the newest one.
@@ -329,32 +329,6 @@ def planned(
     Raises:
         RequestError: there are no such nodes, nobody would be left, or it makes no sense.
     """
-    return planner.ended(
-        planning(
-            cluster_map,
-            kind,
-            operation_id=operation_id,
-            now_us=now_us,
-            weights=weights,
-            gone=gone,
-            successor=successor,
-            zones=zones,
-        )
-    )
-
-
-def planning(
-    cluster_map: ClusterMap,
-    kind: OperationKind,
-    *,
-    operation_id: str,
-    now_us: int,
-    weights: Mapping[NodeId, float] = {},
-    gone: Collection[NodeId] = (),
-    successor: NodeId | None = None,
-    zones: Mapping[NodeId, str] = {},
-) -> Generator[None, None, Plan]:
-    """Do as `planned`, in steps of some milliseconds (`planner.planning`)."""
     known = {node.id: node for node in cluster_map.nodes}
     named = [*weights, *gone, *zones, *([] if successor is None else [successor])]
     strangers = [node for node in named if node not in known]
@@ -405,6 +379,9 @@ def planning(
     operation = _counted(cluster_map, operation)
     owned = {node.id: (cluster_map.owners.count(node.number), owners.count(node.number)) for node in cluster_map.nodes}
     return Plan(operation, new_weights, owned)
+
+
+planned = planner.at_once(planning)
 
 
 def planned_policy(cluster_map: ClusterMap, table: TableId, policy: Policy, *, operation_id: str, now_us: int) -> Plan:
