@@ -111,13 +111,14 @@ async def _begun(member: Member, wanted: Wanted) -> object:
     if not wanted.id:
         raise RequestError("id is missing: draw one, so that the operation begins once however often it is asked for")
 
+    await member.catalog.look_for_news()  # what is planned for an older map is planned again, in one turn
     current = member.topology.map
     planned: Plan | None = None
 
     def change(newest: ClusterMap) -> ClusterMap:
         if newest.operation is not None and newest.operation.id == wanted.id:
             return newest
-        plan = planned if planned is not None and newest == current else planner.ended(_planning(newest, wanted))
+        plan = planned if planned is not None and newest == current else planner.at_once(_planning)(newest, wanted)
         verdict = operation_checks.judged(newest, plan, member.rebalancer.alive())
         if verdict.objections and not wanted.forced:
             raise RequestError("; ".join(verdict.objections))
