@@ -147,6 +147,22 @@ def test_what_a_leader_takes_on_is_bounded_apart_and_leaves_room_for_what_it_wai
     alone(script())
 
 
+def test_a_node_that_only_leads_for_clients_of_others_is_asked_and_one_that_repairs_is_not() -> None:
+    async def script() -> None:
+        epoch = Epoch(1, 1)
+        change = Change(1, TableId(1), b"k", epoch, b"r" * 16, 0, b"x")
+        replicate = Replicate(1, TableId(1), b"k", epoch, b"x")
+        for request, is_asked in (change, True), (replicate, False):
+            admission = Admission(AdmissionLimits())
+            for _ in range(40):
+                admission.end(request, admission.begin(request))
+            await asyncio.sleep(2 * TICK_S)
+            assert admission.is_asked is is_asked
+            admission.close()
+
+    alone(script())
+
+
 def test_a_replica_takes_a_bounded_number_of_requests_and_bytes_and_counts_no_others() -> None:
     async def script() -> None:
         limits = AdmissionLimits(served_max=3, served_bytes_max=100)

@@ -92,7 +92,7 @@ class Measured(msgspec.Struct, frozen=True):
     late: int = 0
     """Those of them over the latency target."""
     asked: int = 0
-    """Reads and writes for clients of this node that ended."""
+    """Reads and writes that ended, for clients of this node, and as a leader for those of others."""
     is_busy: bool = False
     """See `is_busy`."""
 
@@ -123,7 +123,7 @@ class BackgroundShare:
 
     @property
     def is_asked(self) -> bool:
-        """Tell whether clients asked this node for something in the last second, more than now and then."""
+        """Tell whether anything was `Measured.asked` in the last second, more than now and then."""
         return self._asked >= _ASKED_MIN
 
     def gap_s(self) -> float:

@@ -296,6 +296,7 @@ class Admission:
             self._served_bytes -= size_of(request)
         if kind in LED:  # these wait for others
             self._led.count -= 1
+            self._led.ended += 1
             return
         self._served.count -= 1
         if kind not in _PAGES:
@@ -353,7 +354,7 @@ class Admission:
 
     @property
     def is_asked(self) -> bool:
-        """Tell whether clients ask this node for something, more than now and then."""
+        """Tell whether clients ask this node for something, or others ask it as a leader, more than now and then."""
         return self._share.is_asked
 
     def _take_bytes(self, served: UnderWay, size: int, most: int) -> None:
@@ -421,11 +422,11 @@ class Admission:
                 self._lag_s,
                 served=self._ended,
                 late=self._late,
-                asked=self.operations.ended,
+                asked=self.operations.ended + self._led.ended,
                 is_busy=self.is_busy,
             )
         )
-        self._ended = self._late = 0
+        self._ended = self._late = self._led.ended = 0
         self.requests.tick(count=self.operations.ended, seconds=self.operations.seconds)
         self.operations.ended, self.operations.seconds = 0, 0.0
         self._timer = None

@@ -8,7 +8,7 @@ The comparison after it (`service.moving`) finds what was changed, or missed.
 Each page is checked by whom it is for, row by row, and is durable there when it is answered. Between two pages
 background work waits for its turn, and for as long as the bytes of the last one are worth. While clients ask this node
 one page is under way at a time, of all places, and what comes next waits three times as long as that took: the longer,
-the more whoever takes it has to do.
+the more whoever takes it has to do, up to two seconds.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ clients were seen to wait for 10 to 15 ms there on two busy cores."""
 PAGE_BYTES = 128 * 1024
 REST = 3.0
 """Times as long as a page took the next one waits while clients ask: a quarter of the time, at the most, goes to it."""
+REST_MAX_S = 2.0
+"""However long a page took: all places wait meanwhile, and may be of newcomers that are quicker."""
 ANSWER_TIMEOUT_S = 20.0
 
 
@@ -90,7 +92,7 @@ class Copying:
             if isinstance(answer, Kept) and answer.refused:
                 raise refusal(answer.refused[0][1])
             self.rows += len(requests)
-            rest_s = REST * (self._loop.time() - began) if self._admission.is_asked else 0.0
+            rest_s = min(REST_MAX_S, REST * (self._loop.time() - began)) if self._admission.is_asked else 0.0
             await asyncio.sleep(max(size / self._bytes_per_s, rest_s))
         return position
 
