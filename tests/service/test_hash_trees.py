@@ -141,6 +141,20 @@ async def test_the_first_change_deletes_the_image_in_its_own_batch_and_no_other_
 
 
 @on_a_loop
+async def test_maps_that_come_one_upon_another_do_not_make_partitions_quiet() -> None:
+    engine = MemoryEngine()
+    trees = await filled(engine)
+    running = asyncio.create_task(trees.run())
+    for _ in range(4):
+        trees._look_at(MAP)
+        async with asyncio.timeout(10.0):
+            while trees._news.is_set():
+                await asyncio.sleep(0)
+    assert images(engine) == [], "an image of each, that the next write would delete"
+    running.cancel()
+
+
+@on_a_loop
 async def test_an_image_is_written_once_a_partition_is_quiet_and_not_before() -> None:
     engine = MemoryEngine()
     trees = trees_on(engine)

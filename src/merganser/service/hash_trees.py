@@ -368,13 +368,17 @@ class HashTrees:
 
     async def run(self) -> None:
         """Have a tree for every partition held here, and an image for those that are quiet, while the node lives."""
+        loop = asyncio.get_running_loop()
+        look_at = loop.time()
         try:
             while self._engine.failure is None:
                 self._news.clear()
                 await self._count_all()
                 await self._grow_twigs()
-                await self._keep_images()
-                await self._pause()
+                if loop.time() >= look_at:  # not at each news: between two of them nothing has had time to change
+                    await self._keep_images()
+                    look_at = loop.time() + self._look_s
+                await self._pause(look_at - loop.time())
         except StorageFailedError:  # the engine has told whoever is to know
             return
 
@@ -426,11 +430,11 @@ class HashTrees:
             elif not kept.tree.is_empty and self._engine.shortage is None:
                 self._images.keep(place, kept.tree, kept.counter.count, with_twigs=with_twigs)
                 kept.has_image, kept.image_has_twigs, kept.is_plain = True, with_twigs, False
-                await asyncio.sleep(0)
+                await (asyncio.sleep(0) if is_quiet else self._admit())
 
-    async def _pause(self) -> None:
+    async def _pause(self, longest_s: float) -> None:
         try:
-            async with asyncio.timeout(self._look_s):
+            async with asyncio.timeout(longest_s):
                 await self._news.wait()
         except TimeoutError:
             return
