@@ -55,6 +55,8 @@ class Work(msgspec.Struct, frozen=True):
     rate: float = 0.0
     """Requests a second of this process, in open loop; 0: closed loop."""
     arrivals: str = "poisson"
+    is_timed: bool = False
+    """Whether to tell when each operation began, too."""
 
     @property
     def bodies(self) -> Bodies:
@@ -76,6 +78,8 @@ class Counted(msgspec.Struct):
     """By bucket of `Histogram`."""
     items: int = 0
     """That the answers brought."""
+    times: list[tuple[float, float]] = []
+    """If they were asked for: when each began, by the monotonic clock, and how long it took. Seconds."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -171,6 +175,7 @@ class Driver:
         self._alarm: Alarm | None = None
         self._window = Window(float("inf"), float("inf"))
         self._histograms = [Histogram() for _ in names]
+        self._times: list[list[tuple[float, float]]] = [[] for _ in names]
         self._items = [0] * len(names)
         self._written = 0
         self._unanswered = 0
@@ -221,8 +226,10 @@ class Driver:
         self._note_drained()
         await self._drained
         counted = {
-            name: Counted(dict(histogram.counts), items)
-            for name, histogram, items in zip(self._names, self._histograms, self._items, strict=True)
+            name: Counted(dict(histogram.counts), items, times)
+            for name, histogram, items, times in zip(
+                self._names, self._histograms, self._items, self._times, strict=True
+            )
         }
         return Done(counted, dict(self._faults), self._first_error, self._written, self._unanswered, cpu_seconds)
 
@@ -290,7 +297,7 @@ class Driver:
             self._first_error = self._first_error or error
             self._faults[type_of(error)] += 1
             return
-        self._histograms[lane.number].record((now - lane.started) * 1e6)
+        self._record(lane.number, lane.started, now)
         self._written += operation.written
         if operation.is_counted:
             self._items[lane.number] += count_of(answer)
@@ -330,8 +337,13 @@ class Driver:
             self._count_unanswered(0, intended)
 
     def _count_unanswered(self, number: int, started: float) -> None:
-        self._histograms[number].record((self._window.end - started) * 1e6)
+        self._record(number, started, self._window.end)
         self._unanswered += 1
+
+    def _record(self, number: int, started: float, now: float) -> None:
+        self._histograms[number].record((now - started) * 1e6)
+        if self._work.is_timed:
+            self._times[number].append((started, now - started))
 
     def _watch(self) -> None:
         now = time.monotonic()

@@ -6,6 +6,9 @@ Requests come at half the rate that a closed loop reached (``--share``), as a Po
 do, and their latency counts from then on. *Before* and *after* are windows in which nothing moves; *during* are those
 that lie within the operation from its beginning to its end. A node is replaced after it was killed, so what is before
 that is a cluster that has lost one.
+
+A machine that others use has stalls of its own, which are the 99th of a hundred requests in any of these windows. A
+`Witness` tells of them; the figures *in clear time* are those of the requests that did not begin in one or about it.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 
 import msgspec
 
-from merganser.bench.runner import Observed, Plan, Result, load, measure, observe, summed
+from merganser.bench.histogram import Histogram
+from merganser.bench.runner import Latency, Observed, Plan, Result, latency, load, measure, observe, summed
 from merganser.bench.setup import create_table
 from merganser.bench.takeover import wait_until_spread
+from merganser.bench.witness import Slow, Witness, is_clear
 from merganser.bench.workloads import mixed
 from merganser.model.errors import ConfigurationError
 from merganser.node.local_cluster import LocalCluster, LocalNode
@@ -36,19 +40,33 @@ SATURATION_S = 5.0
 OPERATION_TIMEOUT_S = 1_800.0
 
 
+Window = tuple[Observed, tuple[Slow, ...]]
+"""What clients saw, and when the machine was slow."""
+
+
 class Phase(msgspec.Struct, frozen=True):
     """What clients saw while something was so."""
 
     name: str
     result: Result
     """Of all windows together."""
-    p99_us: float
-    """Of the median window: what others do on the machine for some seconds is not in it, nor are single stalls."""
+    clear: Latency
+    """Of all operations that began in clear time."""
+    slow_s: float
+    """How long a core was slow, of itself."""
 
     @classmethod
-    def of(cls, name: str, windows: Sequence[Observed]) -> Phase:
+    def of(cls, name: str, windows: Sequence[Window]) -> Phase:
         """Sum windows up."""
-        return cls(name, summed(windows), median(summed([window]).all_us.p99 for window in windows))
+        clear = Histogram()
+        for observed, slow in windows:
+            for started, took in (
+                each for done in observed.done for one in done.operations.values() for each in one.times
+            ):
+                if is_clear(started, slow):
+                    clear.record(took * 1e6)
+        slow_s = sum(one.end - one.begin for _observed, slow in windows for one in slow)
+        return cls(name, summed([observed for observed, _slow in windows]), latency(clear), slow_s)
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -66,9 +84,9 @@ class Report(msgspec.Struct, frozen=True):
         return during / before
 
     @property
-    def rise_of_median(self) -> float:
-        """As `rise`, by the median window."""
-        before, during, _after = (phase.p99_us for phase in self.phases)
+    def rise_when_clear(self) -> float:
+        """As `rise`, in clear time."""
+        before, during, _after = (phase.clear.p99 for phase in self.phases)
         return during / before
 
 
@@ -114,21 +132,27 @@ def measure_operation(
     Raises:
         ConfigurationError: the operation failed, or was over before it could be seen; a load process failed.
     """
-    before = [observe(plan, server_pids=pids()) for _ in range(windows)]
+    before = [_watched(plan, pids()) for _ in range(windows)]
     operation = begin()
     try:
-        during: list[Observed] = []
+        during: list[Window] = []
         while not operation.is_over():
-            seen = observe(plan, server_pids=pids())
+            seen = _watched(plan, pids())
             if not operation.is_over():
                 during.append(seen)
     finally:
         operation.end()
     if not during:
         raise ConfigurationError(f"{name} took {operation.seconds:.1f} s: give more items, or shorter windows")
-    after = [observe(plan, server_pids=pids()) for _ in range(windows)]
+    after = [_watched(plan, pids()) for _ in range(windows)]
     phases = (("before", before), ("during", during), ("after", after))
     return Report(name, operation.seconds, tuple(Phase.of(when, seen) for when, seen in phases))
+
+
+def _watched(plan: Plan, pids: Sequence[int]) -> Window:
+    with Witness() as witness:
+        observed = observe(plan, server_pids=pids)
+    return observed, witness.slow
 
 
 def run_growing(
@@ -167,7 +191,7 @@ def run_growing(
         wait_until_spread(cluster)
     most = measure(plan, server_pids=pids())
     paced = msgspec.structs.replace(
-        plan, rate=most.throughput * share, duration_s=window_s, connections=PACED_CONNECTIONS
+        plan, rate=most.throughput * share, duration_s=window_s, connections=PACED_CONNECTIONS, is_timed=True
     )
     tell(f"saturated at {most.throughput:,.0f}/s, offered {paced.rate:,.0f}/s")
 
@@ -221,18 +245,25 @@ def told(report: Report) -> str:
     """Return a report as lines for people."""
     lines = [
         f"{report.operation}: {report.seconds:.1f} s; p99 rises {report.rise:.2f} times, "
-        f"in the median window {report.rise_of_median:.2f} times"
+        f"in clear time {report.rise_when_clear:.2f} times"
     ]
     for phase in report.phases:
-        result, all_us = phase.result, phase.result.all_us
+        result, all_us, clear = phase.result, phase.result.all_us, phase.clear
         puts, cpu = result.latency_us.get("put", all_us), result.server_cpu_us_per_operation
         lines.append(
-            f"  {phase.name:7} {result.seconds:4.0f} s, {result.throughput:6,.0f}/s: p50 {all_us.p50 / 1000:6.2f} ms, "
-            f"p99 {all_us.p99 / 1000:7.2f} ms ({phase.p99_us / 1000:.2f} in the median window), "
-            f"p99.9 {all_us.p999 / 1000:7.2f} ms, puts p99 {puts.p99 / 1000:7.2f} ms, "
-            f"CPU {0 if cpu is None else cpu:5.0f} µs, errors {result.faults or 'none'}"
+            f"  {phase.name:7} {result.seconds:4.0f} s, {result.throughput:6,.0f}/s: {_told_latency(all_us)}, "
+            f"puts p99 {puts.p99 / 1000:7.2f} ms, CPU {0 if cpu is None else cpu:5.0f} µs, "
+            f"errors {result.faults or 'none'}"
+        )
+        lines.append(
+            f"    in clear time ({clear.count / max(1, all_us.count):.0%} of them; the machine was slow for "
+            f"{phase.slow_s:.1f} s): {_told_latency(clear)}"
         )
     return "\n".join(lines)
+
+
+def _told_latency(seen: Latency) -> str:
+    return f"p50 {seen.p50 / 1000:6.2f} ms, p99 {seen.p99 / 1000:7.2f} ms, p99.9 {seen.p999 / 1000:7.2f} ms"
 
 
 def main() -> None:

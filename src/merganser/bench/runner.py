@@ -50,6 +50,8 @@ class Plan(msgspec.Struct, frozen=True):
     arrivals: str = "poisson"
     round: int = 0
     """How many measurements have inserted before."""
+    is_timed: bool = False
+    """Whether to keep when each operation began."""
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -170,8 +172,8 @@ def summed(windows: Sequence[Observed]) -> Result:
         seconds=seconds,
         throughput=operations / seconds,
         items_per_second=sum(counted.items for one in done for counted in one.operations.values()) / seconds,
-        latency_us={name: _latency(histogram) for name, histogram in histograms.items()},
-        all_us=_latency(everything),
+        latency_us={name: latency(histogram) for name, histogram in histograms.items()},
+        all_us=latency(everything),
         generator_cpu_us_per_operation=sum(one.cpu_seconds for one in done) * 1e6 / max(operations, 1),
         server_cpu_us_per_operation=sum(spent) * 1e6 / operations if spent and operations else None,
         server_resident_bytes=windows[-1].resident_bytes if spent else None,
@@ -185,7 +187,8 @@ def _sleep_until(when: float) -> None:
     time.sleep(max(0.0, when - time.monotonic()))
 
 
-def _latency(histogram: Histogram) -> Latency:
+def latency(histogram: Histogram) -> Latency:
+    """Return what a histogram says."""
     return Latency(histogram.total, *map(histogram.percentile, (0.5, 0.99, 0.999)))
 
 
@@ -261,6 +264,7 @@ def plan_shares(plan: Plan) -> list[Work]:
             first_insert=plan.items + plan.round * INSERTS_MAX,
             rate=plan.rate / count,
             arrivals=plan.arrivals,
+            is_timed=plan.is_timed,
         )
         for i in range(count)
     ]
