@@ -436,6 +436,7 @@ class Admission:
     @property
     def _is_idle(self) -> bool:
         gate = self.requests.gate
-        return self._share.value == 1.0 and not (
-            gate.in_flight or gate.waiting or self._served.count or self._led.count
+        share = self._share
+        return share.value == 1.0 and not (
+            share.is_asked or gate.in_flight or gate.waiting or self._served.count or self._led.count
         )
