@@ -6,7 +6,7 @@ import asyncio
 
 from merganser.model.cluster import Table
 from merganser.model.errors import UnknownOutcomeError
-from merganser.model.ids import NodeId, TableId
+from merganser.model.ids import NodeId, PartitionId, TableId
 from merganser.model.leader_messages import Replicate
 from merganser.model.messages import Reply, Request
 from merganser.net.transport import Traffic
@@ -18,6 +18,7 @@ from service.led import (
     change,
     group_of,
     leader_of,
+    leading,
     others_than,
     payload_of,
     read,
@@ -26,6 +27,7 @@ from service.led import (
     term_at,
     the_leader,
 )
+from service.moves import moving, name_in
 from service.plays import key_of, member, simulated, until
 
 K = b"k"
@@ -193,3 +195,35 @@ async def test_what_is_chosen_is_never_sent_in_a_later_generation(world: World) 
     term.generation += 1
     await asyncio.sleep(5.0)
     assert [request.generation for node, request in sent if node == silent.node] == [0] * (1 + STRAGGLER_RESENDS_MAX)
+
+
+@simulated(machines=5)
+async def test_a_write_waits_for_most_of_those_who_serve_and_most_of_those_who_will(world: World) -> None:
+    table = await started_led(world)
+    ring = member(world.machines[0]).topology.ring
+    moved, partition = PartitionId(0), PartitionId(ring.partitions - 1)  # its owner stays, the next one goes
+    name = name_in(world, table, partition)
+    leader = leading(world, table, name)
+    assert leader is not None
+    await change(leader, table, name, payload_of("put", b"1"))
+    held = {*ring.holders(partition, table.rule).serving, *ring.holders(moved, table.rule).serving}
+    newcomer = next(machine for machine in world.machines if machine.node not in held)
+    world.network.cut(leader.address, newcomer.address)  # so that it is brought nothing, and all stays as it is
+    await moving(world, table, moved, newcomer)
+    holders = member(leader).topology.ring.holders(partition, table.rule)
+    machines = {machine.node: machine for machine in world.machines}
+    (leaving,) = (machines[node] for node in holders.leaving)
+    (staying,) = (machines[node] for node in holders.staying if node != leader.node)
+    assert leaving is not leader
+
+    world.network.cut(leader.address, leaving.address)
+    await change(leader, table, name, payload_of("put", b"2"))  # this leader and the other who stays are most of both
+    world.network.cut(leader.address, staying.address)
+    world.network.mend(leader.address, leaving.address)
+    writing = asyncio.create_task(change(leader, table, name, payload_of("put", b"3")))
+    key = key_of(table, name)
+    await until(lambda: b"3" in (leaving.engine.get(key) or b""))
+    await asyncio.sleep(0.05)
+    assert not writing.done(), "most of those who serve have it, of those who will only the leader"
+    world.network.mend(leader.address, newcomer.address)
+    await writing

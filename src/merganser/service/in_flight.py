@@ -2,7 +2,7 @@
 
 ::
 
-    proposed --majority has it, or a later one of the item--> chosen
+    proposed --majority has it, or a later one of the item--> chosen      (while the replicas change: of both sets)
        |                                                         a few resends to stragglers, then anti-entropy
        +------deposed, or the table is dropped----------------> lost: the outcome is unknown
 
@@ -20,11 +20,12 @@ there is for one replica at the end of a turn, of whatever terms, goes in one me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import msgspec
 
+from merganser.core.leadership import majority
 from merganser.core.once import Once
 from merganser.model.errors import RefusedError, StorageFailedError
 from merganser.model.ids import NodeId, TableId
@@ -277,7 +278,8 @@ class Flight:
         self._led = led
         self._others = tuple(led.followers(asker.node))
         self._bits = {node: 1 << place for place, node in enumerate(led.replicas)}
-        self._quorum = led.quorum
+        self._majorities = _majorities(led, self._bits)
+        self._enough = max(most for _, most in self._majorities)
         self._asker = asker
         self._local = local
         self._sending = sending
@@ -339,10 +341,15 @@ class Flight:
             if earlier is not proposal and earlier.version > proposal.version:
                 break
             earlier.acks |= bit
-            if earlier.acks.bit_count() >= self._quorum:
+            if earlier.acks.bit_count() >= self._enough and self._have_most(earlier.acks):
                 chosen = position + 1
         if chosen:
             self._choose(proposal.key, chain, chosen)
+
+    def _have_most(self, acks: int) -> bool:
+        """Tell whether the replicas of these bits are most of those who serve, and most of those who will."""
+        (serving, most), (coming, most_coming) = self._majorities
+        return (acks & serving).bit_count() >= most and (acks & coming).bit_count() >= most_coming
 
     def _choose(self, key: bytes, chain: list[Proposal], chosen: int) -> None:
         """End the first ``chosen`` proposals of an item well."""
@@ -364,8 +371,9 @@ class Flight:
         """
         others, bits = self._others, self._bits
         self._others = tuple(self._led.followers(self.me))
-        self._quorum = self._led.quorum
         self._bits = {node: 1 << place for place, node in enumerate(self._led.replicas)}
+        self._majorities = _majorities(self._led, self._bits)
+        self._enough = max(most for _, most in self._majorities)
         self._backoff_s = dict.fromkeys(self._led.replicas, RESEND_S_MIN)
         for node in others:
             if node not in self._bits:
@@ -380,7 +388,7 @@ class Flight:
             for position, proposal in enumerate(chain):
                 acked = [node for node, bit in bits.items() if proposal.acks & bit and node in self._bits]
                 proposal.acks = sum(self._bits[node] for node in acked)
-                if proposal.acks.bit_count() >= self._quorum:
+                if self._have_most(proposal.acks):
                     chosen = position + 1
             for node in self._others:
                 if not chain[-1].acks & self._bits[node]:
@@ -480,6 +488,11 @@ class Flight:
         """Yield for each item the last one in flight, which counts for all before it."""
         for key, proposal in lagging.items():
             yield self.newest(key) or proposal
+
+
+def _majorities(led: Led, bits: Mapping[NodeId, int]) -> tuple[tuple[int, int], ...]:
+    """Return whose acks choose a write: bits of replicas, and how many of these, of those who serve and who will."""
+    return tuple((sum(bits[node] for node in nodes), majority(len(nodes))) for nodes in (led.serving, led.next))
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -277,7 +277,7 @@ class Leadership:
     def _regroup(self, led: Led) -> None:
         """Have a term go on with the replicas that its group has by the newest map, if they are others."""
         holders = self._topology.ring.holders(led.group.partition, led.group.rule)
-        is_same = (holders.members, holders.quorum) == (led.replicas, led.quorum)
+        is_same = led.is_of(holders)
         led.are(holders, self._topology.map.placed)
         if is_same:
             return

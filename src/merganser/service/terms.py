@@ -21,11 +21,13 @@ class Led:
         "group",
         "is_standing",
         "meets",
+        "next",
         "placed",
         "quorum",
         "replicas",
         "roots",
         "sequence",
+        "serving",
     )
 
     def __init__(self, group: Group, epoch: Epoch, holders: Holders, placed: int, roots: Roots) -> None:
@@ -47,11 +49,17 @@ class Led:
         """Take the replicas of the group as they are since the map of epoch ``placed``."""
         self.replicas = holders.members
         """The preference list, this node included."""
+        self.serving, self.next = holders.serving, holders.next
+        """Those of them who serve, and who will: most of both have to hold a write."""
         self.quorum = holders.quorum
-        """How many of them have to hold a write."""
+        """So many of them hold every write, whichever they are."""
         self.meets = holders.meets
         """How many of them meet all by whom one was held."""
         self.placed = placed
+
+    def is_of(self, holders: Holders) -> bool:
+        """Tell whether these are the replicas that it knows of."""
+        return (holders.serving, holders.next) == (self.serving, self.next)
 
     def followers(self, leader: NodeId) -> list[NodeId]:
         """Return the replicas other than ``leader``, which is this node."""

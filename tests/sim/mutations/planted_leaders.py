@@ -132,9 +132,10 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
 
     def hasty(self: Flight, *of: Any, **named: Any) -> None:
         real(self, *of, **named)
-        self._quorum = 1
+        self._enough = 1
 
     patch.setattr(Flight, "__init__", hasty)
+    patch.setattr(Flight, "_have_most", lambda _self, _acks: True)
 
 
 @planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow")
