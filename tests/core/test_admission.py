@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from merganser.core.admission import (
+    SLICE_S,
     TICK_S,
     AdmissionLimits,
     BackgroundShare,
@@ -57,6 +58,20 @@ def test_it_is_known_whether_clients_ask_and_forgotten_a_while_after_they_are_go
     for _ in range(20):
         share.update(CALM)
     assert not share.is_asked
+
+
+def test_while_clients_ask_the_background_has_a_quarter_of_the_time_however_calm_it_is() -> None:
+    share = BackgroundShare(LIMITS)
+    assert share.gap_s() == 0.0
+    share.update(Measured(0.0, served=100, asked=30))
+    assert (share.value, share.gap_s()) == (1.0, pytest.approx(3 * SLICE_S))
+    share.update(BUSY)
+    share.update(BUSY)
+    share.update(BUSY)
+    assert share.gap_s() == pytest.approx(7 * SLICE_S), "pressure takes more of it"
+    for _ in range(60):
+        share.update(CALM)
+    assert share.gap_s() == 0.0
 
 
 def test_a_client_that_asks_now_and_then_counts_for_none() -> None:

@@ -158,6 +158,9 @@ def test_a_node_that_only_leads_for_clients_of_others_is_asked_and_one_that_repa
                 admission.end(request, admission.begin(request))
             await asyncio.sleep(2 * TICK_S)
             assert admission.is_asked is is_asked
+            await asyncio.sleep(10.0)
+            assert not admission.is_asked, "nobody has asked for ten seconds"
+            assert admission._timer is None
             admission.close()
 
     alone(script())

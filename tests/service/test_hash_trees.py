@@ -147,9 +147,7 @@ async def test_maps_that_come_one_upon_another_do_not_make_partitions_quiet() ->
     running = asyncio.create_task(trees.run())
     for _ in range(4):
         trees._look_at(MAP)
-        async with asyncio.timeout(10.0):
-            while trees._news.is_set():
-                await asyncio.sleep(0)
+        await until(lambda: not trees._news.is_set())
     assert images(engine) == [], "an image of each, that the next write would delete"
     running.cancel()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 import pytest
 
 from merganser.core import reshaping
+from merganser.core.repair_schedule import Pair
 from merganser.core.rows import stamp
-from merganser.model.cluster import ClusterMap, Move, Pending, Table
+from merganser.model.cluster import Table
 from merganser.model.errors import RefusedError
 from merganser.model.ids import PartitionId
 from merganser.model.leader_messages import Replicate
@@ -18,7 +18,6 @@ from merganser.model.messages import Apply, AskMoves, Found, Moves, Read
 from merganser.model.register import Content, Register, Version
 from merganser.model.row import CellWrite, Mutation
 from merganser.model.timestamp import Timestamp
-from merganser.service.catalog import Change
 from merganser.service.replica import NOT_A_REPLICA
 from merganser.sim.machine import EPOCH_US, Machine
 from merganser.sim.world import World
@@ -26,16 +25,10 @@ from merganser.storage import keys
 from merganser.storage.registers import encode_register
 from merganser.storage.values import encode_row
 from service.led import change, leading, payload_of, read, started_led
+from service.moves import changed, moving, name_in
 from service.plays import CELL, key_of, member, put, simulated, started, until
 
 NAMES = [b"%d" % number for number in range(60)]
-TIMEOUT_S = 5.0
-
-
-async def changed(world: World, machine: Machine, change: Change) -> ClusterMap:
-    catalog = member(machine).catalog
-    deadline = world.loop.time() + TIMEOUT_S
-    return await machine.spawn(catalog.change(change, deadline=deadline))
 
 
 async def begin(world: World, **weights: float) -> None:
@@ -133,31 +126,6 @@ async def test_a_leader_that_goes_waits_for_nobody_who_stays_but_is_lost_for_goo
         assert (await read(leader, table, name)).value == b"v" + name
 
 
-async def moving(world: World, table: Table, partition: PartitionId) -> Machine:
-    """Begin to give a partition to a machine that does not hold it; returns that."""
-    current = member(world.machines[0]).topology.map
-    ring = member(world.machines[0]).topology.ring
-    newcomer = next(machine for machine in world.machines if not ring.holds(machine.node, partition, table.n))
-    number = member(newcomer).topology.me.number
-    owners = tuple(number if p == partition else owner for p, owner in enumerate(current.owners))
-    plan = reshaping.planned(current, "rebalance", operation_id="op", now_us=EPOCH_US)
-    operation = msgspec.structs.replace(plan.operation, owners=owners)
-
-    def pending(newest: ClusterMap) -> ClusterMap:
-        begun = reshaping.begun(newest, operation, {})
-        return reshaping.with_pending(begun, Pending((Move(partition, number),)))
-
-    newer = await changed(world, world.machines[0], pending)
-    await until(lambda: all(member(machine).topology.map.placed >= newer.placed for machine in world.machines))
-    return newcomer
-
-
-def name_in(world: World, table: Table, partition: PartitionId) -> bytes:
-    ring = member(world.machines[0]).topology.ring
-    names = (b"%d" % number for number in range(10_000))
-    return next(name for name in names if ring.partition_of(keys.token_in(key_of(table, name))) == partition)
-
-
 @simulated(machines=5)
 async def test_what_is_asked_by_an_older_placement_is_refused_and_says_which_is_known(world: World) -> None:
     table = await started(world)
@@ -199,6 +167,30 @@ async def test_a_newcomer_takes_what_leaders_send_and_answers_no_read_alone_unti
     await ended(world)
     found = await newcomer.spawn(member(newcomer).serve(newcomer.node, Read(epoch + 9, table.id, key)))
     assert isinstance(found, Found)
+
+
+@simulated(machines=5)
+async def test_a_newcomer_is_given_items_and_compared_with_by_no_repair_until_it_serves(world: World) -> None:
+    table, partition = await started_led(world), PartitionId(0)
+    leader = leading(world, table, name_in(world, table, partition))
+    assert leader is not None
+    ring = member(leader).topology.ring
+    other = next(machine for machine in world.machines if not ring.holds(machine.node, partition, table.n))
+    world.network.cut(leader.address, other.address)  # so that it is brought nothing, and all stays as it is
+    await moving(world, table, partition, other)
+    repair = member(leader).leader_repair.led_repair
+    await until(lambda: not repair._is_stale)
+    compared = {peer for _, place, peer in planned(leader) if place == partition}
+    assert compared == {*ring.preference_list(partition, table.rule)} - {leader.node}
+    world.network.mend(leader.address, other.address)
+    await ended(world)
+    await until(lambda: any(place == partition for _, place, _ in planned(other)))  # whoever owns it leads it
+
+
+def planned(machine: Machine) -> list[Pair]:
+    """Whom a leader compares itself with."""
+    schedule = member(machine).leader_repair.led_repair._schedule
+    return [pair for node in member(machine).topology.map.nodes for pair in schedule.pairs_with(node.id)]
 
 
 @simulated(machines=3)

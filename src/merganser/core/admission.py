@@ -13,7 +13,8 @@ A sixty-fourth always remains, because repair that never runs loses data in the 
 (`is_busy`) nothing of it is given out, for ten seconds at a time.
 
 What is work for others more than for this node, as copies of a moving partition are, shows here only when it is under
-way everywhere. It is told besides whether clients ask (`is_asked`), and takes its time then (`service.copying`).
+way everywhere. While clients ask (`is_asked`) the background has a quarter of the time at most (`ASKED_SHARE_MAX`), and
+such work takes its time besides (`service.copying`).
 
 How many requests are served at once, and who waits, is decided in `core.request_gate`.
 
@@ -45,6 +46,9 @@ TICK_S = 0.05
 
 SLICE_S = 0.005
 """What a slice of background work should take: longer, and requests wait for it; shorter, and asking costs more."""
+
+ASKED_SHARE_MAX = 0.25
+"""While clients ask, however calm it is: on cores that several nodes share each may be calm, and all of them not."""
 
 _DECAY = 0.95  # each tick; the counts of late and served are of the last second
 _EVIDENCE_MIN = 20.0  # of fewer reads and writes no percentile is told
@@ -128,7 +132,8 @@ class BackgroundShare:
 
     def gap_s(self) -> float:
         """Return how long after a slice the next may begin."""
-        return SLICE_S * (1 - self.value) / self.value
+        share = min(self.value, ASKED_SHARE_MAX) if self.is_asked else self.value
+        return SLICE_S * (1 - share) / share
 
     def _is_pressed(self, seen: Measured) -> bool:
         is_late = self._served >= _EVIDENCE_MIN and self._late > 0.01 * self._served

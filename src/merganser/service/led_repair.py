@@ -10,6 +10,9 @@ A pair is compared once per interval, and soon
 - after the leader has given up sending a write to it;
 - after it has come back, what it has missed by what this leader knows before all else.
 
+Newcomers are not compared until they serve: they lack everything, and are given it (`service.moving`). Compared as well
+they took more of this node's background work than all that.
+
 Several are compared at a time: a replica that was away differs in hundreds of places.
 
 Source: design §5; docs/internals/anti-entropy.md.
@@ -193,7 +196,8 @@ class LedRepair:
                 (table.id, led.group.partition, peer)
                 for led in self._leadership.leading()
                 for table in self._topology.led_tables(led.group.rule)
-                for peer in led.followers(self._topology.node)
+                for peer in led.serving
+                if peer != self._topology.node
             ]
             self._schedule.keep(pairs, now_s=self._loop.time(), share=self._rng.random)
         soon, self._soon = self._soon, []

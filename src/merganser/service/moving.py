@@ -210,7 +210,11 @@ class Moving:
         if not self._leader.knows_all(table, led=led):
             raise UnavailableError("its leader does not know every item yet")
         peers = [node for node in holders.next if node != me]
-        met = await self._bring(table, partition, peers, self._bring_up)
+        first = holders.newcomers or peers  # who stays is brought up once nobody comes any more, before anybody goes
+        met = await self._bring(table, partition, first, self._bring_up)
+        for peer in peers:
+            if peer not in first and not _are_most((*met, me), holders.next):
+                met += await self._bring(table, partition, [peer], self._bring_up)
         if not led.is_standing:
             raise UnavailableError("another node has begun to lead")
         self._check((*met, me), must=holders.newcomers, most_of=holders.next)
@@ -259,9 +263,13 @@ class Moving:
         missed = [node for node in must if node not in met and not self._is_lost(node)]
         if missed:
             raise UnavailableError(f"node {missed[0]} is away")
-        if most_of and sum(node in met for node in most_of) < majority(len(most_of)):
+        if most_of and not _are_most(met, most_of):
             raise UnavailableError(f"most of nodes {', '.join(most_of)} are away")
 
     def _is_lost(self, node: NodeId) -> bool:
         operation, number = self._topology.map.operation, self._topology.number_of(node)
         return operation is not None and number in operation.lost
+
+
+def _are_most(some: Sequence[NodeId], of: Sequence[NodeId]) -> bool:
+    return sum(node in some for node in of) >= majority(len(of))
