@@ -195,7 +195,7 @@ def test_one_node_grows_to_three_and_shrinks_to_one_again(
             before = writer.count()
             eventually(lambda: writer.count() > before)
             refused = growing.do("leave", "2", "3", "--yes")
-            assert "1 nodes would be left to hold them" in " ".join(refused.stdout.split())
+            assert "1 node would be left to hold them" in " ".join(refused.stdout.split())
             assert growing.do("leave", "2", "3", "--yes", "--force").returncode == 0
             for node in second, third:
                 growing.drop(node)

@@ -115,7 +115,10 @@ def operate(
     try:
         cluster.post("/operation/begin", {**wanted, "id": name})
     except BusyError as error:
-        raise ConfigurationError(f"{error}; merganser operation tells whether it has begun") from None
+        told = (
+            f"so ended the last of {BEGIN_TRIES} tries; merganser operation tells whether an earlier one has begun it"
+        )
+        raise ConfigurationError(f"{error} ({told})") from None
     if is_detached:
         console.print(f"operation {name} has begun: merganser operation shows how far it is")
         return True

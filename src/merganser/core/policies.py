@@ -224,7 +224,7 @@ def lost_by(cluster_map: ClusterMap, tables: Iterable[Table], operation: Operati
             if left < min(wanted, before):
                 where = f" in data centre {name!r}" if name else " where it may be" if policy.is_bound else ""
                 yield (
-                    f"table {table.name} keeps {wanted} replicas of each key{where}, and {left} nodes would be left "
+                    f"table {table.name} keeps {wanted} replicas of each key{where}, and {_nodes(left)} would be left "
                     "to hold them: have others join first"
                 )
 
@@ -235,7 +235,13 @@ def short_of(cluster_map: ClusterMap, policy: Policy) -> Iterator[str]:
     for name, wanted, _, there in _counted(policy, nodes, nodes):
         if there < wanted:
             where = f"in data centre {name!r}" if name else "where it may be"
-            yield f"{wanted} replicas of each key are wanted {where}, and {there} nodes can hold them: have others join"
+            yield (
+                f"{wanted} replicas of each key are wanted {where}, and {_nodes(there)} can hold them: have others join"
+            )
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
 
 
 def _counted(
