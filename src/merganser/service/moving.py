@@ -5,13 +5,14 @@ For each place (a partition of a table) that is about to change, or has just cha
 - of leaderless tables each of those who will hold it. A newcomer meets every row with all who hold it now, one who
   stays with those who leave;
 - of leader-based tables the leader; one who stays, if anybody does who is not lost for ever. It has its epoch
-  confirmed by the replicas as they are now, knows every item, and brings up all who will hold it.
+  confirmed by the replicas as they are now, knows every item, and brings up all who come; of those who stay as many as
+  make most of the next replicas with it, and all of them once nobody comes any more, before anybody removes a row.
 
 Why a place that is done may be flipped: whoever was met or has confirmed takes nothing any more that is asked by the
 placement before (`service.replica.check_placed`), so that from then on every write reaches a quorum of the serving
 *and* of the next replicas; and what was written before lies on a majority of the serving ones, all that have it meet
-with every newcomer, and each newcomer takes the place of one who leaves. Of a leader's items the same is so because it
-knows the latest of each, and no leader before it can write any more.
+with every newcomer, and each newcomer takes the place of one who leaves. A leader knows the latest of each item, most
+of the next replicas have that, itself among them, and no leader before it can write any more.
 
 Nothing of this is kept: a node that restarts does it again, which costs little where all are equal.
 """
@@ -210,7 +211,7 @@ class Moving:
         if not self._leader.knows_all(table, led=led):
             raise UnavailableError("its leader does not know every item yet")
         peers = [node for node in holders.next if node != me]
-        first = holders.newcomers or peers  # who stays is brought up once nobody comes any more, before anybody goes
+        first = holders.newcomers or peers
         met = await self._bring(table, partition, first, self._bring_up)
         for peer in peers:
             if peer not in first and not _are_most((*met, me), holders.next):
