@@ -23,7 +23,7 @@ from merganser.bench.connection import Asking
 from merganser.bench.histogram import Histogram
 from merganser.bench.operations import OPERATIONS
 from merganser.bench.requests import Credentials, Signer, credentials_of
-from merganser.bench.runner import Plan, Result, load, measure, plan_shares
+from merganser.bench.runner import Plan, Result, load, measure, observe, plan_shares
 from merganser.bench.setup import create_table, drop_table
 from merganser.bench.workloads import WORKLOADS, mixed, named
 from merganser.model.errors import ConfigurationError
@@ -179,6 +179,19 @@ def test_open_loop_offers_its_rate_and_counts_those_that_wait(locked_node: Local
     # whoever came within the window was answered in it, or waited at its end
     assert result.all_us.count >= 99
     assert result.all_us.count == result.operations + result.unanswered
+
+
+@pytest.mark.process
+def test_it_tells_when_each_operation_began_if_asked_and_counts_the_same(locked_node: LocalNode, table: str) -> None:
+    plan = Plan((locked_node.dynamodb_url,), table, items=50, connections=4, duration_s=0.5, rate=200.0, is_timed=True)
+    observed = observe(plan, server_pids=[])
+    counted = [counted for done in observed.done for counted in done.operations.values()]
+    assert sum(sum(one.durations.values()) for one in counted) == sum(len(one.times) for one in counted) > 0
+    begins = [began for one in counted for began, _ in one.times]
+    assert max(begins) - min(begins) < 2.0
+    assert all(took > 0 for one in counted for _, took in one.times)
+    untimed = observe(msgspec.structs.replace(plan, is_timed=False), server_pids=[])
+    assert not any(one.times for done in untimed.done for one in done.operations.values())
 
 
 @pytest.mark.process
