@@ -72,7 +72,7 @@ def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "power_cut", lambda engine, keep: real(engine, min(keep, 1)))
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=5, nemesis="crashes")
 def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
@@ -80,7 +80,7 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 # Quorums.
 
 
-@planted("held", "acknowledged", mechanism=QUORUMS, likely=14)
+@planted("held", "acknowledged", mechanism=QUORUMS, likely=10)
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "to_write")
 
@@ -90,7 +90,7 @@ def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "to_read")
 
 
-@planted("held", "acknowledged", mechanism=HANDOFF, likely=3, nemesis="partitions", nodes=5)
+@planted("held", "acknowledged", mechanism=HANDOFF, likely=7, nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
     real = Needs.to_write
 
@@ -110,7 +110,7 @@ def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
     patch.setattr(Needs, method, short)
 
 
-@planted("origin", mechanism=QUORUMS, likely=3)
+@planted("origin", mechanism=QUORUMS, likely=2)
 def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "is_certainly_unwritten", True)
 
@@ -130,7 +130,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "begin_apply", lambda _self, _sender, _request: None)
 
 
-@planted("acknowledged", mechanism=VERSIONS)
+@planted("acknowledged", mechanism=VERSIONS, likely=3)
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
@@ -145,7 +145,7 @@ def outranked_write_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("timestamps", mechanism=CLOCKS, likely=8, is_soak=True, nemesis="all", clock_jump_s=40.0)
+@planted("timestamps", mechanism=CLOCKS, likely=13, is_soak=True, nemesis="all", clock_jump_s=40.0)
 def timestamp_ceiling_forgotten_at_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(member, "load_ceiling", lambda _engine: 0)
 
@@ -222,7 +222,7 @@ def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
 
 
-@planted("held", mechanism=HANDOFF, likely=16, workload="handoff", nemesis="partitions", nodes=5)
+@planted("held", mechanism=HANDOFF, likely=41, workload="handoff", nemesis="partitions", nodes=5)
 def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
 
@@ -230,8 +230,6 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
 @planted(
     "held",
     mechanism=HANDOFF,
-    likely=3,
-    is_soak=True,
     workload="handoff",
     nemesis="crashes+disks",
     nodes=5,
@@ -248,12 +246,12 @@ def hint_acked_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintStore, "keep", keep)
 
 
-@planted("held", mechanism=HANDOFF, likely=1, workload="handoff", nodes=5, hot_keys=1)
+@planted("held", mechanism=HANDOFF, likely=2, workload="handoff", nodes=5, hot_keys=1)
 def hint_overwritten_by_the_next(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.hint_store.rows.merge", lambda _held, incoming: incoming)
 
 
-@planted("available", mechanism=HANDOFF, likely=32, is_soak=True, workload="handoff", nemesis="crashes", nodes=5)
+@planted("available", mechanism=HANDOFF, likely=32, workload="handoff", nemesis="crashes", nodes=5)
 def primaries_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StandIns, "next_for", lambda *_: None)
 
@@ -272,7 +270,7 @@ def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("merganser.service.coordinator.merge_pages", lossy)
 
 
-@planted("scans", "readable", mechanism=RANGES, likely=14, workload="scans")
+@planted("scans", "readable", mechanism=RANGES, likely=39, is_soak=True, workload="scans")
 def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     def reach(pages: Mapping[NodeId, Rows], *, reverse: bool) -> bytes | None:
         stops = [page.rows[-1][0] for page in pages.values() if not page.is_last]
@@ -304,7 +302,7 @@ def dropped_table_keeps_its_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete_range", lambda self, _start, _end: self)
 
 
-@planted("maps", "tables", "errors", mechanism=TABLES, likely=1, workload="tables")
+@planted("maps", "tables", "errors", mechanism=TABLES, workload="tables")
 def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     def prepare(self: AcceptorState, ballot: Ballot) -> tuple[AcceptorState, Promise]:
         return self, Promise(ballot, self.accepted, self.value)
@@ -316,7 +314,7 @@ def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AcceptorState, "accept", accept)
 
 
-@planted("maps", "tables", mechanism=TABLES, likely=1, workload="tables", seeds_max=300)
+@planted("maps", "tables", mechanism=TABLES, likely=5, workload="tables", seeds_max=300)
 def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     real = catalog.Catalog._prepare
 
@@ -327,7 +325,7 @@ def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(catalog.Catalog, "_prepare", prepare)
 
 
-@planted("tables", mechanism=TABLES, likely=2, workload="tables")
+@planted("tables", mechanism=TABLES, likely=3, workload="tables")
 def table_that_is_to_go_stays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TableEnds, "_overdue", lambda self: [])
 

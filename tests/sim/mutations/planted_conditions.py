@@ -98,7 +98,7 @@ def refused_put_is_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "_decide", decide)
 
 
-@planted("siblings", mechanism=CONDITIONS, likely=10, workload="conditions")
+@planted("siblings", mechanism=CONDITIONS, likely=28, workload="conditions")
 def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     real = conditional_puts._told
 
@@ -114,6 +114,7 @@ def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytes
     "siblings",
     "conditions",
     mechanism=CONDITIONS,
+    likely=21,
     workload="last-writes",
     nemesis="storms",
     nodes=3,
@@ -134,7 +135,7 @@ def put_is_done_though_a_last_write_of_later_stands(patch: pytest.MonkeyPatch) -
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
 
-@planted("conditions", mechanism=CONDITIONS, likely=2, workload="last-writes", nemesis="none")
+@planted("conditions", mechanism=CONDITIONS, workload="last-writes", nemesis="none")
 def last_write_is_not_modified_by_a_later_one(patch: pytest.MonkeyPatch) -> None:
     def newest(seen: Context) -> Any:
         return min(seen)
@@ -142,7 +143,7 @@ def last_write_is_not_modified_by_a_later_one(patch: pytest.MonkeyPatch) -> None
     patch.setattr(preconditions, "last_writes", _With(last_writes, newest=newest))
 
 
-@planted("keys", mechanism=CONDITIONS, likely=1, workload="conditions", nemesis="partitions")
+@planted("keys", mechanism=CONDITIONS, likely=3, workload="conditions", nemesis="partitions")
 def list_takes_the_word_of_the_first_replica(patch: pytest.MonkeyPatch) -> None:
     """Where replicas differ, nobody looks."""
     real = briefs.is_there

@@ -17,7 +17,7 @@ from merganser.service import crdt_values
 from sim.mutations.planting import CRDTS, planted
 
 
-@planted("crdts", mechanism=CRDTS, likely=1, workload="crdts")
+@planted("crdts", mechanism=CRDTS, likely=3, workload="crdts")
 def update_is_made_whenever_it_is_sent(patch: pytest.MonkeyPatch) -> None:
     """Its id is not looked at: a retry counts again."""
     real = updates.was_made
@@ -44,7 +44,7 @@ def reset_sees_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "seen", lambda state: Floors(state.floors.base, state.floors.chains))
 
 
-@planted("crdts", mechanism=CRDTS, likely=3, workload="crdts", nemesis="none", operations=60)
+@planted("crdts", mechanism=CRDTS, likely=4, workload="crdts", nemesis="none", operations=60)
 def fold_leaves_out_what_it_folds(patch: pytest.MonkeyPatch) -> None:
     real = counters.folded
 
@@ -71,7 +71,7 @@ def chain_begins_anew_with_each_update(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "tally_of", tally_of)
 
 
-@planted("crdts", mechanism=CRDTS, likely=16, workload="crdts")
+@planted("crdts", mechanism=CRDTS, likely=49, workload="crdts")
 def node_goes_on_with_a_chain_whose_end_it_does_not_know(patch: pytest.MonkeyPatch) -> None:
     """It writes another tally of as many updates as the one whose outcome is unknown."""
     sessions: dict[tuple[int, bytes], Any] = {}
@@ -88,7 +88,7 @@ def node_goes_on_with_a_chain_whose_end_it_does_not_know(patch: pytest.MonkeyPat
     patch.setattr(crdt_values.CrdtValues, "_counted", counted)
 
 
-@planted("crdts", mechanism=CRDTS, likely=6, workload="crdts", nemesis="none", hot_keys=1)
+@planted("crdts", mechanism=CRDTS, workload="crdts", nemesis="none", hot_keys=1)
 def remove_takes_what_its_client_has_not_seen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(updates._Delta, "_known", lambda _delta, cells: list(cells))
 

@@ -42,7 +42,7 @@ def differing_leaf_skipped(patch: pytest.MonkeyPatch) -> None:
 @planted(
     "convergence",
     mechanism=ANTI_ENTROPY,
-    likely=5,
+    likely=8,
     is_soak=True,
     nodes=3,
     partitions=4,
@@ -79,7 +79,7 @@ def responder_of_an_exchange_does_not_apply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExchangeAnswers, "meet", meet)
 
 
-@planted("convergence", mechanism=ANTI_ENTROPY, likely=62, is_soak=True, repair_interval_s=2.0)
+@planted("convergence", mechanism=ANTI_ENTROPY, likely=38, is_soak=True, repair_interval_s=2.0)
 def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     async def take(_self: Comparing, _others: object, _other_us: int) -> None:
         return
@@ -87,9 +87,7 @@ def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Comparing, "_take", take)
 
 
-@planted(
-    "hash trees", "convergence", mechanism=ANTI_ENTROPY, likely=2, nemesis="partitions+crashes", repair_interval_s=2.0
-)
+@planted("hash trees", "convergence", mechanism=ANTI_ENTROPY, nemesis="partitions+crashes", repair_interval_s=2.0)
 def exchange_that_leaves_the_trees_as_they_were(patch: pytest.MonkeyPatch) -> None:
     def meet(self: ComparedRows, *of_the_meeting: Any, **how: Any) -> Meeting:
         trees = self._trees

@@ -30,7 +30,7 @@ def outbox_forgotten_by_the_next_write(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outboxes, "of_write", of_write)
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=1, is_soak=True, workload="indexes", nemesis="partitions+crashes")
+@planted(*WRONG, mechanism=INDEXES, is_soak=True, workload="indexes", nemesis="partitions+crashes")
 def outbox_cleared_before_it_is_acknowledged(patch: pytest.MonkeyPatch) -> None:
     async def errors_of(asked: Collection[Any]) -> list[None]:
         return [None for _ in asked]
@@ -38,12 +38,12 @@ def outbox_cleared_before_it_is_acknowledged(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(indexer, "_errors_of", errors_of)
 
 
-@planted("outboxes", *WRONG, mechanism=INDEXES, likely=2, is_soak=True, workload="indexes", nemesis="crashes")
+@planted("outboxes", *WRONG, mechanism=INDEXES, likely=1, is_soak=True, workload="indexes", nemesis="crashes")
 def outboxes_of_an_earlier_leader_left_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Indexer, "_elected", lambda _self, _led: None)
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=1, is_soak=True, workload="indexes", nemesis="crashes+partitions")
+@planted(*WRONG, mechanism=INDEXES, likely=2, is_soak=True, workload="indexes", nemesis="crashes+partitions")
 def outbox_lost_when_a_register_is_adopted(patch: pytest.MonkeyPatch) -> None:
     def of_adopted(_self: Outboxes, _table: Table, _key: bytes, adopted: Content, _met: object) -> Content:
         return Content(adopted.value, adopted.intent)
@@ -61,7 +61,7 @@ def nothing_left_behind_by_a_transaction(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outboxes, "of_write", of_write)
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=2, is_soak=True, workload="index-changes", nemesis="none")
+@planted(*WRONG, mechanism=INDEXES, likely=1, workload="index-changes", nemesis="none")
 def index_called_active_before_it_is_filled(patch: pytest.MonkeyPatch) -> None:
     async def fill(_self: Backfiller, _table: object, _index: object) -> None:
         return

@@ -70,7 +70,7 @@ def promise_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "durable", at_once)
 
 
-@planted(*PROMISES, mechanism=ELECTIONS, likely=3, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
+@planted(*PROMISES, mechanism=ELECTIONS, likely=4, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
 def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "check", lambda _self, _group, _epoch: None)
 
@@ -78,7 +78,7 @@ def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
-    likely=105,
+    likely=9,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -102,6 +102,7 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
+    likely=1,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -113,7 +114,7 @@ def leader_takes_its_own_word_for_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LedReads, "_is_confirmed_by", lambda _self, _sender, _term, _map_epoch: True)
 
 
-@planted("available", mechanism=ELECTIONS, likely=3, workload="items", nemesis="crashes", nodes=3, pace="slow")
+@planted("available", mechanism=ELECTIONS, likely=6, workload="items", nemesis="crashes", nodes=3, pace="slow")
 def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 
@@ -126,7 +127,7 @@ def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
 # Items.
 
 
-@planted(*REGISTERS, mechanism=ITEMS, likely=9, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, likely=5, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     real = Flight.__init__
 
@@ -149,8 +150,7 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ITEMS,
-    likely=22,
-    is_soak=True,
+    likely=45,
     workload="counters",
     nemesis="storms+crashes",
     nodes=3,
@@ -185,7 +185,7 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     "counters",
     "linearizable",
     mechanism=ITEMS,
-    likely=20,
+    likely=28,
     workload="counters",
     nemesis="partitions",
     nodes=3,
@@ -207,7 +207,7 @@ def unknown_outcome_called_failed(patch: pytest.MonkeyPatch) -> None:
 @planted(
     "linearizable",
     mechanism=ITEMS,
-    likely=172,
+    likely=4,
     is_soak=True,
     workload="item-scans",
     nemesis="partitions+crashes",
@@ -222,7 +222,7 @@ def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
 # First touch.
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=7, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=4, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     def trusting(*of: Any, is_own_intact: bool, **named: Any) -> Touched | None:
         return KNOWN if is_own_intact else touched(*of, is_own_intact=is_own_intact, **named)
@@ -233,7 +233,7 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=FIRST_TOUCH,
-    likely=1,
+    likely=7,
     workload="items",
     nemesis="partitions",
     nodes=3,
@@ -267,7 +267,7 @@ class _Kept:
         self.key, self.request, self.register = key, self, register
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=11, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=4, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def one_hash_tree_counts_for_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(first_touches, "is_known_by_roots", lambda roots, me, _replicas: me in roots)
 
@@ -311,7 +311,7 @@ def _turned(version: Version) -> tuple[int, int, int]:
     "serializable",
     "bank",
     mechanism=TRANSACTIONS,
-    likely=2,
+    likely=1,
     is_soak=True,
     workload="appends",
     nemesis="crashes+partitions",
@@ -328,7 +328,7 @@ def committed_before_all_items_are_prepared(patch: pytest.MonkeyPatch) -> None:
     "bank",
     "serializable",
     mechanism=TRANSACTIONS,
-    likely=9,
+    likely=22,
     is_soak=True,
     workload="bank",
     nemesis="crashes+partitions",
@@ -340,14 +340,12 @@ def committed_intent_ignored_by_reads(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "value_seen", value_seen)
 
 
-@planted(
-    "serializable", "bank", mechanism=TRANSACTIONS, likely=7, is_soak=True, workload="appends", nemesis="partitions"
-)
+@planted("serializable", "bank", mechanism=TRANSACTIONS, likely=6, workload="appends", nemesis="partitions")
 def snapshot_in_one_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "moved", lambda earlier, _later: [False] * len(earlier))
 
 
-@planted("serializable", mechanism=TRANSACTIONS, likely=1, workload="appends", nemesis="partitions")
+@planted("serializable", mechanism=TRANSACTIONS, likely=1, is_soak=True, workload="appends", nemesis="partitions")
 def lock_ignored_by_single_changes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(steps, "Maker", lambda step_of, meets_intents: _Maker(step_of, True))
 
@@ -373,7 +371,7 @@ def intent_of_any_attempt_applied(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transaction, "_is_of", is_of)
 
 
-@planted("intents", "ledger", mechanism=TRANSACTIONS, likely=1, is_soak=True, workload="appends", nemesis="crashes")
+@planted("intents", "ledger", mechanism=TRANSACTIONS, likely=8, is_soak=True, workload="appends", nemesis="crashes")
 def transaction_of_a_dead_coordinator_left_alone(patch: pytest.MonkeyPatch) -> None:
     async def look(_self: LedgerSweep, _table: object) -> None:
         return

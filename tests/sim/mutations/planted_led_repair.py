@@ -29,7 +29,7 @@ def leader_settles_nothing(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=LED_REPAIR,
-    likely=20,
+    likely=11,
     workload="counters",
     nemesis="losses+partitions+crashes",
     nodes=3,
@@ -45,7 +45,7 @@ def lost_replica_votes_as_if_it_were_whole(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=LED_REPAIR,
-    likely=1,
+    likely=11,
     workload="counters",
     nemesis="rot+partitions+crashes",
     nodes=3,

@@ -24,7 +24,7 @@ from sim.mutations.planting import MOVING, planted
 FAULTS = "membership+crashes+partitions+pauses"
 
 
-@planted("held", "acknowledged", "convergence", mechanism=MOVING, likely=1, nemesis="membership")
+@planted("held", "acknowledged", "convergence", mechanism=MOVING, likely=9, nemesis="membership")
 def flipped_before_those_who_come_hold_everything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Rebalancer, "_undone", lambda *_: "")
 
@@ -37,7 +37,7 @@ def what_is_left_is_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leftovers, "clear", clear)
 
 
-@planted("moves", mechanism=MOVING, likely=52, is_soak=True, nemesis=FAULTS, operations=40)
+@planted("moves", mechanism=MOVING, is_soak=True, nemesis=FAULTS, operations=40)
 def a_lost_node_is_to_be_given_something(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reshaping, "_lost", lambda *_: set())
 
@@ -58,7 +58,7 @@ def leaders_that_leave_stay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Moving, "_see_to_led", see_to_led)
 
 
-@planted("promises", mechanism=MOVING, likely=1, nemesis="membership", workload="items")
+@planted("promises", mechanism=MOVING, likely=7, nemesis="membership", workload="items")
 def newcomers_answer_before_they_are_given_everything(patch: pytest.MonkeyPatch) -> None:
     def answers_for(self: replica.Replica, table: Table, partition: PartitionId) -> bool:
         return self._topology.ring.holds(self._topology.node, partition, table.rule)

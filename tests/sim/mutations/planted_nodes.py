@@ -54,7 +54,7 @@ from sim.mutations.planting import (
 # Hash trees.
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=1, nemesis="crashes")
+@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
 def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
     real = HashTrees.put
 
@@ -64,7 +64,7 @@ def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HashTrees, "put", put)
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=4, nemesis="crashes")
+@planted("hash trees", mechanism=HASH_TREES, likely=3, nemesis="crashes")
 def twigs_stay_when_a_row_is_replaced(patch: pytest.MonkeyPatch) -> None:
     real = HashTree.replace
 
@@ -84,7 +84,7 @@ def image_stays_when_its_rows_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete", lambda self, key: self if b"tree|" in key else real(self, key))
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=138, is_soak=True, nemesis="crashes", operations=50, seeds_max=300)
+@planted("hash trees", mechanism=HASH_TREES, likely=39, is_soak=True, nemesis="crashes", operations=50, seeds_max=300)
 def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.commit
 
@@ -100,7 +100,7 @@ def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "commit", commit)
 
 
-@planted("hash trees", mechanism=HASH_TREES, nemesis="crashes")
+@planted("hash trees", mechanism=HASH_TREES, likely=1, nemesis="crashes")
 def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     for module in hash_trees, kept_trees:
         patch.setattr(module, "SLICE_ROWS", 1)
@@ -122,7 +122,7 @@ def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     "held",
     "monotonic",
     mechanism=HEALING,
-    likely=12,
+    likely=52,
     is_soak=True,
     nemesis="rot+crashes+partitions",
     nodes=3,
@@ -154,7 +154,7 @@ def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scrubber._Slice, "add", add)
 
 
-@planted("held", "convergence", mechanism=HEALING, likely=18, workload="levels", nemesis="rot", nodes=3)
+@planted("held", "convergence", mechanism=HEALING, likely=15, workload="levels", nemesis="rot", nodes=3)
 def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
     async def scrub(self: scrubber.Scrubber, table: Table, partition: PartitionId, **_: bool) -> scrubber.Scrubbed:
         return scrubber.Scrubbed(0, 0, 0, await self._recount(table, partition, set()))
@@ -163,7 +163,7 @@ def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=1, workload="levels", nemesis="rot", nodes=3
+    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=5, workload="levels", nemesis="rot", nodes=3
 )
 def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
     real = Replica.read
@@ -180,7 +180,7 @@ def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
 # Losses.
 
 
-@planted("acknowledged", "held", mechanism=WHOLENESS, likely=15, nemesis="losses+partitions", nodes=3, hot_keys=1)
+@planted("acknowledged", "held", mechanism=WHOLENESS, likely=18, nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
     real = horizon.Round.teachers
     patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])
@@ -200,7 +200,7 @@ def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedDisk, "_sync", sync)
 
 
-@planted("held", mechanism=DISKS, likely=23, nemesis="disks")
+@planted("held", mechanism=DISKS, likely=18, nemesis="disks")
 def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
     commit, durable = MemoryEngine.commit, MemoryEngine.durable
 
@@ -219,19 +219,19 @@ def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
 # Membership.
 
 
-@planted("membership", mechanism=MEMBERSHIP, likely=3, nemesis="pauses+partitions")
+@planted("membership", mechanism=MEMBERSHIP, likely=6, is_soak=True, nemesis="pauses+partitions")
 def refutation_in_the_same_incarnation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Membership, "_answer_claim", lambda _self, _claim: None)
     patch.setattr(FailureDetector, "answered", lambda _self, _node: None)  # or an answered request hides it
 
 
-@planted("membership", mechanism=MEMBERSHIP, likely=1, nemesis="pauses+partitions")
+@planted("membership", mechanism=MEMBERSHIP, likely=6, is_soak=True, nemesis="pauses+partitions")
 def greater_state_outranks_a_later_incarnation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(suspicion, "merge", lambda one, other: max(one, other, key=lambda claim: claim.state))
     patch.setattr(FailureDetector, "answered", lambda _self, _node: None)
 
 
-@planted("membership", mechanism=MEMBERSHIP, likely=3, nemesis="crashes+pauses+partitions")
+@planted("membership", mechanism=MEMBERSHIP, likely=2, nemesis="crashes+pauses+partitions")
 def change_of_belief_never_taken_back(patch: pytest.MonkeyPatch) -> None:
     real = FailureDetector._note
 

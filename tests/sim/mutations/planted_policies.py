@@ -16,7 +16,7 @@ FAULTS = "policies+crashes+partitions+pauses"
 ITEMS = ("promises", "linearizable", "item versions", "held", "counters", "acknowledged")
 
 
-@planted(*ITEMS, mechanism=POLICIES, is_soak=True, nemesis=FAULTS, workload="items")
+@planted(*ITEMS, mechanism=POLICIES, likely=1, nemesis=FAULTS, workload="items")
 def groups_of_a_new_number_begin_without_promises(patch: pytest.MonkeyPatch) -> None:
     def fork(_self: Promises, _forks: Forks) -> None:
         return
@@ -24,12 +24,14 @@ def groups_of_a_new_number_begin_without_promises(patch: pytest.MonkeyPatch) -> 
     patch.setattr(Promises, "fork", fork)
 
 
-@planted("held", "acknowledged", "linearizable", "convergence", mechanism=POLICIES, likely=7, nemesis=FAULTS)
+@planted(
+    "held", "acknowledged", "linearizable", "convergence", mechanism=POLICIES, likely=16, is_soak=True, nemesis=FAULTS
+)
 def another_policy_is_in_force_before_replicas_are_there(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Rebalancer, "_undone", lambda *_: "")
 
 
-@planted("residency", mechanism=POLICIES, likely=35, nemesis=FAULTS)
+@planted("residency", mechanism=POLICIES, likely=75, nemesis=FAULTS)
 def hints_are_made_anew_where_they_may_not_be(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_misplaced", lambda *_: False)
 
@@ -42,6 +44,6 @@ def rows_stay_where_they_may_not_be_any_more(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leftovers, "clear", clear)
 
 
-@planted("serializable", "tokens", mechanism=POLICIES, likely=1, is_soak=True, nemesis="policies", workload="appends")
+@planted("serializable", "tokens", mechanism=POLICIES, likely=2, is_soak=True, nemesis="policies", workload="appends")
 def tokens_are_looked_for_where_the_table_is_by_now(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ledgers, "former_numbers", lambda *_: [])

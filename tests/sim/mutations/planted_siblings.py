@@ -36,7 +36,7 @@ def dot_claims_all_before_it(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(causality.Actors, "mint", mint)
 
 
-@planted("siblings", mechanism=SIBLINGS, likely=2, workload="carts", nemesis="none")
+@planted("siblings", mechanism=SIBLINGS, likely=3, workload="carts", nemesis="none")
 def writer_is_told_of_all_that_its_node_has_minted(patch: pytest.MonkeyPatch) -> None:
     def seen_by_writer(seen: Context, span: Span) -> Context:
         return causality.join(seen, (span._replace(low=span.epoch),))
@@ -91,7 +91,7 @@ def merge_forgets_what_the_other_has_seen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(causal_rows, "merge", merge)
 
 
-@planted("siblings", mechanism=SIBLINGS, likely=3, workload="siblings", seeds_max=60, hot_keys=1)
+@planted("siblings", mechanism=SIBLINGS, likely=2, workload="siblings", seeds_max=60, hot_keys=1)
 def put_goes_out_again_under_a_later_dot(patch: pytest.MonkeyPatch) -> None:
     """As a plain write does that a replica holds something newer than."""
     merge, stamped, row = Replica._merge, SentOnce.stamped, key_values._Putting.row

@@ -38,7 +38,7 @@ def images_of_whole_partitions_are_kept(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TreeImages, "forget_all", lambda *_: None)
 
 
-@planted("times", "expiries", mechanism=SPLITTING, likely=35, is_soak=True, nemesis="splits", workload="expiries")
+@planted("times", "expiries", mechanism=SPLITTING, likely=5, is_soak=True, nemesis="splits", workload="expiries")
 def times_stay_under_the_old_numbers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ExpiryIndex, "_split", lambda *_: lambda: None)
 

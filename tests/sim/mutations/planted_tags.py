@@ -32,7 +32,7 @@ def tags_of_the_newest_sibling_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tags, "tags_of", tags_of)
 
 
-@planted("tag entries", mechanism=TAGS, workload="tags", nemesis="none")
+@planted("tag entries", mechanism=TAGS, likely=1, workload="tags", nemesis="none")
 def entries_of_what_was_replaced_stay(patch: pytest.MonkeyPatch) -> None:
     real = TagIndex.changes
 
@@ -42,7 +42,7 @@ def entries_of_what_was_replaced_stay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TagIndex, "changes", changes)
 
 
-@planted("tags", mechanism=TAGS, workload="tags", nemesis="partitions")
+@planted("tags", mechanism=TAGS, likely=1, workload="tags", nemesis="partitions")
 def one_replica_of_each_partition_is_asked(patch: pytest.MonkeyPatch) -> None:
     real = TagQueries._cover
 
@@ -52,13 +52,13 @@ def one_replica_of_each_partition_is_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TagQueries, "_cover", cover)
 
 
-@planted("tags", mechanism=TAGS, workload="tags", nemesis="partitions")
+@planted("tags", mechanism=TAGS, likely=1, workload="tags", nemesis="partitions")
 def what_one_replica_lacks_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     """What any replica tells of is found: tags that a put has taken away come back."""
     patch.setattr(tags, "_is_doubtful", lambda _told, _asked: False)
 
 
-@planted("tags", mechanism=TAGS, likely=7, workload="tags", nemesis="none")
+@planted("tags", mechanism=TAGS, workload="tags", nemesis="none")
 def merged_page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     real = tags.merged
 
@@ -81,7 +81,7 @@ def next_page_begins_after_the_first_row_left(patch: pytest.MonkeyPatch) -> None
     patch.setattr(tags, "merged", merged)
 
 
-@planted("tag entries", "tags", mechanism=TAGS, likely=1, workload="tags", seeds_max=60)
+@planted("tag entries", "tags", mechanism=TAGS, workload="tags", seeds_max=60)
 def entries_of_a_damaged_row_are_forgotten_and_not_made_anew(patch: pytest.MonkeyPatch) -> None:
     def walk(index: TagIndex, place: Place, _start: bytes | None) -> None:
         index._broken.pop(place, None)
@@ -89,7 +89,7 @@ def entries_of_a_damaged_row_are_forgotten_and_not_made_anew(patch: pytest.Monke
     patch.setattr(TagIndex, "_walk", walk)
 
 
-@planted("tag entries", mechanism=TAGS, workload="tags", nemesis="moves", seeds_max=60)
+@planted("tag entries", mechanism=TAGS, likely=1, workload="tags", nemesis="moves", seeds_max=60)
 def entries_stay_where_a_partition_was(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TagIndex, "forget", lambda _index, _place, _batch: None)
 
