@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from asyncio import Future
+from collections.abc import Sequence
+from typing import Any
 
 from merganser.model.cluster import Table
 from merganser.model.ids import NodeId
@@ -17,6 +19,7 @@ from merganser.storage import keys
 from service.led import (
     change,
     epoch_of,
+    group_of,
     leader_of,
     others_than,
     payload_of,
@@ -125,6 +128,30 @@ async def pages_asked_for(machine: Machine) -> list[tuple[bytes, bytes]]:
 
     transport.request = listen  # type: ignore[method-assign]
     return asked
+
+
+@simulated()
+async def test_trees_that_were_compared_while_the_replicas_changed_say_nothing(world: World) -> None:
+    table = await started_led(world)
+    first = the_leader(world, table, K)
+    await change(first, table, K, payload_of("put", b"v"))
+    await until(lambda: values_at(world, table, K) == [b"v"] * 3)
+    leader = leader_of(first)
+    term = leader.terms.of_group(group_of(first, table, K))
+    assert term is not None
+    touches = leader.items.touches
+    touches.place(term, table).until = b""
+    everything = [touches._range(term, table)]
+    assert list(await first.spawn(touches._unequal(term, table))) == [], "all trees are equal"
+    leaves_of = touches._leaves_of
+
+    async def told_before_a_flip(*of: Any) -> Sequence[int] | None:
+        leaves = await leaves_of(*of)
+        term.led.placed += 1
+        return leaves
+
+    touches._leaves_of = told_before_a_flip  # type: ignore[assignment, method-assign]
+    assert list(await first.spawn(touches._unequal(term, table))) == everything
 
 
 @simulated()

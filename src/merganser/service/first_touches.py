@@ -387,6 +387,7 @@ class FirstTouches:
         partition, (low, high) = term.led.group.partition, self._range(term, table)
         low = max(low, self.place(term, table).until)
         others: list[Sequence[int]] = []
+        placed = term.led.placed
         await self._durable()
         for node in self._asker.nearest_first(term.led.followers(self._asker.node)):
             if len(others) == term.led.quorum - 1:
@@ -394,6 +395,8 @@ class FirstTouches:
             leaves = await self._leaves_of(term, table, node)
             if leaves is not None:
                 others.append(leaves)
+        if term.led.placed != placed:  # who was asked may be no replica any more, and fewer are needed than were
+            return ((low, high),)
         if len(others) < term.led.quorum - 1 or self._trees.root(table.id, partition) is None:
             return ((low, high),)
         own = self._trees.nodes(table.id, partition, LEAF_LEVEL, range(LEAVES))
