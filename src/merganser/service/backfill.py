@@ -225,6 +225,7 @@ class Backfiller:
         if not self._leader.knows_all(table, led=led):
             raise UnavailableError("not every item of the partition is known yet")
         low, high = self._topology.partition_range(table, request.partition, request.partition)
+        until = self._loop.time() + PAGE_TIMEOUT_S / 2
         rows = list(itertools.islice(self._engine.scan(max(low, request.start), high), PAGE_ROWS))
         for some in _slices([key for key, _ in rows], ITEMS_AT_ONCE):
             await self._admit()
@@ -236,6 +237,8 @@ class Backfiller:
                     raise done
                 if not done:
                     raise UnavailableError(f"index {index.name} cannot be reached")
+            if self._loop.time() >= until:  # or a node that gives its background few turns would do the same for ever
+                return Backfilled(keys.after(some[-1]))
         return Backfilled(keys.after(rows[-1][0]) if len(rows) == PAGE_ROWS else None)
 
 
