@@ -19,15 +19,19 @@ def pieces(*taken: float, late: dict[int, float] | None = None) -> list[tuple[fl
     return [(due, begin, begin + took) for due, begin, took in zip(dues, begins, taken, strict=True)]
 
 
-def test_a_core_is_slow_where_work_took_longer_than_usual_or_began_late() -> None:
+def test_a_core_is_slow_where_work_on_end_took_longer_than_usual_or_began_late() -> None:
     usual = [PIECE_S] * 20
     assert found_slow(pieces(*usual)) == []
-    stretched = [*usual, 10 * PIECE_S, *usual]
-    (slow,) = found_slow(pieces(*stretched))
+    (slow,) = found_slow(pieces(*usual, *[10 * PIECE_S] * 5, *usual))
     assert slow.begin == pytest.approx(100.0 + 20 * EVERY_S)
-    assert slow.end == pytest.approx(slow.begin + 10 * PIECE_S)
+    assert slow.end == pytest.approx(slow.begin + 4 * EVERY_S + 10 * PIECE_S)
     (stopped,) = found_slow(pieces(*usual, late={7: 0.03}))
     assert stopped.end == pytest.approx(stopped.begin + 0.03 + PIECE_S)
+
+
+def test_single_pieces_that_took_longer_are_no_slow_core_however_near_one_another() -> None:
+    usual = [PIECE_S] * 5
+    assert found_slow(pieces(*usual, 10 * PIECE_S, *usual, 10 * PIECE_S, *usual)) == []
 
 
 def test_a_core_that_was_not_watched_was_not_slow() -> None:
@@ -36,7 +40,7 @@ def test_a_core_that_was_not_watched_was_not_slow() -> None:
 
 def test_slow_moments_of_all_cores_that_lie_close_together_are_one() -> None:
     near = [Slow(2.0, 2.1), Slow(1.0, 1.2), Slow(1.2 + APART_S / 2, 1.3), Slow(1.1, 1.15)]
-    assert joined(near) == (Slow(1.0, 1.3), Slow(2.0, 2.1))
+    assert joined(near, apart_s=APART_S) == (Slow(1.0, 1.3), Slow(2.0, 2.1))
 
 
 def test_requests_that_began_about_a_slow_moment_are_not_in_clear_time_however_short_they_were() -> None:

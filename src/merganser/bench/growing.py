@@ -87,7 +87,7 @@ class Report(msgspec.Struct, frozen=True):
     def rise_when_clear(self) -> float:
         """As `rise`, in clear time."""
         before, during, _after = (phase.clear.p99 for phase in self.phases)
-        return during / before
+        return during / before if before else float("nan")
 
 
 class Operation:
@@ -193,6 +193,8 @@ def run_growing(
     paced = msgspec.structs.replace(
         plan, rate=most.throughput * share, duration_s=window_s, connections=PACED_CONNECTIONS, is_timed=True
     )
+    if not Witness().is_allowed:
+        tell("not allowed to watch the machine itself (CAP_SYS_NICE): all time is taken for clear")
     tell(f"saturated at {most.throughput:,.0f}/s, offered {paced.rate:,.0f}/s")
 
     fourth = _added(cluster)

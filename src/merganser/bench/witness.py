@@ -22,16 +22,19 @@ from typing import Self
 
 import msgspec
 
+from merganser.model.errors import ConfigurationError
+
 _EVERY_S = 0.004
 _WORK_TURNS = 800
 """Some 40 µs: a hundredth of a core."""
 SLOW = 3.0
 """Times the median piece of work, or it began as late as this many periods."""
+SHORTEST_S = 0.01
+"""Of pieces on end; what is over sooner is an interrupt, or a cache that the load has filled."""
 APART_S = 0.05
 """Slow moments that are no further apart are one."""
 
-SHORTEST_S = 0.01
-"""What is over sooner is an interrupt, or a cache that the load has filled."""
+_READY = b"ready\n"
 
 LEAD_S = 0.1
 """Requests that began so long before a slow moment may have lain in it."""
@@ -52,29 +55,42 @@ class Witness:
     def __init__(self) -> None:
         """Prepare; nothing is watched yet."""
         self.is_allowed = _may_go_first()
-        """Whether anything can be seen."""
+        """Whether anything can be seen: if not, all time is taken for clear."""
         self.slow: tuple[Slow, ...] = ()
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        """Watch each core."""
+        """Watch each core; returns once each is watched.
+
+        Raises:
+            ConfigurationError: one cannot be.
+        """
         for core in sorted(os.sched_getaffinity(0)) if self.is_allowed else ():
             command = (sys.executable, "-m", "merganser.bench.witness", str(core))
             self._processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        for process in self._processes:
+            assert process.stdout is not None
+            if process.stdout.readline() != _READY:
+                self._end()
+                raise ConfigurationError("the speed of this machine's cores cannot be watched")
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Watch no longer."""
-        said = [process.communicate()[0] for process in self._processes]
-        slow = joined(one for seen in said if seen for one in msgspec.json.decode(seen, type=list[Slow]))
-        self.slow = tuple(one for one in slow if one.end - one.begin >= SHORTEST_S)
+        said = self._end()
+        self.slow = joined(
+            (one for seen in said for one in msgspec.json.decode(seen, type=list[Slow])), apart_s=APART_S
+        )
+
+    def _end(self) -> list[bytes]:
+        return [process.communicate()[0] for process in self._processes]
 
 
-def joined(times: Iterable[Slow]) -> tuple[Slow, ...]:
-    """Return ``times`` in order, those that overlap or are less than ``APART_S`` apart made one."""
+def joined(times: Iterable[Slow], *, apart_s: float) -> tuple[Slow, ...]:
+    """Return ``times`` in order, those that overlap or are less than ``apart_s`` apart made one."""
     found: list[Slow] = []
     for one in sorted(times, key=lambda slow: slow.begin):
-        if found and one.begin - found[-1].end < APART_S:
+        if found and one.begin - found[-1].end < apart_s:
             found[-1] = Slow(found[-1].begin, max(found[-1].end, one.end))
         else:
             found.append(one)
@@ -92,7 +108,8 @@ def is_clear(when: float, slow: Sequence[Slow]) -> bool:
 def found_slow(pieces: Sequence[tuple[float, float, float]]) -> list[Slow]:
     """Return when a core was slow, by when each piece of work was due, began and ended."""
     usual = median(end - begin for _due, begin, end in pieces) if pieces else 0.0
-    return [Slow(due, end) for due, begin, end in pieces if end - begin > SLOW * usual or begin - due > SLOW * _EVERY_S]
+    slow = [Slow(due, end) for due, begin, end in pieces if end - begin > SLOW * usual or begin - due > SLOW * _EVERY_S]
+    return [one for one in joined(slow, apart_s=2 * _EVERY_S) if one.end - one.begin >= SHORTEST_S]
 
 
 def _may_go_first() -> bool:
@@ -112,6 +129,8 @@ def _watch(core: int) -> None:
     gc.disable()
     os.set_blocking(sys.stdin.fileno(), False)
     pieces: list[tuple[float, float, float]] = []
+    sys.stdout.buffer.write(_READY)
+    sys.stdout.buffer.flush()
     due = time.monotonic()
     while not _is_over():
         due += _EVERY_S
@@ -121,7 +140,7 @@ def _watch(core: int) -> None:
         end = time.monotonic()
         pieces.append((due, begin, end))
         due = max(due, end - _EVERY_S)
-    sys.stdout.buffer.write(msgspec.json.encode(list(joined(found_slow(pieces)))))
+    sys.stdout.buffer.write(msgspec.json.encode(found_slow(pieces)))
 
 
 def _is_over() -> bool:
