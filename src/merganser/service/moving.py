@@ -6,7 +6,7 @@ For each place (a partition of a table) that is about to change, or has just cha
   stays with those who leave;
 - of leader-based tables the leader; one who stays, if anybody does who is not lost for ever. It has its epoch
   confirmed by the replicas as they are now, knows every item, and brings up all who come; of those who stay as many as
-  make most of the next replicas with it, and all of them once nobody comes any more, before anybody removes a row.
+  make most of the next replicas with it, and all that are there once nobody comes any more, before any row is removed.
 
 Why a place that is done may be flipped: whoever was met or has confirmed takes nothing any more that is asked by the
 placement before (`service.replica.check_placed`), so that from then on every write reaches a quorum of the serving
