@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # where the demo is
 
-WAIT_S = 20.0
+WAIT_S = 90.0
 
 
 @pytest.fixture(scope="session")
