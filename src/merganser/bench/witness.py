@@ -76,8 +76,14 @@ class Witness:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Watch no longer."""
+        """Watch no longer.
+
+        Raises:
+            ConfigurationError: a core was not watched to the end.
+        """
         said = self._end()
+        if any(process.returncode for process in self._processes):
+            raise ConfigurationError("what watched the speed of this machine's cores has failed")
         self.slow = joined(
             (one for seen in said for one in msgspec.json.decode(seen, type=list[Slow])), apart_s=APART_S
         )
