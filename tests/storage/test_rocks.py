@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from merganser.model.errors import ConfigurationError, CorruptionError, InvariantError, StorageFailedError
+from merganser.storage.compactions import MEMTABLE_BYTES, NICE, memtable_bytes
 from merganser.storage.engine import Batch
 from merganser.storage.rocks import RocksEngine, open_database
 
@@ -285,3 +286,33 @@ def test_a_full_disk_stops_writes_keeps_reads_and_loses_nothing_acknowledged(sma
     engine.commit(Batch().put(b"a", b"1"))
     asyncio.run(engine.durable())
     engine.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows priorities of threads")
+def test_the_thread_that_compacts_comes_after_the_others_and_they_stay_as_they_are(path: Path) -> None:
+    RocksEngine.open(path).close()
+    told = subprocess.run([sys.executable, "-c", PRIORITIES, str(path)], capture_output=True, text=True, check=True)
+    by_name = dict(line.rsplit(" ", 1) for line in told.stdout.splitlines())
+    assert by_name.pop("rocksdb:low") == str(NICE)
+    assert "rocksdb:high" in by_name
+    assert set(by_name.values()) == {"0"}
+
+
+PRIORITIES = """
+import os, sys
+from pathlib import Path
+from merganser.storage.rocks import RocksEngine
+
+engine = RocksEngine.open(Path(sys.argv[1]))
+for task in Path("/proc/self/task").iterdir():
+    print((task / "comm").read_text().rstrip(), os.getpriority(os.PRIO_PROCESS, int(task.name)))
+engine.close()
+"""
+
+
+def test_nodes_have_memtables_of_different_sizes_none_larger_than_the_bound() -> None:
+    rng = random.Random(1)
+    sizes = [memtable_bytes(rng) for _ in range(100)]
+    assert len(set(sizes)) == 100
+    assert max(sizes) <= MEMTABLE_BYTES
+    assert min(sizes) >= MEMTABLE_BYTES // 2

@@ -30,6 +30,7 @@ The directory belongs to the engine alone (`storage.rocks_directory`).
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -50,7 +51,7 @@ from rocksdict import (
 )
 
 from merganser.model.errors import ConfigurationError, CorruptionError, InvariantError, StorageFailedError
-from merganser.storage import rocks_directory
+from merganser.storage import compactions, rocks_directory
 from merganser.storage.engine import Batch
 from merganser.storage.group_commit import GroupCommit
 from merganser.storage.rocks_rows import rows_between
@@ -330,12 +331,12 @@ def _options(recovery: DBRecoveryMode, *, is_new: bool = False) -> Options:
 
 
 def _bound_memory(options: Options) -> None:
-    """Four memtables of at most 16 MiB and a 64 MiB cache, all allocated as they fill.
+    """Four memtables (of at most 16 MiB) and a 64 MiB cache, all allocated as they fill.
 
     Indexes and filters are in blocks of 4 KiB. Whole, they are of some 400 KB for each file, and the cache is cut into
     64 parts, of which each holds two: once they do not all fit, a get costs 300 µs in place of 10.
     """
-    options.set_write_buffer_size(16 * _MIB)
+    options.set_write_buffer_size(compactions.memtable_bytes(random.Random()))
     options.set_max_write_buffer_number(4)
     blocks = BlockBasedOptions()
     blocks.set_block_cache(Cache(64 * _MIB))
@@ -377,7 +378,7 @@ def open_database(path: Path, *, is_new: bool = False) -> Rdict:
     """
     options = _options(_PREFIX, is_new=is_new)
     try:
-        return Rdict(str(path), options, column_families={"default": options})
+        database = Rdict(str(path), options, column_families={"default": options})
     except Exception as error:
         text = str(error)
         if "/LOCK" in text:
@@ -389,6 +390,8 @@ def open_database(path: Path, *, is_new: bool = False) -> Rdict:
                 f"{text}"
             ) from error
         raise ConfigurationError(f"the database in {path} cannot be opened: {text}") from error
+    compactions.put_last()
+    return database
 
 
 def _made(path: Path, lost: str | None) -> tuple[Rdict, SyncedMark]:
