@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from merganser.core.admission import (
+    SLICE_MAX_S,
+    SLICE_MIN_S,
     SLICE_S,
     TICK_S,
     AdmissionLimits,
@@ -38,7 +40,7 @@ def share_after(*seen: Measured) -> float:
 
 def test_background_work_has_everything_while_the_foreground_meets_its_target() -> None:
     assert share_after(*[CALM] * 100) == 1.0
-    assert BackgroundShare(LIMITS).gap_s() == 0.0
+    assert BackgroundShare(LIMITS).gap_s(SLICE_S) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -60,19 +62,18 @@ def test_it_is_known_whether_clients_ask_and_forgotten_a_while_after_they_are_go
     assert not share.is_asked
 
 
-def test_while_clients_ask_the_background_has_a_quarter_of_the_time_however_calm_it_is() -> None:
+def test_while_clients_ask_the_background_has_a_tenth_of_the_time_however_calm_it_is() -> None:
     share = BackgroundShare(LIMITS)
-    assert share.gap_s() == 0.0
+    assert share.gap_s(SLICE_S) == 0.0
     share.update(Measured(0.0, served=100, asked=30))
     assert share.value == 1.0
-    assert share.gap_s() == pytest.approx(3 * SLICE_S)
-    share.update(BUSY)
-    share.update(BUSY)
-    share.update(BUSY)
-    assert share.gap_s() == pytest.approx(7 * SLICE_S), "pressure takes more of it"
+    assert share.gap_s(SLICE_S) == pytest.approx(9 * SLICE_S)
+    for _ in range(4):
+        share.update(BUSY)
+    assert share.gap_s(SLICE_S) == pytest.approx(15 * SLICE_S), "pressure takes more of it"
     for _ in range(60):
         share.update(CALM)
-    assert share.gap_s() == 0.0
+    assert share.gap_s(SLICE_S) == 0.0
 
 
 def test_a_client_that_asks_now_and_then_counts_for_none() -> None:
@@ -98,12 +99,21 @@ def test_after_pressure_the_share_comes_back_step_by_step() -> None:
 def test_the_gap_leaves_the_foreground_its_part_of_the_time() -> None:
     share = BackgroundShare(LIMITS)
     share.update(LATE)
-    assert share.gap_s() == pytest.approx(0.005)
+    assert share.gap_s(SLICE_S) == pytest.approx(0.005)
     share.update(LATE)
-    assert share.gap_s() == pytest.approx(0.015)
+    assert share.gap_s(SLICE_S) == pytest.approx(0.015)
     for _ in range(10):
         share.update(LATE)
-    assert share.gap_s() == pytest.approx(0.315)
+    assert share.gap_s(SLICE_S) == pytest.approx(0.315)
+
+
+def test_a_short_slice_is_followed_by_a_short_gap_and_none_counts_for_nothing() -> None:
+    share = BackgroundShare(LIMITS)
+    share.update(LATE)
+    assert share.gap_s(0.002) == pytest.approx(0.002)
+    assert share.gap_s(0.0) == pytest.approx(SLICE_MIN_S)
+    assert share.gap_s(0.02) == pytest.approx(0.02), "one that took too long makes up for it"
+    assert share.gap_s(3600.0) == pytest.approx(SLICE_MAX_S), "the process was stopped"
 
 
 seen = st.builds(
@@ -284,7 +294,7 @@ class Server:
         self.slices, self.lags = 0, []
         for _ in range(ticks):
             count = int(load * TICK_S / self.REQUEST_S * self.rng.uniform(0.8, 1.2))
-            gap_s = self.share.gap_s()
+            gap_s = self.share.gap_s(self.SLICE_S)
             slices = int(TICK_S / (self.SLICE_S + gap_s) + self.rng.random())
             self.slices += slices
             self.backlog_s = max(0.0, self.backlog_s + count * self.REQUEST_S + slices * self.SLICE_S - TICK_S)

@@ -6,17 +6,19 @@ import asyncio
 import itertools
 import random
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
-from merganser.core.admission import TICK_S, AdmissionLimits
+from merganser.core.admission import SLICE_MIN_S, TICK_S, AdmissionLimits, Measured
 from merganser.model.errors import OverloadedError, UnknownOutcomeError
 from merganser.model.ids import TableId
 from merganser.model.leader_messages import Change, ReadLed, Replicate
 from merganser.model.leadership import Epoch
 from merganser.model.messages import Apply, FetchMap, Read, ReadRange, Request
 from merganser.service.admission import Admission
+from merganser.service.steps import EXPIRY
 from merganser.sim.loop import SimulatedLoop
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
@@ -152,7 +154,8 @@ def test_a_node_that_only_leads_for_clients_of_others_is_asked_and_one_that_repa
         epoch = Epoch(1, 1)
         change = Change(1, TableId(1), b"k", epoch, b"r" * 16, 0, b"x")
         replicate = Replicate(1, TableId(1), b"k", epoch, b"x")
-        for request, is_asked in (change, True), (replicate, False):
+        expiry = msgspec.structs.replace(change, kind=EXPIRY)
+        for request, is_asked in (change, True), (expiry, False), (replicate, False):
             admission = Admission(AdmissionLimits())
             for _ in range(40):
                 admission.end(request, admission.begin(request))
@@ -162,6 +165,21 @@ def test_a_node_that_only_leads_for_clients_of_others_is_asked_and_one_that_repa
             assert not admission.is_asked, "nobody has asked for ten seconds"
             assert admission._timer is None
             admission.close()
+
+    alone(script())
+
+
+def test_the_longer_a_slice_of_background_work_took_the_later_the_next_one_begins() -> None:
+    async def script() -> None:
+        admission, loop = Admission(AdmissionLimits()), cast("SimulatedLoop", asyncio.get_running_loop())
+        admission._share.update(Measured(0.0, asked=30))
+        began_s = loop.time()
+        for slice_s, waits_s in (0.001, 0.0), (0.01, 9 * 0.001), (0.0, 9 * 0.01), (0.0, 9 * SLICE_MIN_S):
+            await admission.background()
+            assert loop.time() - began_s == pytest.approx(waits_s)
+            loop._now_s += slice_s
+            await asyncio.sleep(0)
+            began_s = loop.time()
 
     alone(script())
 

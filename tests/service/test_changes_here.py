@@ -88,7 +88,7 @@ async def test_without_room_to_lead_it_is_refused_as_any_other(world: World) -> 
     admission.begin_leading(32 * 2**20)
     with pytest.raises(OverloadedError, match="no more are taken"):
         await changed(leader, table, payload_of("put", b"v"))
-    admission.end_leading(32 * 2**20, 0.0)
+    admission.end_leading(32 * 2**20, 0.0, is_asked=True)
     assert not (await changed(leader, table, payload_of("put", b"v"))).is_rejected
 
 

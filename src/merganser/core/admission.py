@@ -13,7 +13,7 @@ A sixty-fourth always remains, because repair that never runs loses data in the 
 (`is_busy`) nothing of it is given out, for ten seconds at a time.
 
 What is work for others more than for this node, as copies of a moving partition are, shows here only when it is under
-way everywhere. While clients ask (`is_asked`) the background has a quarter of the time at most (`ASKED_SHARE_MAX`), and
+way everywhere. While clients ask (`is_asked`) the background has a tenth of the time at most (`ASKED_SHARE_MAX`), and
 such work takes its time besides (`service.copying`).
 
 How many requests are served at once, and who waits, is decided in `core.request_gate`.
@@ -45,9 +45,15 @@ TICK_S = 0.05
 """How often the lag is taken and the controllers run."""
 
 SLICE_S = 0.005
-"""What a slice of background work should take: longer, and requests wait for it; shorter, and asking costs more."""
+"""What a slice of background work should take at most: longer, and requests wait for it."""
 
-ASKED_SHARE_MAX = 0.25
+SLICE_MIN_S = 0.0005
+"""What a slice takes at least, with what it costs to ask for it and, mostly, to have others answer."""
+
+SLICE_MAX_S = 0.05
+"""What a slice is charged with at most: a process that was stopped in the middle of one has not worked for an hour."""
+
+ASKED_SHARE_MAX = 0.1
 """While clients ask, however calm it is: on cores that several nodes share each may be calm, and all of them not."""
 
 _DECAY = 0.95  # each tick; the counts of late and served are of the last second
@@ -96,7 +102,8 @@ class Measured(msgspec.Struct, frozen=True):
     late: int = 0
     """Those of them over the latency target."""
     asked: int = 0
-    """Reads and writes that ended, for clients of this node, and as a leader for those of others."""
+    """Reads and writes that ended, for clients of this node, and as a leader for those of others; what the background
+    of this or another node wrote through a leader is none of them."""
     is_busy: bool = False
     """See `is_busy`."""
 
@@ -130,10 +137,10 @@ class BackgroundShare:
         """Tell whether anything was `Measured.asked` in the last second, more than now and then."""
         return self._asked >= _ASKED_MIN
 
-    def gap_s(self) -> float:
-        """Return how long after a slice the next may begin."""
+    def gap_s(self, slice_s: float) -> float:
+        """Return how long after a slice that took ``slice_s`` the next may begin."""
         share = min(self.value, ASKED_SHARE_MAX) if self.is_asked else self.value
-        return SLICE_S * (1 - share) / share
+        return min(max(slice_s, SLICE_MIN_S), SLICE_MAX_S) * (1 - share) / share
 
     def _is_pressed(self, seen: Measured) -> bool:
         is_late = self._served >= _EVIDENCE_MIN and self._late > 0.01 * self._served

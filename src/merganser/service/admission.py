@@ -30,6 +30,7 @@ from merganser.model.leader_messages import Change, Copies, Replicate, TouchRang
 from merganser.model.load import Load
 from merganser.model.messages import Apply, Hint, ReadRange, Request
 from merganser.model.value_messages import FindTagged, ListRange
+from merganser.service.steps import UNASKED
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -249,7 +250,9 @@ class Admission:
         self._due = 0.0
         self._lag_s = 0.0
         self._slice_ended = -_NEVER
-        """When the last slice is, or was, over by loop time, if it took as long as a slice should."""
+        """When the last slice was over by loop time; while it runs, when it is if it takes as long as it may."""
+        self._slice_s = 0.0
+        """What it took."""
 
     def begin(self, request: Request) -> float:
         """Take on a peer's ``request``; returns what `end` needs to know.
@@ -296,7 +299,7 @@ class Admission:
             self._served_bytes -= size_of(request)
         if kind in LED:  # these wait for others
             self._led.count -= 1
-            self._led.ended += 1
+            self._led.ended += not (isinstance(request, Change) and request.kind in UNASKED)
             return
         self._served.count -= 1
         if kind not in _PAGES:
@@ -325,32 +328,39 @@ class Admission:
         if self._timer is None:
             self._wake()
 
-    def end_leading(self, size: int, seconds: float) -> None:
-        """Note that it has ended, and how long it took."""
+    def end_leading(self, size: int, seconds: float, *, is_asked: bool) -> None:
+        """Note that it has ended, how long it took, and whether a client waited for it."""
         self._served_bytes -= size
         self._led.count -= 1
         operations = self.operations
         operations.count -= 1
-        operations.ended += 1
-        operations.seconds += seconds
+        if is_asked:
+            operations.ended += 1
+            operations.seconds += seconds
 
     async def background(self) -> None:
         """Return when a slice of background work, some milliseconds of it, may begin.
 
         To be awaited between slices by whatever clients do not wait for. Returns after ten seconds at the latest,
-        so that nothing is put off for ever.
+        so that nothing is put off for ever. What the caller does before it waits for something else is the slice: the
+        longer that turn of the loop took, whatever else was in it, the later the next begins.
         """
         began = self._loop.time()
         await asyncio.sleep(0)
         while (now := self._loop.time()) < began + self._limits.slice_wait_max_s:
-            gap_s = self._share.gap_s()
+            gap_s = self._share.gap_s(self._slice_s)
             if self.is_busy:
                 await asyncio.sleep(TICK_S)
-            elif gap_s and now < self._slice_ended + gap_s:  # a short slice need not wait for what others would take
+            elif gap_s and now < self._slice_ended + gap_s:
                 await asyncio.sleep(self._slice_ended + gap_s - now)
             else:
                 break
-        self._slice_ended = now + SLICE_S
+        self._slice_ended, self._slice_s = now + SLICE_S, SLICE_S
+        self._loop.call_soon(self._end_slice, now)
+
+    def _end_slice(self, began: float) -> None:
+        self._slice_ended = self._loop.time()
+        self._slice_s = self._slice_ended - began
 
     @property
     def is_asked(self) -> bool:

@@ -19,6 +19,7 @@ from merganser.model.leader_messages import Changed
 from merganser.net.deadlines import Deadlines
 from merganser.service.admission import Admission
 from merganser.service.in_flight import Proposal
+from merganser.service.steps import UNASKED
 
 
 class Leads(Protocol):
@@ -34,11 +35,12 @@ class Leads(Protocol):
 class Begun:
     """A change that was begun here, and holds its place until it has ended."""
 
-    __slots__ = ("began", "is_counted", "payload_bytes", "proposal")
+    __slots__ = ("began", "is_asked", "is_counted", "payload_bytes", "proposal")
 
-    def __init__(self, proposal: Proposal, payload_bytes: int, began: float) -> None:
-        """Take note of when, by loop time."""
+    def __init__(self, proposal: Proposal, payload_bytes: int, began: float, is_asked: bool) -> None:
+        """Take note of when, by loop time, and whether a client waits for it."""
         self.proposal = proposal
+        self.is_asked = is_asked
         self.payload_bytes = payload_bytes
         self.began = began
         self.is_counted = True
@@ -70,7 +72,7 @@ class ChangesHere:
         if proposal is None:
             return None
         self._admission.begin_leading(size)
-        return Begun(proposal, size, self._loop.time())
+        return Begun(proposal, size, self._loop.time(), kind not in UNASKED)
 
     async def ended(self, begun: Begun, deadline: float) -> Changed:
         """Return what a change came to when a majority has it durably.
@@ -94,7 +96,8 @@ class ChangesHere:
         """Wait no longer for a change; does nothing the second time."""
         if begun.is_counted:
             begun.is_counted = False
-            self._admission.end_leading(begun.payload_bytes, self._loop.time() - begun.began)
+            took_s = self._loop.time() - begun.began
+            self._admission.end_leading(begun.payload_bytes, took_s, is_asked=begun.is_asked)
 
     def close(self) -> None:
         """Watch over deadlines no longer."""

@@ -36,6 +36,9 @@ EXPIRY: Final = 3
 RESTORES: Final = 4
 """An item as a snapshot has it (`service.restored_rows`); the payload is its value."""
 
+UNASKED: Final = frozenset((INDEXES, EXPIRY, RESTORES))
+"""Kinds that no client waits for: entries follow upon what was written, or come of a backfill."""
+
 Evaluator = Callable[[Table, bytes, bytes | None], Decided]
 """Of a wire: from the table, the payload and the current value (None: no such item) to what becomes of it."""
 
