@@ -203,7 +203,7 @@ def test_node_starts_again_on_its_data_directory_as_the_same_node(
     serve: Any, connect: Any, make_table: Any, tmp_path: Path
 ) -> None:
     port = str(free_ports("127.0.0.1", 1)[0])
-    first = serve("--data", str(tmp_path / "data"), "--peer-port", port)
+    first = serve("--data", str(tmp_path / "data"), "--peer-port", port, "--zone", "a")
     ready = first.until("ready")
     client = connect(f"http://{ready['dynamodb']}")
     table = make_table(client)
@@ -211,7 +211,11 @@ def test_node_starts_again_on_its_data_directory_as_the_same_node(
     first.process.kill()
     first.end()
 
-    again = serve("--data", str(tmp_path / "data"), "--peer-port", port).until("ready")
+    node = serve("--data", str(tmp_path / "data"), "--peer-port", port, "--zone", "b")
+    other = node.until("the cluster has this node in another zone than --zone, and goes by that")
+    assert (other["zone"], other["setting"]) == ("a", "b")
+    assert "merganser zones 1=b" in other["advice"]
+    again = node.until("ready")
     assert [again[name] for name in ("node", "cluster")] == [ready[name] for name in ("node", "cluster")]
     client = connect(f"http://{again['dynamodb']}")
     assert client.get_item(TableName=table, Key={"pk": {"S": "a"}}, ConsistentRead=True)["Item"]

@@ -125,9 +125,15 @@ def test_a_cluster_of_another_size_has_what_was_acknowledged(
     assert found["orders"]["rows"] == len(EXPECTED_ORDERS)
     assert found[table]["rows"] == ITEMS - DELETED
 
-    restored = command("snapshot", "restore", repository, "first", "--admin", target.addresses["admin"])
-    assert restored.returncode == 0, restored.stdout + restored.stderr
     there = connect(target.dynamodb_url)
+    restore = ("snapshot", "restore", repository, "first", "--admin", target.addresses["admin"])
+    tried = command(*restore, "--dry-run", "--json")
+    assert tried.returncode == 0, tried.stdout + tried.stderr
+    tables = {told["table"]: told["rows"] for told in json.loads(tried.stdout)["tables"]}
+    assert tables == {"orders": len(EXPECTED_ORDERS), table: ITEMS - DELETED}
+    assert tables_of(target) == [], "a dry run makes nothing, not even hidden tables"
+    restored = command(*restore)
+    assert restored.returncode == 0, restored.stdout + restored.stderr
     assert sorted(there.list_tables()["TableNames"]) == sorted(["orders", table])
     assert orders_of(there) == EXPECTED_ORDERS
     assert read_back(there, table) == {str(number): f"value {number}" for number in range(DELETED, ITEMS)}
@@ -150,13 +156,10 @@ def test_a_cluster_of_another_size_has_what_was_acknowledged(
     there.put_item(TableName=table, Item={"pk": {"S": "30"}, "value": {"S": "later"}})
     assert read_back(there, table)["30"] == "later", "what is written afterwards is later than what was restored"
 
-    refused = command("snapshot", "restore", repository, "first", "--admin", target.addresses["admin"])
-    assert refused.returncode == 2
-    assert "the cluster has tables called orders" in refused.stderr
-    beside = command(
-        *("snapshot", "restore", repository, "first", "--admin", target.addresses["admin"]),
-        *("--table", "orders", "--prefix", "old-"),
-    )
+    for refused in (command(*restore), command(*restore, "--dry-run")):
+        assert refused.returncode == 2
+        assert "the cluster has tables called orders" in refused.stderr
+    beside = command(*restore, "--table", "orders", "--prefix", "old-")
     assert beside.returncode == 0, beside.stderr
     assert orders_of(there, "old-orders") == EXPECTED_ORDERS
 

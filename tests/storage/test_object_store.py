@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from merganser.model.errors import ConfigurationError
+from merganser.model.errors import ConfigurationError, CorruptionError
 from merganser.storage.object_store import DirectoryStore, ObjectStore, StoreError, opened
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
@@ -103,6 +103,14 @@ def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="run it again"):
         store.put("files/one", b"first")
     assert list((tmp_path / "backups" / ".new").glob("*")) == []
+
+
+def test_a_file_that_the_disk_cannot_read_is_damaged(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "backups", is_new_fine=True)
+    (tmp_path / "backups" / "files").mkdir()
+    (tmp_path / "backups" / "files" / "one").symlink_to("/proc/self/mem")  # whose first page gives an I/O error
+    with pytest.raises(CorruptionError, match=r"files/one cannot be read: Input/output error"):
+        content(store, "files/one")
 
 
 def test_a_full_disk_is_told_and_what_was_half_written_goes(tmp_path: Path) -> None:

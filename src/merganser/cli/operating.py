@@ -115,10 +115,13 @@ def operate(
     try:
         cluster.post("/operation/begin", {**wanted, "id": name})
     except BusyError as error:
-        told = (
-            f"so ended the last of {BEGIN_TRIES} tries; merganser operation tells whether an earlier one has begun it"
+        console.print(
+            f"{error} (so ended the last of {BEGIN_TRIES} tries; merganser operation tells whether an earlier one has "
+            "begun it)",
+            style="red",
+            markup=False,
         )
-        raise ConfigurationError(f"{error} ({told})") from None
+        return False
     if is_detached:
         console.print(f"operation {name} has begun: merganser operation shows how far it is")
         return True
@@ -265,13 +268,15 @@ def show_plan(console: Console, plan: dict[str, Any]) -> None:
         moves = "nothing moves; it cannot be undone"
     console.print(f"plan: {plan['told']}; {moves}")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("node", "peers", "zone", "weight", "partitions", ""):
+    has_data_centers = any(node["data_center"] for node in plan["nodes"])
+    for column in ("node", "peers", *(["data centre"] if has_data_centers else []), "zone", "weight", "partitions", ""):
         table.add_column(column, overflow="fold")
     for node in plan["nodes"]:
         notes = [*(["away"] if not node["is_alive"] else []), *(["leaves the cluster"] if node["is_gone"] else [])]
         table.add_row(
             str(node["number"]),
             node["peer_address"],
+            *([node["data_center"]] if has_data_centers else []),
             _change(node["zone"], node["zone_after"]),
             _change(f"{node['weight']:g}", f"{node['weight_after']:g}"),
             _change(str(node["owned"]), str(node["owned_after"])),

@@ -110,6 +110,9 @@ def restore(
         typer.Option(help="Directory for files of a bucket, and for how far it is [a temporary one, begun anew]."),
     ] = None,
     rate: RateOption = RATE_DEFAULT,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Compare all, tell what would be restored, and write nothing.")
+    ] = False,
     admin: AdminOption = ADMIN_DEFAULT,
     json: JsonOption = False,
 ) -> None:
@@ -138,8 +141,9 @@ def restore(
             scratch=directory,
             pace=Pace(rate),
             progress=progress,
+            is_dry_run=dry_run,
         )
-    tell_restored(restored, as_json=json)
+    tell_restored(restored, is_dry_run=dry_run, as_json=json)
 
 
 @snapshot.command("delete")

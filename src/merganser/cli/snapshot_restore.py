@@ -71,8 +71,9 @@ def restore(
     scratch: Path,
     pace: Pace,
     progress: Progress,
+    is_dry_run: bool = False,
 ) -> list[Restored]:
-    """Restore; returns once clients see the tables, whole.
+    """Restore; returns once clients see the tables, whole. Or, if ``is_dry_run``, compare all, and write nothing.
 
     Raises:
         ConfigurationError: there are such tables, or the cluster cannot take them; what was put stays hidden.
@@ -83,7 +84,10 @@ def restore(
     wanted = [_wanted(manifest.map, table, prefix, checksum) for table in chosen]
     _refuse_taken(admin, wanted)
     with laid_out(manifest, repository, scratch, progress) as copies:
-        total = sum(gone.counted.rows for gone in gone_through(copies, chosen, progress))
+        counts = [gone.counted.rows for gone in gone_through(copies, chosen, progress)]
+        if is_dry_run:
+            return [Restored(one.name, rows, one.replication) for one, rows in zip(wanted, counts, strict=True)]
+        total = sum(counts)
         speaker = _Speaker(nodes)
         ids = [TableId(number) for number in speaker.make(wanted)]
         done = _Done(scratch / "done.json", f"{checksum} {cluster} {ids}")

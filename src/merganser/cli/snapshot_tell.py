@@ -91,17 +91,20 @@ def tell_verified(manifest: Manifest, problems: Sequence[str], found: Sequence[G
     return is_well
 
 
-def tell_restored(restored: Sequence[Restored], *, as_json: bool) -> None:
-    """Print what was restored."""
+def tell_restored(restored: Sequence[Restored], *, is_dry_run: bool, as_json: bool) -> None:
+    """Print what was, or would be, restored."""
     if as_json:
-        print_json({"tables": msgspec.to_builtins(restored)})
+        print_json({"is_dry_run": is_dry_run, "tables": msgspec.to_builtins(restored)})
         return
     table = Printed(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("table", "replication", "rows"):
         table.add_column(column, overflow="fold")
     for one in restored:
         table.add_row(one.table, one.replication, str(one.rows))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    if is_dry_run:
+        console.print("dry run: nothing was written")
 
 
 def _about(manifest: Manifest) -> dict[str, object]:

@@ -69,6 +69,7 @@ class Planned(msgspec.Struct, frozen=True):
     is_gone: bool
     weight: float
     weight_after: float
+    data_center: str
     zone: str
     zone_after: str
     owned: int
@@ -159,6 +160,7 @@ async def _planned(member: Member, wanted: Wanted) -> dict[str, object]:
             is_gone=node.number in operation.gone,
             weight=node.weight,
             weight_after=plan.weights.get(node.number, node.weight),
+            data_center=node.data_center,
             zone=node.zone,
             zone_after=zones.get(node.number, node.zone),
             owned=plan.owned[node.id][0],

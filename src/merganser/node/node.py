@@ -180,6 +180,15 @@ class Node:
         self._open_front_doors(member)
         for door in self._doors:  # they close before the member that answers behind them
             self._closing.push_async_callback(door.close, CLOSE_GRACE_S)
+        zone = member.topology.me.zone
+        if self.settings.zone and zone != self.settings.zone:
+            number = member.topology.me.number
+            event(
+                "the cluster has this node in another zone than --zone, and goes by that",
+                zone=zone,
+                setting=self.settings.zone,
+                advice=f"merganser zones {number}={self.settings.zone} moves it; else start it without --zone",
+            )
         if not is_loopback(self.settings.host):
             event("peer and admin ports ask for no key: keep them inside a network you trust", host=self.settings.host)
         event(

@@ -10,6 +10,7 @@ A bucket is reached through obstore, which takes keys, region and endpoint from 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import secrets
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from merganser.model.errors import ConfigurationError
+from merganser.model.errors import ConfigurationError, CorruptionError
 
 _PART_BYTES = 8 * 2**20
 
@@ -103,7 +104,7 @@ class DirectoryStore:
     def read(self, name: str) -> Iterator[bytes] | None:
         """Return the object in parts; None if it is not there."""
         file = self._path / name
-        return _parts(file) if file.is_file() else None
+        return _read(file) if file.is_file() else None
 
     def size(self, name: str) -> int | None:
         """Return how many bytes it has; None if it is not there."""
@@ -235,6 +236,21 @@ def _parts(content: bytes | Path) -> Iterator[bytes]:
     with content.open("rb") as stream:
         while part := stream.read(_PART_BYTES):
             yield part
+
+
+def _read(file: Path) -> Iterator[bytes]:
+    """Yield the parts of a file.
+
+    Raises:
+        CorruptionError: the disk cannot read it.
+        StoreError: this user may not.
+    """
+    try:
+        yield from _parts(file)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise CorruptionError(f"{file} cannot be read: {error.strerror}") from error
+        raise StoreError(f"{file} cannot be read: {error.strerror}: give this user leave to read it") from error
 
 
 @contextlib.contextmanager
