@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from merganser.core.admission import (
     SLICE_MAX_S,
     SLICE_MIN_S,
-    SLICE_S,
     TICK_S,
     AdmissionLimits,
     BackgroundShare,
@@ -21,6 +20,7 @@ from merganser.core.admission import (
 )
 from merganser.core.request_gate import Entry, RequestGate, RequestLimit
 
+SLICE_S = 0.005
 LIMITS = AdmissionLimits()
 LEAST = 1 / 64
 CALM = Measured(0.0, served=100)

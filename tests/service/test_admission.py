@@ -169,19 +169,63 @@ def test_a_node_that_only_leads_for_clients_of_others_is_asked_and_one_that_repa
     alone(script())
 
 
+def asked() -> Admission:
+    """Return what a calm node takes on that clients ask."""
+    admission = Admission(AdmissionLimits())
+    admission._share.update(Measured(0.0, asked=30))
+    return admission
+
+
 def test_the_longer_a_slice_of_background_work_took_the_later_the_next_one_begins() -> None:
     async def script() -> None:
-        admission, loop = Admission(AdmissionLimits()), cast("SimulatedLoop", asyncio.get_running_loop())
-        admission._share.update(Measured(0.0, asked=30))
+        admission, loop = asked(), cast("SimulatedLoop", asyncio.get_running_loop())
         began_s = loop.time()
         for slice_s, waits_s in (0.001, 0.0), (0.01, 9 * 0.001), (0.0, 9 * 0.01), (0.0, 9 * SLICE_MIN_S):
             await admission.background()
             assert loop.time() - began_s == pytest.approx(waits_s)
             loop._now_s += slice_s
-            await asyncio.sleep(0)
             began_s = loop.time()
 
     alone(script())
+
+
+def test_of_two_that_want_a_slice_at_once_the_second_waits_for_what_the_first_took_and_no_longer() -> None:
+    async def script() -> None:
+        admission, loop, began = asked(), asyncio.get_running_loop(), list[float]()
+
+        async def walk() -> None:
+            for _ in range(3):
+                await admission.background()
+                began.append(loop.time())
+
+        await asyncio.gather(walk(), walk())
+        assert began == pytest.approx([9 * SLICE_MIN_S * number for number in range(6)])
+
+    alone(script())
+
+
+def test_what_tasks_do_that_a_slice_begins_is_part_of_it() -> None:
+    class Clock(asyncio.SelectorEventLoop):
+        late_s = 0.0
+
+        def time(self) -> float:
+            return super().time() + self.late_s
+
+    async def script() -> None:
+        admission, loop = asked(), cast("Clock", asyncio.get_running_loop())
+
+        async def step() -> None:
+            loop.late_s += 0.01
+
+        await admission.background()
+        await asyncio.gather(*(step() for _ in range(4)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not admission._is_slice_open
+        assert admission._slice_s >= 0.04
+
+    with asyncio.Runner(loop_factory=Clock) as runner:
+        runner.run(script())
 
 
 def test_a_replica_takes_a_bounded_number_of_requests_and_bytes_and_counts_no_others() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
+from merganser.core.admission import TICK_S
 from merganser.model.cluster import Table
 from merganser.model.errors import MerganserError, OverloadedError, RequestError, UnknownOutcomeError
 from merganser.model.leader_messages import Changed
 from merganser.model.register import NO_VERSION
-from merganser.service.steps import WIRES
+from merganser.service.steps import INDEXES, WIRES
 from merganser.sim.machine import Machine
 from merganser.sim.world import World
 from service.led import leader_of, others_than, payload_of, read, register_at, started_led, the_leader
@@ -19,11 +21,13 @@ from service.plays import key_of, member, simulated, until
 K = b"k"
 
 
-async def changed(machine: Machine, table: Table, payload: bytes, *, timeout_s: float = 5.0) -> Changed:
+async def changed(
+    machine: Machine, table: Table, payload: bytes, *, kind: int = WIRES, timeout_s: float = 5.0
+) -> Changed:
     """Have a client of ``machine`` change the item."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     items = member(machine).leader_tables.leader_based
-    return await machine.spawn(items.change(table, key_of(table, K), WIRES, payload, deadline=deadline))
+    return await machine.spawn(items.change(table, key_of(table, K), kind, payload, deadline=deadline))
 
 
 async def ready(world: World) -> tuple[Table, Machine]:
@@ -68,6 +72,19 @@ async def test_a_change_is_counted_until_it_ends(world: World) -> None:
     assert admission.load().led == 0
     assert admission.load().most_led >= 1
     await until(lambda: admission.load().served_bytes == 0)
+
+
+@simulated()
+async def test_what_the_background_changes_through_leaders_is_not_asked_for(world: World) -> None:
+    table, leader = await ready(world)
+    for machine in leader, others_than(world, leader)[0]:
+        await asyncio.sleep(5.0)
+        for kind, is_asked in (INDEXES, False), (WIRES, True):
+            for _ in range(40):
+                with contextlib.suppress(RequestError):  # the table is not one of entries
+                    await changed(machine, table, payload_of("put", b"v"), kind=kind)
+            await asyncio.sleep(2 * TICK_S)
+            assert [member(one).admission.is_asked for one in (machine, leader)] == [is_asked, is_asked]
 
 
 @simulated()

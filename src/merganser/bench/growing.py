@@ -7,6 +7,10 @@ do, and their latency counts from then on. *Before* and *after* are windows in w
 that lie within the operation from its beginning to its end. A node is replaced after it was killed, so what is before
 that is a cluster that has lost one.
 
+RocksDB compacts when some memtables have been filled: at a thousand requests a second, half of them puts of 1 KB, once
+in a minute and a half, for seconds. Windows that are shorter together have one or not by chance, and are compared with
+one that has.
+
 A machine that others use has stalls of its own, which are the 99th of a hundred requests in any of these windows. A
 `Witness` tells of them; the figures *in clear time* are those of the requests that did not begin in one or about it.
 """
@@ -160,6 +164,7 @@ def run_growing(
     *,
     items: int,
     share: float,
+    rate: float | None = None,
     window_s: float,
     windows: int,
     replication: str,
@@ -167,6 +172,17 @@ def run_growing(
     tell: Callable[[str], None],
 ) -> list[Report]:
     """Measure a fourth node that joins ``cluster``, and another in the place of one that was killed.
+
+    Args:
+        cluster: of three nodes, empty.
+        items: to be loaded first, of 1 KB.
+        share: of what a closed loop reaches is offered.
+        rate: in requests a second, is offered in place of that.
+        window_s: of one window.
+        windows: before, and after.
+        replication: of the table.
+        put_share: of the requests.
+        tell: told of what is being done, and of what came of it.
 
     Raises:
         ConfigurationError: as `measure_operation`.
@@ -191,7 +207,7 @@ def run_growing(
         wait_until_spread(cluster)
     most = measure(plan, server_pids=pids())
     paced = msgspec.structs.replace(
-        plan, rate=most.throughput * share, duration_s=window_s, connections=PACED_CONNECTIONS, is_timed=True
+        plan, rate=rate or most.throughput * share, duration_s=window_s, connections=PACED_CONNECTIONS, is_timed=True
     )
     if not Witness().is_allowed:
         tell("not allowed to watch the machine itself (CAP_SYS_NICE): all time is taken for clear")
@@ -273,8 +289,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=200_000, help="of 1 KB")
     parser.add_argument("--share", type=float, default=0.5, help="of what a closed loop reaches")
-    parser.add_argument("--window", type=float, default=5.0, help="seconds")
-    parser.add_argument("--windows", type=int, default=4, help="before and after")
+    parser.add_argument("--rate", type=float, help="requests a second, in place of --share")
+    parser.add_argument("--window", type=float, default=10.0, help="seconds")
+    parser.add_argument("--windows", type=int, default=9, help="before and after")
     parser.add_argument("--replication", choices=("leader", "leaderless"), default="leader")
     parser.add_argument("--puts", type=float, default=0.5, help="share of them, the others are eventual gets")
     given = parser.parse_args()
@@ -291,6 +308,7 @@ def main() -> None:
             cluster,
             items=given.items,
             share=given.share,
+            rate=given.rate,
             window_s=given.window,
             windows=given.windows,
             replication=given.replication,

@@ -114,12 +114,13 @@ def operate(
     name = secrets.token_hex(8)
     try:
         cluster.post("/operation/begin", {**wanted, "id": name})
-    except BusyError as error:
+    except (BusyError, NodeAwayError) as error:
         console.print(
             f"{error} (so ended the last of {BEGIN_TRIES} tries; merganser operation tells whether an earlier one has "
             "begun it)",
             style="red",
             markup=False,
+            soft_wrap=True,
         )
         return False
     if is_detached:
@@ -268,7 +269,7 @@ def show_plan(console: Console, plan: dict[str, Any]) -> None:
         moves = "nothing moves; it cannot be undone"
     console.print(f"plan: {plan['told']}; {moves}")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    has_data_centers = any(node["data_center"] for node in plan["nodes"])
+    has_data_centers = any(node.get("data_center") for node in plan["nodes"])
     for column in ("node", "peers", *(["data centre"] if has_data_centers else []), "zone", "weight", "partitions", ""):
         table.add_column(column, overflow="fold")
     for node in plan["nodes"]:
@@ -276,7 +277,7 @@ def show_plan(console: Console, plan: dict[str, Any]) -> None:
         table.add_row(
             str(node["number"]),
             node["peer_address"],
-            *([node["data_center"]] if has_data_centers else []),
+            *([node.get("data_center", "")] if has_data_centers else []),
             _change(node["zone"], node["zone_after"]),
             _change(f"{node['weight']:g}", f"{node['weight_after']:g}"),
             _change(str(node["owned"]), str(node["owned_after"])),

@@ -111,7 +111,8 @@ def restore(
     ] = None,
     rate: RateOption = RATE_DEFAULT,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Compare all, tell what would be restored, and write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Compare all, tell what would be restored; the cluster stays as it is."),
     ] = False,
     admin: AdminOption = ADMIN_DEFAULT,
     json: JsonOption = False,

@@ -73,7 +73,8 @@ def restore(
     progress: Progress,
     is_dry_run: bool = False,
 ) -> list[Restored]:
-    """Restore; returns once clients see the tables, whole. Or, if ``is_dry_run``, compare all, and write nothing.
+    """Restore; returns once clients see the tables, whole. Or, if ``is_dry_run``, compare all, and leave the
+    cluster as it is.
 
     Raises:
         ConfigurationError: there are such tables, or the cluster cannot take them; what was put stays hidden.

@@ -94,7 +94,7 @@ def tell_verified(manifest: Manifest, problems: Sequence[str], found: Sequence[G
 def tell_restored(restored: Sequence[Restored], *, is_dry_run: bool, as_json: bool) -> None:
     """Print what was, or would be, restored."""
     if as_json:
-        print_json({"is_dry_run": is_dry_run, "tables": msgspec.to_builtins(restored)})
+        print_json({"dry_run": is_dry_run, "tables": msgspec.to_builtins(restored)})
         return
     table = Printed(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("table", "replication", "rows"):
@@ -104,7 +104,7 @@ def tell_restored(restored: Sequence[Restored], *, is_dry_run: bool, as_json: bo
     console = Console(highlight=False)
     console.print(table)
     if is_dry_run:
-        console.print("dry run: nothing was written")
+        console.print("dry run: nothing was written to the cluster")
 
 
 def _about(manifest: Manifest) -> dict[str, object]:

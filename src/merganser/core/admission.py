@@ -44,9 +44,6 @@ fill only half of the bytes."""
 TICK_S = 0.05
 """How often the lag is taken and the controllers run."""
 
-SLICE_S = 0.005
-"""What a slice of background work should take at most: longer, and requests wait for it."""
-
 SLICE_MIN_S = 0.0005
 """What a slice takes at least, with what it costs to ask for it and, mostly, to have others answer."""
 

@@ -17,7 +17,6 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Protocol, Self, TypeVa
 from merganser.core.admission import (
     FOREGROUND,
     LED,
-    SLICE_S,
     TICK_S,
     AdmissionLimits,
     BackgroundShare,
@@ -49,6 +48,7 @@ _SIZES: dict[type, Callable[[Any], int]] = {
 
 _UNCOUNTED = -1.0
 _NEVER = float("inf")
+_TIMER_S = 0.001  # libuv's timers are of whole milliseconds, and half of one is a turn of the loop at once
 
 
 class Requests:
@@ -250,9 +250,10 @@ class Admission:
         self._due = 0.0
         self._lag_s = 0.0
         self._slice_ended = -_NEVER
-        """When the last slice was over by loop time; while it runs, when it is if it takes as long as it may."""
+        """When the last slice was over, by loop time."""
         self._slice_s = 0.0
         """What it took."""
+        self._is_slice_open = False
 
     def begin(self, request: Request) -> float:
         """Take on a peer's ``request``; returns what `end` needs to know.
@@ -342,8 +343,9 @@ class Admission:
         """Return when a slice of background work, some milliseconds of it, may begin.
 
         To be awaited between slices by whatever clients do not wait for. Returns after ten seconds at the latest,
-        so that nothing is put off for ever. What the caller does before it waits for something else is the slice: the
-        longer that turn of the loop took, whatever else was in it, the later the next begins.
+        so that nothing is put off for ever. What the caller does before it waits for something else is the slice, with
+        the first steps of tasks that it begins: the longer these two turns of the loop took, whatever else was in them,
+        the later the next one begins.
         """
         began = self._loop.time()
         await asyncio.sleep(0)
@@ -351,14 +353,19 @@ class Admission:
             gap_s = self._share.gap_s(self._slice_s)
             if self.is_busy:
                 await asyncio.sleep(TICK_S)
-            elif gap_s and now < self._slice_ended + gap_s:
-                await asyncio.sleep(self._slice_ended + gap_s - now)
+            elif not gap_s:
+                break
+            elif self._is_slice_open:
+                await asyncio.sleep(0)
+            elif now < self._slice_ended + gap_s:
+                await asyncio.sleep(max(_TIMER_S, self._slice_ended + gap_s - now))
             else:
                 break
-        self._slice_ended, self._slice_s = now + SLICE_S, SLICE_S
-        self._loop.call_soon(self._end_slice, now)
+        self._is_slice_open = True
+        self._loop.call_soon(self._loop.call_soon, self._end_slice, now)
 
     def _end_slice(self, began: float) -> None:
+        self._is_slice_open = False
         self._slice_ended = self._loop.time()
         self._slice_s = self._slice_ended - began
 

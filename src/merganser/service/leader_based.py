@@ -40,6 +40,7 @@ from merganser.service.hedging import Hedging
 from merganser.service.leader_asking import Errand, LeaderAsking, Leaders, PartitionCutError
 from merganser.service.local_indexes import LocalIndexes
 from merganser.service.shortfall import Shortfall
+from merganser.service.steps import UNASKED
 from merganser.service.topology import Topology
 from merganser.service.turns import Turns
 from merganser.storage import keys
@@ -173,7 +174,8 @@ class LeaderBased:
             request = self._rng.randbytes(_REQUEST_BYTES)  # another one after each refusal, which is for good
             return Change(self._topology.map.epoch, table.id, key, epoch, request, kind, payload)
 
-        return cast("Changed", await self._timed(self._errand(table, key, deadline), question, is_read=False))
+        errand = self._errand(table, key, deadline)
+        return cast("Changed", await self._timed(errand, question, is_read=False, is_asked=kind not in UNASKED))
 
     async def read(self, table: Table, key: bytes, *, is_consistent: bool, deadline: float) -> Led:
         """Return the item under ``key``: as its leader has it, or as the nearest replica has it.
@@ -195,7 +197,7 @@ class LeaderBased:
             is_vouched = self._leaders.vouches(errand.group, epoch)
             return ReadLed(self._topology.map.epoch, table.id, key, epoch, is_vouched)
 
-        return cast("Led", await self._timed(errand, question, is_read=True))
+        return cast("Led", await self._timed(errand, question, is_read=True, is_asked=True))
 
     @counted
     async def read_range(
@@ -340,14 +342,16 @@ class LeaderBased:
         group = Group(self._topology.rule_of(table), ring.partition_of(keys.token_in(key)))
         return Errand(table, group, partitions=ring.partitions, now=self._loop.time(), deadline=deadline, key=key)
 
-    async def _timed(self, errand: Errand, question_in: Callable[[Epoch], Request], *, is_read: bool) -> Reply:
-        """Ask, within the bounds of this node, which learns how long it takes."""
+    async def _timed(
+        self, errand: Errand, question_in: Callable[[Epoch], Request], *, is_read: bool, is_asked: bool
+    ) -> Reply:
+        """Ask, within the bounds of this node, which learns how long it takes if a client waits for it."""
         with self.under_way as under_way:
             began = under_way.time()
             try:
                 return await self._asking.ask(errand, question_in, is_read=is_read)
             finally:
-                if not errand.has_waited:
+                if is_asked and not errand.has_waited:
                     under_way.ended += 1
                     under_way.seconds += under_way.time() - began
 

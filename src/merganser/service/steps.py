@@ -37,7 +37,8 @@ RESTORES: Final = 4
 """An item as a snapshot has it (`service.restored_rows`); the payload is its value."""
 
 UNASKED: Final = frozenset((INDEXES, EXPIRY, RESTORES))
-"""Kinds that no client waits for: entries follow upon what was written, or come of a backfill."""
+"""Kinds that no client waits for one by one: entries follow upon writes, or come of a backfill, as removals do of the
+clock; a restore has many under way."""
 
 Evaluator = Callable[[Table, bytes, bytes | None], Decided]
 """Of a wire: from the table, the payload and the current value (None: no such item) to what becomes of it."""

@@ -23,6 +23,10 @@ from merganser.model.errors import ConfigurationError, CorruptionError
 _PART_BYTES = 8 * 2**20
 
 
+_DAMAGE = frozenset((errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)))
+"""What disks and file systems say of what they cannot read, or find changed."""
+
+
 class StoreError(ConfigurationError):
     """The store cannot be reached, or refuses; says what to do."""
 
@@ -243,14 +247,14 @@ def _read(file: Path) -> Iterator[bytes]:
 
     Raises:
         CorruptionError: the disk cannot read it.
-        StoreError: this user may not.
+        StoreError: it cannot be read now, or not by this user.
     """
     try:
         yield from _parts(file)
     except OSError as error:
-        if error.errno == errno.EIO:
+        if error.errno in _DAMAGE:
             raise CorruptionError(f"{file} cannot be read: {error.strerror}") from error
-        raise StoreError(f"{file} cannot be read: {error.strerror}: give this user leave to read it") from error
+        raise StoreError(f"{file} cannot be read: {error.strerror}: see to that, and run it again") from error
 
 
 @contextlib.contextmanager
