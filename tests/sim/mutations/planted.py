@@ -56,7 +56,7 @@ from sim.mutations.planting import (
 # Durability.
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, nemesis="crashes")
 def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_engine: MemoryEngine) -> None:
         return
@@ -65,14 +65,14 @@ def acks_before_the_fsync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=9, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=2, nemesis="crashes")
 def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
     real = MemoryEngine.power_cut
     patch.setattr(MemoryEngine, "_forget_synced", lambda _engine: None)
     patch.setattr(MemoryEngine, "power_cut", lambda engine, keep: real(engine, min(keep, 1)))
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=5, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=1, is_soak=True, nemesis="crashes")
 def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
@@ -80,17 +80,17 @@ def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) 
 # Quorums.
 
 
-@planted("held", "acknowledged", mechanism=QUORUMS, likely=10)
+@planted("held", "acknowledged", mechanism=QUORUMS, likely=16)
 def write_answered_one_ack_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "to_write")
 
 
-@planted("acknowledged", mechanism=QUORUMS, likely=1)
+@planted("acknowledged", mechanism=QUORUMS, likely=6)
 def read_answered_one_reply_short(patch: pytest.MonkeyPatch) -> None:
     _ask_one_less(patch, "to_read")
 
 
-@planted("held", "acknowledged", mechanism=HANDOFF, likely=7, nemesis="partitions", nodes=5)
+@planted("held", "acknowledged", mechanism=HANDOFF, likely=19, nemesis="partitions", nodes=5)
 def hint_counted_as_an_ack_of_a_primary(patch: pytest.MonkeyPatch) -> None:
     real = Needs.to_write
 
@@ -110,7 +110,7 @@ def _ask_one_less(patch: pytest.MonkeyPatch, method: str) -> None:
     patch.setattr(Needs, method, short)
 
 
-@planted("origin", mechanism=QUORUMS, likely=2)
+@planted("origin", mechanism=QUORUMS, likely=1)
 def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "is_certainly_unwritten", True)
 
@@ -118,7 +118,7 @@ def unknown_outcome_called_unwritten(patch: pytest.MonkeyPatch) -> None:
 # Versions.
 
 
-@planted("acknowledged", "held", mechanism=VERSIONS, likely=1)
+@planted("acknowledged", "held", mechanism=VERSIONS, likely=2)
 def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     async def overwrite(self: Replica, sender: NodeId, request: Apply) -> Merged:
         await self._admit(sender, request.map_epoch, request.table, request.key)
@@ -130,7 +130,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "begin_apply", lambda _self, _sender, _request: None)
 
 
-@planted("acknowledged", mechanism=VERSIONS, likely=3)
+@planted("acknowledged", mechanism=VERSIONS, likely=2, is_soak=True)
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
@@ -155,7 +155,7 @@ def clock_that_follows_the_wall_backwards(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HybridClock, "mint", lambda self, wall_us: Timestamp(wall_us, self._writer))
 
 
-@planted("resurrection", mechanism=TOMBSTONES, likely=1, workload="deletes")
+@planted("resurrection", mechanism=TOMBSTONES, workload="deletes")
 def replica_drops_a_tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
     real = Batch.put
 
@@ -185,7 +185,7 @@ def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
 # Repair.
 
 
-@planted("convergence", mechanism=READ_REPAIR, likely=15)
+@planted("convergence", mechanism=READ_REPAIR, likely=2, is_soak=True)
 def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
         return
@@ -194,7 +194,7 @@ def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ReadRepair, "look", lambda _self, _read, _row, **_replicas: None)
 
 
-@planted("monotonic", mechanism=READ_REPAIR, likely=5, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
+@planted("monotonic", mechanism=READ_REPAIR, likely=7, workload="sessions", nemesis="disks", nodes=3, hot_keys=1)
 def read_answered_before_its_repair(patch: pytest.MonkeyPatch) -> None:
     async def at_once(_self: ReadRepair, _newest: Apply, **_how: Any) -> int:
         return 3
@@ -217,12 +217,12 @@ def read_reveals_what_is_not_durable(patch: pytest.MonkeyPatch) -> None:
 # Hints.
 
 
-@planted("hints", mechanism=HANDOFF, likely=3)
+@planted("hints", mechanism=HANDOFF, likely=1)
 def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
 
 
-@planted("held", mechanism=HANDOFF, likely=41, workload="handoff", nemesis="partitions", nodes=5)
+@planted("held", mechanism=HANDOFF, likely=6, is_soak=True, workload="handoff", nemesis="partitions", nodes=5)
 def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
 
@@ -230,6 +230,8 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
 @planted(
     "held",
     mechanism=HANDOFF,
+    likely=17,
+    is_soak=True,
     workload="handoff",
     nemesis="crashes+disks",
     nodes=5,
@@ -259,7 +261,7 @@ def primaries_only(patch: pytest.MonkeyPatch) -> None:
 # Ranges.
 
 
-@planted("scans", "readable", mechanism=RANGES, likely=2, workload="scans")
+@planted("scans", "readable", mechanism=RANGES, workload="scans")
 def page_loses_a_row_at_its_end(patch: pytest.MonkeyPatch) -> None:
     real = range_merge.merge_pages
 
@@ -279,7 +281,7 @@ def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(range_merge, "_reach", reach)
 
 
-@planted("scans", "readable", mechanism=RANGES, likely=1, workload="scans", nodes=5)
+@planted("scans", "readable", mechanism=RANGES, is_soak=True, workload="scans", nodes=5)
 def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator.read_range
 
@@ -302,7 +304,7 @@ def dropped_table_keeps_its_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete_range", lambda self, _start, _end: self)
 
 
-@planted("maps", "tables", "errors", mechanism=TABLES, workload="tables")
+@planted("maps", "tables", "errors", mechanism=TABLES, is_soak=True, workload="tables")
 def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     def prepare(self: AcceptorState, ballot: Ballot) -> tuple[AcceptorState, Promise]:
         return self, Promise(ballot, self.accepted, self.value)
@@ -325,7 +327,7 @@ def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(catalog.Catalog, "_prepare", prepare)
 
 
-@planted("tables", mechanism=TABLES, likely=3, workload="tables")
+@planted("tables", mechanism=TABLES, likely=3, is_soak=True, workload="tables")
 def table_that_is_to_go_stays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TableEnds, "_overdue", lambda self: [])
 
@@ -335,7 +337,7 @@ def drop_that_never_happens(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster_map, "without_table", lambda current, **_which: current)
 
 
-@planted("versions", mechanism=VERSIONS_OF_NODES, nemesis="none", nodes=3, older=2)
+@planted("versions", mechanism=VERSIONS_OF_NODES, likely=1, nemesis="none", nodes=3, older=2)
 def version_raised_before_all_members_speak_it(patch: pytest.MonkeyPatch) -> None:
     real = cluster_map.with_presence
 
@@ -346,6 +348,6 @@ def version_raised_before_all_members_speak_it(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(cluster_map, "with_presence", hasty)
 
 
-@planted("versions", mechanism=VERSIONS_OF_NODES, nemesis="none", nodes=3, older=2)
+@planted("versions", mechanism=VERSIONS_OF_NODES, likely=1, nemesis="none", nodes=3, older=2)
 def version_never_raised(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster_map, "_spoken_by_all", lambda _nodes: 2)

@@ -62,7 +62,7 @@ def condition_is_looked_up_on_one_replica(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "__init__", conditional)
 
 
-@planted("conditions", mechanism=CONDITIONS, workload="conditions", nemesis="none")
+@planted("conditions", mechanism=CONDITIONS, likely=1, workload="conditions", nemesis="none")
 def not_modified_asks_for_no_more_than_that_something_was_seen(patch: pytest.MonkeyPatch) -> None:
     """As if who has seen one of two siblings had seen the other."""
 
@@ -98,7 +98,7 @@ def refused_put_is_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "_decide", decide)
 
 
-@planted("siblings", mechanism=CONDITIONS, likely=28, workload="conditions")
+@planted("siblings", mechanism=CONDITIONS, likely=17, is_soak=True, workload="conditions")
 def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     real = conditional_puts._told
 
@@ -114,7 +114,7 @@ def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytes
     "siblings",
     "conditions",
     mechanism=CONDITIONS,
-    likely=21,
+    likely=25,
     workload="last-writes",
     nemesis="storms",
     nodes=3,
@@ -130,7 +130,7 @@ def conditional_put_that_comes_twice_is_decided_twice(patch: pytest.MonkeyPatch)
     patch.setattr(ConditionalPuts, "_decide_once", decide)
 
 
-@planted("last writes", mechanism=CONDITIONS, likely=5, workload="last-writes", nemesis="clocks", hot_keys=1)
+@planted("last writes", mechanism=CONDITIONS, workload="last-writes", nemesis="clocks", hot_keys=1)
 def put_is_done_though_a_last_write_of_later_stands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Writing, "_compare", lambda _self, _ack: None)
 
@@ -143,14 +143,14 @@ def last_write_is_not_modified_by_a_later_one(patch: pytest.MonkeyPatch) -> None
     patch.setattr(preconditions, "last_writes", _With(last_writes, newest=newest))
 
 
-@planted("keys", mechanism=CONDITIONS, likely=3, workload="conditions", nemesis="partitions")
+@planted("keys", mechanism=CONDITIONS, likely=5, workload="conditions", nemesis="partitions")
 def list_takes_the_word_of_the_first_replica(patch: pytest.MonkeyPatch) -> None:
     """Where replicas differ, nobody looks."""
     real = briefs.is_there
     patch.setattr(briefs, "is_there", lambda told, now_s: real(list(told)[:1], now_s))
 
 
-@planted("keys", mechanism=CONDITIONS, likely=2, workload="conditions", nemesis="none")
+@planted("keys", mechanism=CONDITIONS, likely=6, workload="conditions", nemesis="none")
 def list_takes_what_was_deleted_for_a_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(briefs, "lasts_until_s", lambda _row, _conflicts: briefs.FOREVER_S)
 

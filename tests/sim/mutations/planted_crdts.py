@@ -17,7 +17,7 @@ from merganser.service import crdt_values
 from sim.mutations.planting import CRDTS, planted
 
 
-@planted("crdts", mechanism=CRDTS, likely=3, workload="crdts")
+@planted("crdts", mechanism=CRDTS, likely=13, workload="crdts")
 def update_is_made_whenever_it_is_sent(patch: pytest.MonkeyPatch) -> None:
     """Its id is not looked at: a retry counts again."""
     real = updates.was_made
@@ -55,7 +55,7 @@ def fold_leaves_out_what_it_folds(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(counters, "folded", folded)
 
 
-@planted("crdts", mechanism=CRDTS, workload="crdts", nemesis="none")
+@planted("crdts", mechanism=CRDTS, likely=4, workload="crdts", nemesis="none")
 def fold_takes_chains_that_go_on(patch: pytest.MonkeyPatch) -> None:
     real = counters.folded
     patch.setattr(counters, "folded", lambda cells, horizon_us: real(cells, horizon_us + 600_000_000))
@@ -71,7 +71,7 @@ def chain_begins_anew_with_each_update(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "tally_of", tally_of)
 
 
-@planted("crdts", mechanism=CRDTS, likely=49, workload="crdts")
+@planted("crdts", mechanism=CRDTS, likely=15, workload="crdts")
 def node_goes_on_with_a_chain_whose_end_it_does_not_know(patch: pytest.MonkeyPatch) -> None:
     """It writes another tally of as many updates as the one whose outcome is unknown."""
     sessions: dict[tuple[int, bytes], Any] = {}
@@ -88,7 +88,7 @@ def node_goes_on_with_a_chain_whose_end_it_does_not_know(patch: pytest.MonkeyPat
     patch.setattr(crdt_values.CrdtValues, "_counted", counted)
 
 
-@planted("crdts", mechanism=CRDTS, workload="crdts", nemesis="none", hot_keys=1)
+@planted("crdts", mechanism=CRDTS, likely=2, workload="crdts", nemesis="none", hot_keys=1)
 def remove_takes_what_its_client_has_not_seen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(updates._Delta, "_known", lambda _delta, cells: list(cells))
 

@@ -36,7 +36,7 @@ def any_node_is_a_fallback_and_takes_the_hint(patch: pytest.MonkeyPatch) -> None
     patch.setattr(Topology, "may_keep", lambda *_: True)
 
 
-@planted("residency", mechanism=DATA_CENTERS, workload="data-centers", nemesis="none")
+@planted("residency", mechanism=DATA_CENTERS, likely=1, workload="data-centers", nemesis="none")
 def the_walk_goes_everywhere(patch: pytest.MonkeyPatch) -> None:
     real = Ring._policy
 
@@ -57,7 +57,7 @@ def zones_are_forgotten_where_data_centers_are_counted(patch: pytest.MonkeyPatch
 
 
 @planted(
-    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=3, workload="data-centers", nemesis=FAULTS
+    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=5, workload="data-centers", nemesis=FAULTS
 )
 def local_levels_count_all_replicas(patch: pytest.MonkeyPatch) -> None:
     real = levels._by_data_center
@@ -72,7 +72,14 @@ def local_levels_count_all_replicas(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=14, workload="data-centers", nemesis=FAULTS
+    "acknowledged",
+    "sessions",
+    "monotonic",
+    mechanism=DATA_CENTERS,
+    likely=14,
+    is_soak=True,
+    workload="data-centers",
+    nemesis=FAULTS,
 )
 def each_quorum_is_met_by_one_data_center(patch: pytest.MonkeyPatch) -> None:
     real = levels._by_data_center
@@ -88,7 +95,7 @@ def each_quorum_is_met_by_one_data_center(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=3, workload="data-centers", nemesis=FAULTS
+    "acknowledged", "sessions", "monotonic", mechanism=DATA_CENTERS, likely=5, workload="data-centers", nemesis=FAULTS
 )
 def acks_from_elsewhere_count_for_local_levels(patch: pytest.MonkeyPatch) -> None:
     real = levels.to_write

@@ -87,7 +87,9 @@ def initiator_of_an_exchange_does_not_take(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Comparing, "_take", take)
 
 
-@planted("hash trees", "convergence", mechanism=ANTI_ENTROPY, nemesis="partitions+crashes", repair_interval_s=2.0)
+@planted(
+    "hash trees", "convergence", mechanism=ANTI_ENTROPY, likely=2, nemesis="partitions+crashes", repair_interval_s=2.0
+)
 def exchange_that_leaves_the_trees_as_they_were(patch: pytest.MonkeyPatch) -> None:
     def meet(self: ComparedRows, *of_the_meeting: Any, **how: Any) -> Meeting:
         trees = self._trees

@@ -30,7 +30,7 @@ def items_expire_without_a_margin(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(expiry_index, "due_between", due_between)
 
 
-@planted("expiries", mechanism=EXPIRY, likely=5, workload="expiries", nemesis="none")
+@planted("expiries", mechanism=EXPIRY, likely=5, is_soak=True, workload="expiries", nemesis="none")
 def it_is_decided_when_an_entry_is_found_and_not_when_the_item_is_removed(patch: pytest.MonkeyPatch) -> None:
     real = Expirer._remove
 
@@ -45,7 +45,7 @@ def it_is_decided_when_an_entry_is_found_and_not_when_the_item_is_removed(patch:
     patch.setattr(Expirer, "_remove", remove)
 
 
-@planted("times", "expiries", mechanism=EXPIRY, likely=4, workload="expiries", nemesis="none")
+@planted("times", "expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")
 def items_from_before_the_table_expires_are_not_walked(patch: pytest.MonkeyPatch) -> None:
     def walk(self: ExpiryIndex, place: Place, expiring: Expiring, start: bytes | None) -> None:
         mark = expiry_index._mark(place)
@@ -71,7 +71,7 @@ def trees_do_not_hear_that_a_table_begins_to_expire(patch: pytest.MonkeyPatch) -
     patch.setattr(KeptTrees, "learn", KeptTrees.forget_dropped)
 
 
-@planted("times", "expiries", mechanism=EXPIRY, likely=1, workload="expiries", nemesis="none")
+@planted("times", "expiries", mechanism=EXPIRY, likely=2, workload="expiries", nemesis="none")
 def an_entry_is_dropped_before_its_item_is_removed(patch: pytest.MonkeyPatch) -> None:
     real = Expirer._remove
 

@@ -51,7 +51,7 @@ def outbox_lost_when_a_register_is_adopted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outboxes, "of_adopted", of_adopted)
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=2, workload="indexes", nemesis="none")
+@planted(*WRONG, mechanism=INDEXES, likely=1, workload="indexes", nemesis="none")
 def nothing_left_behind_by_a_transaction(patch: pytest.MonkeyPatch) -> None:
     real = Outboxes.of_write
 
@@ -61,7 +61,7 @@ def nothing_left_behind_by_a_transaction(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outboxes, "of_write", of_write)
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=1, workload="index-changes", nemesis="none")
+@planted(*WRONG, mechanism=INDEXES, likely=1, is_soak=True, workload="index-changes", nemesis="none")
 def index_called_active_before_it_is_filled(patch: pytest.MonkeyPatch) -> None:
     async def fill(_self: Backfiller, _table: object, _index: object) -> None:
         return

@@ -39,7 +39,6 @@ PROMISES = ("promises", *REGISTERS)
 @planted(
     *PROMISES,
     mechanism=ELECTIONS,
-    likely=1,
     workload="counters",
     nemesis="crashes+partitions",
     hot_keys=1,
@@ -70,7 +69,7 @@ def promise_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "durable", at_once)
 
 
-@planted(*PROMISES, mechanism=ELECTIONS, likely=4, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
+@planted(*PROMISES, mechanism=ELECTIONS, likely=1, workload="counters", nemesis="pauses", nodes=3, hot_keys=1)
 def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Promises, "check", lambda _self, _group, _epoch: None)
 
@@ -78,7 +77,7 @@ def promised_replica_serves_earlier_leaders(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
-    likely=9,
+    likely=3,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -102,7 +101,7 @@ def read_without_a_look_at_the_epoch(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ELECTIONS,
-    likely=1,
+    likely=3,
     workload="counters",
     nemesis="pauses",
     nodes=3,
@@ -114,7 +113,7 @@ def leader_takes_its_own_word_for_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LedReads, "_is_confirmed_by", lambda _self, _sender, _term, _map_epoch: True)
 
 
-@planted("available", mechanism=ELECTIONS, likely=6, workload="items", nemesis="crashes", nodes=3, pace="slow")
+@planted("available", mechanism=ELECTIONS, workload="items", nemesis="crashes", nodes=3, pace="slow")
 def nobody_takes_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Elections, "_first", lambda self, group, _now_s: self._replicas[group][0])
 
@@ -127,7 +126,7 @@ def nothing_handed_over(patch: pytest.MonkeyPatch) -> None:
 # Items.
 
 
-@planted(*REGISTERS, mechanism=ITEMS, likely=5, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=ITEMS, likely=40, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     real = Flight.__init__
 
@@ -139,7 +138,9 @@ def change_answered_before_the_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Flight, "_have_most", lambda _self, _acks: True)
 
 
-@planted(*REGISTERS, mechanism=ITEMS, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow")
+@planted(
+    *REGISTERS, mechanism=ITEMS, likely=27, workload="counters", nemesis="partitions", nodes=3, hot_keys=1, pace="slow"
+)
 def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
     async def revealed(_self: LedItems, _term: object, _key: bytes) -> None:
         return
@@ -150,7 +151,8 @@ def read_of_what_is_in_flight(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=ITEMS,
-    likely=45,
+    likely=38,
+    is_soak=True,
     workload="counters",
     nemesis="storms+crashes",
     nodes=3,
@@ -168,14 +170,14 @@ def follower_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "counters", "linearizable", mechanism=ITEMS, likely=1, workload="counters", nemesis="partitions+storms", hot_keys=1
+    "counters", "linearizable", mechanism=ITEMS, likely=4, workload="counters", nemesis="partitions+storms", hot_keys=1
 )
 def repeated_request_done_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(once.Once, "of", lambda _self, _request: None)
 
 
 @planted(
-    "counters", "linearizable", mechanism=ITEMS, likely=7, workload="counters", nemesis="crashes+partitions", hot_keys=1
+    "counters", "linearizable", mechanism=ITEMS, likely=2, workload="counters", nemesis="crashes+partitions", hot_keys=1
 )
 def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leader_asking, "wrote_nothing", lambda _error: True)
@@ -185,7 +187,7 @@ def change_that_may_be_done_sent_to_the_next_leader(patch: pytest.MonkeyPatch) -
     "counters",
     "linearizable",
     mechanism=ITEMS,
-    likely=28,
+    likely=8,
     workload="counters",
     nemesis="partitions",
     nodes=3,
@@ -222,7 +224,7 @@ def range_read_without_covering_it(patch: pytest.MonkeyPatch) -> None:
 # First touch.
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=4, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=5, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
     def trusting(*of: Any, is_own_intact: bool, **named: Any) -> Touched | None:
         return KNOWN if is_own_intact else touched(*of, is_own_intact=is_own_intact, **named)
@@ -233,7 +235,8 @@ def leader_trusts_its_own_register(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=FIRST_TOUCH,
-    likely=7,
+    likely=15,
+    is_soak=True,
     workload="items",
     nemesis="partitions",
     nodes=3,
@@ -267,7 +270,7 @@ class _Kept:
         self.key, self.request, self.register = key, self, register
 
 
-@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=4, workload="counters", nemesis="crashes+partitions", hot_keys=1)
+@planted(*REGISTERS, mechanism=FIRST_TOUCH, likely=3, workload="counters", nemesis="crashes+partitions", hot_keys=1)
 def one_hash_tree_counts_for_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(first_touches, "is_known_by_roots", lambda roots, me, _replicas: me in roots)
 

@@ -29,7 +29,7 @@ def leader_settles_nothing(patch: pytest.MonkeyPatch) -> None:
 @planted(
     *REGISTERS,
     mechanism=LED_REPAIR,
-    likely=11,
+    likely=12,
     workload="counters",
     nemesis="losses+partitions+crashes",
     nodes=3,

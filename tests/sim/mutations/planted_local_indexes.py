@@ -12,7 +12,7 @@ from merganser.storage.registers import decode_register
 from sim.mutations.planting import LOCAL_INDEXES, planted
 
 
-@planted("local indexes", mechanism=LOCAL_INDEXES, likely=3, workload="index-queries", nemesis="crashes")
+@planted("local indexes", mechanism=LOCAL_INDEXES, workload="index-queries", nemesis="crashes")
 def entry_left_where_the_item_was(patch: pytest.MonkeyPatch) -> None:
     real = LocalIndexes.changes
 
@@ -23,7 +23,13 @@ def entry_left_where_the_item_was(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "linearizable", "local indexes", mechanism=LOCAL_INDEXES, likely=3, workload="index-queries", nemesis="partitions"
+    "linearizable",
+    "local indexes",
+    mechanism=LOCAL_INDEXES,
+    likely=7,
+    is_soak=True,
+    workload="index-queries",
+    nemesis="partitions",
 )
 def intent_stands_for_what_the_item_is_alone(patch: pytest.MonkeyPatch) -> None:
     def places_of(keys_of: local_indexes.LocalKeys, key: bytes, stored: bytes | None) -> dict[Any, None]:
@@ -33,7 +39,7 @@ def intent_stands_for_what_the_item_is_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(local_indexes, "_places_of", places_of)
 
 
-@planted("queries", mechanism=LOCAL_INDEXES, likely=3, workload="index-queries", nemesis="partitions")
+@planted("queries", mechanism=LOCAL_INDEXES, is_soak=True, workload="index-queries", nemesis="partitions")
 def locked_item_told_wherever_it_stands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LocalIndexes, "stands", lambda _self, _table, _entry, value: value is not None)
 

@@ -25,12 +25,12 @@ from sim.mutations.planting import MOVING, planted
 FAULTS = "membership+crashes+partitions+pauses"
 
 
-@planted("held", "acknowledged", "convergence", mechanism=MOVING, likely=9, nemesis="membership")
+@planted("held", "acknowledged", "convergence", mechanism=MOVING, likely=2, nemesis="membership")
 def flipped_before_those_who_come_hold_everything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Rebalancer, "_undone", lambda *_: "")
 
 
-@planted("strays", mechanism=MOVING, likely=1, nemesis="membership")
+@planted("strays", mechanism=MOVING, nemesis="membership")
 def what_is_left_is_kept(patch: pytest.MonkeyPatch) -> None:
     async def clear(self: Leftovers) -> None:
         self._looked_at = self._topology.map.placed
@@ -69,7 +69,7 @@ def leaders_that_leave_stay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Moving, "_see_to_led", see_to_led)
 
 
-@planted("promises", mechanism=MOVING, likely=7, nemesis="membership", workload="items")
+@planted("promises", mechanism=MOVING, likely=2, nemesis="membership", workload="items")
 def newcomers_answer_before_they_are_given_everything(patch: pytest.MonkeyPatch) -> None:
     def answers_for(self: replica.Replica, table: Table, partition: PartitionId) -> bool:
         return self._topology.ring.holds(self._topology.node, partition, table.rule)

@@ -64,7 +64,7 @@ def tree_keeps_the_old_version(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HashTrees, "put", put)
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=3, nemesis="crashes")
+@planted("hash trees", mechanism=HASH_TREES, likely=2, nemesis="crashes")
 def twigs_stay_when_a_row_is_replaced(patch: pytest.MonkeyPatch) -> None:
     real = HashTree.replace
 
@@ -100,7 +100,7 @@ def image_deleted_in_a_batch_of_its_own(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "commit", commit)
 
 
-@planted("hash trees", mechanism=HASH_TREES, likely=1, nemesis="crashes")
+@planted("hash trees", mechanism=HASH_TREES, likely=2, nemesis="crashes")
 def image_written_of_what_was_counted_so_far(patch: pytest.MonkeyPatch) -> None:
     for module in hash_trees, kept_trees:
         patch.setattr(module, "SLICE_ROWS", 1)
@@ -142,7 +142,7 @@ def heals_from_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Healing, "_ask_others", one)
 
 
-@planted("held", "convergence", mechanism=HEALING, likely=15, workload="levels", nemesis="rot", nodes=3)
+@planted("held", "convergence", mechanism=HEALING, likely=55, workload="levels", nemesis="rot", nodes=3)
 def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     real = scrubber._Slice.add
 
@@ -154,7 +154,7 @@ def scrub_that_skips(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(scrubber._Slice, "add", add)
 
 
-@planted("held", "convergence", mechanism=HEALING, likely=15, workload="levels", nemesis="rot", nodes=3)
+@planted("held", "convergence", mechanism=HEALING, likely=32, workload="levels", nemesis="rot", nodes=3)
 def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
     async def scrub(self: scrubber.Scrubber, table: Table, partition: PartitionId, **_: bool) -> scrubber.Scrubbed:
         return scrubber.Scrubbed(0, 0, 0, await self._recount(table, partition, set()))
@@ -163,7 +163,7 @@ def scrub_that_trusts_the_tree(patch: pytest.MonkeyPatch) -> None:
 
 
 @planted(
-    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=5, workload="levels", nemesis="rot", nodes=3
+    "acknowledged", "monotonic", "sessions", mechanism=HEALING, likely=8, workload="levels", nemesis="rot", nodes=3
 )
 def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
     real = Replica.read
@@ -180,7 +180,7 @@ def damaged_row_read_as_nothing(patch: pytest.MonkeyPatch) -> None:
 # Losses.
 
 
-@planted("acknowledged", "held", mechanism=WHOLENESS, likely=18, nemesis="losses+partitions", nodes=3, hot_keys=1)
+@planted("acknowledged", "held", mechanism=WHOLENESS, likely=15, nemesis="losses+partitions", nodes=3, hot_keys=1)
 def node_is_whole_after_one_peer_instead_of_all(patch: pytest.MonkeyPatch) -> None:
     real = horizon.Round.teachers
     patch.setattr(horizon.Round, "teachers", lambda self, lagging: real(self, lagging)[:1])
@@ -200,7 +200,7 @@ def failed_fsync_taken_for_done(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedDisk, "_sync", sync)
 
 
-@planted("held", mechanism=DISKS, likely=18, nemesis="disks")
+@planted("held", mechanism=DISKS, likely=2, nemesis="disks")
 def write_acked_by_an_engine_that_has_failed(patch: pytest.MonkeyPatch) -> None:
     commit, durable = MemoryEngine.commit, MemoryEngine.durable
 
@@ -231,7 +231,7 @@ def greater_state_outranks_a_later_incarnation(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(FailureDetector, "answered", lambda _self, _node: None)
 
 
-@planted("membership", mechanism=MEMBERSHIP, likely=2, nemesis="crashes+pauses+partitions")
+@planted("membership", mechanism=MEMBERSHIP, likely=3, nemesis="crashes+pauses+partitions")
 def change_of_belief_never_taken_back(patch: pytest.MonkeyPatch) -> None:
     real = FailureDetector._note
 
@@ -275,7 +275,7 @@ def place_of_a_failed_request_never_given_back(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Requests, "__aexit__", leave)
 
 
-@planted("origin", mechanism=OVERLOAD, likely=8, workload="bursts", nemesis="none")
+@planted("origin", mechanism=OVERLOAD, likely=19, workload="bursts", nemesis="none")
 def write_refused_and_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     real = Shortfall.of_write
 

@@ -16,7 +16,7 @@ FAULTS = "policies+crashes+partitions+pauses"
 ITEMS = ("promises", "linearizable", "item versions", "held", "counters", "acknowledged")
 
 
-@planted(*ITEMS, mechanism=POLICIES, likely=1, nemesis=FAULTS, workload="items")
+@planted(*ITEMS, mechanism=POLICIES, likely=2, nemesis=FAULTS, workload="items")
 def groups_of_a_new_number_begin_without_promises(patch: pytest.MonkeyPatch) -> None:
     def fork(_self: Promises, _forks: Forks) -> None:
         return
@@ -31,7 +31,7 @@ def another_policy_is_in_force_before_replicas_are_there(patch: pytest.MonkeyPat
     patch.setattr(Rebalancer, "_undone", lambda *_: "")
 
 
-@planted("residency", mechanism=POLICIES, likely=75, nemesis=FAULTS)
+@planted("residency", mechanism=POLICIES, likely=93, nemesis=FAULTS)
 def hints_are_made_anew_where_they_may_not_be(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_misplaced", lambda *_: False)
 

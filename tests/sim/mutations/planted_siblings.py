@@ -76,7 +76,7 @@ def merge_keeps_what_either_holds(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(causal_rows, "merge", merge)
 
 
-@planted("siblings", "convergence", mechanism=SIBLINGS, likely=2, workload="siblings", nemesis="partitions")
+@planted("siblings", "convergence", mechanism=SIBLINGS, likely=7, workload="siblings", nemesis="partitions")
 def merge_forgets_what_the_other_has_seen(patch: pytest.MonkeyPatch) -> None:
     """What was replaced on one replica comes back from another."""
     real = causal_rows.merge
@@ -91,7 +91,7 @@ def merge_forgets_what_the_other_has_seen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(causal_rows, "merge", merge)
 
 
-@planted("siblings", mechanism=SIBLINGS, likely=2, workload="siblings", seeds_max=60, hot_keys=1)
+@planted("siblings", mechanism=SIBLINGS, likely=20, workload="siblings", seeds_max=60, hot_keys=1)
 def put_goes_out_again_under_a_later_dot(patch: pytest.MonkeyPatch) -> None:
     """As a plain write does that a replica holds something newer than."""
     merge, stamped, row = Replica._merge, SentOnce.stamped, key_values._Putting.row

@@ -58,7 +58,7 @@ def what_one_replica_lacks_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tags, "_is_doubtful", lambda _told, _asked: False)
 
 
-@planted("tags", mechanism=TAGS, workload="tags", nemesis="none")
+@planted("tags", mechanism=TAGS, likely=5, workload="tags", nemesis="none")
 def merged_page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     real = tags.merged
 
@@ -81,7 +81,7 @@ def next_page_begins_after_the_first_row_left(patch: pytest.MonkeyPatch) -> None
     patch.setattr(tags, "merged", merged)
 
 
-@planted("tag entries", "tags", mechanism=TAGS, workload="tags", seeds_max=60)
+@planted("tag entries", "tags", mechanism=TAGS, likely=2, workload="tags", seeds_max=60)
 def entries_of_a_damaged_row_are_forgotten_and_not_made_anew(patch: pytest.MonkeyPatch) -> None:
     def walk(index: TagIndex, place: Place, _start: bytes | None) -> None:
         index._broken.pop(place, None)
@@ -89,12 +89,12 @@ def entries_of_a_damaged_row_are_forgotten_and_not_made_anew(patch: pytest.Monke
     patch.setattr(TagIndex, "_walk", walk)
 
 
-@planted("tag entries", mechanism=TAGS, likely=1, workload="tags", nemesis="moves", seeds_max=60)
+@planted("tag entries", mechanism=TAGS, workload="tags", nemesis="moves", seeds_max=60)
 def entries_stay_where_a_partition_was(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TagIndex, "forget", lambda _index, _place, _batch: None)
 
 
-@planted("tag entries", mechanism=TAGS, workload="tags", nemesis="none")
+@planted("tag entries", mechanism=TAGS, likely=1, workload="tags", nemesis="none")
 def a_second_sibling_brings_no_entries(patch: pytest.MonkeyPatch) -> None:
     real = TagIndex.changes
 
