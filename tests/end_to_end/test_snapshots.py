@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from merganser.node.local_cluster import LocalCluster, LocalNode
+from merganser.storage.object_store import opened
+from merganser.storage.repository import Repository, object_name
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -209,7 +211,9 @@ def test_what_is_in_the_way_is_told_and_nothing_is_left_half_done(
     assert during.returncode == 0, output
     assert "3 nodes" in output, "a checkpoint outlives its node, and the command waits for that"
 
-    largest = max((repository / "files").rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
+    manifest, _ = Repository(opened(str(repository), is_new_fine=False)).manifest("during")
+    files = [file for copy in manifest.copies for file in copy.files]
+    largest = repository / object_name(max(files, key=lambda file: file.size))
     whole = largest.read_bytes()
     largest.write_bytes(whole[:100] + bytes((whole[100] ^ 1,)) + whole[101:])
     verified = command("snapshot", "verify", str(repository), "during")

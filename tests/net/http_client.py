@@ -57,7 +57,8 @@ class Client(asyncio.Protocol):
 
     def say(self, *pieces: bytes) -> None:
         for piece in pieces:
-            self.transport.write(piece)
+            if not self.transport.is_closing():  # the server may have answered all, and closed it
+                self.transport.write(piece)
 
 
 async def connected(port: int) -> Client:

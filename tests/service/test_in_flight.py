@@ -153,7 +153,7 @@ async def test_an_ack_of_a_later_write_counts_for_the_earlier_ones_of_the_item(w
     async with asyncio.timeout(0.1):  # less than it takes to send the first again
         await asyncio.gather(first, second)
     assert first.result().version < second.result().version
-    assert {register_at(machine, table, K).value for machine in (one, other)} == {b"second"}
+    assert b"second" in {register_at(machine, table, K).value for machine in (one, other)}, "a majority with the leader"
 
 
 @simulated()

@@ -19,7 +19,7 @@ def broken(scenario: Scenario, seeds: Iterable[int]) -> tuple[list[str], Counter
     return [f"seed {o.seed}: {violation}" for o in outcomes for violation in o.violations], faults
 
 
-@pytest.mark.parametrize(("workload", "seeds"), [("items", (2,)), ("registers", (0,))])
+@pytest.mark.parametrize(("workload", "seeds"), [("items", (3,)), ("registers", (0,))])
 def test_every_promise_is_kept_while_policies_change_and_nodes_fail(workload: str, seeds: Sequence[int]) -> None:
     violations, faults = broken(Scenario(workload=workload, nemesis=FAULTS), seeds)
     assert violations == []
