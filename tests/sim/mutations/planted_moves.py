@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,9 +14,8 @@ from merganser.model.consistency import Need
 from merganser.model.holders import Holders
 from merganser.model.ids import NodeId, PartitionId
 from merganser.model.messages import Read, ReadRange
-from merganser.service import in_flight, replica
+from merganser.service import replica
 from merganser.service.leader_based import LeaderBased
-from merganser.service.leadership import Led
 from merganser.service.leftovers import Leftovers
 from merganser.service.moving import Moving
 from merganser.service.rebalancer import Rebalancer
@@ -49,16 +48,6 @@ def newcomers_count_as_any_other(patch: pytest.MonkeyPatch) -> None:
         return need
 
     patch.setattr(Holders, "needed", needed)
-
-
-@planted("linearizable", "item versions", "held", mechanism=MOVING, is_soak=True, nemesis=FAULTS, workload="counters")
-def writes_of_leaders_need_no_majority_of_those_who_will_serve(patch: pytest.MonkeyPatch) -> None:
-    def majorities(led: Led, bits: Mapping[NodeId, int]) -> tuple[tuple[int, int], ...]:
-        (serving, _) = real(led, bits)
-        return serving, serving
-
-    real = in_flight._majorities
-    patch.setattr(in_flight, "_majorities", majorities)
 
 
 @planted("moves", mechanism=MOVING, is_soak=True, nemesis="membership", workload="items")
