@@ -35,6 +35,7 @@ APART_S = 0.05
 """Slow moments that are no further apart are one."""
 
 _READY = b"ready\n"
+_END_S = 30.0
 
 LEAD_S = 0.1
 """Requests that began so long before a slow moment may have lain in it."""
@@ -89,7 +90,13 @@ class Witness:
         )
 
     def _end(self) -> list[bytes]:
-        return [process.communicate()[0] for process in self._processes]
+        try:
+            return [process.communicate(timeout=_END_S)[0] for process in self._processes]
+        except subprocess.TimeoutExpired:
+            raise ConfigurationError("what watched the speed of this machine's cores does not end") from None
+        finally:
+            for process in self._processes:
+                process.kill()
 
 
 def joined(times: Iterable[Slow], *, apart_s: float) -> tuple[Slow, ...]:
