@@ -72,7 +72,7 @@ def fsync_that_does_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "power_cut", lambda engine, keep: real(engine, min(keep, 1)))
 
 
-@planted("held", "acknowledged", mechanism=DURABILITY, likely=1, is_soak=True, nemesis="crashes")
+@planted("held", "acknowledged", mechanism=DURABILITY, likely=1, nemesis="crashes")
 def repeated_write_acked_before_the_first_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryEngine, "is_durable", lambda _engine, _key: True)
 
@@ -130,7 +130,7 @@ def replica_keeps_what_comes_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "begin_apply", lambda _self, _sender, _request: None)
 
 
-@planted("acknowledged", mechanism=VERSIONS, likely=2, is_soak=True)
+@planted("acknowledged", mechanism=VERSIONS, likely=2)
 def read_returns_the_oldest(patch: pytest.MonkeyPatch) -> None:
     def oldest(key: bytes, answers: Mapping[NodeId, bytes | None], _horizon_of: object) -> Reconciled:
         held = [decode_row(key, stored) for stored in answers.values() if stored is not None]
@@ -185,7 +185,7 @@ def expiry_ignored(patch: pytest.MonkeyPatch) -> None:
 # Repair.
 
 
-@planted("convergence", mechanism=READ_REPAIR, likely=2, is_soak=True)
+@planted("convergence", mechanism=READ_REPAIR, likely=2)
 def coordinator_never_repairs(patch: pytest.MonkeyPatch) -> None:
     async def leave_alone(_self: Coordinator, *_of_the_read: object) -> None:
         return
@@ -222,7 +222,7 @@ def hints_never_handed_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HintedHandoff, "_is_time_for", lambda _self, _target: False)
 
 
-@planted("held", mechanism=HANDOFF, likely=6, is_soak=True, workload="handoff", nemesis="partitions", nodes=5)
+@planted("held", mechanism=HANDOFF, likely=6, workload="handoff", nemesis="partitions", nodes=5)
 def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hinted_handoff, "fate", lambda _error, **_epoch: Fate.DELIVERED)
 
@@ -231,7 +231,6 @@ def hint_dropped_before_its_ack(patch: pytest.MonkeyPatch) -> None:
     "held",
     mechanism=HANDOFF,
     likely=17,
-    is_soak=True,
     workload="handoff",
     nemesis="crashes+disks",
     nodes=5,
@@ -281,7 +280,7 @@ def page_reaches_as_far_as_the_longest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(range_merge, "_reach", reach)
 
 
-@planted("scans", "readable", mechanism=RANGES, is_soak=True, workload="scans", nodes=5)
+@planted("scans", "readable", mechanism=RANGES, workload="scans", nodes=5)
 def page_resumes_a_partition_too_far(patch: pytest.MonkeyPatch) -> None:
     real = Coordinator.read_range
 
@@ -304,7 +303,7 @@ def dropped_table_keeps_its_rows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Batch, "delete_range", lambda self, _start, _end: self)
 
 
-@planted("maps", "tables", "errors", mechanism=TABLES, is_soak=True, workload="tables")
+@planted("maps", "tables", "errors", mechanism=TABLES, workload="tables")
 def voter_forgets_its_promises(patch: pytest.MonkeyPatch) -> None:
     def prepare(self: AcceptorState, ballot: Ballot) -> tuple[AcceptorState, Promise]:
         return self, Promise(ballot, self.accepted, self.value)
@@ -327,7 +326,7 @@ def proposer_ignores_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(catalog.Catalog, "_prepare", prepare)
 
 
-@planted("tables", mechanism=TABLES, likely=3, is_soak=True, workload="tables")
+@planted("tables", mechanism=TABLES, likely=3, workload="tables")
 def table_that_is_to_go_stays(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TableEnds, "_overdue", lambda self: [])
 

@@ -98,7 +98,7 @@ def refused_put_is_done_all_the_same(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ConditionalPuts, "_decide", decide)
 
 
-@planted("siblings", mechanism=CONDITIONS, likely=17, is_soak=True, workload="conditions")
+@planted("siblings", mechanism=CONDITIONS, likely=17, workload="conditions")
 def conditional_put_that_was_handed_on_and_lost_is_called_unwritten(patch: pytest.MonkeyPatch) -> None:
     real = conditional_puts._told
 

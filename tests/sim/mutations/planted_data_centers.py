@@ -77,7 +77,6 @@ def local_levels_count_all_replicas(patch: pytest.MonkeyPatch) -> None:
     "monotonic",
     mechanism=DATA_CENTERS,
     likely=14,
-    is_soak=True,
     workload="data-centers",
     nemesis=FAULTS,
 )

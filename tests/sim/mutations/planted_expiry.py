@@ -30,7 +30,7 @@ def items_expire_without_a_margin(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(expiry_index, "due_between", due_between)
 
 
-@planted("expiries", mechanism=EXPIRY, likely=5, is_soak=True, workload="expiries", nemesis="none")
+@planted("expiries", mechanism=EXPIRY, likely=5, workload="expiries", nemesis="none")
 def it_is_decided_when_an_entry_is_found_and_not_when_the_item_is_removed(patch: pytest.MonkeyPatch) -> None:
     real = Expirer._remove
 

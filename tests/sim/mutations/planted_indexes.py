@@ -61,7 +61,7 @@ def nothing_left_behind_by_a_transaction(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outboxes, "of_write", of_write)
 
 
-@planted(*WRONG, mechanism=INDEXES, likely=1, is_soak=True, workload="index-changes", nemesis="none")
+@planted(*WRONG, mechanism=INDEXES, likely=1, workload="index-changes", nemesis="none")
 def index_called_active_before_it_is_filled(patch: pytest.MonkeyPatch) -> None:
     async def fill(_self: Backfiller, _table: object, _index: object) -> None:
         return

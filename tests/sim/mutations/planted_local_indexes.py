@@ -27,7 +27,6 @@ def entry_left_where_the_item_was(patch: pytest.MonkeyPatch) -> None:
     "local indexes",
     mechanism=LOCAL_INDEXES,
     likely=7,
-    is_soak=True,
     workload="index-queries",
     nemesis="partitions",
 )
@@ -39,7 +38,7 @@ def intent_stands_for_what_the_item_is_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(local_indexes, "_places_of", places_of)
 
 
-@planted("queries", mechanism=LOCAL_INDEXES, is_soak=True, workload="index-queries", nemesis="partitions")
+@planted("queries", mechanism=LOCAL_INDEXES, workload="index-queries", nemesis="partitions")
 def locked_item_told_wherever_it_stands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LocalIndexes, "stands", lambda _self, _table, _entry, value: value is not None)
 

@@ -28,7 +28,7 @@ def halves_keep_their_promises_in_memory_only(patch: pytest.MonkeyPatch) -> None
     patch.setattr(Promises, "split", split)
 
 
-@planted(*ITEMS, mechanism=SPLITTING, likely=25, is_soak=True, nemesis=FAULTS, workload="items")
+@planted(*ITEMS, mechanism=SPLITTING, likely=25, nemesis=FAULTS, workload="items")
 def leaders_go_on_under_the_old_numbers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Leadership, "_forget", lambda _self: None)
 
