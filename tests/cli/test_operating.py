@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from merganser.cli import operating
-from merganser.cli.admin_port import BusyError
+from merganser.cli.admin_port import BusyError, NodeAwayError
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,15 @@ def test_a_plan_tells_the_data_center_of_each_node_where_there_are_any(
 def test_what_a_minority_cannot_begin_is_not_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tries = 0
+
     def post(_address: str, path: str, **_: object) -> dict[str, Any]:
+        nonlocal tries
         if path == "/operation/plan":
             return PLAN
+        tries += 1
+        if tries == operating.BEGIN_TRIES:  # another node, which is away
+            raise NodeAwayError("no node answers there")
         raise BusyError("no majority of the voters answers")
 
     monkeypatch.setattr(operating, "fetch", lambda _address, _path: {"nodes": []})

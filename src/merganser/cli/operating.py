@@ -67,15 +67,18 @@ class Cluster:
         """Have a node do something that is done once however often it is asked for; returns what came of it.
 
         Raises:
-            ConfigurationError: it was refused, or nobody answers.
+            ConfigurationError: it was refused, or nobody answers; of several tries, what a node said of the last.
         """
         body = orjson.dumps(content)
+        busy: BusyError | None = None
         for left in reversed(range(BEGIN_TRIES)):
             try:
                 return post(self._addresses[0], path, header=HEADER.decode(), timeout_s=BEGIN_TIMEOUT_S, content=body)
-            except (BusyError, NodeAwayError):
+            except (BusyError, NodeAwayError) as error:
+                if isinstance(error, BusyError):
+                    busy = error
                 if not left:
-                    raise
+                    raise busy or error from None
                 self._addresses.append(self._addresses.pop(0))
                 time.sleep(POLL_S)
         raise AssertionError("the last try returns or raises")
